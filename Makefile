@@ -1,0 +1,57 @@
+# Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce-table smoke test check bench golden setup build data
+
+# Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0
+EXPERIMENT := experiments/fashion-mnist-selectors.toml
+SEEDS :=
+DEVICE :=
+DATA :=
+JOBS :=
+
+# Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
+ifndef CARGO_TARGET_DIR
+  shared_build := $(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}/thinet/target"; if [ -d "$$d" ]; then echo "$$d"; fi)
+  ifneq ($(shared_build),)
+    export CARGO_TARGET_DIR := $(shared_build)
+  endif
+endif
+
+thinet := cargo run --quiet --release --package thinet-cli --
+data_options := $(if $(DATA),--data '$(DATA)')
+run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE)) $(data_options) $(if $(JOBS),--jobs $(JOBS))
+
+help: ## List the targets (what `make` alone does)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Settings of reproduce-table: EXPERIMENT=$(EXPERIMENT) SEEDS=3 DEVICE=cuda:0 DATA=folder JOBS=2'
+
+reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers
+	$(thinet) table compression figure4-flops
+	$(thinet) run '$(EXPERIMENT)' $(run_options)
+
+smoke: EXPERIMENT := experiments/smoke.toml
+smoke: data ## The same on a tiny network, in under two minutes
+	$(thinet) run '$(EXPERIMENT)' $(run_options)
+
+test: setup ## Formatting, lints and every test; ends with how many passed
+	@scripts/test.sh
+
+check: setup ## Formatting and lints only
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: setup ## Measure selection, moments, calibration and training (release build)
+	cargo bench --package thinet-bench
+
+golden: setup ## Make the PyTorch golden files of the tests again
+	scripts/golden.sh
+
+setup: ## Find or install libtorch, check the tools; part of every other target
+	@scripts/setup.sh
+
+build: setup ## Build the `thinet` program (release)
+	cargo build --release --package thinet-cli
+
+data: build ## Get the data set that EXPERIMENT needs
+	$(thinet) data fetch --for '$(EXPERIMENT)' $(data_options)

@@ -1,0 +1,222 @@
+//! The command line as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thinet_harness::plan::Options;
+
+/// Reproducible filter pruning: a TOML spec in, a table out.
+#[derive(Debug, Parser)]
+#[command(name = "thinet", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Start here:
+  thinet plan experiments/smoke.toml     what would run, and how long it would take
+  thinet run experiments/smoke.toml      run what is missing, then print the tables
+  thinet count --all                     the paper's eight models, ours beside published
+
+Exit codes: 0 done, 1 the run failed, 2 the spec or the arguments are wrong (nothing was started),
+3 the data cannot be had, 4 the same experiment is running already.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an experiment: only what is not stored yet, then write and print its tables
+    #[command(after_help = "\
+A run can be stopped at any time, by any means; the same command continues it. Results do not
+depend on --jobs.
+
+Examples:
+  thinet run experiments/fashion-mnist-selectors.toml
+  thinet run experiments/cifar10-selectors.toml --data ~/cifar-10-batches-bin --seeds 3")]
+    Run {
+        #[command(flatten)]
+        study: Study,
+        /// Stages that run at a time, each in its own process [default: cores / compute.threads]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+        /// Print the records as JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what an experiment would run, what is stored already and what it costs; touches nothing
+    Plan {
+        #[command(flatten)]
+        study: Study,
+        /// Processes to assume for the time estimate [default: cores / compute.threads]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make tables again from what is stored, or the tables that need no run
+    #[command(after_help = "\
+Examples:
+  thinet table compression figure4-flops
+  thinet table experiments/fashion-mnist-selectors.toml")]
+    Table {
+        /// `compression`, `figure4-flops`, or spec files of experiments that were run
+        #[arg(required = true, value_name = "TABLE|SPEC")]
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count parameters, FLOPs and multiply-adds of a network
+    #[command(after_help = "\
+FLOPs = 2 x multiply-adds of convolutions and fully connected layers, for one image.
+  paper           weights without biases, two values per batch-norm channel
+  all-parameters  every value that is trained
+
+Examples:
+  thinet count --all
+  thinet count resnet50 --stride 3x3
+  thinet count vgg16-gap --keep-rate 0.5 --layers")]
+    Count(Count),
+    /// Get or check a dataset
+    #[command(subcommand)]
+    Data(Data),
+    /// List what a spec can name, or the runs that are stored
+    List {
+        /// What to list
+        what: Listed,
+        /// Results folder (for runs)
+        #[arg(long, value_name = "DIR", default_value = "results")]
+        results: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a stored run or the network in a weight file
+    Show {
+        /// A run (name or its beginning, see `thinet list runs`) or a .safetensors file
+        what: String,
+        /// Results folder
+        #[arg(long, value_name = "DIR", default_value = "results")]
+        results: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run one stage and print its events; started by `thinet run`
+    #[command(hide = true)]
+    Worker {
+        #[command(flatten)]
+        study: Study,
+        /// The stage
+        id: String,
+    },
+}
+
+/// An experiment and what the command line may change in it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Study {
+    /// The experiment's TOML file
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+    /// Number of root seeds, instead of the spec's
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where things are and where to compute.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Folder of the dataset [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn options(&self, seeds: Option<u64>) -> Options {
+        Options { seeds, device: self.device.clone(), data: self.data.clone(), results: self.results.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Count {
+    /// The network, see `thinet list models`
+    #[arg(value_name = "MODEL", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) model: Option<String>,
+    /// The paper's eight models, ours beside published
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Where a ResNet's down-sampling blocks stride
+    #[arg(long, value_name = "1x1|3x3")]
+    pub(crate) stride: Option<String>,
+    /// Width multiplier
+    #[arg(long, value_name = "W", default_value_t = 1.0)]
+    pub(crate) width: f64,
+    /// Keep this fraction of the channels of each pruned layer
+    #[arg(long, value_name = "R")]
+    pub(crate) keep_rate: Option<f64>,
+    /// Layers that --keep-rate prunes [default: the paper's choice, else every prunable one]
+    #[arg(long, value_name = "LAYER,…", value_delimiter = ',', requires = "keep_rate")]
+    pub(crate) prune: Vec<String>,
+    /// Channels, height and width of the input [default: the network's own]
+    #[arg(long, value_name = "CxHxW")]
+    pub(crate) input: Option<String>,
+    /// Number of classes [default: the network's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) classes: Option<u32>,
+    /// A line for each layer
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) layers: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Get a dataset: from the folder itself, a system package or its official address
+    Fetch(DataSource),
+    /// Read a dataset completely and say what is in it
+    Check {
+        #[command(flatten)]
+        source: DataSource,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataSource {
+    /// fashion-mnist, cifar10 or cifar100
+    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec")]
+    pub(crate) dataset: Option<String>,
+    /// The dataset of this experiment
+    #[arg(long = "for", value_name = "SPEC")]
+    pub(crate) spec: Option<PathBuf>,
+    /// Its folder [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Networks for `net.arch`
+    Models,
+    /// Datasets for `dataset.kind`
+    Datasets,
+    /// Selectors for `methods.selector`
+    Selectors,
+    /// Reconstructions for `methods.reconstruction`
+    Reconstructions,
+    /// Runs in the results folder
+    Runs,
+}

@@ -1,0 +1,49 @@
+//! Exit codes: the one place where an error becomes a number and a line on standard error.
+
+use std::process::ExitCode;
+
+use thinet_harness::HarnessError;
+
+/// The spec or the arguments are wrong; nothing was started.
+const BAD_SPEC: u8 = 2;
+/// The data cannot be had.
+const NO_DATA: u8 = 3;
+/// The same experiment is running already.
+const BUSY: u8 = 4;
+/// The run failed.
+const FAILED: u8 = 1;
+
+/// An argument that clap cannot check.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadArgument(pub(crate) String);
+
+/// Prints the error and its causes in one line and returns the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // Transparent and #[source] errors repeat their cause's text.
+        if line.contains(&text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text);
+    }
+    eprintln!("error: {line}");
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<BadArgument>() {
+        return BAD_SPEC;
+    }
+    match error.downcast_ref::<HarnessError>() {
+        Some(error) if error.is_bad_spec() => BAD_SPEC,
+        Some(HarnessError::Data(_)) => NO_DATA,
+        Some(HarnessError::Busy { .. }) => BUSY,
+        _ => FAILED,
+    }
+}

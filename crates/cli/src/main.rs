@@ -1,0 +1,31 @@
+//! The `thinet` binary: arguments in, text and exit code out. Everything else is in the libraries.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the only crate that prints")]
+
+mod args;
+mod bars;
+mod commands;
+mod exit;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { study, jobs, json } => commands::run::run(&study, jobs, json),
+        Command::Plan { study, jobs, json } => commands::plan::plan(&study, jobs, json),
+        Command::Table { names, place, json } => commands::table::table(&names, &place, json),
+        Command::Count(count) => commands::count::count(&count),
+        Command::Data(data) => commands::data::data(&data),
+        Command::List { what, results, json } => commands::list::list(what, &results, json),
+        Command::Show { what, results, json } => commands::show::show(&what, &results, json),
+        Command::Worker { study, id } => commands::run::worker(&study, &id),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

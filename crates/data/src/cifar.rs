@@ -1,0 +1,201 @@
+//! CIFAR-10 and CIFAR-100 in their official binary format (Krizhevsky 2009): records of one or two label bytes and
+//! 3,072 pixel bytes, planar RGB.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dataset::image_len;
+use crate::{DataError, MemoryDataset, Split};
+
+pub(crate) const SHAPE: [usize; 3] = [3, 32, 32];
+
+/// What is published about one of the two sets.
+pub(crate) struct Cifar {
+    pub(crate) name: &'static str,
+    pub(crate) classes: usize,
+    /// The archive on the official site.
+    pub(crate) archive: &'static str,
+    /// The folder inside the archive.
+    pub(crate) inner: &'static str,
+    train: Part,
+    test: Part,
+    /// Label bytes of a record; the last one is used (CIFAR-100: coarse, then fine).
+    label_bytes: usize,
+}
+
+struct Part {
+    files: &'static [&'static str],
+    records_per_file: usize,
+}
+
+pub(crate) const CIFAR10: Cifar = Cifar {
+    name: "CIFAR-10",
+    classes: 10,
+    archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    inner: "cifar-10-batches-bin",
+    train: Part {
+        files: &[
+            "data_batch_1.bin",
+            "data_batch_2.bin",
+            "data_batch_3.bin",
+            "data_batch_4.bin",
+            "data_batch_5.bin",
+        ],
+        records_per_file: 10_000,
+    },
+    test: Part { files: &["test_batch.bin"], records_per_file: 10_000 },
+    label_bytes: 1,
+};
+
+pub(crate) const CIFAR100: Cifar = Cifar {
+    name: "CIFAR-100",
+    classes: 100,
+    archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    inner: "cifar-100-binary",
+    train: Part { files: &["train.bin"], records_per_file: 50_000 },
+    test: Part { files: &["test.bin"], records_per_file: 10_000 },
+    label_bytes: 2,
+};
+
+/// Reads both sets from the folder of the archive, or from the folder that it lies in.
+pub(crate) fn open(set: &Cifar, folder: &Path) -> Result<Split, DataError> {
+    let folder = located(set, folder)?;
+    Ok(Split {
+        train: Arc::new(read_part(set, &set.train, &folder)?),
+        test: Arc::new(read_part(set, &set.test, &folder)?),
+    })
+}
+
+fn located(set: &Cifar, folder: &Path) -> Result<PathBuf, DataError> {
+    let any_file = |folder: &Path| {
+        set.train.files.iter().chain(set.test.files).any(|name| folder.join(name).is_file())
+    };
+    [folder.to_owned(), folder.join(set.inner)].into_iter().find(|folder| any_file(folder)).ok_or_else(|| {
+        let hint = format!("{} in its binary format is {} from {}", set.name, set.inner, set.archive);
+        DataError::Missing { path: folder.join(set.inner).join(set.train.files[0]), hint }
+    })
+}
+
+fn read_part(set: &Cifar, part: &Part, folder: &Path) -> Result<MemoryDataset, DataError> {
+    let images = part.files.len() * part.records_per_file;
+    let mut pixels = Vec::with_capacity(images * image_len(SHAPE));
+    let mut labels = Vec::with_capacity(images);
+    for name in part.files {
+        read_file(set, part.records_per_file, &folder.join(name), &mut pixels, &mut labels)?;
+    }
+    MemoryDataset::new(set.name, set.classes, SHAPE, pixels, labels)
+}
+
+fn read_file(
+    set: &Cifar,
+    records: usize,
+    path: &Path,
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<usize>,
+) -> Result<(), DataError> {
+    let record_len = set.label_bytes + image_len(SHAPE);
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let hint = format!("{} consists of {} and {}", set.name, set.train.files.join(", "), set.test.files.join(", "));
+            DataError::Missing { path: path.to_owned(), hint }
+        }
+        _ => DataError::io(path, "read")(error),
+    })?;
+    let expected = records * record_len;
+    if bytes.len() != expected {
+        let (expected, found) = (expected as u64, bytes.len() as u64);
+        return Err(DataError::Size { path: path.to_owned(), expected, found });
+    }
+    for (record, bytes) in bytes.chunks_exact(record_len).enumerate() {
+        let (head, image) = bytes.split_at(set.label_bytes);
+        let label = usize::from(head[set.label_bytes - 1]);
+        if label >= set.classes {
+            return Err(DataError::Label { path: path.to_owned(), record, label, classes: set.classes });
+        }
+        labels.push(label);
+        pixels.extend_from_slice(image);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dataset;
+
+    /// The same layout with `records` records in each file.
+    fn small(set: Cifar, records: usize) -> Cifar {
+        let part = |part: Part| Part { records_per_file: records, ..part };
+        Cifar { train: part(set.train), test: part(set.test), ..set }
+    }
+
+    /// Two records to a file; pixel values and labels count through the files.
+    fn write(set: &Cifar, folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        for (number, name) in set.train.files.iter().chain(set.test.files).enumerate() {
+            let record = |i: usize| {
+                let mut record = vec![(2 * number + i) as u8; set.label_bytes + 3072];
+                record[0] = (set.label_bytes == 1).then_some(record[0] % 10).unwrap_or(19);
+                record
+            };
+            fs::write(folder.join(name), [record(0), record(1)].concat()).unwrap();
+        }
+    }
+
+    fn says(set: &Cifar, folder: &Path) -> String {
+        let error = open(set, folder).err().unwrap().to_string();
+        error.replace(&folder.display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn both_sets_are_read_from_their_folder_and_from_its_parent() {
+        for (set, label, test_label) in [(small(CIFAR10, 2), 9, 0), (small(CIFAR100, 2), 1, 2)] {
+            let parent = tempfile::tempdir().unwrap();
+            let folder = parent.path().join(set.inner);
+            write(&set, &folder);
+            for folder in [parent.path(), &folder] {
+                let Split { train, test } = open(&set, folder).unwrap();
+                let last = train.len() - 1;
+                assert_eq!((train.len(), test.len()), (2 * set.train.files.len(), 2));
+                assert_eq!((train.label(last), test.label(0)), (label, test_label));
+                let mut out = [0; 3072];
+                train.read(last, &mut out).unwrap();
+                assert_eq!(out, [last as u8; 3072]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_damage_names_the_file_and_what_was_expected() {
+        let set = small(CIFAR10, 2);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let nothing = says(&set, folder.path());
+        assert!(nothing.starts_with("DIR/cifar-10-batches-bin/data_batch_1.bin: not found; "), "{nothing}");
+
+        write(&set, folder.path());
+        fs::write(path("data_batch_3.bin"), vec![0; 6145]).unwrap();
+        assert_eq!(says(&set, folder.path()), "DIR/data_batch_3.bin: expected 6146 bytes, found 6145");
+        fs::write(path("data_batch_3.bin"), []).unwrap();
+        assert_eq!(says(&set, folder.path()), "DIR/data_batch_3.bin: expected 6146 bytes, found 0");
+        fs::remove_file(path("data_batch_3.bin")).unwrap();
+        assert!(says(&set, folder.path()).starts_with("DIR/data_batch_3.bin: not found; "));
+
+        write(&set, folder.path());
+        let mut bytes = fs::read(path("test_batch.bin")).unwrap();
+        bytes[3073] = 10;
+        fs::write(path("test_batch.bin"), bytes).unwrap();
+        assert_eq!(says(&set, folder.path()), "DIR/test_batch.bin: record 1 has label 10, the classes are 0..10");
+    }
+
+    #[test]
+    fn the_published_sizes_are_asked_for() {
+        for (set, name, size) in [(CIFAR10, "data_batch_1.bin", 30_730_000), (CIFAR100, "train.bin", 153_700_000)] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(name), [0; 3]).unwrap();
+            assert_eq!(says(&set, folder.path()), format!("DIR/{name}: expected {size} bytes, found 3"));
+        }
+    }
+}

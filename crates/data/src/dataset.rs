@@ -1,0 +1,193 @@
+//! The [`Dataset`] trait, a set held in memory, and the pair of a training and a test set.
+
+use std::sync::Arc;
+
+use crate::DataError;
+
+/// Labelled images of one shape, read by index.
+pub trait Dataset: Send + Sync {
+    /// The name for tables, e.g. "Fashion-MNIST".
+    fn name(&self) -> &str;
+    /// The number of classes; labels are `0..classes`.
+    fn classes(&self) -> usize;
+    /// The number of images.
+    fn len(&self) -> usize;
+    /// Whether there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Channels, height and width of every image.
+    fn shape(&self) -> [usize; 3];
+    /// The label of image `index`. Panics when `index` is not below [`len`](Self::len), as indexing does.
+    fn label(&self, index: usize) -> usize;
+    /// Writes image `index` to `out`: c·h·w bytes, planar (CHW), one byte a value.
+    ///
+    /// # Errors
+    /// When the index is out of range, `out` has another size, or the image cannot be read or decoded.
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError>;
+    /// A hex blake3 hash that changes with the contents (image folder: with names, file sizes and decoding).
+    fn fingerprint(&self) -> &str;
+}
+
+/// A training and a test set with the same classes and shape.
+#[derive(Clone)]
+pub struct Split {
+    /// The images to learn from.
+    pub train: Arc<dyn Dataset>,
+    /// The images to test on.
+    pub test: Arc<dyn Dataset>,
+}
+
+/// Bytes of one image.
+pub(crate) fn image_len([channels, height, width]: [usize; 3]) -> usize {
+    channels * height * width
+}
+
+/// Refuses an index or a buffer that does not fit the dataset.
+pub(crate) fn check_read(dataset: &dyn Dataset, index: usize, out: &[u8]) -> Result<(), DataError> {
+    if index >= dataset.len() {
+        return Err(DataError::Index { dataset: dataset.name().to_owned(), index, len: dataset.len() });
+    }
+    let expected = image_len(dataset.shape());
+    if out.len() != expected {
+        return Err(DataError::Buffer { dataset: dataset.name().to_owned(), expected, found: out.len() });
+    }
+    Ok(())
+}
+
+/// A dataset whose images are bytes in memory.
+#[derive(Clone, Debug)]
+pub struct MemoryDataset {
+    name: String,
+    classes: usize,
+    shape: [usize; 3],
+    pixels: Vec<u8>,
+    labels: Vec<usize>,
+    fingerprint: String,
+}
+
+impl MemoryDataset {
+    /// A set of `labels.len()` images; `pixels: [n, c, h, w]`, row-major.
+    ///
+    /// # Errors
+    /// When `pixels` has another length than the labels and the shape ask for, or a label is not below `classes`.
+    pub fn new(
+        name: impl Into<String>,
+        classes: usize,
+        shape: [usize; 3],
+        pixels: Vec<u8>,
+        labels: Vec<usize>,
+    ) -> Result<Self, DataError> {
+        let expected = labels.len() * image_len(shape);
+        if pixels.len() != expected {
+            let problem = format!("{} images of {shape:?} are {expected} bytes, found {}", labels.len(), pixels.len());
+            return Err(DataError::Value { key: "pixels", problem });
+        }
+        if let Some((record, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
+            let problem = format!("image {record} has label {label}, the classes are 0..{classes}");
+            return Err(DataError::Value { key: "labels", problem });
+        }
+        let fingerprint = contents_fingerprint(classes, shape, &pixels, &labels);
+        Ok(Self { name: name.into(), classes, shape, pixels, labels, fingerprint })
+    }
+
+    /// The same set held in memory under the fingerprint it has already: `pixels` are its images in order.
+    pub(crate) fn copy_of(dataset: &dyn Dataset, pixels: Vec<u8>) -> Self {
+        Self {
+            name: dataset.name().to_owned(),
+            classes: dataset.classes(),
+            shape: dataset.shape(),
+            pixels,
+            labels: (0..dataset.len()).map(|index| dataset.label(index)).collect(),
+            fingerprint: dataset.fingerprint().to_owned(),
+        }
+    }
+}
+
+fn contents_fingerprint(classes: usize, shape: [usize; 3], pixels: &[u8], labels: &[usize]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"thinet dataset v1");
+    for number in [classes, shape[0], shape[1], shape[2]].iter().chain(labels) {
+        hasher.update(&(*number as u64).to_le_bytes());
+    }
+    hasher.update(pixels).finalize().to_hex().to_string()
+}
+
+impl Dataset for MemoryDataset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.labels[index]
+    }
+
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        check_read(self, index, out)?;
+        out.copy_from_slice(&self.pixels[index * out.len()..][..out.len()]);
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> MemoryDataset {
+        MemoryDataset::new("small", 3, [1, 2, 2], (0..12).collect(), vec![2, 0, 1]).unwrap()
+    }
+
+    #[test]
+    fn images_come_back_by_index() {
+        let set = small();
+        let mut out = [0; 4];
+        set.read(1, &mut out).unwrap();
+        assert_eq!(out, [4, 5, 6, 7]);
+        assert_eq!((set.len(), set.label(0), set.is_empty()), (3, 2, false));
+    }
+
+    #[test]
+    fn wrong_indices_buffers_labels_and_sizes_are_errors() {
+        let set = small();
+        assert!(matches!(set.read(3, &mut [0; 4]), Err(DataError::Index { index: 3, len: 3, .. })));
+        assert!(matches!(set.read(0, &mut [0; 5]), Err(DataError::Buffer { expected: 4, found: 5, .. })));
+        let pixels = MemoryDataset::new("x", 2, [1, 1, 2], vec![0; 3], vec![0, 1]).unwrap_err();
+        assert_eq!(pixels.to_string(), "key \"pixels\": 2 images of [1, 1, 2] are 4 bytes, found 3");
+        let label = MemoryDataset::new("x", 2, [1, 1, 1], vec![0; 2], vec![0, 2]).unwrap_err();
+        assert_eq!(label.to_string(), "key \"labels\": image 1 has label 2, the classes are 0..2");
+    }
+
+    #[test]
+    fn the_fingerprint_follows_pixels_labels_shape_and_classes_but_not_the_name() {
+        let make = |name: &str, classes, shape, pixel, label| {
+            let set = MemoryDataset::new(name, classes, shape, vec![pixel, 0, 0, 0], vec![label]).unwrap();
+            set.fingerprint().to_owned()
+        };
+        let base = make("a", 2, [1, 2, 2], 0, 0);
+        assert_eq!(base, make("b", 2, [1, 2, 2], 0, 0));
+        for other in [
+            make("a", 3, [1, 2, 2], 0, 0),
+            make("a", 2, [1, 1, 4], 0, 0),
+            make("a", 2, [1, 2, 2], 1, 0),
+            make("a", 2, [1, 2, 2], 0, 1),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+}

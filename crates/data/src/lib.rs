@@ -1,0 +1,28 @@
+//! Datasets, transforms and the seeded loader: images and labels in a fixed order, the same for any number of threads.
+//!
+//! A [`DatasetSpec`] says which set; [`open`] reads it from a folder, [`fetch`] gets it where that can be done. A
+//! [`Loader`] turns a [`Dataset`] and an order of indices into [`Batch`]es through a [`Transform`].
+
+mod cifar;
+mod dataset;
+mod decode;
+mod draw;
+mod error;
+mod fashion_mnist;
+mod fetch;
+mod idx;
+mod image_folder;
+mod limit;
+mod loader;
+mod spec;
+mod subset;
+mod transform;
+
+pub use dataset::{Dataset, MemoryDataset, Split};
+pub use draw::shuffled;
+pub use error::DataError;
+pub use fetch::fetch;
+pub use loader::{Batch, Loader, LoaderOptions};
+pub use spec::{DatasetSpec, ImageFolderSpec, Normalisation, Resize, StandardSpec, open};
+pub use subset::Subset;
+pub use transform::{Augment, Transform};

@@ -1,0 +1,255 @@
+//! The loader: batches of transformed images in a given order, made ahead by worker threads.
+//!
+//! What comes out depends on the dataset, the order, the transform and the seed alone. Each image draws from its own
+//! stream, workers take whole batches by number, and batches and errors are handed over in order.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use thinet_seed::Seed;
+
+use crate::dataset::image_len;
+use crate::transform::Prepared;
+use crate::{DataError, Dataset, Transform};
+
+/// Some images ready for a net.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The normalised values, `[n, c, h, w]` row-major.
+    pub images: Vec<f32>,
+    /// The label of each image.
+    pub labels: Vec<i64>,
+    /// The index of each image in the dataset.
+    pub indices: Vec<usize>,
+    /// n, c, h, w.
+    pub shape: [usize; 4],
+}
+
+/// How a loader works; only `batch` and `drop_last` change what it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Images in a batch; the last one may be shorter.
+    pub batch: usize,
+    /// Leave out a last batch that is shorter.
+    pub drop_last: bool,
+    /// Worker threads; 0: batches are made in the calling thread, when asked for.
+    pub threads: usize,
+    /// Batches that may be made ahead (at least one for each thread).
+    pub prefetch: usize,
+}
+
+/// An iterator over the batches of one pass. It ends after the first error; dropping it early stops its threads.
+pub struct Loader {
+    work: Arc<Work>,
+    next: usize,
+    workers: Option<Workers>,
+}
+
+impl Loader {
+    /// A pass over `order` (indices into `dataset`). With a seed, each image is augmented from the stream
+    /// `augment_seed.index(image index)`: give every epoch its own seed.
+    ///
+    /// # Errors
+    /// When a batch size is 0, an index is out of range, the transform does not fit the images (see
+    /// [`Transform::output_shape`]), or a thread cannot be started.
+    pub fn new(
+        dataset: Arc<dyn Dataset>,
+        order: Vec<usize>,
+        transform: &Transform,
+        augment_seed: Option<Seed>,
+        options: LoaderOptions,
+    ) -> Result<Self, DataError> {
+        let LoaderOptions { batch, drop_last, threads, prefetch } = options;
+        if batch == 0 {
+            return Err(DataError::Value { key: "batch", problem: "must be at least 1".to_owned() });
+        }
+        let len = dataset.len();
+        if let Some(&index) = order.iter().find(|index| **index >= len) {
+            return Err(DataError::Index { dataset: dataset.name().to_owned(), index, len });
+        }
+        let transform = Prepared::new(transform, dataset.shape())?;
+        let batches = if drop_last { order.len() / batch } else { order.len().div_ceil(batch) };
+        let work = Arc::new(Work { dataset, order, batch, batches, transform, augment_seed });
+        let threads = threads.min(batches);
+        let workers = match threads {
+            0 => None,
+            _ => Some(Workers::start(&work, threads, prefetch.max(threads))?),
+        };
+        Ok(Self { work, next: 0, workers })
+    }
+
+    /// The number of batches of the whole pass.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.work.batches
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.work.batches {
+            return None;
+        }
+        let result = match &self.workers {
+            None => self.work.make_caught(self.next),
+            Some(workers) => workers.shared.take(self.next),
+        };
+        match result {
+            Ok(_) => self.next += 1,
+            Err(_) => {
+                self.next = self.work.batches;
+                self.workers = None;
+            }
+        }
+        Some(result)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.work.batches - self.next;
+        // An error ends the pass early.
+        (left.min(1), Some(left))
+    }
+}
+
+/// Everything that decides what the batches are.
+struct Work {
+    dataset: Arc<dyn Dataset>,
+    order: Vec<usize>,
+    batch: usize,
+    batches: usize,
+    transform: Prepared,
+    augment_seed: Option<Seed>,
+}
+
+impl Work {
+    fn make(&self, number: usize) -> Result<Batch, DataError> {
+        let start = number * self.batch;
+        let indices = self.order[start..self.order.len().min(start.saturating_add(self.batch))].to_vec();
+        let [channels, height, width] = self.transform.output();
+        let mut pixels = vec![0; image_len(self.dataset.shape())];
+        let mut images = vec![0.0; indices.len() * channels * height * width];
+        for (&index, out) in indices.iter().zip(images.chunks_exact_mut(channels * height * width)) {
+            self.dataset.read(index, &mut pixels)?;
+            let seed = self.augment_seed.map(|seed| seed.index(index as u64));
+            self.transform.apply(&pixels, self.transform.placement(seed), out);
+        }
+        let labels = indices.iter().map(|index| self.dataset.label(*index) as i64).collect();
+        Ok(Batch { images, labels, shape: [indices.len(), channels, height, width], indices })
+    }
+
+    /// The batch; a panic (of a dataset's own code) becomes an error.
+    fn make_caught(&self, number: usize) -> Result<Batch, DataError> {
+        catch_unwind(AssertUnwindSafe(|| self.make(number)))
+            .unwrap_or_else(|panic| Err(DataError::WorkerPanic { batch: number, message: message(&*panic) }))
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}
+
+/// The running threads; dropping it stops and joins them.
+struct Workers {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// What the threads and the loader agree on.
+struct Shared {
+    state: Mutex<State>,
+    /// Rung when a batch is ready, room opens, or the threads are to stop.
+    changed: Condvar,
+    /// Batches that may be begun beyond those taken.
+    ahead: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next batch to begin.
+    begun: usize,
+    /// Batches that the loader has handed on.
+    taken: usize,
+    ready: BTreeMap<usize, Result<Batch, DataError>>,
+    stop: bool,
+}
+
+impl Workers {
+    fn start(work: &Arc<Work>, threads: usize, ahead: usize) -> Result<Self, DataError> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), ahead });
+        // Owned by the value from the start: if a later thread cannot be started, the drop stops the earlier ones.
+        let mut workers = Self { shared: Arc::clone(&shared), handles: Vec::with_capacity(threads) };
+        for number in 0..threads {
+            let (shared, work) = (Arc::clone(&shared), Arc::clone(work));
+            let handle = std::thread::Builder::new()
+                .name(format!("loader-{number}"))
+                .spawn(move || shared.serve(&work))
+                .map_err(|source| DataError::Io {
+                    path: PathBuf::from(format!("loader thread {number}")),
+                    action: "start",
+                    source,
+                })?;
+            workers.handles.push(handle);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        for handle in self.handles.drain(..) {
+            // A worker catches panics of the dataset's code itself, so there is nothing to report here.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life: take the next batch number when there is room, make it, put it up.
+    fn serve(&self, work: &Work) {
+        while let Some(number) = self.begin(work.batches) {
+            let result = work.make_caught(number);
+            self.lock().ready.insert(number, result);
+            self.changed.notify_all();
+        }
+    }
+
+    fn begin(&self, batches: usize) -> Option<usize> {
+        let mut state = self.lock();
+        while !state.stop && state.begun < batches && state.begun >= state.taken.saturating_add(self.ahead) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.stop || state.begun >= batches {
+            return None;
+        }
+        state.begun += 1;
+        Some(state.begun - 1)
+    }
+
+    /// Waits for the batch and makes room for another.
+    fn take(&self, number: usize) -> Result<Batch, DataError> {
+        let mut state = self.lock();
+        let result = loop {
+            match state.ready.remove(&number) {
+                Some(result) => break result,
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        state.taken = number + 1;
+        drop(state);
+        self.changed.notify_all();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,232 @@
+//! Which dataset a study uses, as it is written in a spec, and opening it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limit::class_balanced_prefix;
+use crate::{DataError, Dataset, Split, Subset, cifar, fashion_mnist, image_folder};
+
+/// A dataset: `kind = "fashion-mnist" | "cifar10" | "cifar100" | "image-folder"` and that kind's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum DatasetSpec {
+    /// Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, 10 classes (Xiao et al. 2017).
+    FashionMnist(StandardSpec),
+    /// CIFAR-10 in its official binary format: 50,000 + 10,000 RGB images of 32×32 (Krizhevsky 2009).
+    Cifar10(StandardSpec),
+    /// CIFAR-100 in its official binary format, fine labels: 50,000 + 10,000 RGB images of 32×32.
+    Cifar100(StandardSpec),
+    /// A folder with a folder of PNG or JPEG images for each class (ImageNet, CUB-200, your own).
+    ImageFolder(ImageFolderSpec),
+}
+
+/// The keys of a dataset whose images are given by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StandardSpec {
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// Use this many test images, chosen the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+/// The keys of an image folder: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImageFolderSpec {
+    /// The name for tables, e.g. "CIFAR-10 (JPEG copy)".
+    pub name: String,
+    /// Height and width: images of another size are resized to `size`×`size`, whatever their aspect ratio.
+    pub size: usize,
+    /// 3 for RGB, 1 for grey.
+    #[serde(default = "three")]
+    pub channels: usize,
+    /// The filter used where a size differs.
+    #[serde(default)]
+    pub resize: Resize,
+    /// The folder with the test images; without it `test`, else `val`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_folder: Option<String>,
+    /// Whether decoded images are held in memory; without it, when both splits together take at most 2 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<bool>,
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// Use this many test images, chosen the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+fn three() -> usize {
+    3
+}
+
+/// The filter that changes an image's size (as Pillow's of the same name, with antialiasing).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resize {
+    /// Cubic convolution, a = -0.5.
+    #[default]
+    Bicubic,
+    /// Triangle filter.
+    Bilinear,
+}
+
+/// Mean and standard deviation of each channel, on the scale 0..1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalisation {
+    /// One mean for each channel.
+    pub mean: Vec<f32>,
+    /// One standard deviation for each channel.
+    pub std: Vec<f32>,
+}
+
+const RGB_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const RGB_STD: [f32; 3] = [0.229, 0.224, 0.225];
+/// The weights of R, G and B in grey (ITU-R BT.709), as the decoder uses them.
+const LUMA: [f32; 3] = [0.2126, 0.7152, 0.0722];
+
+impl DatasetSpec {
+    /// The name for tables.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::FashionMnist(_) => fashion_mnist::NAME,
+            Self::Cifar10(_) => cifar::CIFAR10.name,
+            Self::Cifar100(_) => cifar::CIFAR100.name,
+            Self::ImageFolder(spec) => &spec.name,
+        }
+    }
+
+    /// Channels, height and width of the images, before any padding or crop.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::FashionMnist(_) => fashion_mnist::SHAPE,
+            Self::Cifar10(_) | Self::Cifar100(_) => cifar::SHAPE,
+            Self::ImageFolder(spec) => [spec.channels, spec.size, spec.size],
+        }
+    }
+
+    /// The number of classes; `None` for an image folder, where only the folder says.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        match self {
+            Self::FashionMnist(_) => Some(fashion_mnist::CLASSES),
+            Self::Cifar10(_) => Some(cifar::CIFAR10.classes),
+            Self::Cifar100(_) => Some(cifar::CIFAR100.classes),
+            Self::ImageFolder(_) => None,
+        }
+    }
+
+    /// The usual normalisation of this dataset (an image folder: ImageNet's).
+    #[must_use]
+    pub fn normalisation(&self) -> Normalisation {
+        let of = |mean: &[f32], std: &[f32]| Normalisation { mean: mean.to_vec(), std: std.to_vec() };
+        match self {
+            Self::FashionMnist(_) => of(&[0.2860], &[0.3530]),
+            Self::Cifar10(_) => of(&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
+            Self::Cifar100(_) => of(&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]),
+            Self::ImageFolder(spec) if spec.channels == 1 => {
+                let grey = |rgb: [f32; 3]| LUMA[0] * rgb[0] + LUMA[1] * rgb[1] + LUMA[2] * rgb[2];
+                of(&[grey(RGB_MEAN)], &[grey(RGB_STD)])
+            }
+            Self::ImageFolder(_) => of(&RGB_MEAN, &RGB_STD),
+        }
+    }
+
+    /// The limits on training and test images.
+    #[must_use]
+    pub fn limits(&self) -> (Option<usize>, Option<usize>) {
+        match self {
+            Self::FashionMnist(spec) | Self::Cifar10(spec) | Self::Cifar100(spec) => (spec.train_limit, spec.test_limit),
+            Self::ImageFolder(spec) => (spec.train_limit, spec.test_limit),
+        }
+    }
+
+    /// Checks everything that can be known without looking at the data.
+    ///
+    /// # Errors
+    /// Names the key and what is allowed: an empty name, a size of 0 or above 4096, channels other than 1 or 3, a test
+    /// folder that is not a plain name, a limit of 0 or with fewer images than there are classes.
+    pub fn check(&self) -> Result<(), DataError> {
+        if let Self::ImageFolder(spec) = self {
+            spec.check()?;
+        }
+        let (train, test) = self.limits();
+        let least = self.classes().unwrap_or(1);
+        for (key, limit) in [("train-limit", train), ("test-limit", test)] {
+            if let Some(limit) = limit
+                && limit < least
+            {
+                let problem = format!("{limit} is too few: each class needs one image, so at least {least}");
+                return Err(DataError::Value { key, problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ImageFolderSpec {
+    fn check(&self) -> Result<(), DataError> {
+        let wrong = |key, problem: String| Err(DataError::Value { key, problem });
+        if self.name.trim().is_empty() {
+            return wrong("name", "must not be empty".to_owned());
+        }
+        if !(1..=4096).contains(&self.size) {
+            return wrong("size", format!("{} is outside 1..=4096", self.size));
+        }
+        if ![1, 3].contains(&self.channels) {
+            return wrong("channels", format!("{} is neither 3 (RGB) nor 1 (grey)", self.channels));
+        }
+        if let Some(folder) = &self.test_folder
+            && (folder.is_empty() || folder.starts_with('.') || folder.contains(['/', '\\']) || folder == "train")
+        {
+            return wrong("test-folder", format!("{folder:?} is not the name of a folder beside train"));
+        }
+        Ok(())
+    }
+}
+
+/// Opens the dataset in `folder`: everything is read and checked (image folder: listed, and decoded when cached).
+///
+/// # Errors
+/// Names the file or key: a missing, empty, truncated or altered file, a label out of range, an image that cannot be
+/// decoded, a limit larger than the set or without one image of each class.
+pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
+    spec.check()?;
+    match spec {
+        DatasetSpec::FashionMnist(_) => limited(fashion_mnist::open(folder)?, spec),
+        DatasetSpec::Cifar10(_) => limited(cifar::open(&cifar::CIFAR10, folder)?, spec),
+        DatasetSpec::Cifar100(_) => limited(cifar::open(&cifar::CIFAR100, folder)?, spec),
+        DatasetSpec::ImageFolder(keys) => {
+            // Limits come before the cache: only what is used is decoded.
+            image_folder::cached(limited(image_folder::open(keys, folder)?, spec)?, keys.cache)
+        }
+    }
+}
+
+fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
+    let (train, test) = spec.limits();
+    Ok(Split {
+        train: limit(split.train, "train-limit", train)?,
+        test: limit(split.test, "test-limit", test)?,
+    })
+}
+
+fn limit(
+    dataset: Arc<dyn Dataset>,
+    key: &'static str,
+    limit: Option<usize>,
+) -> Result<Arc<dyn Dataset>, DataError> {
+    let Some(limit) = limit else { return Ok(dataset) };
+    let labels: Vec<usize> = (0..dataset.len()).map(|index| dataset.label(index)).collect();
+    let indices = class_balanced_prefix(&labels, dataset.classes(), limit)
+        .map_err(|problem| DataError::Value { key, problem: format!("{problem} ({})", dataset.name()) })?;
+    Ok(Arc::new(Subset::new(dataset, indices)?))
+}

@@ -1,0 +1,85 @@
+//! Part of a dataset, by indices.
+
+use std::sync::Arc;
+
+use crate::{DataError, Dataset};
+
+/// The images of another dataset at the given indices, in that order.
+#[derive(Clone)]
+pub struct Subset {
+    whole: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+    fingerprint: String,
+}
+
+impl Subset {
+    /// The images of `whole` at `indices`; an index may come more than once.
+    ///
+    /// # Errors
+    /// When an index is out of range.
+    pub fn new(whole: Arc<dyn Dataset>, indices: Vec<usize>) -> Result<Self, DataError> {
+        if let Some(&index) = indices.iter().find(|index| **index >= whole.len()) {
+            return Err(DataError::Index { dataset: whole.name().to_owned(), index, len: whole.len() });
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"thinet subset v1").update(whole.fingerprint().as_bytes());
+        for index in &indices {
+            hasher.update(&(*index as u64).to_le_bytes());
+        }
+        let fingerprint = hasher.finalize().to_hex().to_string();
+        Ok(Self { whole, indices, fingerprint })
+    }
+}
+
+impl Dataset for Subset {
+    fn name(&self) -> &str {
+        self.whole.name()
+    }
+
+    fn classes(&self) -> usize {
+        self.whole.classes()
+    }
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.whole.shape()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.whole.label(self.indices[index])
+    }
+
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        let Some(&inner) = self.indices.get(index) else {
+            return Err(DataError::Index { dataset: self.name().to_owned(), index, len: self.len() });
+        };
+        self.whole.read(inner, out)
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryDataset;
+
+    #[test]
+    fn a_subset_reads_the_images_of_the_whole_and_has_its_own_fingerprint() {
+        let whole = MemoryDataset::new("w", 3, [1, 1, 2], (0..8).collect(), vec![0, 1, 2, 0]).unwrap();
+        let whole: Arc<dyn Dataset> = Arc::new(whole);
+        let part = Subset::new(whole.clone(), vec![3, 1]).unwrap();
+        let mut out = [0; 2];
+        part.read(0, &mut out).unwrap();
+        assert_eq!((out, part.label(0), part.label(1), part.len()), ([6, 7], 0, 1, 2));
+        assert!(matches!(part.read(2, &mut out), Err(DataError::Index { index: 2, len: 2, .. })));
+        assert_ne!(part.fingerprint(), whole.fingerprint());
+        assert_ne!(part.fingerprint(), Subset::new(whole.clone(), vec![1, 3]).unwrap().fingerprint());
+        assert!(matches!(Subset::new(whole, vec![0, 4]), Err(DataError::Index { index: 4, len: 4, .. })));
+    }
+}

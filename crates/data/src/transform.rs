@@ -1,0 +1,281 @@
+//! From stored bytes to a net's input: zero padding, crop, mirror, and normalisation to f32.
+
+use std::ops::Range;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use thinet_seed::Seed;
+
+use crate::DataError;
+use crate::draw::below;
+
+/// The largest padding, so that sizes cannot overflow.
+const MOST_PADDING: usize = 4096;
+
+/// What is done to every image. `mean` and `std` hold one value for each channel, on the scale 0..1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transform {
+    /// Zeros (before normalisation) added on each side: 2 makes 28×28 into 32×32.
+    pub pad: usize,
+    /// Height and width cut out of the padded image: at its centre, or anywhere when augmenting; `None`: all of it.
+    pub crop: Option<usize>,
+    /// Subtracted from value/255.
+    pub mean: Vec<f32>,
+    /// What the difference is divided by.
+    pub std: Vec<f32>,
+    /// What is drawn for each image when a loader has an augmentation seed.
+    pub augment: Augment,
+}
+
+/// Random changes of training images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Augment {
+    /// More zeros on each side, from which a crop of the final size is cut at a uniform offset.
+    pub crop_padding: usize,
+    /// Swap left and right of every second image (p = 0.5).
+    pub mirror: bool,
+}
+
+impl Transform {
+    /// Channels, height and width of what comes out for images of this shape.
+    ///
+    /// # Errors
+    /// When mean or std do not have one finite value for each channel, std is not above 0, a padding is above 4096, or
+    /// the crop is empty or larger than the padded image.
+    pub fn output_shape(&self, [channels, height, width]: [usize; 3]) -> Result<[usize; 3], DataError> {
+        let wrong = |key, problem: String| Err(DataError::Value { key, problem });
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if values.len() != channels {
+                return wrong(key, format!("has {} values, the images have {channels} channels", values.len()));
+            }
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return wrong(key, format!("{value} is not finite"));
+            }
+        }
+        if let Some(value) = self.std.iter().find(|value| **value <= 0.0) {
+            return wrong("std", format!("{value} is not above 0"));
+        }
+        for (key, padding) in [("pad", self.pad), ("crop-padding", self.augment.crop_padding)] {
+            if padding > MOST_PADDING {
+                return wrong(key, format!("{padding} is above {MOST_PADDING}"));
+            }
+        }
+        let (padded_height, padded_width) = (height + 2 * self.pad, width + 2 * self.pad);
+        match self.crop {
+            None => Ok([channels, padded_height, padded_width]),
+            Some(crop) if crop == 0 || crop > padded_height.min(padded_width) => {
+                wrong("crop", format!("{crop} is outside 1..={}", padded_height.min(padded_width)))
+            }
+            Some(crop) => Ok([channels, crop, crop]),
+        }
+    }
+}
+
+/// A transform made ready for images of one shape.
+pub(crate) struct Prepared {
+    /// The normalised value of each byte, for each channel.
+    tables: Vec<[f32; 256]>,
+    input: [usize; 3],
+    output: [usize; 3],
+    pad: usize,
+    augment: Augment,
+}
+
+/// Where the output lies on the input: output (0, 0) shows input (top, left), before mirroring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    top: isize,
+    left: isize,
+    mirror: bool,
+}
+
+impl Prepared {
+    pub(crate) fn new(transform: &Transform, input: [usize; 3]) -> Result<Self, DataError> {
+        let output = transform.output_shape(input)?;
+        let table = |mean: f32, std: f32| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
+        let tables = transform.mean.iter().zip(&transform.std).map(|(mean, std)| table(*mean, *std)).collect();
+        Ok(Self { tables, input, output, pad: transform.pad, augment: transform.augment })
+    }
+
+    /// Channels, height and width of what comes out.
+    pub(crate) fn output(&self) -> [usize; 3] {
+        self.output
+    }
+
+    /// The image's place: the centre without a seed, else drawn from the image's own stream in the order row offset,
+    /// column offset, mirror.
+    pub(crate) fn placement(&self, seed: Option<Seed>) -> Placement {
+        // Places that the crop has on the padded image, less one.
+        let room = |axis: usize| self.input[axis] + 2 * self.pad - self.output[axis];
+        let Augment { crop_padding, mirror } = self.augment;
+        let Some(mut rng) = seed.map(Seed::rng) else {
+            let centre = |axis| (room(axis) / 2) as isize - self.pad as isize;
+            return Placement { top: centre(1), left: centre(2), mirror: false };
+        };
+        let mut place = |axis| {
+            let offset = below(&mut rng, room(axis) + 2 * crop_padding + 1);
+            offset as isize - (self.pad + crop_padding) as isize
+        };
+        let (top, left) = (place(1), place(2));
+        Placement { top, left, mirror: mirror && rng.next_u32() >> 31 == 1 }
+    }
+
+    /// Writes the image to `out: [c, H, W]`; `pixels: [c, h, w]`. Both slices have exactly that length.
+    pub(crate) fn apply(&self, pixels: &[u8], placement: Placement, out: &mut [f32]) {
+        let [_, height, width] = self.input;
+        let [_, out_height, out_width] = self.output;
+        let rows = overlap(placement.top, height, out_height);
+        let columns = overlap(placement.left, width, out_width);
+        // What lies on the input of each shown row.
+        let left = columns.start.wrapping_add_signed(placement.left);
+        let shown = left..left + columns.len();
+        let target = match placement.mirror {
+            false => columns,
+            true => out_width - columns.end..out_width - columns.start,
+        };
+        let planes = pixels.chunks_exact(height * width).zip(out.chunks_exact_mut(out_height * out_width));
+        for ((source, plane), table) in planes.zip(&self.tables) {
+            for (y, line) in plane.chunks_exact_mut(out_width).enumerate() {
+                if !rows.contains(&y) {
+                    line.fill(table[0]);
+                    continue;
+                }
+                let row = y.wrapping_add_signed(placement.top) * width;
+                let bytes = &source[row + shown.start..row + shown.end];
+                line[..target.start].fill(table[0]);
+                line[target.end..].fill(table[0]);
+                let values = bytes.iter().map(|byte| table[usize::from(*byte)]);
+                let line = &mut line[target.clone()];
+                if placement.mirror {
+                    line.iter_mut().rev().zip(values).for_each(|(out, value)| *out = value);
+                } else {
+                    line.iter_mut().zip(values).for_each(|(out, value)| *out = value);
+                }
+            }
+        }
+    }
+}
+
+/// The positions p in `0..window` whose `start + p` lies in `0..len`; an empty range at 0 when there are none.
+fn overlap(start: isize, len: usize, window: usize) -> Range<usize> {
+    let first = start.min(0).unsigned_abs();
+    let end = (len as isize - start).clamp(0, window as isize) as usize;
+    if first < end { first..end } else { 0..0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn transform(channels: usize, pad: usize, crop: Option<usize>, augment: Augment) -> Transform {
+        let mean = [0.5, 0.25, 0.125][..channels].to_vec();
+        let std = [0.5, 2.0, 0.3][..channels].to_vec();
+        Transform { pad, crop, mean, std, augment }
+    }
+
+    /// The same written value by value.
+    fn apply_naive(transform: &Transform, prepared: &Prepared, pixels: &[u8], place: Placement) -> Vec<f32> {
+        let [channels, height, width] = prepared.input;
+        let [_, out_height, out_width] = prepared.output;
+        let mut out = Vec::new();
+        for c in 0..channels {
+            for y in 0..out_height {
+                for x in 0..out_width {
+                    let x = if place.mirror { out_width - 1 - x } else { x };
+                    let (y, x) = (y as isize + place.top, x as isize + place.left);
+                    let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x);
+                    let at = |y: isize, x: isize| pixels[(c * height + y as usize) * width + x as usize];
+                    let value = if inside { at(y, x) } else { 0 };
+                    out.push((f32::from(value) / 255.0 - transform.mean[c]) / transform.std[c]);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn padding_is_zero_before_normalisation() {
+        let transform = transform(1, 1, None, Augment::default());
+        let prepared = Prepared::new(&transform, [1, 1, 1]).unwrap();
+        let mut out = [0.0; 9];
+        prepared.apply(&[255], prepared.placement(None), &mut out);
+        assert_eq!(out, [-1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn without_a_seed_the_crop_is_at_the_centre_and_nothing_is_drawn() {
+        let augment = Augment { crop_padding: 3, mirror: true };
+        let prepared = Prepared::new(&transform(1, 0, Some(2), augment), [1, 4, 7]).unwrap();
+        assert_eq!(prepared.placement(None), Placement { top: 1, left: 2, mirror: false });
+        let padded = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
+        assert_eq!(padded.placement(None), Placement { top: -2, left: -2, mirror: false });
+        assert_eq!(padded.output(), [1, 32, 32]);
+    }
+
+    #[test]
+    fn every_offset_and_both_sides_are_drawn() {
+        let augment = Augment { crop_padding: 1, mirror: true };
+        let prepared = Prepared::new(&transform(1, 2, Some(5), augment), [1, 2, 2]).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..500 {
+            let Placement { top, left, mirror } = prepared.placement(Some(Seed::root(1).index(index)));
+            seen.insert((top, left, mirror));
+        }
+        // The padded image is 2 + 2·(2 + 1) = 8 wide: a crop of 5 has 4 places on each axis.
+        let all = (-3..=0).flat_map(|top| (-3..=0).flat_map(move |left| [false, true].map(|m| (top, left, m))));
+        assert_eq!(seen, all.collect());
+    }
+
+    #[test]
+    fn a_place_is_pinned_so_that_stored_results_keep_their_meaning() {
+        let augment = Augment { crop_padding: 4, mirror: true };
+        let prepared = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
+        let places = [0, 1, 2].map(|index| prepared.placement(Some(Seed::root(1).index(index))));
+        let place = |top, left, mirror| Placement { top, left, mirror };
+        assert_eq!(places, [place(0, 0, false), place(0, 0, false), place(0, 0, false)]);
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_errors_that_name_the_key() {
+        let good = transform(3, 1, None, Augment::default());
+        let says = |change: fn(&mut Transform)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.output_shape([3, 4, 6]).unwrap_err().to_string()
+        };
+        assert_eq!(says(|t| t.mean = vec![0.0]), "key \"mean\": has 1 values, the images have 3 channels");
+        assert_eq!(says(|t| t.mean[1] = f32::NAN), "key \"mean\": NaN is not finite");
+        assert_eq!(says(|t| t.std[2] = 0.0), "key \"std\": 0 is not above 0");
+        assert_eq!(says(|t| t.pad = usize::MAX), format!("key \"pad\": {} is above 4096", usize::MAX));
+        assert_eq!(says(|t| t.augment.crop_padding = 5000), "key \"crop-padding\": 5000 is above 4096");
+        assert_eq!(says(|t| t.crop = Some(7)), "key \"crop\": 7 is outside 1..=6");
+        assert_eq!(says(|t| t.crop = Some(0)), "key \"crop\": 0 is outside 1..=6");
+        assert_eq!(good.output_shape([3, 4, 6]).unwrap(), [3, 6, 8]);
+    }
+
+    proptest! {
+        #[test]
+        fn overlap_is_what_it_says(start in -20isize..20, len in 0usize..15, window in 0usize..15) {
+            let inside = |p: &usize| (0..len as isize).contains(&(start + *p as isize));
+            let expected: Vec<usize> = (0..window).filter(inside).collect();
+            prop_assert_eq!(overlap(start, len, window).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn rows_copied_at_once_are_the_values_one_by_one(
+            (channels, height, width) in (1usize..=3, 1usize..7, 1usize..7), pad in 0usize..4,
+            crop in prop::option::of(1usize..9), crop_padding in 0usize..12, mirror: bool, seed: u64, augmented: bool,
+        ) {
+            let crop = crop.map(|crop| crop.min(height.min(width) + 2 * pad));
+            let transform = transform(channels, pad, crop, Augment { crop_padding, mirror });
+            let prepared = Prepared::new(&transform, [channels, height, width]).unwrap();
+            let pixels: Vec<u8> = (0..channels * height * width).map(|i| (i * 37 + 11) as u8).collect();
+            let place = prepared.placement(augmented.then(|| Seed::root(seed)));
+            let mut out = vec![f32::NAN; prepared.output().iter().product()];
+            prepared.apply(&pixels, place, &mut out);
+            prop_assert_eq!(out, apply_naive(&transform, &prepared, &pixels, place));
+        }
+    }
+}

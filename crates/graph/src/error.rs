@@ -1,0 +1,94 @@
+//! What can be wrong with a graph, a layer name or a keep rate.
+
+use thiserror::Error;
+
+/// An error of the graph crate; names the layer it is about.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// Two nodes share a name.
+    #[error("two nodes are called {0:?}")]
+    DuplicateName(String),
+    /// A node reads a node that does not come before it, or has the wrong number of inputs.
+    #[error("node {node:?} {problem}")]
+    BadInputs {
+        /// The node.
+        node: String,
+        /// What is wrong with its inputs.
+        problem: String,
+    },
+    /// A node's input has another shape than the node is made for.
+    #[error("node {node:?} expects {expected}, its input is {found}")]
+    ShapeMismatch {
+        /// The node.
+        node: String,
+        /// What it is made for.
+        expected: String,
+        /// What it gets.
+        found: String,
+    },
+    /// A node that has no output, is beyond any machine, or whose window is no window.
+    #[error("node {node:?} {problem}")]
+    BadSize {
+        /// The node.
+        node: String,
+        /// What is wrong with its sizes.
+        problem: String,
+    },
+    /// No node has this name.
+    #[error("there is no layer {layer:?} in {graph}{}; prunable layers: {allowed}", did_you_mean(nearest.as_deref()))]
+    UnknownLayer {
+        /// The name asked for.
+        layer: String,
+        /// The graph's name.
+        graph: String,
+        /// The prunable layer with the nearest name, if one is near.
+        nearest: Option<String>,
+        /// The prunable layers, comma separated.
+        allowed: String,
+    },
+    /// The layer cannot be cut.
+    #[error("layer {layer:?} cannot be pruned: {reason}")]
+    NotPrunable {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A keep rate outside (0, 1].
+    #[error("keep rate {0} is outside (0, 1]")]
+    KeepRate(f64),
+    /// A keep rate that leaves a layer with no channel.
+    #[error("keep rate {rate} leaves no channel of the {channels} in layer {layer:?} (floor(C·r) = 0)")]
+    NothingKept {
+        /// The layer.
+        layer: String,
+        /// Its channels.
+        channels: usize,
+        /// The keep rate.
+        rate: f64,
+    },
+    /// Kept channels chosen among another number of channels than the layer has.
+    #[error("layer {layer:?} has {channels} channels, the kept channels were chosen among {width}")]
+    KeepWidth {
+        /// The layer.
+        layer: String,
+        /// Its channels.
+        channels: usize,
+        /// The width of the kept set.
+        width: usize,
+    },
+    /// No counting convention has this name.
+    #[error("there is no counting convention {0:?}; allowed: paper, all-parameters")]
+    UnknownConvention(String),
+    /// A channel set that is empty, unsorted, repeated or out of range.
+    #[error("kept channels {problem}")]
+    ChannelSet {
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
+}

@@ -1,0 +1,18 @@
+//! A network as data: typed nodes, shapes, counts, prunable layers and surgery plans. Pure; holds no tensors.
+//!
+//! From one [`Graph`] come the execution, the shapes, the parameter and FLOP counts, the list of tensors that a cut
+//! touches and the self-describing weight file.
+
+mod channels;
+mod count;
+mod error;
+mod graph;
+mod prunable;
+mod surgery;
+
+pub use channels::{ChannelSet, kept_channels};
+pub use count::{Convention, Counts, LayerCount, count, count_layers};
+pub use error::GraphError;
+pub use graph::{Graph, GraphBuilder, Node, NodeId, Op, Shape, TensorSpec};
+pub use prunable::{PrunableLayer, prunable_layer, prunable_layers};
+pub use surgery::{Cut, Surgery, plan_surgery};

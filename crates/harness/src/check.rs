@@ -1,0 +1,213 @@
+//! The checks of a spec's values: each failure names file, key and what is allowed.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
+
+use thinet_data::{Augment, DatasetSpec, Split, Transform};
+use thinet_graph::Graph;
+
+use crate::error::{HarnessError, SpecError};
+use crate::spec::{Mode, Recipe, Spec};
+
+/// A wrong value.
+pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
+    SpecError::Value { path: path.to_owned(), key: key.to_owned(), problem: problem.to_string() }.into()
+}
+
+/// The folder below `data/` where a dataset is looked for.
+pub(crate) fn dataset_folder(spec: &DatasetSpec) -> &'static str {
+    match spec {
+        DatasetSpec::FashionMnist(_) => "fashion-mnist",
+        DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
+        DatasetSpec::Cifar100(_) => "cifar-100-binary",
+        DatasetSpec::ImageFolder(_) => "images",
+    }
+}
+
+/// Everything that can be checked without the data.
+pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
+    let wrong = |key: &str, problem: &dyn Display| Err(value(path, key, problem));
+    for (key, name) in [("name", Some(&spec.name)), ("table", spec.table.as_ref())] {
+        let Some(name) = name else { continue };
+        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if name.is_empty() || name.starts_with('-') || !plain {
+            return wrong(key, &format!("{name:?} may hold only lower-case letters, digits and dashes"));
+        }
+    }
+    if spec.seeds == 0 || spec.seeds > 1000 {
+        return wrong("seeds", &format!("{} is outside 1..=1000", spec.seeds));
+    }
+    if spec.compute.threads == 0 || spec.compute.threads > 1024 {
+        return wrong("compute.threads", &format!("{} is outside 1..=1024", spec.compute.threads));
+    }
+    spec.dataset.check().map_err(|e| value(path, "dataset", &e))?;
+    if spec.calibration.images_per_class == 0 || spec.calibration.positions_per_image == 0 {
+        return wrong("calibration", &"images-per-class and positions-per-image must be at least 1");
+    }
+    methods(spec, path)?;
+    keep_rates(spec, path)?;
+    recipes(spec, path)?;
+    let mut layers = BTreeSet::new();
+    if let Some(twice) = spec.prune.layers.iter().find(|layer| !layers.insert(*layer)) {
+        return wrong("prune.layers", &format!("{twice:?} is listed twice"));
+    }
+    Ok(())
+}
+
+fn methods(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
+    if spec.methods.is_empty() {
+        return Err(value(path, "methods", &"at least one [[methods]] table is needed"));
+    }
+    let mut labels = BTreeSet::new();
+    for (i, method) in spec.methods.iter().enumerate() {
+        let key = |name: &str| format!("methods[{i}].{name}");
+        thinet_selectors::find(&method.selector).map_err(|e| value(path, &key("selector"), &e))?;
+        thinet_reconstruction::find(&method.reconstruction)
+            .map_err(|e| value(path, &key("reconstruction"), &e))?;
+        if !labels.insert(method.label()) {
+            let problem = format!("two methods are called {:?}; give one another `label`", method.label());
+            return Err(value(path, &key("label"), &problem));
+        }
+    }
+    Ok(())
+}
+
+fn keep_rates(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
+    let rates = &spec.prune.keep_rates;
+    let wrong = |problem: &dyn Display| Err(value(path, "prune.keep-rates", problem));
+    if rates.is_empty() {
+        return wrong(&"at least one rate in (0, 1] is needed");
+    }
+    for (i, rate) in rates.iter().enumerate() {
+        if !(*rate > 0.0 && *rate <= 1.0) {
+            return wrong(&format!("{rate} is outside (0, 1]"));
+        }
+        if rates[..i].contains(rate) {
+            return wrong(&format!("{rate} is listed twice"));
+        }
+    }
+    Ok(())
+}
+
+fn recipes(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
+    let both = (&spec.dense.train, &spec.dense.weights);
+    if both.0.is_some() == both.1.is_some() {
+        return Err(value(path, "dense", &"exactly one of [dense.train] and dense.weights is needed"));
+    }
+    if spec.prune.mode == Mode::OneShot && spec.prune.after_layer.is_some() {
+        let problem = "has no meaning with mode = \"one-shot\", where all layers are cut at once; use after-last";
+        return Err(value(path, "prune.after-layer", &problem));
+    }
+    let named = [
+        ("dense.train", &spec.dense.train),
+        ("prune.after-layer", &spec.prune.after_layer),
+        ("prune.after-last", &spec.prune.after_last),
+    ];
+    for (key, recipe) in named {
+        if let Some(recipe) = recipe {
+            check_recipe(recipe, path, key)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessError> {
+    let wrong = |name: &str, problem: &dyn Display| Err(value(path, &format!("{key}.{name}"), problem));
+    match (recipe.epochs, recipe.steps) {
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(value(path, key, &"exactly one of `epochs` and `steps` is needed"));
+        }
+        (Some(0), _) => return wrong("epochs", &"must be at least 1"),
+        (_, Some(0)) => return wrong("steps", &"must be at least 1"),
+        _ => {}
+    }
+    if recipe.batch == 0 {
+        return wrong("batch", &"must be at least 1");
+    }
+    if !(recipe.lr > 0.0 && recipe.lr.is_finite()) {
+        return wrong("lr", &format!("{} is not a positive number", recipe.lr));
+    }
+    if !(0.0..1.0).contains(&recipe.momentum) {
+        return wrong("momentum", &format!("{} is outside [0, 1)", recipe.momentum));
+    }
+    for (name, number) in [
+        ("weight-decay", recipe.weight_decay),
+        ("bias-lr", recipe.bias_lr),
+        ("bias-decay", recipe.bias_decay),
+    ] {
+        if !(number >= 0.0 && number.is_finite()) {
+            return wrong(name, &format!("{number} is not a number of at least 0"));
+        }
+    }
+    recipe.schedule.check().map_err(|e| value(path, &format!("{key}.schedule"), &e))
+}
+
+/// What only the data can tell.
+pub(crate) fn against_data(spec: &Spec, path: &Path, data: &Split) -> Result<(), HarnessError> {
+    let images = data.train.len();
+    for (key, recipe) in [
+        ("dense.train.batch", &spec.dense.train),
+        ("prune.after-layer.batch", &spec.prune.after_layer),
+        ("prune.after-last.batch", &spec.prune.after_last),
+    ] {
+        if let Some(recipe) = recipe
+            && recipe.batch > images
+        {
+            let problem = format!("{} is more than the {images} training images", recipe.batch);
+            return Err(value(path, key, &problem));
+        }
+    }
+    let mut per_class = vec![0_usize; data.train.classes()];
+    for image in 0..images {
+        per_class[data.train.label(image)] += 1;
+    }
+    let asked = spec.calibration.images_per_class;
+    if let Some(class) = per_class.iter().position(|&n| n < asked) {
+        let problem = format!("{asked} asked for, class {class} has {} training images", per_class[class]);
+        return Err(value(path, "calibration.images-per-class", &problem));
+    }
+    Ok(())
+}
+
+/// Pixels to inputs, as the spec says or the dataset recommends.
+pub(crate) fn transform(spec: &Spec, path: &Path, shape: [usize; 3]) -> Result<Transform, HarnessError> {
+    let usual = spec.dataset.normalisation();
+    let mean = spec.input.mean.clone().unwrap_or(usual.mean);
+    let std = spec.input.std.clone().unwrap_or(usual.std);
+    for (key, list) in [("input.mean", &mean), ("input.std", &std)] {
+        if list.len() != shape[0] {
+            let problem = format!("{} values for images of {} channels", list.len(), shape[0]);
+            return Err(value(path, key, &problem));
+        }
+    }
+    let (pad, crop) = match spec.input.size {
+        None => (0, None),
+        Some(size) => placed(size, shape).map_err(|problem| value(path, "input.size", &problem))?,
+    };
+    let transform = Transform { pad, crop, mean, std, augment: Augment::default() };
+    transform.output_shape(shape).map_err(|e| value(path, "input", &e))?;
+    Ok(transform)
+}
+
+/// Padding and crop that bring images of `[c, h, w]` to `size`×`size`.
+fn placed(size: usize, [_, height, width]: [usize; 3]) -> Result<(usize, Option<usize>), String> {
+    let side = height.min(width);
+    let missing = size.saturating_sub(side);
+    if size == 0 || missing % 2 == 1 {
+        return Err(format!("{size} cannot be reached from {height}×{width} by equal padding on both sides"));
+    }
+    let exact = height == width && size >= side;
+    Ok((missing / 2, (!exact).then_some(size)))
+}
+
+/// The dense net for these images.
+pub(crate) fn build(
+    spec: &Spec,
+    path: &Path,
+    transform: &Transform,
+    data: &Split,
+) -> Result<Graph, HarnessError> {
+    let input = transform.output_shape(data.train.shape())?;
+    spec.net.build(input, data.train.classes()).map_err(|e| value(path, "net", &e))
+}

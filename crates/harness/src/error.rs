@@ -1,0 +1,162 @@
+//! What can go wrong in a study. The kind of an error decides the exit code; the text names file, key, layer or stage.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A spec that cannot be read or makes no sense. Found before any work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The spec file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or not the form of a spec.
+    #[error("{}{}: {message}{}", path.display(), at(*line), hint_text(hint.as_deref()))]
+    Syntax {
+        /// The spec file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
+        /// The key or value that was probably meant.
+        hint: Option<String>,
+    },
+    /// A key whose value makes no sense.
+    #[error("{}: {key}: {problem}", path.display())]
+    Value {
+        /// The spec file.
+        path: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+    /// The filled-in spec cannot be written.
+    #[error("the spec cannot be written as TOML: {0}")]
+    Unwritable(String),
+}
+
+fn at(line: Option<usize>) -> String {
+    line.map(|line| format!(":{line}")).unwrap_or_default()
+}
+
+fn hint_text(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(" — did you mean `{hint}`?")).unwrap_or_default()
+}
+
+/// An error of a study.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HarnessError {
+    /// The spec is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The data cannot be had.
+    #[error(transparent)]
+    Data(#[from] thinet_data::DataError),
+    /// The device asked for is not there.
+    #[error("device: {0}")]
+    Device(#[source] thinet_models::ModelError),
+    /// The dense net's weight file does not fit.
+    #[error("dense.weights: {0}")]
+    DenseWeights(#[source] thinet_models::ModelError),
+    /// A net cannot be built, run, saved or loaded.
+    #[error(transparent)]
+    Model(#[from] thinet_models::ModelError),
+    /// A layer cannot be pruned.
+    #[error(transparent)]
+    Graph(#[from] thinet_graph::GraphError),
+    /// The calibration sample cannot be drawn or gathered.
+    #[error(transparent)]
+    Sampling(#[from] thinet_sampling::SamplingError),
+    /// A selector cannot work on its evidence.
+    #[error(transparent)]
+    Selector(#[from] thinet_selectors::SelectorError),
+    /// A reconstruction cannot work on its evidence.
+    #[error(transparent)]
+    Reconstruction(#[from] thinet_reconstruction::RefitError),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Metrics(#[from] thinet_metrics::MetricsError),
+    /// A table cannot be made or written.
+    #[error(transparent)]
+    Table(#[from] crate::tables::TableError),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// A file or folder of the results cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, such as `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A stored stage is not what its record says.
+    #[error("stored stage {} is damaged: {problem}; remove that folder to have it redone", path.display())]
+    Damaged {
+        /// The stage's folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Another process works on the same experiment.
+    #[error("{} is in use: the same experiment is running already (process {holder})", path.display())]
+    Busy {
+        /// The run folder.
+        path: PathBuf,
+        /// The process that holds it.
+        holder: String,
+    },
+    /// A stage that the caller asked for is not in the store.
+    #[error("nothing is stored for {what}; run the experiment first: thinet run {}", spec.display())]
+    NotRun {
+        /// The experiment or stage.
+        what: String,
+        /// Its spec file.
+        spec: PathBuf,
+    },
+    /// Stages failed; the others of the same kind are stored.
+    #[error("{failed} of {total} stages failed, the others are stored; the first failure: {first}")]
+    StagesFailed {
+        /// Stages that failed.
+        failed: usize,
+        /// Stages that were missing.
+        total: usize,
+        /// Label and error of the first failure.
+        first: String,
+    },
+    /// A worker process failed.
+    #[error("worker for {stage}: {problem}")]
+    Worker {
+        /// The stage's id.
+        stage: String,
+        /// What happened.
+        problem: String,
+    },
+    /// A record cannot be written as JSON.
+    #[error("a record cannot be written as JSON: {0}")]
+    Json(#[source] serde_json::Error),
+}
+
+impl HarnessError {
+    /// Whether the user's spec or arguments are wrong (nothing was started), rather than a run that failed.
+    #[must_use]
+    pub fn is_bad_spec(&self) -> bool {
+        matches!(self, Self::Spec(_) | Self::Device(_) | Self::DenseWeights(_))
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

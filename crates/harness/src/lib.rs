@@ -1,0 +1,26 @@
+//! The harness: spec → plan → stages → records → tables. The only crate that reads specs, knows result paths and uses Polars.
+
+mod check;
+mod environment;
+mod error;
+mod estimate;
+mod lock;
+pub mod plan;
+pub mod progress;
+pub mod published;
+pub mod records;
+mod run;
+pub mod spec;
+mod stages;
+pub mod store;
+mod study;
+pub mod tables;
+mod train;
+mod workers;
+
+pub use environment::Environment;
+pub use error::{HarnessError, SpecError};
+pub use estimate::{Estimate, estimate};
+pub use run::{Outcome, RunOptions, run, run_stage};
+pub use study::{list_runs, study};
+pub use workers::WorkerCommand;

@@ -1,0 +1,161 @@
+//! What a study measured, as plain records: one per dense net and cell, with long-form rows. Tables are made from these alone.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thinet_graph::{ChannelSet, Counts};
+
+/// At which point of a cell a value was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The net before pruning.
+    Dense,
+    /// After the cut, nothing refitted. Layer by layer this is the last layer's cut (earlier layers are already
+    /// refitted and tuned); in one-shot mode all layers are cut at once.
+    AfterCut,
+    /// After the reconstruction (for `none` the same net as after the cut).
+    AfterReconstruction,
+    /// After fine-tuning.
+    AfterFineTune,
+}
+
+impl Stage {
+    /// The name used in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::AfterCut => "after-cut",
+            Self::AfterReconstruction => "after-reconstruction",
+            Self::AfterFineTune => "after-fine-tune",
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Top-1 accuracy on the test images, per cent.
+    Top1,
+    /// Top-5 accuracy on the test images, per cent.
+    Top5,
+    /// Mean cross-entropy on the test images, nats.
+    Loss,
+    /// Mean training loss of the last epoch, nats.
+    TrainLoss,
+    /// ‖y − X_S·w‖₂ / ‖y‖₂ on the calibration sample (w = 1 after the cut).
+    ReconstructionError,
+}
+
+impl Metric {
+    /// The name used in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Top1 => "top1",
+            Self::Top5 => "top5",
+            Self::Loss => "loss",
+            Self::TrainLoss => "train-loss",
+            Self::ReconstructionError => "reconstruction-error",
+        }
+    }
+}
+
+/// One measured value. `layer` is empty for values of the whole net.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// The layer just pruned, or empty.
+    pub layer: String,
+    /// When it was measured.
+    pub stage: Stage,
+    /// What was measured.
+    pub metric: Metric,
+    /// The value; its unit is the metric's.
+    pub value: f64,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Measured.
+    Done,
+    /// The training loss became NaN or infinite; values after that do not exist.
+    Diverged,
+    /// Nothing is stored for it.
+    NotRun,
+}
+
+/// Size of a net under both conventions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// The paper's convention.
+    pub paper: Counts,
+    /// All learnable parameters.
+    pub all_parameters: Counts,
+}
+
+/// The dense net of one seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DenseRecord {
+    /// Stage id.
+    pub id: String,
+    /// Root seed.
+    pub seed: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Its size.
+    pub size: Size,
+    /// What was measured.
+    pub rows: Vec<Row>,
+}
+
+/// One cell: a method at a keep rate with a seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellRecord {
+    /// Stage id.
+    pub id: String,
+    /// The method's label in tables.
+    pub method: String,
+    /// Registered selector.
+    pub selector: String,
+    /// Registered reconstruction.
+    pub reconstruction: String,
+    /// Fraction of channels kept in each pruned layer.
+    pub keep_rate: f64,
+    /// Root seed.
+    pub seed: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Size of the pruned net.
+    pub size: Size,
+    /// What was measured.
+    pub rows: Vec<Row>,
+    /// Kept channels per pruned layer; empty if not run.
+    pub kept: BTreeMap<String, ChannelSet>,
+}
+
+/// Everything a study's tables are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StudyRecord {
+    /// The experiment's name.
+    pub name: String,
+    /// The table's file name without extension, such as `selectors-fashion-mnist`.
+    pub table: String,
+    /// Id of the run: a hash over all its stages' ids.
+    pub run: String,
+    /// How tables call the data, such as `CIFAR-10 (JPEG copy)`.
+    pub dataset: String,
+    /// How tables call the net, such as `vgg16-gap ×0.125, 1×32×32`.
+    pub net: String,
+    /// `layer-by-layer` or `one-shot`.
+    pub mode: String,
+    /// One per seed, in seed order.
+    pub dense: Vec<DenseRecord>,
+    /// In order method (as in the spec), keep rate (as in the spec), seed.
+    pub cells: Vec<CellRecord>,
+}

@@ -1,0 +1,192 @@
+//! Running a plan: the missing stages in order, in this process or in workers, then the records and the tables.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::environment::Environment;
+use crate::error::HarnessError;
+use crate::lock::Lock;
+use crate::plan::Plan;
+use crate::progress::{Event, Reporter};
+use crate::records::StudyRecord;
+use crate::stages::{Context, cell, dense, evidence};
+use crate::store::{StageId, Store, write_atomically};
+use crate::study::study;
+use crate::tables::{self, Table};
+use crate::train::Feed;
+use crate::workers::{WorkerCommand, run_all};
+
+/// How a plan is run; none of it changes a result.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Stages that run at a time, each in a process of its own; 1 runs everything in this process.
+    pub jobs: usize,
+    /// How to start a worker. Needed for more than one job.
+    pub worker: Option<WorkerCommand>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything that was measured.
+    pub study: StudyRecord,
+    /// The tables made from it.
+    pub tables: Vec<Table>,
+    /// What the writing of the tables did.
+    pub written: Vec<tables::Written>,
+    /// Stages that ran now; the others were stored before.
+    pub stages_run: usize,
+}
+
+/// Runs what is missing and writes the tables.
+///
+/// # Errors
+/// If the results folder cannot be written, the experiment is running already, or a stage fails.
+pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
+    let folder = plan.run_folder();
+    writable(&plan.results)?;
+    fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+    let _lock = Lock::try_take(&folder.join("lock"), &folder)?;
+    write_atomically(&folder.join("resolved.toml"), plan.spec.to_toml()?.as_bytes())?;
+    let checkout = plan.path.parent().unwrap_or(Path::new("."));
+    let environment = Environment::here(plan.device, plan.spec.compute.threads, options.jobs, checkout);
+    let environment = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
+
+    let log = Logged { file: open_log(&folder)?, inner: reporter };
+    let stages_run = run_stages(plan, options, &log)?;
+
+    // The environment is that of the process which did the work; a run that only reads keeps the old one.
+    let environment_file = folder.join("env.json");
+    if stages_run > 0 || !environment_file.exists() {
+        write_atomically(&environment_file, environment.as_bytes())?;
+    }
+    let study = study(plan)?;
+    tables::write_rows(&folder, &study)?;
+    let tables = tables::selectors(&study)?;
+    let tables_folder = plan.results.join("tables");
+    let mut written = Vec::new();
+    for table in &tables {
+        written.push(tables::write(&tables_folder, table, &plan.run)?);
+    }
+    tables::write_kept(&tables_folder, &study)?;
+    for name in ["resolved.toml", "env.json"] {
+        let from = folder.join(name);
+        let bytes = fs::read(&from).map_err(HarnessError::io("read", &from))?;
+        write_atomically(&tables_folder.join(format!("{}.{name}", plan.table)), &bytes)?;
+    }
+    Ok(Outcome { study, tables, written, stages_run })
+}
+
+/// Runs one stage of a plan by its id; what a worker does.
+///
+/// # Errors
+/// If the plan has no such stage, or it fails.
+pub fn run_stage(plan: &Plan, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+    let store = Store::at(&plan.results);
+    let feed = feed(plan);
+    let context = Context { plan, store: &store, feed: &feed, reporter };
+    let _lock = Lock::take(&store.lock_file(id))?;
+    if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
+        dense::ensure(&context, stage)?;
+    } else if let Some(stage) = plan.dense.iter().find(|stage| stage.evidence.as_str() == id) {
+        evidence::ensure(&context, stage)?;
+    } else if let Some(stage) = plan.cells.iter().find(|stage| stage.id.as_str() == id) {
+        cell::ensure(&context, stage)?;
+    } else {
+        let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
+        return Err(HarnessError::Worker { stage: id.to_owned(), problem });
+    }
+    Ok(())
+}
+
+/// Waves of stages that do not need each other, as (id, label): dense nets, then evidence, then cells.
+fn waves(plan: &Plan) -> Vec<Vec<(&StageId, String)>> {
+    let dense = plan.dense.iter().map(|d| (&d.id, format!("dense net, seed {}", d.seed))).collect();
+    let evidence = plan.dense.iter().map(|d| (&d.evidence, format!("calibration, seed {}", d.seed)));
+    let evidence = if plan.spec.is_one_shot() { evidence.collect() } else { Vec::new() };
+    let cells = plan.cells.iter().map(|cell| (&cell.id, cell.label())).collect();
+    vec![dense, evidence, cells]
+}
+
+fn run_stages(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<usize, HarnessError> {
+    let store = Store::at(&plan.results);
+    let mut stages_run = 0;
+    for wave in waves(plan) {
+        let missing: Vec<(String, String)> = wave
+            .into_iter()
+            .filter(|(id, _)| !store.is_done(id))
+            .map(|(id, label)| (id.to_string(), label))
+            .collect();
+        let total = missing.len();
+        stages_run += total;
+        match &options.worker {
+            Some(worker) if options.jobs > 1 && total > 1 => {
+                let failures = run_all(worker, missing, options.jobs, reporter);
+                if let Some(first) = failures.first() {
+                    let (failed, first) = (failures.len(), format!("{}: {}", first.label, first.error));
+                    return Err(HarnessError::StagesFailed { failed, total, first });
+                }
+            }
+            _ => {
+                for (id, _) in missing {
+                    run_stage(plan, &id, reporter)?;
+                }
+            }
+        }
+    }
+    Ok(stages_run)
+}
+
+/// How images reach the net. One loader thread works ahead of the compute threads.
+fn feed(plan: &Plan) -> Feed {
+    thinet_models::set_compute_threads(plan.spec.compute.threads as i32);
+    Feed {
+        device: plan.device,
+        compute: plan.spec.compute.clone(),
+        transform: plan.transform.clone(),
+        loader_threads: 1,
+    }
+}
+
+/// Tries the results folder before any work.
+fn writable(results: &Path) -> Result<(), HarnessError> {
+    for name in ["runs", "store", "tables"] {
+        let folder = results.join(name);
+        fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+        tempfile::tempfile_in(&folder).map_err(HarnessError::io("write to", &folder))?;
+    }
+    Ok(())
+}
+
+/// Passes events on and keeps those that last in the run's `log.jsonl`.
+struct Logged<'a> {
+    file: Mutex<(fs::File, PathBuf)>,
+    inner: &'a dyn Reporter,
+}
+
+fn open_log(folder: &Path) -> Result<Mutex<(fs::File, PathBuf)>, HarnessError> {
+    let path = folder.join("log.jsonl");
+    let file =
+        fs::File::options().create(true).append(true).open(&path).map_err(HarnessError::io("open", &path))?;
+    Ok(Mutex::new((file, path)))
+}
+
+impl Reporter for Logged<'_> {
+    fn event(&self, event: &Event) {
+        self.inner.event(event);
+        if matches!(event, Event::Progress { .. }) {
+            return;
+        }
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let line = serde_json::json!({ "unix-seconds": seconds, "what": event });
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that cannot be written must not end a run whose results can.
+        if let Err(e) = writeln!(file.0, "{line}") {
+            let text = format!("cannot write {}: {e}", file.1.display());
+            self.inner.event(&Event::Note { id: String::new(), text });
+        }
+    }
+}

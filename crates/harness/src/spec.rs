@@ -1,0 +1,295 @@
+//! The experiment spec: a TOML file as written, with every default in one place. Unknown keys are refused.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thinet_data::{Augment, DatasetSpec};
+use thinet_models::{NetSpec, Schedule};
+use thinet_sampling::SamplingSpec;
+
+use crate::error::SpecError;
+
+/// One experiment: a question that one TOML file asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Spec {
+    /// Name of the experiment: lower-case letters, digits and dashes. Names the run folder.
+    pub name: String,
+    /// Name of its table, without extension. Default: `selectors-<dataset>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Number of root seeds: 0, 1, … `seeds` − 1.
+    #[serde(default = "one")]
+    pub seeds: u64,
+    /// Where the images come from.
+    pub dataset: DatasetSpec,
+    /// How pixels become inputs.
+    #[serde(default)]
+    pub input: InputSpec,
+    /// The network.
+    pub net: NetSpec,
+    /// What can change the bits of a result besides the mathematics.
+    #[serde(default)]
+    pub compute: ComputeSpec,
+    /// The net before pruning: trained here, or read from a file.
+    pub dense: DenseSpec,
+    /// What is pruned, and how the net is tuned afterwards.
+    pub prune: PruneSpec,
+    /// How many training images and positions a selector sees.
+    #[serde(default)]
+    pub calibration: SamplingSpec,
+    /// The methods that are compared.
+    pub methods: Vec<MethodSpec>,
+}
+
+/// How pixels become inputs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct InputSpec {
+    /// Side of the square input. Larger than the images: zeros are padded around. Default: the images' own side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Mean of each channel on the scale 0..1. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel on the scale 0..1. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+}
+
+/// What can change the bits of a result besides the mathematics. Part of every stage's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ComputeSpec {
+    /// libtorch threads per process. libtorch's sums depend on it, so it is never taken from the machine.
+    #[serde(default = "one_thread")]
+    pub threads: u32,
+    /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU.
+    #[serde(default)]
+    pub channels_last: bool,
+}
+
+impl Default for ComputeSpec {
+    fn default() -> Self {
+        Self { threads: one_thread(), channels_last: false }
+    }
+}
+
+/// The dense net: exactly one of the two keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DenseSpec {
+    /// Train it here with this recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<Recipe>,
+    /// Read it from this safetensors file (relative to the spec file).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+}
+
+/// A training recipe: SGD with momentum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Recipe {
+    /// Length in passes over the training images. Exactly one of `epochs` and `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Length in batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Images per batch; a last short batch of an epoch is dropped.
+    #[serde(default = "batch_128")]
+    pub batch: usize,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// Multiplier of the learning rate for biases (the paper's Caffe nets: 2).
+    #[serde(default = "unit")]
+    pub bias_lr: f64,
+    /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
+    #[serde(default = "unit")]
+    pub bias_decay: f64,
+    /// How the learning rate falls.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Random changes of the training images.
+    #[serde(default)]
+    pub augment: Augment,
+}
+
+impl Recipe {
+    /// Number of batches on `images` training images.
+    #[must_use]
+    pub fn total_steps(&self, images: usize) -> usize {
+        match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => epochs.unwrap_or(0) * (images / self.batch.max(1)),
+        }
+    }
+}
+
+/// What is pruned and how the net is tuned afterwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PruneSpec {
+    /// Layers to prune, in this order. Default: every prunable convolution.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept.
+    pub keep_rates: Vec<f64>,
+    /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Short tuning after each layer but the last (layer by layer only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_layer: Option<Recipe>,
+    /// Long tuning after the last layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_last: Option<Recipe>,
+}
+
+/// Order of calibration and cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Calibrate, cut, refit and tune one layer after the other (the paper's procedure).
+    #[default]
+    LayerByLayer,
+    /// One calibration of the dense net serves all layers; then all cuts; then the long tuning.
+    OneShot,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LayerByLayer => "layer-by-layer",
+            Self::OneShot => "one-shot",
+        })
+    }
+}
+
+/// A method: a selector with a reconstruction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MethodSpec {
+    /// A registered selector (`thinet list selectors`).
+    pub selector: String,
+    /// A registered reconstruction (`thinet list reconstructions`).
+    #[serde(default = "no_reconstruction")]
+    pub reconstruction: String,
+    /// The name in tables. Default: the selector, with ` + <reconstruction>` if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+impl MethodSpec {
+    /// The name in tables.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (&self.label, self.reconstruction.as_str()) {
+            (Some(label), _) => label.clone(),
+            (None, "none") => self.selector.clone(),
+            (None, reconstruction) => format!("{} + {reconstruction}", self.selector),
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_thread() -> u32 {
+    1
+}
+fn batch_128() -> usize {
+    128
+}
+fn momentum() -> f64 {
+    0.9
+}
+fn weight_decay() -> f64 {
+    5e-4
+}
+fn unit() -> f64 {
+    1.0
+}
+fn no_reconstruction() -> String {
+    "none".into()
+}
+
+impl Spec {
+    /// Reads a spec file. Only its form is checked here; [`crate::plan::Plan::new`] checks its meaning.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
+    pub fn read(path: &Path) -> Result<Self, SpecError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SpecError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of a spec; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`Spec::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SpecError> {
+        toml::from_str(text).map_err(|e| syntax_error(text, path, &e))
+    }
+
+    /// The spec as TOML with every default filled in.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|e| SpecError::Unwritable(e.to_string()))
+    }
+
+    /// The table's name, without extension.
+    #[must_use]
+    pub fn table_name(&self, dataset: &str) -> String {
+        self.table.clone().unwrap_or_else(|| format!("selectors-{}", slug(dataset)))
+    }
+}
+
+/// Lower-case letters, digits and single dashes.
+fn slug(name: &str) -> String {
+    let words: Vec<String> = name
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    words.join("-")
+}
+
+/// Turns serde's words into one line that names file, line and key and offers the nearest allowed key.
+fn syntax_error(text: &str, path: &Path, error: &toml::de::Error) -> SpecError {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let message = error.message().trim().replace('\n', "; ");
+    let hint = did_you_mean(&message);
+    SpecError::Syntax { path: path.to_owned(), line, message, hint }
+}
+
+/// Finds the nearest of serde's "expected one of …" names to the unknown one.
+fn did_you_mean(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let wrong = quoted.next()?;
+    nearest(wrong, quoted).map(str::to_owned)
+}
+
+/// The candidate nearest to `wrong`, if one is near enough to be what was meant.
+pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(wrong, candidate), candidate))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

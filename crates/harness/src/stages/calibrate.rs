@@ -1,0 +1,66 @@
+//! The calibration pass: seeded training images through the net, up to the last layer that is observed.
+
+use std::collections::BTreeMap;
+
+use thinet_graph::PrunableLayer;
+use thinet_models::{Mode, Net, forward_until};
+use thinet_sampling::{EvidenceCollector, LayerRequest, draw_images};
+use thinet_seed::Seed;
+use thinet_selectors::{Evidence, Needs};
+
+use super::Context;
+use crate::error::HarnessError;
+
+/// Gathers the evidence of `layers` (of `net.graph`) in one pass, in their order.
+///
+/// Everything is gathered for every method: the reconstruction error is reported for all of them, and what a cell sees
+/// must not depend on which other methods are compared.
+pub(crate) fn calibrate(
+    context: &Context<'_>,
+    net: &Net,
+    layers: Vec<PrunableLayer>,
+    seed: Seed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Vec<Evidence>, HarnessError> {
+    let data = &context.plan.data.train;
+    let spec = &context.plan.spec.calibration;
+    let labels: Vec<usize> = (0..data.len()).map(|image| data.label(image)).collect();
+    let images = draw_images(&labels, data.classes(), spec.images_per_class, seed.child("images"))?;
+    let total = images.len() as u64;
+
+    let needs = Needs { filters: true, zeros: true, moments: true };
+    let requests = layers.into_iter().map(|layer| LayerRequest { layer, needs }).collect();
+    let weights: BTreeMap<&str, &tch::Tensor> = net.weights.iter().collect();
+    let mut collector = EvidenceCollector::new(
+        &net.graph,
+        requests,
+        |name| weights.get(name).copied(),
+        spec.positions_per_image,
+        seed.child("positions"),
+    )?;
+    let mut done = 0;
+    let _guard = tch::no_grad_guard();
+    for batch in context.feed.plain(data, images)? {
+        let batch = batch?;
+        let (inputs, _) = context.feed.tensors(&batch)?;
+        let mut failure = None;
+        forward_until(
+            &net.graph,
+            &net.weights,
+            &inputs,
+            Mode::Eval,
+            collector.last_tap(),
+            &mut |node, activation| {
+                if failure.is_none() {
+                    failure = collector.observe(node, activation, &batch.indices).err();
+                }
+            },
+        )?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        done += batch.indices.len() as u64;
+        progress(done, total);
+    }
+    Ok(collector.finish()?)
+}

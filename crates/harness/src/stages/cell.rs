@@ -1,0 +1,273 @@
+//! One cell: calibrate, select, cut, refit and tune each layer, then the long tuning (Luo et al. 2017, section 3.3).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use thinet_graph::{ChannelSet, plan_surgery, prunable_layer};
+use thinet_models::{Net, apply_surgery, load_net, save_net, scale_consumer_inputs};
+use thinet_reconstruction::{Reconstructor, reconstruction_error};
+use thinet_seed::Seed;
+use thinet_selectors::{Evidence, Selector};
+
+use super::calibrate::calibrate;
+use super::{Context, TRAIN_CHECKPOINT, WEIGHTS, dense, evidence, find};
+use crate::error::HarnessError;
+use crate::plan::Cell;
+use crate::progress::Event;
+use crate::records::{Metric, Row, Stage, Status};
+use crate::spec::Recipe;
+use crate::store::StageResult;
+use crate::train::{Session, Trained, train};
+
+/// State after the last finished layer of a cell in progress.
+const CHECKPOINT: &str = "cell-checkpoint.safetensors";
+
+/// Makes the cell if it is not stored. Its dense net must be.
+pub(crate) fn ensure(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
+    match context.store.result(&cell.id)? {
+        Some(result) => Ok(result),
+        None => make(context, cell),
+    }
+}
+
+fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
+    let started = Instant::now();
+    context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.label() });
+    let folder = context.store.begin(&cell.id)?;
+    let job = Job {
+        context,
+        cell,
+        folder: &folder,
+        selector: thinet_selectors::find(&cell.method.selector)?,
+        reconstructor: thinet_reconstruction::find(&cell.method.reconstruction)?,
+        seed: Seed::root(cell.seed),
+    };
+    let (state, status) =
+        if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? };
+
+    let metadata = BTreeMap::from([
+        ("stage".to_owned(), cell.id.to_string()),
+        ("run".to_owned(), context.plan.run.clone()),
+        ("kept".to_owned(), to_json(&state.kept)?),
+        ("counts".to_owned(), to_json(&cell.size)?),
+    ]);
+    save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let result = StageResult {
+        id: cell.id.to_string(),
+        inputs: cell.inputs.clone(),
+        status,
+        rows: state.rows,
+        kept: state.kept,
+        files: BTreeMap::new(),
+        seconds,
+    };
+    let result = context.store.finish(&cell.id, result, &[WEIGHTS])?;
+    let top1 = |stage| find(&result.rows, stage, Metric::Top1);
+    let summary = match top1(Stage::AfterFineTune).or_else(|| top1(Stage::AfterReconstruction)) {
+        _ if status == Status::Diverged => "diverged".into(),
+        Some(top1) => format!("top-1 {top1:.2} %"),
+        None => "done".into(),
+    };
+    context.reporter.event(&Event::StageFinished { id: cell.id.to_string(), summary, seconds });
+    Ok(result)
+}
+
+/// What a cell has come to.
+struct State {
+    net: Net,
+    rows: Vec<Row>,
+    kept: BTreeMap<String, ChannelSet>,
+}
+
+struct Job<'a> {
+    context: &'a Context<'a>,
+    cell: &'a Cell,
+    folder: &'a Path,
+    selector: &'static dyn Selector,
+    reconstructor: &'static dyn Reconstructor,
+    seed: Seed,
+}
+
+impl Job<'_> {
+    /// The paper's procedure: each layer is calibrated on the net as pruned and tuned so far.
+    fn layer_by_layer(&self) -> Result<(State, Status), HarnessError> {
+        let prune = &self.context.plan.spec.prune;
+        let mut state = self.resume()?;
+        for (i, (name, keep)) in self.cell.keep.iter().enumerate().skip(state.kept.len()) {
+            let is_last = i + 1 == self.cell.keep.len();
+            let layer = prunable_layer(&state.net.graph, name)?;
+            let step = format!("{name}: calibrate");
+            let mut evidence = calibrate(
+                self.context,
+                &state.net,
+                vec![layer],
+                self.seed.child("calibration").child(name),
+                &|done, total| self.context.progress(&self.cell.id, &step, done, total, None),
+            )?;
+            let evidence = evidence.remove(0);
+            let kept = self.select(&evidence, *keep)?;
+            self.cut(&mut state, name, &kept)?;
+            if is_last {
+                state.rows.extend(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
+            }
+            let scale = self.refit(&mut state, &evidence, &kept)?;
+            self.rescale(&mut state, name, &scale)?;
+            if is_last {
+                self.evaluate_reconstruction(&mut state)?;
+            }
+            state.kept.insert(name.clone(), kept);
+            let recipe = if is_last { prune.after_last.as_ref() } else { prune.after_layer.as_ref() };
+            if !self.tune(&mut state, name, recipe, is_last)? {
+                return Ok((state, Status::Diverged));
+            }
+            if !is_last {
+                self.checkpoint(&state)?;
+            }
+        }
+        Ok((state, Status::Done))
+    }
+
+    /// All layers are selected from one calibration of the dense net, then cut, then refitted.
+    fn one_shot(&self) -> Result<(State, Status), HarnessError> {
+        let parent = &self.context.plan.dense[self.cell.dense];
+        let net = dense::load(self.context, parent)?;
+        let all = evidence::load(self.context, parent, &net)?;
+        let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
+        for (evidence, (name, keep)) in all.iter().zip(&self.cell.keep) {
+            let kept = self.select(evidence, *keep)?;
+            self.cut(&mut state, name, &kept)?;
+            state.kept.insert(name.clone(), kept);
+        }
+        state.rows.extend(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
+        for (evidence, (name, _)) in all.iter().zip(&self.cell.keep) {
+            let kept = state.kept[name].clone();
+            let scale = self.refit(&mut state, evidence, &kept)?;
+            self.rescale(&mut state, name, &scale)?;
+        }
+        self.evaluate_reconstruction(&mut state)?;
+        let recipe = self.context.plan.spec.prune.after_last.as_ref();
+        let is_done = self.tune(&mut state, "all layers", recipe, true)?;
+        Ok((state, if is_done { Status::Done } else { Status::Diverged }))
+    }
+
+    fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
+        let seed = self.seed.child("select").child(&evidence.layer);
+        Ok(self.selector.select(evidence, keep, seed)?.kept)
+    }
+
+    fn cut(&self, state: &mut State, layer: &str, kept: &ChannelSet) -> Result<(), HarnessError> {
+        let surgery = plan_surgery(&state.net.graph, layer, kept)?;
+        let weights = apply_surgery(&state.net.weights, &surgery)?;
+        state.net = Net { graph: surgery.graph, weights };
+        Ok(())
+    }
+
+    /// The scale of each kept channel; notes the reconstruction error without and with it.
+    fn refit(
+        &self,
+        state: &mut State,
+        evidence: &Evidence,
+        kept: &ChannelSet,
+    ) -> Result<Vec<f64>, HarnessError> {
+        let scale = self.reconstructor.refit(evidence.moments.as_ref(), kept)?;
+        if let Some(moments) = &evidence.moments {
+            let error = reconstruction_error(moments, kept, &scale)?;
+            for (stage, value) in [(Stage::AfterCut, error.before), (Stage::AfterReconstruction, error.after)] {
+                let layer = evidence.layer.clone();
+                state.rows.push(Row { layer, stage, metric: Metric::ReconstructionError, value });
+            }
+        }
+        Ok(scale)
+    }
+
+    fn rescale(&self, state: &mut State, layer: &str, scale: &[f64]) -> Result<(), HarnessError> {
+        if scale.iter().all(|&w| w == 1.0) {
+            return Ok(());
+        }
+        let layer = prunable_layer(&state.net.graph, layer)?;
+        Ok(scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?)
+    }
+
+    /// Tests the refitted net; without a reconstruction it is the net after the cut.
+    fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), HarnessError> {
+        let rows = if self.reconstructor.needs_moments() {
+            self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?
+        } else {
+            let of_cut = state.rows.iter().filter(|row| row.layer.is_empty() && row.stage == Stage::AfterCut);
+            of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() }).collect()
+        };
+        state.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Fine-tunes, if there is a recipe; false if the loss diverged.
+    fn tune(
+        &self,
+        state: &mut State,
+        layer: &str,
+        recipe: Option<&Recipe>,
+        is_last: bool,
+    ) -> Result<bool, HarnessError> {
+        let Some(recipe) = recipe else { return Ok(true) };
+        let (context, id) = (self.context, &self.cell.id);
+        let step = if is_last { "fine-tune".to_owned() } else { format!("{layer}: tune") };
+        // Only the long tuning is worth a checkpoint inside; a short one starts again from its layer.
+        let checkpoint = self.folder.join(TRAIN_CHECKPOINT);
+        let session = Session {
+            feed: context.feed,
+            recipe,
+            seed: self.seed.child("tune").child(if is_last { "last" } else { layer }),
+            checkpoint: is_last.then_some(checkpoint.as_path()),
+            progress: &|done, total, loss| context.progress(id, &step, done, total, Some(loss)),
+        };
+        match train(&mut state.net, &context.plan.data.train, &session)? {
+            Trained::Diverged { step } => {
+                context.note(id, format!("{}: training diverged at step {step} after {layer}", self.cell.label()));
+                return Ok(false);
+            }
+            Trained::Done { loss } => {
+                let layer = if is_last { String::new() } else { layer.to_owned() };
+                let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
+                state.rows.push(Row { layer, stage, metric, value: loss });
+            }
+        }
+        if is_last {
+            state.rows.extend(context.evaluate(id, &state.net, Stage::AfterFineTune)?);
+        }
+        Ok(true)
+    }
+
+    /// One file, renamed into place, holds the whole state: it is either the old or the new one.
+    fn checkpoint(&self, state: &State) -> Result<(), HarnessError> {
+        let metadata = BTreeMap::from([
+            ("rows".to_owned(), to_json(&state.rows)?),
+            ("kept".to_owned(), to_json(&state.kept)?),
+        ]);
+        Ok(save_net(&self.folder.join(CHECKPOINT), &state.net, &metadata)?)
+    }
+
+    fn resume(&self) -> Result<State, HarnessError> {
+        let path = self.folder.join(CHECKPOINT);
+        if !path.is_file() {
+            let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
+            return Ok(State { net, rows: Vec::new(), kept: BTreeMap::new() });
+        }
+        let (net, metadata) = load_net(&path, self.context.plan.device)?;
+        let field = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
+        let damaged = |e: serde_json::Error| HarnessError::Damaged {
+            path: self.folder.to_owned(),
+            problem: format!("{CHECKPOINT}: {e}"),
+        };
+        Ok(State {
+            net,
+            rows: serde_json::from_str(field("rows")).map_err(damaged)?,
+            kept: serde_json::from_str(field("kept")).map_err(damaged)?,
+        })
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, HarnessError> {
+    serde_json::to_string(value).map_err(HarnessError::Json)
+}

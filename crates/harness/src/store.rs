@@ -1,0 +1,261 @@
+//! The store of finished stages: one folder per stage id, complete if and only if its `result.json` is there.
+//!
+//! A stage's id is a hash of everything that can change its output: what it is, a version of its meaning, its part of
+//! the spec, and the id of the stage it starts from. A stage whose output exists is not run again, so restarting is
+//! resuming. Files are written under a temporary name, synced and renamed; `result.json` comes last.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thinet_graph::ChannelSet;
+
+use crate::error::HarnessError;
+use crate::records::{Row, Status};
+
+/// Raised when the meaning of stored stages changes, so that old ones are not taken for new ones.
+const STORE_VERSION: u32 = 1;
+
+/// Name of the record that makes a stage complete.
+const RESULT: &str = "result.json";
+
+/// Identity of a stage: kind and hash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StageId(String);
+
+impl StageId {
+    /// Hashes a stage's kind, version and everything that can change its output.
+    ///
+    /// # Errors
+    /// If `inputs` cannot be written as JSON.
+    pub fn of(kind: &str, version: u32, inputs: &serde_json::Value) -> Self {
+        // serde_json's maps are sorted, so the text is canonical.
+        let text = serde_json::json!({ "store": STORE_VERSION, "kind": kind, "version": version, "inputs": inputs })
+            .to_string();
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        Self(format!("{kind}-{}", &hash[..16]))
+    }
+
+    /// The id as text, such as `dense-0123456789abcdef`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for StageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The record of a finished stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageResult {
+    /// The stage's id, so that a copied folder is recognised.
+    pub id: String,
+    /// What went into the id, for people.
+    pub inputs: serde_json::Value,
+    /// How it ended.
+    pub status: Status,
+    /// What was measured.
+    pub rows: Vec<Row>,
+    /// Kept channels per pruned layer.
+    pub kept: BTreeMap<String, ChannelSet>,
+    /// blake3 of each file of the stage.
+    pub files: BTreeMap<String, String>,
+    /// Wall time of the stage in seconds; feeds time estimates, never a table.
+    pub seconds: f64,
+}
+
+/// The folder that holds all stages.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// The store below a results folder. Touches nothing.
+    #[must_use]
+    pub fn at(results: &Path) -> Self {
+        Self { root: results.join("store") }
+    }
+
+    /// Folder of a stage, whether it exists or not.
+    #[must_use]
+    pub fn folder(&self, id: &StageId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    /// The lock file of a stage: outside its folder, so that a finished stage holds nothing else.
+    pub(crate) fn lock_file(&self, id: &str) -> PathBuf {
+        self.root.join("locks").join(id)
+    }
+
+    /// Whether a stage is complete. Reads no more than one directory entry.
+    #[must_use]
+    pub fn is_done(&self, id: &StageId) -> bool {
+        self.folder(id).join(RESULT).is_file()
+    }
+
+    /// The record of a finished stage, `None` if there is none.
+    ///
+    /// # Errors
+    /// If the record is damaged or belongs to another stage.
+    pub fn result(&self, id: &StageId) -> Result<Option<StageResult>, HarnessError> {
+        let path = self.folder(id).join(RESULT);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(HarnessError::io("read", path)(e)),
+        };
+        let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
+        let result: StageResult = serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
+        if result.id != id.as_str() {
+            return Err(damaged(format!("{RESULT} belongs to {}", result.id)));
+        }
+        Ok(Some(result))
+    }
+
+    /// Path of a file of a finished stage, after its checksum is compared.
+    ///
+    /// # Errors
+    /// If the file is not recorded, missing or changed.
+    pub fn checked_file(
+        &self,
+        id: &StageId,
+        result: &StageResult,
+        name: &str,
+    ) -> Result<PathBuf, HarnessError> {
+        let path = self.folder(id).join(name);
+        let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
+        let expected = result.files.get(name).ok_or_else(|| damaged(format!("no {name} is recorded")))?;
+        let found = hash_file(&path).map_err(|e| damaged(format!("{name}: {e}")))?;
+        if *expected == found { Ok(path) } else { Err(damaged(format!("{name} has changed"))) }
+    }
+
+    /// Makes a stage's folder for work in progress.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn begin(&self, id: &StageId) -> Result<PathBuf, HarnessError> {
+        let folder = self.folder(id);
+        fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+        Ok(folder)
+    }
+
+    /// Marks a stage complete: hashes `files`, writes the record, then removes what else lies in the folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read or the record cannot be written.
+    pub fn finish(
+        &self,
+        id: &StageId,
+        mut result: StageResult,
+        files: &[&str],
+    ) -> Result<StageResult, HarnessError> {
+        let folder = self.folder(id);
+        for name in files {
+            let path = folder.join(name);
+            let hash = hash_file(&path).map_err(HarnessError::io("read", path))?;
+            result.files.insert((*name).to_owned(), hash);
+        }
+        let text = serde_json::to_string_pretty(&result)
+            .map_err(|e| HarnessError::Damaged { path: folder.clone(), problem: e.to_string() })?;
+        write_atomically(&folder.join(RESULT), text.as_bytes())?;
+        for entry in fs::read_dir(&folder).map_err(HarnessError::io("read", &folder))? {
+            let path = entry.map_err(HarnessError::io("read", &folder))?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if name != RESULT && !files.contains(&name) {
+                fs::remove_file(&path).map_err(HarnessError::io("remove", &path))?;
+            }
+        }
+        Ok(result)
+    }
+}
+
+/// Hex blake3 of a file.
+pub(crate) fn hash_file(path: &Path) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut fs::File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Writes a file so that it is either wholly there or not at all: temporary name, sync, rename, sync of the folder.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), HarnessError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        // A temporary file is private; results are for everyone who may read the folder.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        }
+        file.persist(path).map_err(|e| e.error)?;
+        fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(HarnessError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(id: &StageId) -> StageResult {
+        StageResult {
+            id: id.to_string(),
+            inputs: serde_json::json!({ "rate": 0.5 }),
+            status: Status::Done,
+            rows: Vec::new(),
+            kept: BTreeMap::new(),
+            files: BTreeMap::new(),
+            seconds: 1.5,
+        }
+    }
+
+    #[test]
+    fn ids_are_pinned_and_depend_on_kind_version_and_inputs() {
+        let inputs = serde_json::json!({ "b": 1, "a": 0.1 });
+        let id = StageId::of("cell", 1, &inputs);
+        assert_eq!(id.as_str(), "cell-pinned");
+        assert_eq!(id, StageId::of("cell", 1, &serde_json::json!({ "a": 0.1, "b": 1 })));
+        assert_ne!(id, StageId::of("dense", 1, &inputs));
+        assert_ne!(id, StageId::of("cell", 2, &inputs));
+        assert_ne!(id, StageId::of("cell", 1, &serde_json::json!({ "a": 0.2, "b": 1 })));
+    }
+
+    #[test]
+    fn a_stage_is_complete_only_with_its_record_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        let id = StageId::of("cell", 1, &serde_json::json!(1));
+        assert!(!store.is_done(&id));
+        assert_eq!(store.result(&id).unwrap(), None);
+
+        let folder = store.begin(&id).unwrap();
+        write_atomically(&folder.join("weights"), b"abc").unwrap();
+        write_atomically(&folder.join("checkpoint"), b"scratch").unwrap();
+        assert!(!store.is_done(&id));
+        let result = store.finish(&id, sample(&id), &["weights"]).unwrap();
+        assert!(store.is_done(&id));
+        assert_eq!(store.result(&id).unwrap(), Some(result.clone()));
+        assert!(!folder.join("checkpoint").exists(), "work in progress is removed");
+        assert!(store.checked_file(&id, &result, "weights").is_ok());
+
+        fs::write(folder.join("weights"), b"abd").unwrap();
+        let error = store.checked_file(&id, &result, "weights").unwrap_err().to_string();
+        assert!(error.contains("weights has changed"), "{error}");
+
+        fs::write(folder.join(RESULT), b"{").unwrap();
+        assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));
+    }
+}

@@ -1,0 +1,90 @@
+//! From the store to records: what a plan's stages measured, those that are missing marked as not run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::error::HarnessError;
+use crate::plan::Plan;
+use crate::records::{CellRecord, DenseRecord, Status, StudyRecord};
+use crate::store::{StageId, StageResult, Store};
+
+/// Gathers what is stored for a plan.
+///
+/// # Errors
+/// If a stored record is damaged.
+pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
+    let store = Store::at(&plan.results);
+    let stored = |id: &StageId| -> Result<StageResult, HarnessError> {
+        Ok(store.result(id)?.unwrap_or_else(|| missing(id)))
+    };
+    let mut dense = Vec::new();
+    for stage in &plan.dense {
+        let result = stored(&stage.id)?;
+        dense.push(DenseRecord {
+            id: stage.id.to_string(),
+            seed: stage.seed,
+            status: result.status,
+            size: plan.size,
+            rows: result.rows,
+        });
+    }
+    let mut cells = Vec::new();
+    for cell in &plan.cells {
+        let result = stored(&cell.id)?;
+        cells.push(CellRecord {
+            id: cell.id.to_string(),
+            method: cell.method.label(),
+            selector: cell.method.selector.clone(),
+            reconstruction: cell.method.reconstruction.clone(),
+            keep_rate: cell.keep_rate,
+            seed: cell.seed,
+            status: result.status,
+            size: cell.size,
+            rows: result.rows,
+            kept: result.kept,
+        });
+    }
+    Ok(StudyRecord {
+        name: plan.spec.name.clone(),
+        table: plan.table.clone(),
+        run: plan.run.clone(),
+        dataset: plan.data.train.name().to_owned(),
+        net: plan.net_label(),
+        mode: plan.spec.prune.mode.to_string(),
+        dense,
+        cells,
+    })
+}
+
+fn missing(id: &StageId) -> StageResult {
+    StageResult {
+        id: id.to_string(),
+        inputs: serde_json::Value::Null,
+        status: Status::NotRun,
+        rows: Vec::new(),
+        kept: BTreeMap::new(),
+        files: BTreeMap::new(),
+        seconds: 0.0,
+    }
+}
+
+/// Names of the run folders below a results folder, sorted.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn list_runs(results: &Path) -> Result<Vec<String>, HarnessError> {
+    let folder = results.join("runs");
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(HarnessError::io("read", &folder))? {
+        let path = entry.map_err(HarnessError::io("read", &folder))?.path();
+        if path.join("resolved.toml").is_file() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,71 @@
+//! What can go wrong when a table is made or written.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::error::HarnessError;
+use crate::published::PublishedError;
+use crate::records::{Metric, Stage};
+
+/// An error of the tables; names the cell, the model or the file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The published numbers are inconsistent.
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    /// A paper model cannot be built.
+    #[error(transparent)]
+    Model(#[from] thinet_models::ModelError),
+    /// A paper model cannot be cut.
+    #[error(transparent)]
+    Graph(#[from] thinet_graph::GraphError),
+    /// A paper model has other prunable layers than the paper prunes.
+    #[error("{model} has {found} prunable layers, the paper's model prunes {expected}")]
+    PrunableLayers {
+        /// The model.
+        model: String,
+        /// Layers that can be pruned.
+        found: usize,
+        /// Layers to prune.
+        expected: usize,
+    },
+    /// A cell has no dense net of its seed.
+    #[error("cell {cell}: the study has no dense net with seed {seed}")]
+    NoDense {
+        /// The cell's id.
+        cell: String,
+        /// Its seed.
+        seed: u64,
+    },
+    /// A value was recorded twice.
+    #[error("{id}: {} {} is recorded twice", stage.name(), metric.name())]
+    Repeated {
+        /// Id of the cell or dense net.
+        id: String,
+        /// When it was measured.
+        stage: Stage,
+        /// What was measured.
+        metric: Metric,
+    },
+    /// Polars cannot make or write the columns.
+    #[error("table: {0}")]
+    Polars(#[from] polars::error::PolarsError),
+    /// The kept channels cannot be written as JSON.
+    #[error("kept channels: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(Box<HarnessError>),
+    /// A file or folder cannot be read, made or renamed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, such as `rename`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}

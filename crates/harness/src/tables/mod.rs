@@ -1,0 +1,72 @@
+//! Tables of results: full-precision columns for programs, narrow Markdown for people, both from plain records.
+
+mod compression;
+mod error;
+mod figure4;
+mod frame;
+mod markdown;
+mod selectors;
+mod summary;
+mod write;
+
+#[cfg(test)]
+mod sample;
+
+use polars::frame::DataFrame;
+
+pub use compression::compression;
+pub use error::TableError;
+pub use figure4::figure4_flops;
+pub use markdown::{Align, Grid, GridColumn};
+pub use selectors::{rows_frame, selectors};
+pub use write::{Written, parquet_bytes, write};
+
+/// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
+pub const DERIVED: &str = "derived";
+
+/// A table: what programs read, what people read, and what must be known to read either.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// File name without extension.
+    pub name: String,
+    /// Heading.
+    pub title: String,
+    /// All columns at full precision, without the run's id (which [`write()`] adds). Empty means: not measured.
+    pub frame: DataFrame,
+    /// The same for people: rounded, with units, narrow.
+    pub grids: Vec<Grid>,
+    /// What the values mean and where they come from, one sentence or two each.
+    pub notes: Vec<String>,
+    /// Further files that belong to the table.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A file that belongs to a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What follows the table's name and a dot, such as `kept.json`.
+    pub suffix: &'static str,
+    /// Contents.
+    pub text: String,
+}
+
+impl Table {
+    /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# {}\n", self.title);
+        for grid in &self.grids {
+            text.push('\n');
+            text.push_str(&grid.markdown());
+        }
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        for note in &self.notes {
+            text.push_str("- ");
+            text.push_str(note);
+            text.push('\n');
+        }
+        text
+    }
+}

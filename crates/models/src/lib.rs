@@ -1,0 +1,46 @@
+//! Networks that run: builders that return graphs, their execution with libtorch, weights in memory and in files,
+//! the application of surgery plans, and the training step.
+
+mod device;
+mod error;
+mod file;
+mod forward;
+mod init;
+mod layout;
+mod paper;
+mod parts;
+mod resnet;
+mod schedule;
+mod sgd;
+mod spec;
+mod surgery;
+mod tiny;
+mod train;
+mod vgg;
+mod weights;
+
+pub use device::{parse_device, seed_torch, set_compute_threads};
+pub use error::ModelError;
+pub use file::{load_net, load_tensors, load_weights, save_net, save_tensors};
+pub use forward::{Mode, forward, forward_until};
+pub use layout::MemoryFormat;
+pub use paper::{PaperModel, paper_models};
+pub use resnet::{ResNetStride, resnet50_pruned_layers};
+pub use schedule::Schedule;
+pub use sgd::{Sgd, SgdOptions};
+pub use spec::{Arch, NetSpec};
+pub use surgery::{apply_surgery, scale_consumer_inputs};
+pub use train::{Gradients, loss_and_gradients, train_step};
+pub use vgg::vgg16_pruned_layers;
+pub use weights::Weights;
+
+use thinet_graph::Graph;
+
+/// A network with its weights.
+#[derive(Debug)]
+pub struct Net {
+    /// What it computes.
+    pub graph: Graph,
+    /// The tensors that `graph` names.
+    pub weights: Weights,
+}

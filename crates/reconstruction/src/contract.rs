@@ -1,0 +1,94 @@
+//! What every registered reconstructor must do, run over all of [`all`].
+
+use thinet_graph::ChannelSet;
+use thinet_selectors::Moments;
+
+use crate::{Reconstructor, RefitError, all, find, reconstruction_error};
+
+/// Six rows of five channels: correlated, none dead.
+const X: [f64; 30] = [
+    1.0, 0.5, 0.2, -0.3, 0.9, 0.7, 0.8, 0.1, 0.4, 0.3, -0.2, 0.6, 1.1, 0.5, 0.2, 0.4, -0.1, 0.3, 0.8, 0.6,
+    0.9, 0.2, 0.7, 0.1, -0.4, 0.3, 1.0, 0.4, 0.6, 0.5,
+];
+
+fn moments(x: &[f64]) -> Moments {
+    Moments::from_rows(5, x).unwrap()
+}
+
+/// Every proper and improper subset of five channels but the empty one.
+fn subsets() -> impl Iterator<Item = ChannelSet> {
+    (1..32_u32).map(|bits| ChannelSet::new(5, (0..5).filter(|j| bits >> j & 1 == 1).collect()).unwrap())
+}
+
+#[test]
+fn names_are_distinct_kebab_case_and_found() {
+    for (place, reconstructor) in all().iter().enumerate() {
+        let name = reconstructor.name();
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
+        assert!(all()[..place].iter().all(|other| other.name() != name), "{name} is registered twice");
+        assert!(!reconstructor.about().is_empty() && !reconstructor.about().contains('\n'), "{name}");
+        assert_eq!(find(name).unwrap().name(), name);
+    }
+}
+
+#[test]
+fn one_finite_scale_per_kept_channel_and_no_larger_error_than_without() {
+    // Dead (3), duplicate (4 = 0) and dependent (2 = 0 + 1) channels beside a plain problem.
+    let mut hard = X;
+    for row in hard.chunks_exact_mut(5) {
+        row[2] = row[0] + row[1];
+        row[3] = 0.0;
+        row[4] = row[0];
+    }
+    for x in [X, hard] {
+        let moments = moments(&x);
+        for reconstructor in all() {
+            for kept in subsets() {
+                let scale = reconstructor.refit(Some(&moments), &kept).unwrap();
+                assert_eq!(scale.len(), kept.len(), "{}", reconstructor.name());
+                assert!(scale.iter().all(|w| w.is_finite()), "{}: {scale:?}", reconstructor.name());
+                let error = reconstruction_error(&moments, &kept, &scale);
+                assert!(error.after <= error.before + 1e-9, "{}: {error:?}", reconstructor.name());
+                assert_eq!(scale, reconstructor.refit(Some(&moments), &kept).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn all_kept_or_all_zero_gives_ones() {
+    for reconstructor in all() {
+        let every = ChannelSet::all(5).unwrap();
+        assert_eq!(reconstructor.refit(Some(&moments(&X)), &every).unwrap(), [1.0; 5]);
+        for kept in subsets() {
+            let scale = reconstructor.refit(Some(&moments(&[0.0; 30])), &kept).unwrap();
+            assert_eq!(scale, vec![1.0; kept.len()], "{}", reconstructor.name());
+        }
+    }
+}
+
+#[test]
+fn moments_are_read_exactly_where_that_is_said() {
+    let kept = ChannelSet::new(5, vec![0, 3]).unwrap();
+    for reconstructor in all() {
+        let without = reconstructor.refit(None, &kept);
+        if reconstructor.needs_moments() {
+            assert_eq!(without, Err(RefitError::MissingMoments { reconstructor: reconstructor.name() }));
+            let other = Moments::from_rows(6, &X).unwrap();
+            let error = reconstructor.refit(Some(&other), &kept).unwrap_err();
+            assert!(matches!(error, RefitError::ChannelMismatch { expected: 5, found: 6, .. }), "{error}");
+        } else {
+            assert_eq!(without, reconstructor.refit(Some(&moments(&X)), &kept));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
+    let error = |name| find(name).map(Reconstructor::name).unwrap_err().to_string();
+    assert_eq!(
+        error("chanel-scale"),
+        "there is no reconstruction \"chanel-scale\", did you mean \"channel-scale\"?; reconstructions: none, channel-scale"
+    );
+    assert_eq!(error("lasso"), "there is no reconstruction \"lasso\"; reconstructions: none, channel-scale");
+}

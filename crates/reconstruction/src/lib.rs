@@ -1,0 +1,70 @@
+//! What is refitted in the next layer after a cut: the [`Reconstructor`] trait, every one that is registered, and the
+//! reconstruction error.
+//!
+//! A new reconstructor is a file with its `impl Reconstructor` and two lines next to each other in this file: its `mod`
+//! and its entry in the registry. The contract tests run over every entry.
+
+#[cfg(test)]
+mod contract;
+mod error;
+mod measure;
+
+use thinet_graph::ChannelSet;
+use thinet_selectors::Moments;
+
+pub use error::RefitError;
+pub use measure::{ReconstructionError, reconstruction_error};
+
+/// A rule that adapts the next layer to the channels that stay.
+///
+/// Every registered reconstructor gives one finite scale per kept channel, never a larger squared error than leaving
+/// the channels as they are, and all ones where nothing is removed or the evidence is all zero.
+pub trait Reconstructor: Send + Sync {
+    /// The name that specs, tables and the command line use.
+    fn name(&self) -> &'static str;
+
+    /// One line that says what it does, with its source.
+    fn about(&self) -> &'static str;
+
+    /// Whether [`Reconstructor::refit`] reads moments.
+    fn needs_moments(&self) -> bool;
+
+    /// One factor per kept channel, in the order of `kept`, by which that input channel of every filter of the next
+    /// layer is multiplied.
+    ///
+    /// # Errors
+    /// If needed moments are missing, of another layer's width, or no Gram matrix.
+    fn refit(&self, moments: Option<&Moments>, kept: &ChannelSet) -> Result<Vec<f64>, RefitError>;
+}
+
+mod channel_scale;
+mod none;
+
+static ALL: &[&dyn Reconstructor] = &[&none::Unscaled, &channel_scale::ChannelScale];
+
+/// Every registered reconstructor, in the order of tables.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Reconstructor] {
+    ALL
+}
+
+/// The reconstructor of this name.
+///
+/// # Errors
+/// If there is none; the message lists the names and the nearest one.
+pub fn find(name: &str) -> Result<&'static dyn Reconstructor, RefitError> {
+    ALL.iter().copied().find(|reconstructor| reconstructor.name() == name).ok_or_else(|| {
+        let nearest = ALL
+            .iter()
+            .map(|reconstructor| {
+                (strsim::damerau_levenshtein(name, reconstructor.name()), reconstructor.name())
+            })
+            .min()
+            .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
+        RefitError::Unknown {
+            name: name.to_owned(),
+            hint: nearest.map_or_else(String::new, |(_, candidate)| format!(", did you mean {candidate:?}?")),
+            allowed: ALL.iter().map(|reconstructor| reconstructor.name()).collect::<Vec<_>>().join(", "),
+        }
+    })
+}

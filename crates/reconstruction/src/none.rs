@@ -1,0 +1,27 @@
+//! No refit: the next layer keeps its weights ("ThiNet w/o w").
+
+use thinet_graph::ChannelSet;
+use thinet_selectors::Moments;
+
+use crate::{Reconstructor, RefitError};
+
+/// Leaves the kept channels as they are.
+pub(crate) struct Unscaled;
+
+impl Reconstructor for Unscaled {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn about(&self) -> &'static str {
+        "leaves the next layer's weights as they are (ThiNet w/o w)"
+    }
+
+    fn needs_moments(&self) -> bool {
+        false
+    }
+
+    fn refit(&self, _moments: Option<&Moments>, kept: &ChannelSet) -> Result<Vec<f64>, RefitError> {
+        Ok(vec![1.0; kept.len()])
+    }
+}

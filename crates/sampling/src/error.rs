@@ -1,0 +1,75 @@
+//! What can go wrong while images are drawn or evidence is gathered.
+
+use tch::TchError;
+use thinet_selectors::EvidenceError;
+use thiserror::Error;
+
+/// An error of the sampling crate; names the class or the layer it is about.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SamplingError {
+    /// A calibration pass over no images, or over no positions.
+    #[error("{0} must be at least 1")]
+    Nothing(&'static str),
+    /// A class has fewer images than are to be drawn from it.
+    #[error("class {class} has {found} images, {wanted} are to be drawn from it")]
+    TooFewImages {
+        /// The class.
+        class: usize,
+        /// Images it has.
+        found: usize,
+        /// Images asked for.
+        wanted: usize,
+    },
+    /// A label that is no class.
+    #[error("image {image} has label {label}, there are {classes} classes")]
+    Label {
+        /// The image's place in the data set.
+        image: usize,
+        /// Its label.
+        label: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A tensor that the layer needs is missing, or a tensor given for it has another shape or dtype.
+    #[error("calibration of layer {layer:?}: {problem}")]
+    Input {
+        /// The pruned layer.
+        layer: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The gathered evidence cannot be used.
+    #[error("calibration of layer {layer:?}: {source}")]
+    Evidence {
+        /// The pruned layer.
+        layer: String,
+        /// What is wrong with it.
+        source: EvidenceError,
+    },
+    /// libtorch refused an operation.
+    #[error("calibration of layer {layer:?}: {source}")]
+    Torch {
+        /// The pruned layer.
+        layer: String,
+        /// libtorch's message.
+        source: TchError,
+    },
+}
+
+impl SamplingError {
+    pub(crate) fn input(layer: &str, problem: impl Into<String>) -> Self {
+        Self::Input { layer: layer.to_owned(), problem: problem.into() }
+    }
+}
+
+/// Adds the layer's name to libtorch's errors.
+pub(crate) trait OfLayer<T> {
+    fn of_layer(self, layer: &str) -> Result<T, SamplingError>;
+}
+
+impl<T> OfLayer<T> for Result<T, TchError> {
+    fn of_layer(self, layer: &str) -> Result<T, SamplingError> {
+        self.map_err(|source| SamplingError::Torch { layer: layer.to_owned(), source })
+    }
+}

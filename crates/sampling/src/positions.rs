@@ -1,0 +1,60 @@
+//! Which outputs of the next layer are looked at in an image (Luo et al. 2017: 10, each of its own filter and place).
+
+use rand::RngExt;
+use thinet_seed::Seed;
+
+use crate::window::Window;
+
+/// One output of the next layer: the value that filter `filter` gives at `output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    /// d, of D filters.
+    pub(crate) filter: usize,
+    /// Row and column (p, q) of the output.
+    pub(crate) output: [usize; 2],
+}
+
+/// Draws `count` instances in an image, with replacement, from the image's own stream: they depend neither on the
+/// other images nor on their order.
+pub(crate) fn draw_instances(window: &Window, count: usize, layer: Seed, image: usize) -> Vec<Instance> {
+    let mut rng = layer.index(image as u64).rng();
+    let mut draw = || {
+        let filter = rng.random_range(0..window.filters);
+        Instance { filter, output: window.output.map(|size| rng.random_range(0..size)) }
+    };
+    (0..count).map(|_| draw()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window {
+        channels: 2,
+        filters: 3,
+        kernel: [3, 3],
+        stride: 1,
+        padding: 1,
+        map: [2, 4],
+        output: [2, 4],
+    };
+
+    #[test]
+    fn all_filters_and_positions_are_drawn_and_no_others() {
+        let drawn = draw_instances(&WINDOW, 2000, Seed::root(0), 5);
+        let mut seen = [0; 3 * 2 * 4];
+        for Instance { filter, output: [row, column] } in drawn {
+            assert!(row < 2 && column < 4);
+            seen[(filter * 2 + row) * 4 + column] += 1;
+        }
+        // 2000 draws over 24 outcomes: 83 expected, standard deviation 9.
+        assert!(seen.iter().all(|&times| (40..130).contains(&times)), "{seen:?}");
+    }
+
+    #[test]
+    fn an_image_has_its_own_stream_and_fewer_draws_are_a_prefix() {
+        let draw = |count, image| draw_instances(&WINDOW, count, Seed::root(0), image);
+        assert_eq!(draw(4, 7), draw(10, 7)[..4]);
+        assert_ne!(draw(10, 7), draw(10, 8));
+    }
+}

@@ -1,0 +1,51 @@
+//! How much a calibration pass looks at, as written in a study's spec.
+
+use serde::{Deserialize, Serialize};
+
+use crate::SamplingError;
+
+/// The size of a calibration sample: m = classes · images · positions rows. The defaults are the paper's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SamplingSpec {
+    /// Training images drawn of every class.
+    pub images_per_class: usize,
+    /// Outputs of the next layer looked at in every image, each of its own filter and position.
+    pub positions_per_image: usize,
+}
+
+impl Default for SamplingSpec {
+    fn default() -> Self {
+        Self { images_per_class: 10, positions_per_image: 10 }
+    }
+}
+
+impl SamplingSpec {
+    /// Refuses an empty sample.
+    ///
+    /// # Errors
+    /// If a count is zero; the message names the key.
+    pub fn check(&self) -> Result<(), SamplingError> {
+        match self {
+            Self { images_per_class: 0, .. } => Err(SamplingError::Nothing("images-per-class")),
+            Self { positions_per_image: 0, .. } => Err(SamplingError::Nothing("positions-per-image")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_papers_sample_and_an_empty_one_is_refused_by_key() {
+        let spec = SamplingSpec::default();
+        assert_eq!((spec.images_per_class, spec.positions_per_image), (10, 10));
+        assert!(spec.check().is_ok());
+        let no_images = SamplingSpec { images_per_class: 0, ..spec };
+        assert_eq!(no_images.check().unwrap_err().to_string(), "images-per-class must be at least 1");
+        let no_positions = SamplingSpec { positions_per_image: 0, ..spec };
+        assert_eq!(no_positions.check().unwrap_err().to_string(), "positions-per-image must be at least 1");
+    }
+}

@@ -1,0 +1,149 @@
+//! Where the windows of a consumer lie on its input: stride, padding and column blocks as index arithmetic.
+
+use thinet_graph::{Graph, Op, PrunableLayer, Shape};
+
+use crate::SamplingError;
+
+/// How the next layer reads the channels of a pruned layer.
+///
+/// A linear layer behind a flatten is the same thing with a window that covers its channel's whole column block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// C, the channels that are read.
+    pub(crate) channels: usize,
+    /// D, the filters that read them.
+    pub(crate) filters: usize,
+    /// Height and width of the window.
+    pub(crate) kernel: [usize; 2],
+    /// Step from one window to the next.
+    pub(crate) stride: usize,
+    /// Zeros around the map.
+    pub(crate) padding: usize,
+    /// Height and width of a channel's map.
+    pub(crate) map: [usize; 2],
+    /// Height and width of the consumer's output.
+    pub(crate) output: [usize; 2],
+}
+
+/// Taps of a window, `len` of them side by side, and the places of the map under them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// First tap, of `kernel[0] · kernel[1]` row-major.
+    pub(crate) tap: usize,
+    /// The place under it, of `map[0] · map[1]` row-major.
+    pub(crate) place: usize,
+    /// Number of taps.
+    pub(crate) len: usize,
+}
+
+impl Window {
+    pub(crate) fn new(graph: &Graph, layer: &PrunableLayer) -> Result<Self, SamplingError> {
+        let channels = layer.channels;
+        match (
+            &graph.nodes()[layer.consumer].op,
+            graph.shape(layer.consumer_input),
+            graph.shape(layer.consumer),
+        ) {
+            (
+                &Op::Conv { out_channels: filters, kernel, stride, padding, .. },
+                Shape::Map { c, h, w },
+                Shape::Map { h: rows, w: columns, .. },
+            ) if c == channels => Ok(Self {
+                channels,
+                filters,
+                kernel: [kernel; 2],
+                stride,
+                padding,
+                map: [h, w],
+                output: [rows, columns],
+            }),
+            (&Op::Linear { out_features: filters, .. }, Shape::Flat(features), _)
+                if features == channels * layer.columns =>
+            {
+                let columns = [1, layer.columns];
+                Ok(Self {
+                    channels,
+                    filters,
+                    kernel: columns,
+                    stride: 1,
+                    padding: 0,
+                    map: columns,
+                    output: [1, 1],
+                })
+            }
+            _ => Err(SamplingError::input(&layer.name, "does not belong to this network")),
+        }
+    }
+
+    /// Taps of a window: weights a channel of a filter.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Places of a channel's map.
+    pub(crate) fn places(&self) -> usize {
+        self.map[0] * self.map[1]
+    }
+
+    /// The taps of the window at output `[row, column]` that lie on the map, in tap order; the others see padding.
+    pub(crate) fn runs(&self, output: [usize; 2]) -> impl Iterator<Item = Run> {
+        let (rows, top) = self.on_map(output, 0);
+        let (columns, left) = self.on_map(output, 1);
+        let (kernel_width, map_width) = (self.kernel[1], self.map[1]);
+        let len = columns.len();
+        rows.enumerate().filter(move |_| len > 0).map(move |(below, tap_row)| Run {
+            tap: tap_row * kernel_width + columns.start,
+            place: (top + below) * map_width + left,
+            len,
+        })
+    }
+
+    /// Along one axis: the taps of the window that lie on the map, and the place under the first of them.
+    fn on_map(&self, output: [usize; 2], axis: usize) -> (std::ops::Range<usize>, usize) {
+        // In coordinates of the padded map, the window starts at `start` and the map at `padding`.
+        let start = self.stride * output[axis];
+        let first = self.padding.saturating_sub(start);
+        let end = (self.padding + self.map[axis]).saturating_sub(start).min(self.kernel[axis]);
+        (first..end.max(first), (start + first) - self.padding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The plain version: every tap of the window, kept if it lies on the map.
+    fn plain_taps(window: &Window, [row, column]: [usize; 2]) -> Vec<(usize, usize)> {
+        let mut taps = Vec::new();
+        for k1 in 0..window.kernel[0] {
+            for k2 in 0..window.kernel[1] {
+                let y = (window.stride * row + k1).checked_sub(window.padding).filter(|&y| y < window.map[0]);
+                let x =
+                    (window.stride * column + k2).checked_sub(window.padding).filter(|&x| x < window.map[1]);
+                if let (Some(y), Some(x)) = (y, x) {
+                    taps.push((k1 * window.kernel[1] + k2, y * window.map[1] + x));
+                }
+            }
+        }
+        taps
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_the_taps_on_the_map_in_order(
+            kernel in 1_usize..6, stride in 1_usize..4, padding in 0_usize..8, map in [1_usize..7, 1_usize..7],
+        ) {
+            prop_assume!(map.iter().all(|size| size + 2 * padding >= kernel));
+            let output = map.map(|size| (size + 2 * padding - kernel) / stride + 1);
+            let window = Window { channels: 1, filters: 1, kernel: [kernel; 2], stride, padding, map, output };
+            for row in 0..output[0] {
+                for column in 0..output[1] {
+                    let runs = window.runs([row, column]);
+                    let taps: Vec<_> = runs.flat_map(|r| (0..r.len).map(move |i| (r.tap + i, r.place + i))).collect();
+                    prop_assert_eq!(taps, plain_taps(&window, [row, column]));
+                }
+            }
+        }
+    }
+}

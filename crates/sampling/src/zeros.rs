@@ -1,0 +1,161 @@
+//! How often each channel is exactly zero after its activation (APoZ: Hu et al. 2016, eq. 1).
+
+use tch::{Kind, TchError, Tensor, no_grad};
+use thinet_selectors::ZeroCounts;
+
+use crate::SamplingError;
+use crate::contributions::check_float;
+use crate::error::OfLayer;
+
+/// Values marked at a time (4 MiB of marks): memory does not grow with the batch, and the marks stay in cache.
+const CHUNK: usize = 1 << 20;
+/// Up to this many ones, a sum of 32-bit floats is exact.
+const EXACT: usize = 1 << 24;
+
+/// Counts zeros per channel over any number of batches; the counts are exact.
+#[derive(Debug)]
+pub struct ZeroCounter {
+    layer: String,
+    channels: usize,
+    /// Values that are not zero, `[C]`; absent before the first batch.
+    nonzero: Option<Tensor>,
+    /// Values seen in each channel.
+    total: u64,
+}
+
+impl ZeroCounter {
+    /// Counts nothing yet; `layer` is for messages.
+    #[must_use]
+    pub fn new(layer: &str, channels: usize) -> Self {
+        Self { layer: layer.to_owned(), channels, nonzero: None, total: 0 }
+    }
+
+    /// Adds a batch: `[n, C, h, w]`, or `[n, C·columns]` after a flatten. A NaN is not a zero.
+    ///
+    /// # Errors
+    /// If shape or dtype do not fit.
+    pub fn observe(&mut self, activation: &Tensor) -> Result<(), SamplingError> {
+        let size: Vec<usize> = activation.size().iter().map(|&size| size as usize).collect();
+        let places = match *size.as_slice() {
+            [_, c, h, w] if c == self.channels => h * w,
+            [_, flat] if flat > 0 && flat.is_multiple_of(self.channels) => flat / self.channels,
+            _ => {
+                let problem = format!("the activation is {size:?}, not of {} channels", self.channels);
+                return Err(SamplingError::input(&self.layer, problem));
+            }
+        };
+        check_float(&self.layer, activation)?;
+        if places > EXACT {
+            return Err(SamplingError::input(
+                &self.layer,
+                format!("a map of {places} places is too large to count"),
+            ));
+        }
+        let counted = no_grad(|| self.count(activation, places)).of_layer(&self.layer)?;
+        self.nonzero = Some(counted);
+        self.total += (size[0] * places) as u64;
+        Ok(())
+    }
+
+    /// The counts of all batches.
+    ///
+    /// # Errors
+    /// If nothing was observed; names the layer.
+    pub fn finish(self) -> Result<ZeroCounts, SamplingError> {
+        let Some(nonzero) = self.nonzero.filter(|_| self.total > 0) else {
+            return Err(SamplingError::input(&self.layer, "no activation was seen"));
+        };
+        let nonzero = Vec::<i64>::try_from(&nonzero).of_layer(&self.layer)?;
+        let zeros = nonzero.into_iter().map(|nonzero| self.total - nonzero as u64).collect();
+        Ok(ZeroCounts { zeros, total: self.total })
+    }
+
+    /// The values that are not zero so far, with those of a batch of maps of `places` values.
+    ///
+    /// Marks as 32-bit floats, written into a reused chunk and summed over a map, are several times faster than
+    /// libtorch's `count_nonzero`.
+    fn count(&self, activation: &Tensor, places: usize) -> Result<Tensor, TchError> {
+        let size = [-1, self.channels as i64, places as i64];
+        let maps = activation.f_detach()?.f_reshape(size)?;
+        let images_at_a_time = (CHUNK / (self.channels * places).max(1)).max(1) as i64;
+        let mut nonzero = match &self.nonzero {
+            Some(nonzero) => nonzero.shallow_clone(),
+            None => Tensor::f_zeros([size[1]], (Kind::Int64, activation.device()))?,
+        };
+        let marks =
+            Tensor::f_empty([images_at_a_time, size[1], size[2]], (Kind::Float, activation.device()))?;
+        for maps in maps.f_split(images_at_a_time, 0)? {
+            let marks = maps.f_ne_scalar_out(&marks.f_narrow(0, 0, maps.size()[0])?, 0.0)?;
+            let by_map = marks.f_sum_dim_intlist([2_i64].as_slice(), false, Kind::Float)?;
+            nonzero = nonzero.f_add(&by_map.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Int64)?)?;
+        }
+        Ok(nonzero)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_nets::{host, random};
+
+    /// The plain version: looks at every value, `[n, C, places]`.
+    fn plain_count(values: &[f32], channels: usize, places: usize) -> Vec<u64> {
+        let mut zeros = vec![0; channels];
+        for (map, values) in values.chunks_exact(places).enumerate() {
+            zeros[map % channels] += values.iter().filter(|&&value| value == 0.0).count() as u64;
+        }
+        zeros
+    }
+
+    fn count(channels: usize, batches: &[Tensor]) -> ZeroCounts {
+        let mut counter = ZeroCounter::new("conv", channels);
+        batches.iter().for_each(|batch| counter.observe(batch).unwrap());
+        counter.finish().unwrap()
+    }
+
+    #[test]
+    fn counts_are_those_of_looking_at_every_value_for_every_batch_size() {
+        let activation = random(&[9, 5, 6, 7], 1).relu();
+        let expected = ZeroCounts { zeros: plain_count(&host(&activation), 5, 42), total: 9 * 42 };
+        assert!(expected.zeros.iter().all(|&zeros| zeros > 100 && zeros < 300));
+        for batch in [1, 2, 9] {
+            assert_eq!(count(5, &activation.split(batch, 0)), expected);
+        }
+        let channels_last = activation.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        assert_eq!(count(5, &[channels_last]), expected);
+        assert_eq!(count(5, &[activation.flatten(1, 3)]), expected);
+    }
+
+    #[test]
+    fn maps_and_batches_larger_than_a_chunk_are_counted_exactly() {
+        for shape in [[3, 2, 1024, 700], [70, 2, 256, 256]] {
+            let activation = random(&shape, 2).relu();
+            let places = (shape[2] * shape[3]) as usize;
+            let zeros = plain_count(&host(&activation), 2, places);
+            assert_eq!(count(2, &[activation]), ZeroCounts { zeros, total: shape[0] as u64 * places as u64 });
+        }
+    }
+
+    #[test]
+    fn signed_zeros_count_and_nan_does_not() {
+        let activation = Tensor::from_slice(&[0.0_f32, -0.0, f32::NAN, 1e-40]).reshape([4, 1]);
+        assert_eq!(count(1, &[activation]), ZeroCounts { zeros: vec![2], total: 4 });
+    }
+
+    #[test]
+    fn other_shapes_and_dtypes_and_no_batch_are_refused_by_layer() {
+        let refuse =
+            |activation: &Tensor| ZeroCounter::new("conv", 3).observe(activation).unwrap_err().to_string();
+        let message = refuse(&random(&[2, 4, 5, 5], 1));
+        assert_eq!(
+            message,
+            "calibration of layer \"conv\": the activation is [2, 4, 5, 5], not of 3 channels"
+        );
+        let message = refuse(&random(&[2, 4], 1));
+        assert_eq!(message, "calibration of layer \"conv\": the activation is [2, 4], not of 3 channels");
+        let message = refuse(&random(&[2, 3], 1).to_kind(Kind::Half));
+        assert_eq!(message, "calibration of layer \"conv\": expected 32-bit floats, found Half");
+        let message = ZeroCounter::new("conv", 3).finish().unwrap_err().to_string();
+        assert_eq!(message, "calibration of layer \"conv\": no activation was seen");
+    }
+}

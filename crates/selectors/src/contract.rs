@@ -1,0 +1,254 @@
+//! What every registered selector must do, run over all of [`all`].
+
+use rand::RngExt;
+use thinet_seed::Seed;
+
+use crate::{Evidence, Filters, Moments, Needs, Selection, Selector, SelectorError, ZeroCounts, all, find};
+
+const CHANNELS: usize = 9;
+
+/// Evidence of every kind, made of `filters: [channels, len]`, zero counts and `x: [m, channels]`.
+fn evidence(channels: usize, filters: Vec<f32>, zeros: Vec<u64>, total: u64, x: &[f64]) -> Evidence {
+    Evidence {
+        layer: "conv2_1".to_owned(),
+        channels,
+        filters: Some(Filters { channels, len: filters.len() / channels, values: filters }),
+        zeros: Some(ZeroCounts { zeros, total }),
+        moments: Some(Moments::from_rows(channels, x).unwrap()),
+    }
+}
+
+/// Evidence without ties, as a real layer gives it.
+fn random_evidence(channels: usize) -> Evidence {
+    let mut rng = Seed::root(7).child("contract").rng();
+    let filters = (0..channels * 12).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let zeros = (0..channels).map(|_| rng.random_range(0..1000)).collect();
+    let x: Vec<f64> = (0..channels * 60).map(|_| rng.random_range(-0.5..1.0)).collect();
+    evidence(channels, filters, zeros, 1000, &x)
+}
+
+/// Random evidence in which `channel` is worst by any measure: no weights, always zero, no contribution.
+fn evidence_with_worst(channel: usize) -> Evidence {
+    let mut evidence = random_evidence(CHANNELS);
+    let filters = evidence.filters.as_mut().unwrap();
+    filters.values[channel * filters.len..(channel + 1) * filters.len].fill(0.0);
+    evidence.zeros.as_mut().unwrap().zeros[channel] = 1000;
+    let moments = evidence.moments.take().unwrap();
+    let dead = |i: usize, j: usize| i == channel || j == channel;
+    let gram = (0..CHANNELS * CHANNELS)
+        .map(|at| (at / CHANNELS, at % CHANNELS))
+        .map(|(i, j)| if dead(i, j) { 0.0 } else { moments.g(i, j) });
+    evidence.moments = Some(Moments::new(CHANNELS, moments.rows(), gram.collect()).unwrap());
+    evidence
+}
+
+fn run(selector: &dyn Selector, evidence: &Evidence, keep: usize) -> Selection {
+    let selection = selector
+        .select(evidence, keep, Seed::root(3))
+        .unwrap_or_else(|error| panic!("{}: {error}", selector.name()));
+    check_shape(selector, evidence, keep, &selection);
+    selection
+}
+
+/// Exactly `keep`, ascending and in range (both by type), the rest in the removal order, finite scores.
+fn check_shape(selector: &dyn Selector, evidence: &Evidence, keep: usize, selection: &Selection) {
+    let name = selector.name();
+    assert_eq!(selection.kept.len(), keep, "{name}");
+    assert_eq!(selection.kept.width(), evidence.channels, "{name}");
+    let mut removed = selection.removed.clone();
+    removed.sort_unstable();
+    assert_eq!(removed, selection.kept.removed(), "{name}");
+    assert_eq!(selection.scores.len(), evidence.channels, "{name}");
+    assert!(selection.scores.iter().all(|score| score.is_finite()), "{name}: {:?}", selection.scores);
+}
+
+fn only(needs: Needs, evidence: &Evidence) -> Evidence {
+    Evidence {
+        filters: evidence.filters.clone().filter(|_| needs.filters),
+        zeros: evidence.zeros.clone().filter(|_| needs.zeros),
+        moments: evidence.moments.clone().filter(|_| needs.moments),
+        ..evidence.clone()
+    }
+}
+
+#[test]
+fn names_are_distinct_kebab_case_and_found() {
+    for (place, selector) in all().iter().enumerate() {
+        let name = selector.name();
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
+        assert!(all()[..place].iter().all(|other| other.name() != name), "{name} is registered twice");
+        assert!(!selector.about().is_empty() && !selector.about().contains('\n'), "{name}");
+        assert_eq!(find(name).unwrap().name(), name);
+    }
+}
+
+#[test]
+fn every_keep_count_gives_exactly_that_many() {
+    for channels in [1, 2, CHANNELS, 40] {
+        let evidence = random_evidence(channels);
+        for selector in all() {
+            for keep in 1..=channels {
+                run(*selector, &evidence, keep);
+            }
+        }
+    }
+}
+
+#[test]
+fn keeping_all_is_the_identity() {
+    for selector in all() {
+        let selection = run(*selector, &random_evidence(CHANNELS), CHANNELS);
+        assert!(selection.kept.is_all() && selection.removed.is_empty(), "{}", selector.name());
+    }
+}
+
+#[test]
+fn same_evidence_and_seed_give_the_same_answer_and_leave_the_evidence_alone() {
+    let evidence = random_evidence(CHANNELS);
+    let untouched = evidence.clone();
+    for selector in all() {
+        let first = run(*selector, &evidence, 4);
+        assert_eq!(first, run(*selector, &evidence, 4), "{}", selector.name());
+        assert_eq!(evidence, untouched, "{}", selector.name());
+    }
+}
+
+#[test]
+fn only_data_blind_selectors_draw_from_the_seed() {
+    let evidence = random_evidence(CHANNELS);
+    for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
+        let first = selector.select(&evidence, 4, Seed::root(0)).unwrap();
+        let second = selector.select(&evidence, 4, Seed::root(1)).unwrap();
+        assert_eq!(first, second, "{}", selector.name());
+    }
+}
+
+#[test]
+fn what_a_selector_needs_is_enough() {
+    let evidence = random_evidence(CHANNELS);
+    for selector in all() {
+        let alone = run(*selector, &only(selector.needs(), &evidence), 4);
+        assert_eq!(alone, run(*selector, &evidence, 4), "{}", selector.name());
+    }
+}
+
+#[test]
+fn missing_evidence_is_named() {
+    let evidence = random_evidence(CHANNELS);
+    for selector in all() {
+        let needs = selector.needs();
+        for (needed, without, kind) in [
+            (needs.filters, Needs { filters: false, ..needs }, "filter weights"),
+            (needs.zeros, Needs { zeros: false, ..needs }, "zero counts"),
+            (needs.moments, Needs { moments: false, ..needs }, "contribution moments"),
+        ] {
+            if needed {
+                let error = selector.select(&only(without, &evidence), 4, Seed::root(0)).unwrap_err();
+                let expected = SelectorError::MissingEvidence {
+                    selector: selector.name(),
+                    layer: "conv2_1".to_owned(),
+                    missing: kind,
+                };
+                assert_eq!(error, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn evidence_of_another_width_is_refused() {
+    let mut evidence = random_evidence(CHANNELS);
+    evidence.channels = CHANNELS + 1;
+    for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
+        let error = selector.select(&evidence, 4, Seed::root(0)).unwrap_err();
+        assert!(matches!(error, SelectorError::BadEvidence { .. }), "{}: {error}", selector.name());
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_and_the_layer_is_named() {
+    for selector in all().iter().filter(|selector| selector.needs().filters) {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut evidence = random_evidence(CHANNELS);
+            evidence.filters.as_mut().unwrap().values[30] = bad;
+            let error = selector.select(&evidence, 4, Seed::root(0)).unwrap_err().to_string();
+            assert!(error.contains(selector.name()) && error.contains("conv2_1"), "{error}");
+            assert!(error.contains("in filter 2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn impossible_keep_counts_are_refused() {
+    let evidence = random_evidence(CHANNELS);
+    for selector in all() {
+        for keep in [0, CHANNELS + 1, usize::MAX] {
+            let error = selector.select(&evidence, keep, Seed::root(0)).unwrap_err();
+            assert!(matches!(error, SelectorError::Keep { .. }), "{}: {error}", selector.name());
+        }
+    }
+}
+
+#[test]
+fn the_planted_worst_channel_goes_first() {
+    for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
+        for worst in 0..CHANNELS {
+            let selection = run(*selector, &evidence_with_worst(worst), 4);
+            assert_eq!(selection.removed[0], worst, "{}", selector.name());
+        }
+    }
+}
+
+#[test]
+fn equals_go_by_the_lowest_index() {
+    let ones = evidence(4, vec![0.5; 8], vec![3; 4], 6, &[1.0; 12]);
+    let all_zero = evidence(4, vec![0.0; 8], vec![6; 4], 6, &[0.0; 12]);
+    let orthogonal: Vec<f64> = (0..16).map(|at| f64::from(at / 4 == at % 4)).collect();
+    let orthogonal = evidence(4, vec![0.5; 8], vec![3; 4], 6, &orthogonal);
+    for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
+        for evidence in [&ones, &all_zero, &orthogonal] {
+            for keep in 1..=4 {
+                let Selection { kept, removed, .. } = run(*selector, evidence, keep);
+                let lowest_removed_first = removed.iter().copied().eq(0..4 - keep);
+                let lowest_added_first = kept.kept().iter().copied().eq(0..keep);
+                assert!(lowest_removed_first || lowest_added_first, "{}: {removed:?}", selector.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn dead_duplicate_and_dependent_channels_are_ranked() {
+    // Channels 0 and 3 are dead, 1 and 2 are the same, 5 = 1 + 4; there are fewer rows than channels.
+    let x = [0.0, 1.0, 1.0, 0.0, 2.0, 3.0, 0.0, 0.5, 0.5, 0.0, -1.0, -0.5, 0.0, 0.1, 0.1, 0.0, 0.3, 0.4];
+    let filters = vec![0.0, 1.0, 1.0, 0.0, -2.0, 1.0];
+    let evidence = evidence(6, filters, vec![9, 4, 4, 9, 1, 2], 9, &x);
+    for selector in all() {
+        for keep in 1..=6 {
+            run(*selector, &evidence, keep);
+        }
+    }
+}
+
+#[test]
+fn a_smaller_keep_count_continues_the_same_removal_order() {
+    let evidence = random_evidence(CHANNELS);
+    for name in ["thinet", "thinet-omp", "apoz", "weight-sum-l1", "weight-sum-l2", "random"] {
+        let selector = find(name).unwrap();
+        let order = run(selector, &evidence, 1).removed;
+        for keep in 1..=CHANNELS {
+            assert_eq!(run(selector, &evidence, keep).removed, order[..CHANNELS - keep], "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
+    let error = |name| find(name).map(Selector::name).unwrap_err().to_string();
+    assert!(
+        error("thinnet")
+            .starts_with("there is no selector \"thinnet\", did you mean \"thinet\"?; selectors: ")
+    );
+    assert!(error("entropy").starts_with("there is no selector \"entropy\"; selectors: "));
+    assert!(all().iter().all(|selector| error("entropy").contains(selector.name())));
+}

@@ -1,0 +1,88 @@
+//! Which channels of a layer stay: the [`Selector`] trait and every selector that is registered.
+//!
+//! A selector never sees a network. It says what it [needs](Selector::needs), one calibration pass gathers exactly
+//! that, and [`Selector::select`] turns the [`Evidence`] into a [`Selection`].
+//!
+//! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
+//! its entry in the registry.
+//! The contract tests run over every entry.
+
+#[cfg(test)]
+mod contract;
+mod error;
+mod evidence;
+mod moments;
+pub mod naive;
+mod selection;
+
+use thinet_seed::Seed;
+
+pub use error::{EvidenceError, SelectorError};
+pub use evidence::{Evidence, Filters, Needs, ZeroCounts};
+pub use moments::Moments;
+pub use selection::Selection;
+pub use thinet::{Removal, removal_order};
+pub use thinet_omp::{Addition, addition_order};
+
+/// A rule that decides which channels of a layer stay.
+///
+/// Every registered selector keeps exactly `keep` channels, answers the same for the same evidence and seed, keeps all
+/// when asked to, and breaks ties by the lowest index: among equals the channel with the lowest index is taken first
+/// (removed first by those that remove, added first by those that add).
+pub trait Selector: Send + Sync {
+    /// The name that specs, tables and the command line use.
+    fn name(&self) -> &'static str;
+
+    /// One line that says how it chooses, with its source.
+    fn about(&self) -> &'static str;
+
+    /// The evidence that [`Selector::select`] reads.
+    fn needs(&self) -> Needs;
+
+    /// Chooses the `keep` channels of a layer that stay. Only data-blind selectors draw from `seed`.
+    ///
+    /// # Errors
+    /// If `keep` is zero or more than the layer has, or if needed evidence is missing, does not fit the layer or holds
+    /// a value that is not finite; the message names selector and layer.
+    fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError>;
+}
+
+mod apoz;
+mod random;
+mod thinet;
+mod thinet_omp;
+mod weight_sum;
+
+static ALL: &[&dyn Selector] = &[
+    &thinet::ThiNet,
+    &thinet_omp::ThiNetOmp,
+    &apoz::Apoz,
+    &weight_sum::WeightSum::L1,
+    &weight_sum::WeightSum::L2,
+    &random::Random,
+];
+
+/// Every registered selector, in the order of tables.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Selector] {
+    ALL
+}
+
+/// The selector of this name.
+///
+/// # Errors
+/// If there is none; the message lists the names and the nearest one.
+pub fn find(name: &str) -> Result<&'static dyn Selector, SelectorError> {
+    ALL.iter().copied().find(|selector| selector.name() == name).ok_or_else(|| {
+        let nearest = ALL
+            .iter()
+            .map(|selector| (strsim::damerau_levenshtein(name, selector.name()), selector.name()))
+            .min()
+            .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
+        SelectorError::Unknown {
+            name: name.to_owned(),
+            hint: nearest.map_or_else(String::new, |(_, candidate)| format!(", did you mean {candidate:?}?")),
+            allowed: ALL.iter().map(|selector| selector.name()).collect::<Vec<_>>().join(", "),
+        }
+    })
+}

@@ -1,0 +1,61 @@
+//! Random selection: the baseline that looks at nothing.
+
+use rand::seq::SliceRandom;
+use thinet_seed::Seed;
+
+use crate::{Evidence, Needs, Selection, Selector, SelectorError};
+
+/// Removes channels in the order of a seeded shuffle. A score is the channel's place in that order: 0 goes first.
+pub(crate) struct Random;
+
+impl Selector for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn about(&self) -> &'static str {
+        "removes uniformly drawn channels; looks at nothing"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
+    fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError> {
+        let mut order: Vec<usize> = (0..evidence.channels).collect();
+        order.shuffle(&mut seed.rng());
+        let mut scores = vec![0.0; evidence.channels];
+        for (place, &channel) in order.iter().enumerate() {
+            scores[channel] = place as f64;
+        }
+        Selection::from_order(self.name(), evidence, keep, order, scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removed(seed: Seed) -> Vec<usize> {
+        let evidence =
+            Evidence { layer: "conv1".to_owned(), channels: 64, filters: None, zeros: None, moments: None };
+        Random.select(&evidence, 32, seed).unwrap().removed
+    }
+
+    #[test]
+    fn other_seeds_remove_other_channels() {
+        assert_ne!(removed(Seed::root(0)), removed(Seed::root(1)));
+    }
+
+    #[test]
+    fn every_channel_is_removed_about_as_often() {
+        let mut times = [0; 64];
+        for seed in 0..400 {
+            for channel in removed(Seed::root(seed)) {
+                times[channel] += 1;
+            }
+        }
+        // Binomial(400, ½) has a standard deviation of 10; the seeds are fixed, so this cannot flicker.
+        assert!(times.iter().all(|times| (150..=250).contains(times)), "{times:?}");
+    }
+}

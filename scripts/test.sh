@@ -1,0 +1,52 @@
+#!/bin/sh
+# What `make test` runs once set-up is done: formatting, lints, the smoke study's data, every test, the tests of set-up.
+# All of them run even when one fails; the last line is "N passed, M failed". A check that fails counts as one failure.
+set -u
+unset CDPATH
+cd "$(dirname "$0")/.." || exit 1
+log=$(mktemp)
+trap 'rm -f "$log" "$log.status"' EXIT
+trap 'exit 130' INT TERM HUP
+passed=0
+failed=0
+
+heading() { printf '\n=== %s ===\n' "$1"; }
+
+# check NAME COMMAND...
+check() {
+    heading "$1"
+    shift
+    "$@" || failed=$((failed + 1))
+}
+
+# logged COMMAND...: shows the output and keeps it in $log; its exit status is the command's
+logged() {
+    { "$@"; echo $? >"$log.status"; } 2>&1 | tee "$log"
+    return "$(cat "$log.status")"
+}
+
+check 'formatting' cargo fmt --all --check
+check 'lints' cargo clippy --workspace --all-targets -- -D warnings
+check 'data of the smoke study' cargo run --package thinet-cli -- data fetch --for experiments/smoke.toml
+
+heading 'tests'
+if cargo test --workspace --no-run && logged cargo test --workspace --no-fail-fast --quiet; then
+    status=0
+else
+    status=1
+fi
+counts=$(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$log")
+passed=$((passed + ${counts% *}))
+failed=$((failed + ${counts#* }))
+# It did not build, or a test program died before it could say how many failed.
+if [ "$status" -ne 0 ] && [ "${counts#* }" -eq 0 ]; then failed=$((failed + 1)); fi
+
+heading 'tests of set-up'
+logged scripts/test-setup.sh
+counts=$(sed -n 's/^setup: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+counts=${counts:-0 1}
+passed=$((passed + ${counts% *}))
+failed=$((failed + ${counts#* }))
+
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
