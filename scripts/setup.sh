@@ -151,7 +151,7 @@ venv_python() {
 
 make_venv() {
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = started ]; then
-        say "an earlier run was interrupted: making .venv again"
+        say "an earlier run did not finish: making .venv again"
         rm -rf "$venv"
     elif [ -e "$venv" ] || [ -L "$venv" ]; then
         fail ".venv exists and holds no whole torch $torch_version" \
@@ -175,7 +175,8 @@ pip_failed() {
     if grep -qi 'no space left' "$scratch/log"; then
         fail "the disk is full: torch $torch_version needs about 10 GB while it is installed" "free space, then run this again"
     elif grep -qiE 'connection|resolution|resolve|timed out|unreachable|proxy|ssl|http error' "$scratch/log"; then
-        fail "pip cannot reach the package index ($(first_error))" \
+        reason=$(grep -oiE 'cannot connect to proxy|name or service not known|name resolution|timed out|connection refused|unreachable|certificate verify failed' "$scratch/log" | head -n 1)
+        fail "pip cannot reach the package index (${reason:-no connection})" \
             "check the network (and the proxy, if there is one), then run this again; or set LIBTORCH to a libtorch $torch_version"
     fi
     fail "pip cannot install torch $torch_version ($(first_error))" \

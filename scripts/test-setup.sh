@@ -183,7 +183,7 @@ refuses 'Python too new' 'python3 is Python 3.15' 'install Python 3.10 to 3.14' 
 refuses 'Python without venv' 'python3 has no venv module' 'python3-venv' FAKE_NO_VENV=1
 
 fresh
-refuses 'no network for pip' 'pip cannot reach the package index' 'check the network' \
+refuses 'no network for pip' 'pip cannot reach the package index (name resolution)' 'check the network' \
     FAKE_PIP_ERROR='ERROR: NewConnectionError: Temporary failure in name resolution'
 holds 'a failed installation is marked' grep -qx started "$project/.venv/thinet-setup"
 
@@ -244,7 +244,7 @@ fresh && ln -s .venv/lib/python3.12/site-packages/torch "$project/.libtorch"
 refuses 'interrupted while a dangling link is there' 'no space\|disk is full' 'free space' \
     FAKE_PIP_ERROR='ERROR: [Errno 28] No space left on device'
 links 'half-made .venv is made again' .venv/lib/python3.12/site-packages/torch
-holds 'it says so' grep -q 'interrupted: making .venv again' "$work/out"
+holds 'it says so' grep -q 'did not finish: making .venv again' "$work/out"
 
 # --- a shared build folder --------------------------------------------------------------------------------------
 

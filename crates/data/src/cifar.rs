@@ -69,9 +69,8 @@ pub(crate) fn open(set: &Cifar, folder: &Path) -> Result<Split, DataError> {
 }
 
 fn located(set: &Cifar, folder: &Path) -> Result<PathBuf, DataError> {
-    let any_file = |folder: &Path| {
-        set.train.files.iter().chain(set.test.files).any(|name| folder.join(name).is_file())
-    };
+    let any_file =
+        |folder: &Path| set.train.files.iter().chain(set.test.files).any(|name| folder.join(name).is_file());
     [folder.to_owned(), folder.join(set.inner)].into_iter().find(|folder| any_file(folder)).ok_or_else(|| {
         let hint = format!("{} in its binary format is {} from {}", set.name, set.inner, set.archive);
         DataError::Missing { path: folder.join(set.inner).join(set.train.files[0]), hint }
@@ -98,7 +97,12 @@ fn read_file(
     let record_len = set.label_bytes + image_len(SHAPE);
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            let hint = format!("{} consists of {} and {}", set.name, set.train.files.join(", "), set.test.files.join(", "));
+            let hint = format!(
+                "{} consists of {} and {}",
+                set.name,
+                set.train.files.join(", "),
+                set.test.files.join(", ")
+            );
             DataError::Missing { path: path.to_owned(), hint }
         }
         _ => DataError::io(path, "read")(error),
@@ -123,7 +127,6 @@ fn read_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Dataset;
 
     /// The same layout with `records` records in each file.
     fn small(set: Cifar, records: usize) -> Cifar {
@@ -137,7 +140,7 @@ mod tests {
         for (number, name) in set.train.files.iter().chain(set.test.files).enumerate() {
             let record = |i: usize| {
                 let mut record = vec![(2 * number + i) as u8; set.label_bytes + 3072];
-                record[0] = (set.label_bytes == 1).then_some(record[0] % 10).unwrap_or(19);
+                record[0] = if set.label_bytes == 1 { record[0] % 10 } else { 19 };
                 record
             };
             fs::write(folder.join(name), [record(0), record(1)].concat()).unwrap();
@@ -187,12 +190,17 @@ mod tests {
         let mut bytes = fs::read(path("test_batch.bin")).unwrap();
         bytes[3073] = 10;
         fs::write(path("test_batch.bin"), bytes).unwrap();
-        assert_eq!(says(&set, folder.path()), "DIR/test_batch.bin: record 1 has label 10, the classes are 0..10");
+        assert_eq!(
+            says(&set, folder.path()),
+            "DIR/test_batch.bin: record 1 has label 10, the classes are 0..10"
+        );
     }
 
     #[test]
     fn the_published_sizes_are_asked_for() {
-        for (set, name, size) in [(CIFAR10, "data_batch_1.bin", 30_730_000), (CIFAR100, "train.bin", 153_700_000)] {
+        for (set, name, size) in
+            [(CIFAR10, "data_batch_1.bin", 30_730_000), (CIFAR100, "train.bin", 153_700_000)]
+        {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(name), [0; 3]).unwrap();
             assert_eq!(says(&set, folder.path()), format!("DIR/{name}: expected {size} bytes, found 3"));

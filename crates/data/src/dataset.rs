@@ -80,7 +80,8 @@ impl MemoryDataset {
     ) -> Result<Self, DataError> {
         let expected = labels.len() * image_len(shape);
         if pixels.len() != expected {
-            let problem = format!("{} images of {shape:?} are {expected} bytes, found {}", labels.len(), pixels.len());
+            let problem =
+                format!("{} images of {shape:?} are {expected} bytes, found {}", labels.len(), pixels.len());
             return Err(DataError::Value { key: "pixels", problem });
         }
         if let Some((record, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {

@@ -1,16 +1,18 @@
 //! Decoding one PNG or JPEG file into planar bytes of a given size.
 
+use std::fs;
+use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::path::Path;
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::ImageReader;
+use image::{ImageFormat, ImageReader};
 
 use crate::{DataError, Resize};
 
 /// What an image file is turned into: `channels` planes (3: RGB, 1: grey) of `size`×`size` bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Decoder {
     pub(crate) channels: usize,
     pub(crate) size: usize,
@@ -22,9 +24,9 @@ impl Decoder {
     /// under a JPEG name; alpha is dropped, colour profiles and orientation tags are not applied.
     pub(crate) fn decode(&self, path: &Path, out: &mut [u8]) -> Result<(), DataError> {
         // A damaged file must not bring a study down, even where it makes a decoder panic.
-        let pixels = catch_unwind(|| self.interleaved(path)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
-        let pixels =
-            pixels.map_err(|problem| DataError::Decode { path: path.to_owned(), problem })?;
+        let pixels = catch_unwind(|| self.interleaved(path))
+            .unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
+        let pixels = pixels.map_err(|problem| DataError::Decode { path: path.to_owned(), problem })?;
         let plane_len = self.size * self.size;
         for (channel, plane) in out.chunks_exact_mut(plane_len).enumerate() {
             let values = pixels[channel..].iter().step_by(self.channels);
@@ -35,8 +37,13 @@ impl Decoder {
 
     /// The pixels at their final size, `[size, size, c]`.
     fn interleaved(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-        let decoded = reader.map_err(|error| error.to_string())?.decode().map_err(|error| error.to_string())?;
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
+        let reader = reader.map_err(|error| error.to_string())?;
+        if reader.format() == Some(ImageFormat::Jpeg) && !has_jpeg_end(&bytes) {
+            return Err("the JPEG data is cut off: no end marker after the last scan".to_owned());
+        }
+        let decoded = reader.decode().map_err(|error| error.to_string())?;
         let (width, height) = (decoded.width(), decoded.height());
         let (pixels, pixel_type) = match self.channels {
             1 => (decoded.into_luma8().into_raw(), PixelType::U8),
@@ -59,11 +66,16 @@ impl Decoder {
     }
 }
 
+/// Whether an end marker follows the last start of a scan. The decoder fills what is cut off a JPEG file with grey and
+/// says nothing; neither marker can occur inside a scan, and an embedded thumbnail's end comes before the last scan.
+fn has_jpeg_end(bytes: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
+    last([0xff, 0xd9]) > last([0xff, 0xda])
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
-    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+    use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
     use super::*;
 
@@ -137,7 +149,12 @@ mod tests {
         RgbImage::from_fn(32, 32, |x, y| Rgb([(x * 7) as u8, (y * 5) as u8, 3])).save(&path).unwrap();
         let whole = fs::read(&path).unwrap();
         let decoder = Decoder { channels: 3, size: 32, resize: Resize::Bicubic };
-        for bytes in [&whole[..0], &whole[..whole.len() / 2], b"text"] {
+        RgbImage::from_fn(32, 32, |x, y| Rgb([(x * 7) as u8, (y * 5) as u8, 3]))
+            .save_with_format(&path, ImageFormat::Jpeg)
+            .unwrap();
+        let jpeg = fs::read(&path).unwrap();
+        let halves = [&whole[..whole.len() / 2], &jpeg[..jpeg.len() / 2], &jpeg[..jpeg.len() - 60]];
+        for bytes in halves.into_iter().chain([&whole[..0], b"text"]) {
             fs::write(&path, bytes).unwrap();
             let error = decoder.decode(&path, &mut [0; 3072]).unwrap_err();
             assert!(matches!(&error, DataError::Decode { path: named, .. } if *named == path), "{error}");

@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn a_small_order_is_pinned_so_that_stored_results_keep_their_meaning() {
-        assert_eq!(shuffled(8, Seed::root(1).child("shuffle")), [0; 8]);
+        assert_eq!(shuffled(8, Seed::root(1).child("shuffle")), [4, 3, 1, 2, 6, 5, 0, 7]);
     }
 
     #[test]

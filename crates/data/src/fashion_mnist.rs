@@ -56,7 +56,10 @@ fn located(folder: &Path, installed: &Path, files: &[IdxFile]) -> PathBuf {
     if here || !installed.is_dir() { folder.to_owned() } else { installed.to_owned() }
 }
 
-fn read(folder: &Path, [train_images, train_labels, test_images, test_labels]: &[IdxFile; 4]) -> Result<Split, DataError> {
+fn read(
+    folder: &Path,
+    [train_images, train_labels, test_images, test_labels]: &[IdxFile; 4],
+) -> Result<Split, DataError> {
     Ok(Split {
         train: Arc::new(read_set(folder, train_images, train_labels)?),
         test: Arc::new(read_set(folder, test_images, test_labels)?),
@@ -90,7 +93,6 @@ pub(crate) mod tests {
     use std::fs;
 
     use super::*;
-    use crate::Dataset;
     use crate::idx::tests::{example, gzipped};
 
     /// Four small files of the same layout: 4 training and 2 test images of 2×3.
@@ -104,6 +106,10 @@ pub(crate) mod tests {
         ];
         let contents = made.each_ref().map(|(_, contents)| contents.clone());
         (made.map(|(file, _)| file), contents)
+    }
+
+    pub(crate) fn assert_reads(folder: &Path, files: &[IdxFile; 4]) {
+        assert_eq!(read(folder, files).unwrap().train.len(), 4);
     }
 
     fn written(labels: [u8; 4]) -> (tempfile::TempDir, [IdxFile; 4]) {
@@ -133,7 +139,10 @@ pub(crate) mod tests {
         let (folder, files) = written([0, 10, 1, 2]);
         let says = |error: DataError| error.to_string().replace(&folder.path().display().to_string(), "DIR");
         let label = read(folder.path(), &files).err().unwrap();
-        assert_eq!(says(label), "DIR/train-labels-idx1-ubyte.gz: record 1 has label 10, the classes are 0..10");
+        assert_eq!(
+            says(label),
+            "DIR/train-labels-idx1-ubyte.gz: record 1 has label 10, the classes are 0..10"
+        );
         fs::remove_file(folder.path().join("train-labels-idx1-ubyte.gz")).unwrap();
         let missing = says(read(folder.path(), &files).err().unwrap());
         assert!(missing.starts_with("DIR/train-labels-idx1-ubyte.gz: not found; "), "{missing}");

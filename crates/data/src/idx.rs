@@ -48,7 +48,8 @@ impl IdxFile {
             let bytes = [0, 1, 2, 3].map(|byte| contents[4 * word + byte]);
             let found = u32::from_be_bytes(bytes);
             if found != *expected {
-                let what = if word == 0 { "magic number".to_owned() } else { format!("size of axis {}", word - 1) };
+                let what =
+                    if word == 0 { "magic number".to_owned() } else { format!("size of axis {}", word - 1) };
                 return Err(DataError::format(path, format!("{what} is {found}, expected {expected}")));
             }
         }
@@ -68,7 +69,7 @@ fn decompressed(path: &Path, expected: usize) -> Result<Vec<u8>, DataError> {
         let mut decoder = MultiGzDecoder::new(&file[..]);
         let outcome = decoder.by_ref().take(expected as u64).read_to_end(&mut contents);
         // Reading to the end checks gzip's own checksum; what lies behind the expected end is counted, not kept.
-        let rest = outcome.is_ok().then(|| io::copy(&mut decoder, &mut io::sink())).unwrap_or(Ok(0));
+        let rest = if outcome.is_ok() { io::copy(&mut decoder, &mut io::sink()) } else { Ok(0) };
         (outcome, rest)
     } else {
         contents = file;
@@ -118,7 +119,8 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(idx.gz_name()), bytes).unwrap();
         let path = idx.find(folder.path()).unwrap();
-        idx.read(&path).map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+        idx.read(&path)
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
     }
 
     #[test]
@@ -142,8 +144,11 @@ pub(crate) mod tests {
         assert_eq!(says(&gzipped(&[&contents[..], &[0; 5]].concat())), "a.gz: expected 48 bytes, found 53");
         let zipped = gzipped(&contents);
         let cut = says(&zipped[..zipped.len() - 9]);
-        assert!(cut.starts_with("a.gz: the gzip data is cut off: expected 48 bytes decompressed, found "), "{cut}");
-        let mut damaged = zipped.clone();
+        assert!(
+            cut.starts_with("a.gz: the gzip data is cut off: expected 48 bytes decompressed, found "),
+            "{cut}"
+        );
+        let mut damaged = zipped;
         *damaged.last_mut().unwrap() ^= 1;
         assert!(says(&damaged).starts_with("a.gz: damaged gzip data: "), "{}", says(&damaged));
         let (_, other) = example("a", &[2051, 40], &[7; 40]);

@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::dataset::{check_read, image_len};
 use crate::decode::Decoder;
-use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Split};
+use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Resize, Split};
 
 /// Splits that take no more than this together are held in memory unless the spec says otherwise.
 const CACHE_BYTES: u64 = 2 << 30;
@@ -29,13 +29,15 @@ pub(crate) fn open(spec: &ImageFolderSpec, folder: &Path) -> Result<Split, DataE
     let test_folder = folder.join(test_folder(spec, folder)?);
     let train_classes = class_folders(&train_folder)?;
     let test_classes = class_folders(&test_folder)?;
-    let lacking = |these: &[OsString], those: &[OsString]| these.iter().find(|name| !those.contains(name)).cloned();
+    let lacking =
+        |these: &[OsString], those: &[OsString]| these.iter().find(|name| !those.contains(name)).cloned();
     for (lacks, class) in [
         (&test_folder, lacking(&train_classes, &test_classes)),
         (&train_folder, lacking(&test_classes, &train_classes)),
     ] {
         if let Some(class) = class {
-            let problem = format!("has no class {}, the other split has; both need the same classes", class.display());
+            let problem =
+                format!("has no class {}, the other split has; both need the same classes", class.display());
             return Err(DataError::layout(lacks, problem));
         }
     }
@@ -50,9 +52,10 @@ fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, 
         return Ok(name);
     }
     match ["test", "val"].map(|name| folder.join(name).is_dir()) {
-        [true, true] => {
-            Err(DataError::layout(folder, "has both test and val; the key test-folder must say which one to use"))
-        }
+        [true, true] => Err(DataError::layout(
+            folder,
+            "has both test and val; the key test-folder must say which one to use",
+        )),
         [false, true] => Ok("val"),
         _ => Ok("test"),
     }
@@ -64,7 +67,8 @@ fn names(folder: &Path) -> Result<Vec<OsString>, DataError> {
         let hint = "an image folder holds train/<class>/ and test/<class>/ (or val/<class>/)".to_owned();
         return Err(DataError::Missing { path: folder.to_owned(), hint });
     }
-    let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    let entries =
+        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
     let mut names: Vec<OsString> = entries.map_err(DataError::io(folder, "list"))?;
     names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
     names.sort_unstable();
@@ -77,7 +81,9 @@ fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
         return Err(DataError::layout(folder, "is empty, expected a folder for each class"));
     }
     match names.iter().find(|name| !folder.join(name).is_dir()) {
-        Some(file) => Err(DataError::layout(&folder.join(file), "is not a folder, expected a folder for each class")),
+        Some(file) => {
+            Err(DataError::layout(&folder.join(file), "is not a folder, expected a folder for each class"))
+        }
         None => Ok(names),
     }
 }
@@ -85,7 +91,14 @@ fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
 fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<ImageFolder, DataError> {
     let decoder = Decoder { channels: spec.channels, size: spec.size, resize: spec.resize };
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"thinet image folder v1").update(format!("{decoder:?}").as_bytes());
+    let filter: &[u8] = match spec.resize {
+        Resize::Bicubic => b"bicubic",
+        Resize::Bilinear => b"bilinear",
+    };
+    hasher.update(b"thinet image folder v1").update(filter);
+    for number in [spec.channels, spec.size] {
+        hasher.update(&(number as u64).to_le_bytes());
+    }
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     for (label, class) in classes.iter().enumerate() {
         let class_folder = folder.join(class);
@@ -178,7 +191,10 @@ fn read_all(dataset: &dyn Dataset) -> Result<Vec<u8>, DataError> {
         };
         let parts = pixels.chunks_mut(each * len).enumerate();
         let handles: Vec<_> = parts.map(|part| scope.spawn(move || read_part(part))).collect();
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     outcomes.into_iter().collect::<Result<(), DataError>>()?;
     Ok(pixels)
@@ -189,7 +205,7 @@ mod tests {
     use image::{Rgb, RgbImage};
 
     use super::*;
-    use crate::{DatasetSpec, Resize};
+    use crate::DatasetSpec;
 
     fn spec(size: usize) -> ImageFolderSpec {
         ImageFolderSpec {
@@ -213,9 +229,13 @@ mod tests {
     /// Three training images and two test images in the classes ant and bee.
     fn example() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (name, value) in
-            [("train/bee/1.png", 30), ("train/ant/b.PNG", 20), ("train/ant/a.png", 10), ("test/ant/x.png", 40), ("test/bee/x.png", 50)]
-        {
+        for (name, value) in [
+            ("train/bee/1.png", 30),
+            ("train/ant/b.PNG", 20),
+            ("train/ant/a.png", 10),
+            ("test/ant/x.png", 40),
+            ("test/bee/x.png", 50),
+        ] {
             write(folder.path(), name, value);
         }
         fs::write(folder.path().join("train/.hidden"), "not a class").unwrap();
@@ -241,7 +261,10 @@ mod tests {
             assert_eq!(first_bytes(&*split.train), [10, 20, 30]);
             assert_eq!(first_bytes(&*split.test), [40, 50]);
             assert_eq!([0, 1, 2].map(|index| split.train.label(index)), [0, 0, 1]);
-            assert_eq!((split.train.classes(), split.train.shape(), split.train.name()), (2, [3, 4, 4], "Pictures"));
+            assert_eq!(
+                (split.train.classes(), split.train.shape(), split.train.name()),
+                (2, [3, 4, 4], "Pictures")
+            );
             assert!(matches!(split.train.read(3, &mut [0; 48]), Err(DataError::Index { index: 3, .. })));
         }
     }
@@ -277,7 +300,10 @@ mod tests {
         assert!(matches!(whole, DataError::Decode { path, .. } if path.ends_with("train/ant/b.PNG")));
         let four = DatasetSpec::ImageFolder(ImageFolderSpec { train_limit: Some(4), ..spec(4) });
         let error = crate::open(&four, folder.path()).err().unwrap();
-        assert_eq!(error.to_string(), "key \"train-limit\": 4 is more than the 3 images there are (Pictures)");
+        assert_eq!(
+            error.to_string(),
+            "key \"train-limit\": 4 is more than the 3 images there are (Pictures)"
+        );
         let one = DatasetSpec::ImageFolder(ImageFolderSpec { test_limit: Some(1), ..spec(4) });
         let error = crate::open(&one, folder.path()).err().unwrap().to_string();
         assert!(error.starts_with("key \"test-limit\": 1 is too few: each of the 2 classes"), "{error}");

@@ -4,6 +4,7 @@
 //! [`Loader`] turns a [`Dataset`] and an order of indices into [`Batch`]es through a [`Transform`].
 
 mod cifar;
+mod command;
 mod dataset;
 mod decode;
 mod draw;

@@ -18,7 +18,9 @@ pub(crate) fn class_balanced_prefix(
         members[label].push(index);
     }
     if let Some(class) = members.iter().position(Vec::is_empty) {
-        return Err(format!("class {class} has no image, so {limit} images cannot be drawn from every class"));
+        return Err(format!(
+            "class {class} has no image, so {limit} images cannot be drawn from every class"
+        ));
     }
     let rounds = (0..).map(|round| members.iter().filter_map(move |class| class.get(round)));
     let mut indices: Vec<usize> = rounds.flatten().copied().take(limit).collect();
@@ -43,7 +45,8 @@ mod tests {
 
     #[test]
     fn limits_that_cannot_be_met_are_refused() {
-        let says = |labels: &[usize], classes, limit| class_balanced_prefix(labels, classes, limit).unwrap_err();
+        let says =
+            |labels: &[usize], classes, limit| class_balanced_prefix(labels, classes, limit).unwrap_err();
         assert_eq!(says(&[0, 1], 2, 3), "3 is more than the 2 images there are");
         assert_eq!(says(&[0, 1, 1], 2, 1), "1 is too few: each of the 2 classes needs one image");
         assert!(says(&[0, 0, 0], 2, 2).starts_with("class 1 has no image"));

@@ -144,7 +144,9 @@ impl DatasetSpec {
     #[must_use]
     pub fn limits(&self) -> (Option<usize>, Option<usize>) {
         match self {
-            Self::FashionMnist(spec) | Self::Cifar10(spec) | Self::Cifar100(spec) => (spec.train_limit, spec.test_limit),
+            Self::FashionMnist(spec) | Self::Cifar10(spec) | Self::Cifar100(spec) => {
+                (spec.train_limit, spec.test_limit)
+            }
             Self::ImageFolder(spec) => (spec.train_limit, spec.test_limit),
         }
     }
@@ -185,7 +187,10 @@ impl ImageFolderSpec {
             return wrong("channels", format!("{} is neither 3 (RGB) nor 1 (grey)", self.channels));
         }
         if let Some(folder) = &self.test_folder
-            && (folder.is_empty() || folder.starts_with('.') || folder.contains(['/', '\\']) || folder == "train")
+            && (folder.is_empty()
+                || folder.starts_with('.')
+                || folder.contains(['/', '\\'])
+                || folder == "train")
         {
             return wrong("test-folder", format!("{folder:?} is not the name of a folder beside train"));
         }
@@ -229,4 +234,91 @@ fn limit(
     let indices = class_balanced_prefix(&labels, dataset.classes(), limit)
         .map_err(|problem| DataError::Value { key, problem: format!("{problem} ({})", dataset.name()) })?;
     Ok(Arc::new(Subset::new(dataset, indices)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<DatasetSpec, String> {
+        toml::from_str(text).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn specs_are_read_with_defaults_and_come_back_from_json() {
+        let fashion = parse("kind = 'fashion-mnist'\ntrain-limit = 100").unwrap();
+        assert_eq!(
+            (fashion.name(), fashion.shape(), fashion.classes()),
+            ("Fashion-MNIST", [1, 28, 28], Some(10))
+        );
+        assert_eq!(fashion.limits(), (Some(100), None));
+        let cifar = parse("kind = 'cifar10'").unwrap();
+        assert_eq!((cifar.name(), cifar.shape(), cifar.classes()), ("CIFAR-10", [3, 32, 32], Some(10)));
+        assert_eq!(parse("kind = 'cifar100'").unwrap().classes(), Some(100));
+        let folder = parse("kind = 'image-folder'\nname = 'Birds'\nsize = 256\nresize = 'bilinear'").unwrap();
+        assert_eq!((folder.name(), folder.shape(), folder.classes()), ("Birds", [3, 256, 256], None));
+        for spec in [fashion, cifar, folder] {
+            spec.check().unwrap();
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<DatasetSpec>(&json).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_and_stray_or_missing_keys_are_refused() {
+        for (text, part) in [
+            ("kind = 'mnist'", "unknown variant `mnist`, expected one of `fashion-mnist`, `cifar10`"),
+            (
+                "kind = 'fashion-mnist'\nsize = 3",
+                "unknown field `size`, expected `train-limit` or `test-limit`",
+            ),
+            ("kind = 'cifar10'\ntrain_limit = 3", "unknown field `train_limit`"),
+            ("kind = 'image-folder'\nsize = 3", "missing field `name`"),
+            ("kind = 'image-folder'\nname = 'a'\nsize = 3\nfilter = 1", "unknown field `filter`"),
+            ("train-limit = 3", "missing field `kind`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_before_the_data_is_looked_at() {
+        let folder = "kind = 'image-folder'\nname = 'Birds'\n";
+        for (text, expected) in [
+            (
+                "kind = 'cifar100'\ntrain-limit = 99".to_owned(),
+                "key \"train-limit\": 99 is too few: each class needs one image, so at least 100",
+            ),
+            (
+                "kind = 'cifar10'\ntest-limit = 0".to_owned(),
+                "key \"test-limit\": 0 is too few: each class needs one image, so at least 10",
+            ),
+            (format!("{folder}size = 0"), "key \"size\": 0 is outside 1..=4096"),
+            (
+                format!("{folder}size = 8\nchannels = 2"),
+                "key \"channels\": 2 is neither 3 (RGB) nor 1 (grey)",
+            ),
+            (
+                format!("{folder}size = 8\ntest-folder = '../x'"),
+                "key \"test-folder\": \"../x\" is not the name of a folder beside train",
+            ),
+            ("kind = 'image-folder'\nname = ' '\nsize = 8".to_owned(), "key \"name\": must not be empty"),
+        ] {
+            let spec = parse(&text).unwrap();
+            assert_eq!(spec.check().unwrap_err().to_string(), expected);
+            assert_eq!(open(&spec, Path::new("nowhere")).err().unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_normalisation_has_a_value_for_each_channel() {
+        let grey = parse("kind = 'image-folder'\nname = 'Birds'\nsize = 8\nchannels = 1").unwrap();
+        let normalisation = grey.normalisation();
+        assert!((normalisation.mean[0] - 0.4586).abs() < 1e-3, "{normalisation:?}");
+        for spec in [grey, parse("kind = 'fashion-mnist'").unwrap(), parse("kind = 'cifar100'").unwrap()] {
+            let Normalisation { mean, std } = spec.normalisation();
+            assert_eq!((mean.len(), std.len()), (spec.shape()[0], spec.shape()[0]));
+        }
+    }
 }

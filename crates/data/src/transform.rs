@@ -47,7 +47,10 @@ impl Transform {
         let wrong = |key, problem: String| Err(DataError::Value { key, problem });
         for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
             if values.len() != channels {
-                return wrong(key, format!("has {} values, the images have {channels} channels", values.len()));
+                return wrong(
+                    key,
+                    format!("has {} values, the images have {channels} channels", values.len()),
+                );
             }
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return wrong(key, format!("{value} is not finite"));
@@ -94,7 +97,8 @@ impl Prepared {
     pub(crate) fn new(transform: &Transform, input: [usize; 3]) -> Result<Self, DataError> {
         let output = transform.output_shape(input)?;
         let table = |mean: f32, std: f32| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        let tables = transform.mean.iter().zip(&transform.std).map(|(mean, std)| table(*mean, *std)).collect();
+        let tables =
+            transform.mean.iter().zip(&transform.std).map(|(mean, std)| table(*mean, *std)).collect();
         Ok(Self { tables, input, output, pad: transform.pad, augment: transform.augment })
     }
 
@@ -125,8 +129,8 @@ impl Prepared {
     pub(crate) fn apply(&self, pixels: &[u8], placement: Placement, out: &mut [f32]) {
         let [_, height, width] = self.input;
         let [_, out_height, out_width] = self.output;
-        let rows = overlap(placement.top, height, out_height);
         let columns = overlap(placement.left, width, out_width);
+        let rows = if columns.is_empty() { 0..0 } else { overlap(placement.top, height, out_height) };
         // What lies on the input of each shown row.
         let left = columns.start.wrapping_add_signed(placement.left);
         let shown = left..left + columns.len();
@@ -224,7 +228,8 @@ mod tests {
             seen.insert((top, left, mirror));
         }
         // The padded image is 2 + 2·(2 + 1) = 8 wide: a crop of 5 has 4 places on each axis.
-        let all = (-3..=0).flat_map(|top| (-3..=0).flat_map(move |left| [false, true].map(|m| (top, left, m))));
+        let all =
+            (-3..=0).flat_map(|top| (-3..=0).flat_map(move |left| [false, true].map(|m| (top, left, m))));
         assert_eq!(seen, all.collect());
     }
 
@@ -234,7 +239,7 @@ mod tests {
         let prepared = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
         let places = [0, 1, 2].map(|index| prepared.placement(Some(Seed::root(1).index(index))));
         let place = |top, left, mirror| Placement { top, left, mirror };
-        assert_eq!(places, [place(0, 0, false), place(0, 0, false), place(0, 0, false)]);
+        assert_eq!(places, [place(-2, -1, false), place(-6, -6, true), place(-1, -5, false)]);
     }
 
     #[test]

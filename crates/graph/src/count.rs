@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, Node, Op, Shape};
+use crate::graph::{Graph, Node, Op};
+use crate::shape::Shape;
 use crate::{GraphError, NodeId};
 
 /// What is counted as a parameter and as a FLOP. Multiply-adds are the same under all conventions.
@@ -141,5 +142,84 @@ fn count_node(graph: &Graph, id: NodeId, convention: Convention) -> Counts {
         Convention::AllParameters => {
             Counts { params: weights + biases + 2 * batch_norm, macs, flops: 2 * macs }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GraphBuilder;
+
+    /// conv without bias (strided) → bn → relu → conv with bias → pool → flatten → linear, on 3×8×8 images.
+    fn net() -> Graph {
+        let mut net = GraphBuilder::new("net", [3, 8, 8]).unwrap();
+        let conv = |in_channels, out_channels, kernel, stride, padding, bias| Op::Conv {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding,
+            bias,
+        };
+        net.add("conv1", conv(3, 4, 3, 2, 1, false)).unwrap();
+        net.add("bn1", Op::BatchNorm { channels: 4, eps: 1e-5, momentum: 0.1 }).unwrap();
+        net.add("relu1", Op::Relu {}).unwrap();
+        net.add("conv2", conv(4, 5, 1, 1, 0, true)).unwrap();
+        net.add("pool", Op::MaxPool { kernel: 2, stride: 2, padding: 0 }).unwrap();
+        net.add("flat", Op::Flatten {}).unwrap();
+        net.add("fc", Op::Linear { in_features: 20, out_features: 10 }).unwrap();
+        net.finish()
+    }
+
+    // Weights: conv1 4·3·9 = 108, conv2 5·4 = 20, fc 10·20 = 200. Multiply-adds: 108·16, 20·16, 200.
+    const MACS: u64 = 1728 + 320 + 200;
+
+    #[test]
+    fn the_papers_convention_leaves_biases_out_and_counts_batch_norms() {
+        let expected = Counts { params: 108 + 8 + 20 + 200, macs: MACS, flops: 2 * MACS + 16 };
+        assert_eq!(count(&net(), Convention::Paper), expected);
+    }
+
+    #[test]
+    fn all_parameters_are_those_that_gradients_change() {
+        let expected = Counts { params: 108 + 8 + (20 + 5) + (200 + 10), macs: MACS, flops: 2 * MACS };
+        let counts = count(&net(), Convention::AllParameters);
+        assert_eq!(counts, expected);
+        let trained = net().tensors().into_iter().filter(|t| t.trainable);
+        assert_eq!(counts.params, trained.map(|t| t.shape.iter().product::<usize>() as u64).sum::<u64>());
+    }
+
+    #[test]
+    fn layers_that_cost_something_are_listed_and_sum_to_the_whole() {
+        for convention in Convention::ALL {
+            let layers = count_layers(&net(), convention);
+            let names: Vec<_> =
+                layers.iter().map(|l| (l.name.as_str(), l.kind, l.output.to_string())).collect();
+            let expected = [
+                ("conv1", "conv", "4×4×4"),
+                ("bn1", "batch-norm", "4×4×4"),
+                ("conv2", "conv", "5×4×4"),
+                ("fc", "linear", "10"),
+            ];
+            assert_eq!(names, expected.map(|(name, kind, output)| (name, kind, output.to_owned())));
+            let sum: Counts = layers.iter().map(|layer| layer.counts).sum();
+            assert_eq!(sum, count(&net(), convention));
+        }
+    }
+
+    #[test]
+    fn a_mebibyte_holds_2_to_the_18_floats() {
+        assert_eq!(Counts { params: 3 << 17, ..Counts::default() }.mib(), 1.5);
+    }
+
+    #[test]
+    fn conventions_are_read_as_they_are_written() {
+        for convention in Convention::ALL {
+            assert_eq!(convention.to_string().parse(), Ok(convention));
+            assert_eq!(serde_json::to_value(convention).unwrap(), convention.to_string());
+        }
+        let error = "torch".parse::<Convention>().unwrap_err().to_string();
+        let all = Convention::ALL.map(|convention| convention.to_string()).join(", ");
+        assert_eq!(error, format!(r#"there is no counting convention "torch"; allowed: {all}"#));
     }
 }

@@ -1,58 +1,14 @@
-//! The typed nodes of a network, its builder, and what follows from them alone: shapes and the list of tensors.
+//! The typed nodes of a network, its builder, and what follows from them alone: readers and the list of tensors.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::GraphError;
+use crate::shape::{Shape, output_shape};
 
 /// Position of a node in [`Graph::nodes`].
 pub type NodeId = usize;
-
-/// Shape of one image's activation, without the batch axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Shape {
-    /// Channels × height × width.
-    Map {
-        /// Channels.
-        c: usize,
-        /// Height in pixels.
-        h: usize,
-        /// Width in pixels.
-        w: usize,
-    },
-    /// A flat vector of features.
-    Flat(usize),
-}
-
-impl Shape {
-    /// Channels of a map, features of a flat vector.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        match *self {
-            Self::Map { c, .. } | Self::Flat(c) => c,
-        }
-    }
-
-    /// Positions per channel: H·W of a map, 1 of a flat vector.
-    #[must_use]
-    pub fn positions(&self) -> usize {
-        match *self {
-            Self::Map { h, w, .. } => h * w,
-            Self::Flat(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Map { c, h, w } => write!(f, "{c}×{h}×{w}"),
-            Self::Flat(n) => write!(f, "{n}"),
-        }
-    }
-}
 
 /// What a node computes. Kernels, strides and paddings are square.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,7 +157,8 @@ impl Graph {
     /// Checks names, order and shapes.
     ///
     /// # Errors
-    /// If the first node is not the only input, a name repeats, a node reads a later node, or shapes do not fit.
+    /// If the first node is not the only input, a name repeats, a node reads a later node, shapes do not fit, or a size
+    /// is zero or beyond any machine.
     pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, GraphError> {
         let mut graph =
             Self { name: name.into(), nodes: Vec::new(), shapes: Vec::new(), by_name: BTreeMap::new() };
@@ -236,7 +193,6 @@ impl Graph {
         }
         let inputs: Vec<Shape> = node.inputs.iter().map(|&i| self.shapes[i]).collect();
         let shape = output_shape(&node, &inputs)?;
-        check_size(&node, shape)?;
         self.by_name.insert(node.name.clone(), id);
         self.nodes.push(node);
         self.shapes.push(shape);
@@ -320,92 +276,6 @@ impl Graph {
     }
 }
 
-/// Size along one axis after a window slides over it; `None` if the window does not fit.
-fn window_out(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
-    if stride == 0 || kernel == 0 {
-        return None;
-    }
-    let padded = padding.checked_mul(2)?.checked_add(size)?;
-    padded.checked_sub(kernel).map(|room| room / stride + 1)
-}
-
-/// Most values, weights or multiply-adds of one node; keeps all later arithmetic on sizes from overflowing.
-const MOST: u128 = 1 << 44;
-
-/// Refuses a node without output values and one that no machine could run, before anything multiplies its sizes.
-fn check_size(node: &Node, shape: Shape) -> Result<(), GraphError> {
-    let bad = |problem: &str| GraphError::BadSize { node: node.name.clone(), problem: problem.into() };
-    let map = match shape {
-        Shape::Map { c, h, w } => [c, h, w],
-        Shape::Flat(n) => [n, 1, 1],
-    };
-    if map.contains(&0) {
-        return Err(bad("has no output values"));
-    }
-    let inputs = match node.op {
-        Op::Conv { in_channels, kernel, .. } => [in_channels, kernel, kernel],
-        Op::Linear { in_features, .. } => [in_features, 1, 1],
-        _ => [1, 1, 1],
-    };
-    let work = map.iter().chain(&inputs).try_fold(1_u128, |product, &size| product.checked_mul(size as u128));
-    match work {
-        Some(work) if work <= MOST => Ok(()),
-        _ => Err(bad("is too large (more than 2^44 values or multiply-adds)")),
-    }
-}
-
-fn output_shape(node: &Node, inputs: &[Shape]) -> Result<Shape, GraphError> {
-    let mismatch = |expected: String, found: &Shape| {
-        Err(GraphError::ShapeMismatch { node: node.name.clone(), expected, found: found.to_string() })
-    };
-    let (stride, pool_window) = match node.op {
-        Op::Conv { stride, .. } => (stride, None),
-        Op::MaxPool { stride, kernel, padding } => (stride, Some((kernel, padding))),
-        Op::AvgPool { stride, kernel } => (stride, Some((kernel, 0))),
-        _ => (1, None),
-    };
-    let bad_size = |problem: &str| Err(GraphError::BadSize { node: node.name.clone(), problem: problem.into() });
-    if stride == 0 {
-        return bad_size("has a stride of 0");
-    }
-    if pool_window.is_some_and(|(kernel, padding)| padding > kernel / 2) {
-        return bad_size("pads by more than half its window");
-    }
-    let slide = |c: usize, kernel: usize, stride: usize, padding: usize| match inputs[0] {
-        Shape::Map { h, w, .. } => {
-            match (window_out(h, kernel, stride, padding), window_out(w, kernel, stride, padding)) {
-                (Some(h), Some(w)) => Ok(Shape::Map { c, h, w }),
-                _ => mismatch(format!("a map in which a window of {kernel} fits"), &inputs[0]),
-            }
-        }
-        Shape::Flat(_) => mismatch("a map".into(), &inputs[0]),
-    };
-    match (&node.op, inputs.first()) {
-        (&Op::Input { channels, height, width }, _) => Ok(Shape::Map { c: channels, h: height, w: width }),
-        (&Op::Conv { in_channels, out_channels, kernel, stride, padding, .. }, Some(Shape::Map { c, .. }))
-            if *c == in_channels =>
-        {
-            slide(out_channels, kernel, stride, padding)
-        }
-        (&Op::Conv { in_channels, .. }, Some(found)) => {
-            mismatch(format!("a map of {in_channels} channels"), found)
-        }
-        (&Op::MaxPool { kernel, stride, padding }, Some(s)) => slide(s.channels(), kernel, stride, padding),
-        (&Op::AvgPool { kernel, stride }, Some(s)) => slide(s.channels(), kernel, stride, 0),
-        (&Op::BatchNorm { channels, .. }, Some(s)) if s.channels() != channels => {
-            mismatch(format!("{channels} channels"), s)
-        }
-        (&Op::Linear { in_features, out_features }, Some(s)) => match s {
-            Shape::Flat(n) if *n == in_features => Ok(Shape::Flat(out_features)),
-            found => mismatch(format!("a flat vector of {in_features}"), found),
-        },
-        (Op::Flatten {}, Some(Shape::Map { c, h, w })) => Ok(Shape::Flat(c * h * w)),
-        (Op::Add {}, Some(a)) if inputs[1] != *a => mismatch(format!("two inputs of shape {a}"), &inputs[1]),
-        (_, Some(s)) => Ok(*s),
-        (_, None) => unreachable!("arity is checked before"),
-    }
-}
-
 /// Builds a [`Graph`] node by node; a node reads the one before it unless told otherwise.
 #[derive(Debug)]
 pub struct GraphBuilder {
@@ -416,7 +286,7 @@ impl GraphBuilder {
     /// Starts a network with an input of `[channels, height, width]`.
     ///
     /// # Errors
-    /// Never for a fresh builder; the signature keeps the one way nodes are added.
+    /// If a size is zero or beyond any machine.
     pub fn new(name: &str, input: [usize; 3]) -> Result<Self, GraphError> {
         let [channels, height, width] = input;
         let node =
@@ -462,5 +332,127 @@ impl GraphBuilder {
     #[must_use]
     pub fn finish(self) -> Graph {
         self.graph
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(in_channels: usize, out_channels: usize, kernel: usize, stride: usize, padding: usize) -> Op {
+        Op::Conv { in_channels, out_channels, kernel, stride, padding, bias: true }
+    }
+
+    /// conv (strided, padded) → bn → relu → pool → flatten → linear on 3×9×7 images.
+    fn small() -> Graph {
+        let mut net = GraphBuilder::new("small", [3, 9, 7]).unwrap();
+        net.add("conv", conv(3, 4, 3, 2, 1)).unwrap();
+        net.add("bn", Op::BatchNorm { channels: 4, eps: 1e-5, momentum: 0.1 }).unwrap();
+        net.add("relu", Op::Relu {}).unwrap();
+        net.add("pool", Op::MaxPool { kernel: 2, stride: 2, padding: 0 }).unwrap();
+        net.add("flat", Op::Flatten {}).unwrap();
+        net.add("drop", Op::Dropout { p: 0.5 }).unwrap();
+        net.add("fc", Op::Linear { in_features: 16, out_features: 10 }).unwrap();
+        net.finish()
+    }
+
+    #[test]
+    fn shapes_follow_from_the_nodes() {
+        let net = small();
+        let shapes: Vec<String> = (0..net.nodes().len()).map(|id| net.shape(id).to_string()).collect();
+        assert_eq!(shapes, ["3×9×7", "4×5×4", "4×5×4", "4×5×4", "4×2×2", "16", "16", "10"]);
+        assert_eq!(net.input_shape(), [3, 9, 7]);
+        assert_eq!(net.classes(), 10);
+        assert_eq!(net.find("relu"), Some(3));
+        assert_eq!(net.find("nothing"), None);
+    }
+
+    #[test]
+    fn tensors_are_listed_in_node_order() {
+        let net = small();
+        let listed: Vec<(String, Vec<usize>, bool)> =
+            net.tensors().into_iter().map(|t| (t.name, t.shape, t.trainable)).collect();
+        let expected = [
+            ("conv.weight", vec![4, 3, 3, 3], true),
+            ("conv.bias", vec![4], true),
+            ("bn.weight", vec![4], true),
+            ("bn.bias", vec![4], true),
+            ("bn.running_mean", vec![4], false),
+            ("bn.running_var", vec![4], false),
+            ("fc.weight", vec![10, 16], true),
+            ("fc.bias", vec![10], true),
+        ];
+        assert_eq!(listed, expected.map(|(name, shape, trainable)| (name.to_owned(), shape, trainable)));
+    }
+
+    #[test]
+    fn consumers_are_all_readers_each_once() {
+        let mut net = GraphBuilder::new("net", [3, 8, 8]).unwrap();
+        net.add("relu", Op::Relu {}).unwrap();
+        net.add_from("double", Op::Add {}, vec![1, 1]).unwrap();
+        net.add_from("sum", Op::Add {}, vec![1, 2]).unwrap();
+        let net = net.finish();
+        assert_eq!(net.consumers(1), [2, 3]);
+        assert!(net.consumers(3).is_empty());
+    }
+
+    #[test]
+    fn a_graph_survives_json() {
+        let net = small();
+        let json = serde_json::to_string(&net).unwrap();
+        let back: Graph = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, net);
+        assert_eq!(back.find("fc"), net.find("fc"));
+        assert_eq!(serde_json::to_value(Op::Relu {}).unwrap()["kind"], Op::Relu {}.kind());
+        for node in net.nodes() {
+            assert_eq!(serde_json::to_value(&node.op).unwrap()["kind"], node.op.kind());
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_graph_is_refused() {
+        let input = r#"{"name":"input","op":{"kind":"input","channels":3,"height":8,"width":8},"inputs":[]}"#;
+        let graph =
+            |nodes: &str| serde_json::from_str::<Graph>(&format!(r#"{{"name":"net","nodes":[{nodes}]}}"#));
+        assert!(graph(input).is_ok());
+        for (nodes, problem) in [
+            (String::new(), "has no nodes"),
+            (format!("{input},{input}"), "must be the input"),
+            (r#"{"name":"r","op":{"kind":"relu"},"inputs":[]}"#.into(), "must be the input"),
+            (
+                format!(r#"{input},{{"name":"r","op":{{"kind":"relu"}},"inputs":[1]}}"#),
+                "does not come before",
+            ),
+            (
+                format!(r#"{input},{{"name":"r","op":{{"kind":"relu"}},"inputs":[0,0]}}"#),
+                "reads 2 nodes instead of 1",
+            ),
+            (
+                format!(r#"{input},{{"name":"input","op":{{"kind":"relu"}},"inputs":[0]}}"#),
+                "two nodes are called",
+            ),
+            (
+                format!(r#"{input},{{"name":"r","op":{{"kind":"relu","p":1}},"inputs":[0]}}"#),
+                "unknown field `p`",
+            ),
+            (
+                format!(r#"{input},{{"name":"r","op":{{"kind":"rleu"}},"inputs":[0]}}"#),
+                "unknown variant `rleu`",
+            ),
+        ] {
+            let error = graph(&nodes).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error:?} does not say {problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_node_leaves_the_builder_as_it_was() {
+        let mut net = GraphBuilder::new("net", [3, 8, 8]).unwrap();
+        net.add("relu", Op::Relu {}).unwrap();
+        net.add("relu", Op::Flatten {}).unwrap_err();
+        net.add("bad", conv(4, 8, 3, 1, 1)).unwrap_err();
+        assert_eq!((net.last(), net.shape()), (1, Shape::Map { c: 3, h: 8, w: 8 }));
+        let net = net.finish();
+        assert_eq!((net.find("relu"), net.find("bad")), (Some(1), None));
     }
 }

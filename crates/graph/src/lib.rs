@@ -8,11 +8,13 @@ mod count;
 mod error;
 mod graph;
 mod prunable;
+mod shape;
 mod surgery;
 
 pub use channels::{ChannelSet, kept_channels};
 pub use count::{Convention, Counts, LayerCount, count, count_layers};
 pub use error::GraphError;
-pub use graph::{Graph, GraphBuilder, Node, NodeId, Op, Shape, TensorSpec};
+pub use graph::{Graph, GraphBuilder, Node, NodeId, Op, TensorSpec};
 pub use prunable::{PrunableLayer, prunable_layer, prunable_layers};
+pub use shape::Shape;
 pub use surgery::{Cut, Surgery, plan_surgery};

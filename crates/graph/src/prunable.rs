@@ -100,7 +100,9 @@ fn follow(graph: &Graph, conv: NodeId) -> Result<PrunableLayer, GraphError> {
                     columns,
                 });
             }
-            Op::Add {} | Op::Input { .. } => unreachable!("additions are refused above, an input reads nothing"),
+            Op::Add {} | Op::Input { .. } => {
+                unreachable!("additions are refused above, an input reads nothing")
+            }
         }
         at = next;
     }
@@ -122,4 +124,121 @@ fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let errors = |candidate: &&'a str| strsim::damerau_levenshtein(name, candidate);
     let best = candidates.iter().min_by_key(|candidate| errors(candidate))?;
     (errors(best) * 3 <= name.chars().count()).then_some(*best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GraphBuilder;
+
+    fn conv(in_channels: usize, out_channels: usize, stride: usize) -> Op {
+        Op::Conv { in_channels, out_channels, kernel: 3, stride, padding: 1, bias: false }
+    }
+
+    fn batch_norm(channels: usize) -> Op {
+        Op::BatchNorm { channels, eps: 1e-5, momentum: 0.1 }
+    }
+
+    /// conv1 → relu1 → pool → relu1b → conv2 (nothing between) conv3 → bn3 → flatten → bn4 → relu4 → drop → fc.
+    fn chain() -> Graph {
+        let mut net = GraphBuilder::new("chain", [3, 8, 8]).unwrap();
+        net.add("conv1", conv(3, 4, 1)).unwrap();
+        net.add("relu1", Op::Relu {}).unwrap();
+        net.add("pool", Op::MaxPool { kernel: 3, stride: 2, padding: 1 }).unwrap();
+        net.add("relu1b", Op::Relu {}).unwrap();
+        net.add("conv2", conv(4, 6, 2)).unwrap();
+        net.add("conv3", conv(6, 5, 1)).unwrap();
+        net.add("bn3", batch_norm(5)).unwrap();
+        net.add("flat", Op::Flatten {}).unwrap();
+        net.add("bn4", batch_norm(20)).unwrap();
+        net.add("relu4", Op::Relu {}).unwrap();
+        net.add("drop", Op::Dropout { p: 0.5 }).unwrap();
+        net.add("fc", Op::Linear { in_features: 20, out_features: 10 }).unwrap();
+        net.finish()
+    }
+
+    /// A stem, and a residual block with a projection: its first convolution alone can be cut.
+    fn residual() -> Graph {
+        let mut net = GraphBuilder::new("residual", [3, 8, 8]).unwrap();
+        net.add("stem", conv(3, 4, 1)).unwrap();
+        let trunk = net.add("stem.relu", Op::Relu {}).unwrap();
+        net.add("block.conv1", conv(4, 4, 2)).unwrap();
+        net.add("block.bn1", batch_norm(4)).unwrap();
+        net.add("block.relu1", Op::Relu {}).unwrap();
+        net.add("block.conv2", conv(4, 8, 1)).unwrap();
+        let branch = net.add("block.bn2", batch_norm(8)).unwrap();
+        let shortcut = net.add_from("block.projection", conv(4, 8, 2), vec![trunk]).unwrap();
+        let sum = net.add_from("block.add", Op::Add {}, vec![branch, shortcut]).unwrap();
+        net.add("identity.conv1", conv(8, 8, 1)).unwrap();
+        net.add_from("identity.add", Op::Add {}, vec![net.last(), sum]).unwrap();
+        net.add("head", conv(8, 2, 1)).unwrap();
+        net.finish()
+    }
+
+    #[test]
+    fn a_layer_is_followed_to_the_one_that_reads_it() {
+        let net = chain();
+        let id = |name: &str| net.find(name).unwrap();
+        let layer = |name: &str, channels, batch_norms: &[&str], activation, consumer, input, columns| {
+            PrunableLayer {
+                name: name.to_owned(),
+                conv: id(name),
+                channels,
+                batch_norms: batch_norms.iter().map(|name| id(name)).collect(),
+                activation: id(activation),
+                consumer: id(consumer),
+                consumer_input: id(input),
+                columns,
+            }
+        };
+        let expected = [
+            layer("conv1", 4, &[], "relu1", "conv2", "relu1b", 1),
+            layer("conv2", 6, &[], "conv2", "conv3", "conv2", 1),
+            layer("conv3", 5, &["bn3", "bn4"], "relu4", "fc", "drop", 4),
+        ];
+        assert_eq!(prunable_layers(&net), expected);
+        for layer in expected {
+            assert_eq!(prunable_layer(&net, &layer.name), Ok(layer));
+        }
+    }
+
+    #[test]
+    fn layers_that_cannot_be_cut_are_refused_with_the_reason() {
+        let net = residual();
+        for (layer, reason) in [
+            ("stem", r#"its output is read by several nodes: "block.conv1", "block.projection""#),
+            ("block.conv2", r#"its output reaches the addition "block.add""#),
+            ("block.projection", r#"its output reaches the addition "block.add""#),
+            ("identity.conv1", r#"its output reaches the addition "identity.add""#),
+            ("head", "no layer reads its output"),
+            ("block.relu1", "it is of kind relu, not conv"),
+            ("input", "it is of kind input, not conv"),
+        ] {
+            let error = prunable_layer(&net, layer).unwrap_err().to_string();
+            assert_eq!(error, format!("layer {layer:?} cannot be pruned: {reason}"));
+        }
+        let names: Vec<String> = prunable_layers(&net).into_iter().map(|layer| layer.name).collect();
+        assert_eq!(names, ["block.conv1"]);
+    }
+
+    #[test]
+    fn an_addition_of_a_layer_to_itself_is_an_addition() {
+        let mut net = GraphBuilder::new("net", [3, 8, 8]).unwrap();
+        let conv_id = net.add("conv", conv(3, 4, 1)).unwrap();
+        net.add_from("double", Op::Add {}, vec![conv_id, conv_id]).unwrap();
+        let error = prunable_layer(&net.finish(), "conv").unwrap_err().to_string();
+        assert!(error.ends_with(r#"reaches the addition "double""#), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_layer_is_answered_with_the_nearest_and_all() {
+        let message = |name: &str| prunable_layer(&chain(), name).unwrap_err().to_string();
+        let rest = "prunable layers: conv1, conv2, conv3";
+        assert_eq!(
+            message("cnov2"),
+            format!(r#"there is no layer "cnov2" in chain, did you mean "conv2"?; {rest}"#)
+        );
+        assert_eq!(message("fire9"), format!(r#"there is no layer "fire9" in chain; {rest}"#));
+        assert_eq!(message(""), format!(r#"there is no layer "" in chain; {rest}"#));
+    }
 }

@@ -49,7 +49,8 @@ fn cuts(graph: &Graph, layer: &PrunableLayer, keep: &ChannelSet) -> Vec<Cut> {
     let cut = |(tensor, axis, size): (String, usize, usize)| {
         // Behind a flatten each channel owns a block of consecutive entries.
         let block = size / layer.channels;
-        let indices = keep.kept().iter().flat_map(|&channel| channel * block..(channel + 1) * block).collect();
+        let indices =
+            keep.kept().iter().flat_map(|&channel| channel * block..(channel + 1) * block).collect();
         Cut { tensor, axis, indices }
     };
     let touched = graph.tensors().into_iter().filter_map(|tensor| {
@@ -74,3 +75,8 @@ fn narrowed(graph: &Graph, layer: &PrunableLayer, kept: usize) -> Result<Graph, 
     }
     Graph::new(graph.name(), nodes)
 }
+
+#[cfg(test)]
+mod plain_forward;
+#[cfg(test)]
+mod tests;

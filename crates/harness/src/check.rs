@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
-use thinet_data::{Augment, DatasetSpec, Split, Transform};
+use thinet_data::{Augment, Split, Transform};
 use thinet_graph::Graph;
 
 use crate::error::{HarnessError, SpecError};
@@ -13,16 +13,6 @@ use crate::spec::{Mode, Recipe, Spec};
 /// A wrong value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
     SpecError::Value { path: path.to_owned(), key: key.to_owned(), problem: problem.to_string() }.into()
-}
-
-/// The folder below `data/` where a dataset is looked for.
-pub(crate) fn dataset_folder(spec: &DatasetSpec) -> &'static str {
-    match spec {
-        DatasetSpec::FashionMnist(_) => "fashion-mnist",
-        DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
-        DatasetSpec::Cifar100(_) => "cifar-100-binary",
-        DatasetSpec::ImageFolder(_) => "images",
-    }
 }
 
 /// Everything that can be checked without the data.

@@ -21,6 +21,6 @@ mod workers;
 pub use environment::Environment;
 pub use error::{HarnessError, SpecError};
 pub use estimate::{Estimate, estimate};
-pub use run::{Outcome, RunOptions, run, run_stage};
+pub use run::{Outcome, RunOptions, run, run_stage, study_tables};
 pub use study::{list_runs, study};
 pub use workers::WorkerCommand;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tch::Device;
-use thinet_data::{Split, Transform};
+use thinet_data::{DatasetSpec, Split, StandardSpec, Transform};
 use thinet_graph::{ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers};
 use thinet_models::parse_device;
 
@@ -41,10 +41,31 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Where the dataset of a spec is looked for.
+    /// Where a dataset is looked for.
     #[must_use]
-    pub fn data_folder(&self, spec: &Spec) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| Path::new("data").join(check::dataset_folder(&spec.dataset)))
+    pub fn data_folder(&self, dataset: &DatasetSpec) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset_folder(dataset)))
+    }
+}
+
+/// The folder below `data/` where a dataset is looked for.
+fn dataset_folder(spec: &DatasetSpec) -> &'static str {
+    match spec {
+        DatasetSpec::FashionMnist(_) => "fashion-mnist",
+        DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
+        DatasetSpec::Cifar100(_) => "cifar-100-binary",
+        DatasetSpec::ImageFolder(_) => "images",
+    }
+}
+
+/// The datasets that are given by their name: the value of `dataset.kind`.
+#[must_use]
+pub fn dataset_named(kind: &str) -> Option<DatasetSpec> {
+    match kind {
+        "fashion-mnist" => Some(DatasetSpec::FashionMnist(StandardSpec::default())),
+        "cifar10" => Some(DatasetSpec::Cifar10(StandardSpec::default())),
+        "cifar100" => Some(DatasetSpec::Cifar100(StandardSpec::default())),
+        _ => None,
     }
 }
 
@@ -133,7 +154,7 @@ impl Plan {
         // What needs no data is checked first, so that a typing error does not cost a download.
         check::values(&spec, path)?;
         let device = parse_device(&options.device).map_err(HarnessError::Device)?;
-        let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec))?;
+        let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
         let transform = check::transform(&spec, path, data.train.shape())?;
         check::against_data(&spec, path, &data)?;
 

@@ -95,8 +95,10 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Compression {
-    /// The paper's name of the model.
+    /// Our name of the model, as in [`thinet_models::paper_models`].
     pub model: String,
+    /// The paper's name of it.
+    pub name: String,
     /// Parameters, 10⁶.
     pub params_m: Figure,
     /// FLOPs, 10⁹.
@@ -207,7 +209,7 @@ impl Published {
     /// Names the entry that is wrong.
     pub fn parse(text: &str) -> Result<Self, PublishedError> {
         let published: Self = toml::from_str(text)?;
-        for Compression { model, params_m, flops_b } in &published.compression {
+        for Compression { model, params_m, flops_b, .. } in &published.compression {
             for figure in [params_m, flops_b] {
                 figure.printed.check(model)?;
                 published.check_source(model, &figure.source)?;
@@ -257,7 +259,8 @@ impl Published {
             one_per_rate(&series.name, &series.top1)?;
             let stray = series.suspect.iter().find(|s| !rates.iter().any(|&r| same_rate(r, s.keep_rate)));
             if let Some(stray) = stray {
-                let problem = format!("marks keep rate {} as suspect, which the figure lacks", stray.keep_rate);
+                let problem =
+                    format!("marks keep rate {} as suspect, which the figure lacks", stray.keep_rate);
                 return Err(PublishedError::Series { entry: series.name.clone(), problem });
             }
         }
@@ -281,8 +284,8 @@ mod tests {
         assert_eq!(published.compression.len(), 8);
         assert_eq!(published.figure4.series.len(), 6);
         assert_eq!(published.figure4.keep_rates.len(), 10);
-        assert_eq!(published.compression("ThiNet-30").unwrap().flops_b.printed.printed(), "2.20");
-        assert!(published.compression("ThiNet-20").unwrap_err().to_string().contains("ThiNet-20"));
+        assert_eq!(published.compression("thinet-30").unwrap().flops_b.printed.printed(), "2.20");
+        assert!(published.compression("thinet-20").unwrap_err().to_string().contains("thinet-20"));
     }
 
     #[test]
@@ -317,9 +320,11 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_refused_with_the_entry_named() {
-        assert!(broken("\"138.34\"", "\"138,34\"").contains("\"138,34\" of \"VGG-16\" is not a number"));
+        assert!(broken("\"138.34\"", "\"138,34\"").contains("\"138,34\" of \"vgg16\" is not a number"));
         assert!(broken("\"138.34\"", "\"inf\"").contains("is not a number"));
-        assert!(broken("source = \"shrinkbench\"", "source = \"memory\"").contains("\"memory\" of \"VGG-16\""));
+        assert!(
+            broken("source = \"shrinkbench\"", "source = \"memory\"").contains("\"memory\" of \"vgg16\"")
+        );
         assert!(broken(", \"82.01\"", "").contains("\"flops-percent\" has 9 values for 10 keep rates"));
         assert!(broken("{ keep-rate = 0.5,", "{ keep-rate = 0.55,").contains("suspect"));
         assert!(broken("in-paper = true", "in-papre = true").contains("in-papre"));

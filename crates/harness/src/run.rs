@@ -64,20 +64,32 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
         write_atomically(&environment_file, environment.as_bytes())?;
     }
     let study = study(plan)?;
-    tables::write_rows(&folder, &study)?;
-    let tables = tables::selectors(&study)?;
-    let tables_folder = plan.results.join("tables");
+    let rows = tables::parquet_bytes(&tables::rows_frame(&study)?)?;
+    write_atomically(&folder.join("rows.parquet"), &rows)?;
+    let tables = study_tables(plan, &study)?;
     let mut written = Vec::new();
     for table in &tables {
-        written.push(tables::write(&tables_folder, table, &plan.run)?);
-    }
-    tables::write_kept(&tables_folder, &study)?;
-    for name in ["resolved.toml", "env.json"] {
-        let from = folder.join(name);
-        let bytes = fs::read(&from).map_err(HarnessError::io("read", &from))?;
-        write_atomically(&tables_folder.join(format!("{}.{name}", plan.table)), &bytes)?;
+        written.push(tables::write(&plan.results.join("tables"), table, &plan.run)?);
     }
     Ok(Outcome { study, tables, written, stages_run })
+}
+
+/// The tables of a study. The resolved spec and the environment of the run go with the first.
+///
+/// # Errors
+/// If a table cannot be made or a file of the run's folder cannot be read.
+pub fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, HarnessError> {
+    let mut tables = tables::selectors(study)?;
+    for suffix in ["resolved.toml", "env.json"] {
+        let path = plan.run_folder().join(suffix);
+        if let Some(main) = tables.first_mut()
+            && path.exists()
+        {
+            let text = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
+            main.attachments.push(tables::Attachment { suffix, text });
+        }
+    }
+    Ok(tables)
 }
 
 /// Runs one stage of a plan by its id; what a worker does.

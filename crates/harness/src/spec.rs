@@ -293,3 +293,87 @@ pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a 
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+name = "x"
+dataset = { kind = "fashion-mnist" }
+net = { arch = "tiny" }
+dense.train = { epochs = 1, lr = 0.1 }
+prune.keep-rates = [0.5]
+methods = [{ selector = "random" }]
+"#;
+
+    fn error_of(text: &str) -> String {
+        Spec::parse(text, Path::new("x.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_minimal_spec_gets_the_papers_defaults_and_survives_a_round_trip() {
+        let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        assert_eq!(spec.calibration, SamplingSpec { images_per_class: 10, positions_per_image: 10 });
+        assert_eq!(spec.compute, ComputeSpec { threads: 1, channels_last: false });
+        assert_eq!((spec.seeds, spec.prune.mode), (1, Mode::LayerByLayer));
+        let recipe = spec.dense.train.clone().unwrap();
+        assert_eq!((recipe.momentum, recipe.weight_decay, recipe.batch), (0.9, 5e-4, 128));
+        let again = Spec::parse(&spec.to_toml().unwrap(), Path::new("resolved.toml")).unwrap();
+        assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_key_that_was_meant() {
+        let error = error_of(&MINIMAL.replace("epochs", "epoch"));
+        assert!(error.starts_with("x.toml:5: unknown field `epoch`"), "{error}");
+        assert!(error.ends_with("did you mean `epochs`?"), "{error}");
+        let error = error_of(&format!("{MINIMAL}\n[calibration]\nimages-per-clas = 3\n"));
+        assert!(error.contains("did you mean `images-per-class`?"), "{error}");
+    }
+
+    #[test]
+    fn stray_keys_are_refused_in_every_table() {
+        for (table, key) in [
+            ("dataset = { kind = \"fashion-mnist\"", "dataset = { kind = \"fashion-mnist\", stray = 1"),
+            ("net = { arch = \"tiny\"", "net = { arch = \"tiny\", stray = 1"),
+            ("lr = 0.1", "lr = 0.1, stray = 1"),
+            ("lr = 0.1", "lr = 0.1, augment = { stray = 1 }"),
+            ("lr = 0.1", "lr = 0.1, schedule = { kind = \"constant\", stray = 1 }"),
+            ("prune.keep-rates", "prune.stray = 1\nprune.keep-rates"),
+            ("selector = \"random\"", "selector = \"random\", stray = 1"),
+            ("name = ", "stray = 1\nname = "),
+            ("name = ", "input = { stray = 1 }\nname = "),
+            ("name = ", "compute = { stray = 1 }\nname = "),
+            ("name = ", "calibration = { stray = 1 }\nname = "),
+        ] {
+            let text = MINIMAL.replacen(table, key, 1);
+            assert_ne!(text, MINIMAL);
+            let error = error_of(&text);
+            assert!(error.contains("unknown field `stray`"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_list_what_is_allowed() {
+        let error = error_of(&MINIMAL.replace("fashion-mnist", "fashon-mnist"));
+        assert!(error.contains("cifar10") && error.contains("did you mean `fashion-mnist`?"), "{error}");
+        let error = error_of(&MINIMAL.replace("\"tiny\"", "\"vgg\""));
+        assert!(error.contains("resnet50"), "{error}");
+    }
+
+    #[test]
+    fn tables_are_named_after_the_data() {
+        let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        assert_eq!(spec.table_name("CIFAR-10 (JPEG copy)"), "selectors-cifar-10-jpeg-copy");
+    }
+
+    #[test]
+    fn epochs_count_whole_batches_only() {
+        let mut recipe = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap().dense.train.unwrap();
+        recipe.epochs = Some(3);
+        assert_eq!(recipe.total_steps(300), 6);
+        (recipe.epochs, recipe.steps) = (None, Some(7));
+        assert_eq!(recipe.total_steps(300), 7);
+    }
+}

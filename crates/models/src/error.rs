@@ -131,7 +131,7 @@ pub enum ModelError {
         problem: String,
     },
     /// Reading or writing failed.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// `read`, `write` and so on.
         action: &'static str,

@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn values_stay_and_strides_change_even_for_one_channel() {
         for channels in [1, 3] {
-            let tensor = Tensor::arange(2 * channels * 4 * 5, (Kind::Float, Device::Cpu)).view([2, channels, 4, 5]);
+            let tensor =
+                Tensor::arange(2 * channels * 4 * 5, (Kind::Float, Device::Cpu)).view([2, channels, 4, 5]);
             let last = MemoryFormat::ChannelsLast.apply(&tensor).unwrap();
             assert_eq!(last.stride(), [20 * channels, 1, 5 * channels, channels]);
             assert_eq!(last, tensor);

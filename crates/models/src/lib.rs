@@ -30,11 +30,14 @@ pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};
 pub use spec::{Arch, NetSpec};
 pub use surgery::{apply_surgery, scale_consumer_inputs};
-pub use train::{Gradients, loss_and_gradients, train_step};
+pub use train::{loss_and_gradients, train_step};
 pub use vgg::vgg16_pruned_layers;
 pub use weights::Weights;
 
 use thinet_graph::Graph;
+
+/// Version of libtorch that this is built for; part of a result's identity.
+pub const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// A network with its weights.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! ResNet-50 under torchvision's tensor names, and the ResNets for 32×32 images (He et al. 2016).
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use thinet_graph::{Graph, GraphBuilder, NodeId, Op};
 
@@ -25,6 +27,22 @@ pub enum ResNetStride {
     Middle3x3,
 }
 
+impl FromStr for ResNetStride {
+    type Err = ModelError;
+
+    fn from_str(name: &str) -> Result<Self, ModelError> {
+        match name {
+            "1x1" => Ok(Self::First1x1),
+            "3x3" => Ok(Self::Middle3x3),
+            _ => Err(ModelError::UnknownName {
+                what: "stride",
+                name: name.to_owned(),
+                allowed: "1x1, 3x3".into(),
+            }),
+        }
+    }
+}
+
 /// The first two convolutions of all 16 blocks: what the paper prunes (Luo et al. 2017, section 4.3).
 #[must_use]
 pub fn resnet50_pruned_layers() -> Vec<String> {
@@ -45,7 +63,7 @@ pub(crate) fn resnet50(widths: &mut Widths, input: [usize; 3], classes: usize) -
     for (&(blocks, inner), stage) in BOTTLENECKS.iter().zip(1..) {
         for b in 0..blocks {
             let stride = if stage > 1 && b == 0 { 2 } else { 1 };
-            bottleneck(&mut net, widths, &format!("layer{stage}.{b}"), inner, stride)?;
+            bottleneck(&mut net, widths, &format!("layer{stage}.{b}"), inner, stride, b == 0)?;
         }
     }
     global_average(&mut net, "avgpool")?;
@@ -53,13 +71,14 @@ pub(crate) fn resnet50(widths: &mut Widths, input: [usize; 3], classes: usize) -
     Ok(net.finish())
 }
 
-/// 1×1, 3×3, 1×1, added to the block's input or its projection.
+/// 1×1, 3×3, 1×1, added to the block's input; the `first` block of a stage projects its input.
 fn bottleneck(
     net: &mut GraphBuilder,
     widths: &mut Widths,
     block: &str,
     inner: usize,
     stride: usize,
+    first: bool,
 ) -> Result<(), ModelError> {
     let input = tip(net);
     let (stride1, stride2) = match widths.spec.stride.unwrap_or_default() {
@@ -73,8 +92,8 @@ fn bottleneck(
     }
     let filters = widths.fixed(&format!("{block}.conv3"), EXPANSION * inner)?;
     let branch = conv_bn(net, block, 3, Conv { filters, kernel: 1, stride: 1 })?;
-    let projection = Conv { filters, kernel: 1, stride };
-    join(net, widths, block, input, branch, projection, EXPANSION * inner)?;
+    let projection = first.then_some((Conv { filters, kernel: 1, stride }, EXPANSION * inner));
+    join(net, widths, block, input, branch, projection)?;
     net.add(format!("{block}.relu3"), Op::Relu {})?;
     Ok(())
 }
@@ -104,7 +123,7 @@ pub(crate) fn cifar_resnet(
     Ok(net.finish())
 }
 
-/// 3×3, 3×3, added to the block's input or its projection.
+/// 3×3, 3×3, added to the block's input, which is projected where the block strides.
 fn basic_block(
     net: &mut GraphBuilder,
     widths: &mut Widths,
@@ -118,7 +137,8 @@ fn basic_block(
     net.add(format!("{block}.relu1"), Op::Relu {})?;
     let filters = widths.fixed(&format!("{block}.conv2"), published)?;
     let branch = conv_bn(net, block, 2, Conv { filters, kernel: 3, stride: 1 })?;
-    join(net, widths, block, input, branch, Conv { filters, kernel: 1, stride }, published)?;
+    let projection = (stride > 1).then_some((Conv { filters, kernel: 1, stride }, published));
+    join(net, widths, block, input, branch, projection)?;
     net.add(format!("{block}.relu2"), Op::Relu {})?;
     Ok(())
 }
@@ -130,26 +150,23 @@ fn conv_bn(net: &mut GraphBuilder, block: &str, i: usize, conv: Conv) -> Result<
     Ok(batch_norm(net, &format!("{block}.bn{i}"))?)
 }
 
-/// Adds the branch to the block's input, through a projection where their shapes differ.
+/// Adds the branch to the block's input, or to its 1×1 projection with batch normalisation.
 fn join(
     net: &mut GraphBuilder,
     widths: &mut Widths,
     block: &str,
-    (input, in_channels): (NodeId, usize),
+    input: (NodeId, usize),
     branch: NodeId,
-    projection: Conv,
-    published: usize,
+    projection: Option<(Conv, usize)>,
 ) -> Result<(), ModelError> {
-    // In the paper's networks the first block of a stage projects, whatever the width multiplier makes of the shapes.
-    let first_of_stage = block.ends_with(".0");
-    let same = projection.stride == 1 && in_channels == projection.filters;
-    let shortcut = if first_of_stage && !(same && published == BASIC_STAGES[0]) {
-        let name = format!("{block}.downsample.0");
-        widths.fixed(&name, published)?;
-        projection.add(net, &name, (input, in_channels), false)?;
-        batch_norm(net, &format!("{block}.downsample.1"))?
-    } else {
-        input
+    let shortcut = match projection {
+        Some((conv, published)) => {
+            let name = format!("{block}.downsample.0");
+            widths.fixed(&name, published)?;
+            conv.add(net, &name, input, false)?;
+            batch_norm(net, &format!("{block}.downsample.1"))?
+        }
+        None => input.0,
     };
     net.add_from(format!("{block}.add"), Op::Add {}, vec![branch, shortcut])?;
     Ok(())

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use thinet_graph::{Graph, Op, kept_channels, prunable_layer};
+use thinet_graph::{Graph, kept_channels, prunable_layer};
 
 use crate::resnet::ResNetStride;
 use crate::{ModelError, resnet, tiny, vgg};
@@ -53,6 +53,41 @@ impl Arch {
             Self::CifarResnet20 => "cifar-resnet20",
             Self::CifarResnet56 => "cifar-resnet56",
             Self::Tiny => "tiny",
+        }
+    }
+
+    /// One line about the network, for people.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Vgg16 => "VGG-16 with its 4096-4096 head",
+            Self::Vgg16Gap => "VGG-16 with a global average and one linear layer (the layout of ThiNet-GAP)",
+            Self::Resnet50 => {
+                "ResNet-50, stride in the first 1x1 (the paper's) or in the 3x3 (torchvision's)"
+            }
+            Self::CifarVgg16 => "VGG-16's 13 convolutions for 32×32 images, one linear layer, BN by default",
+            Self::CifarResnet20 => "ResNet-20 for 32×32 images, projection shortcuts",
+            Self::CifarResnet56 => "ResNet-56 for 32×32 images, projection shortcuts",
+            Self::Tiny => "three convolutions and one linear layer behind a flatten, for tests",
+        }
+    }
+
+    /// The `[channels, height, width]` that the network was published for.
+    #[must_use]
+    pub fn input(self) -> [usize; 3] {
+        match self {
+            Self::Vgg16 | Self::Vgg16Gap | Self::Resnet50 => [3, 224, 224],
+            Self::CifarVgg16 | Self::CifarResnet20 | Self::CifarResnet56 => [3, 32, 32],
+            Self::Tiny => [3, 8, 8],
+        }
+    }
+
+    /// The number of classes that the network was published for.
+    #[must_use]
+    pub fn classes(self) -> usize {
+        match self {
+            Self::Vgg16 | Self::Vgg16Gap | Self::Resnet50 => 1000,
+            Self::CifarVgg16 | Self::CifarResnet20 | Self::CifarResnet56 | Self::Tiny => 10,
         }
     }
 }
@@ -165,14 +200,16 @@ impl NetSpec {
             return bad("width", &format!("is {}, it must be more than 0", self.width));
         }
         if self.stride.is_some() && self.arch != Arch::Resnet50 {
-            return bad("stride", "cannot be chosen, only resnet50 has two layouts");
+            return bad("stride", "cannot be chosen; only resnet50 has two layouts");
         }
         let residual = matches!(self.arch, Arch::Resnet50 | Arch::CifarResnet20 | Arch::CifarResnet56);
         if self.batch_norm == Some(false) && residual {
-            return bad("batch-norm", "cannot be false, a residual network does not train without it");
+            return bad("batch-norm", "cannot be false; a residual network does not train without it");
         }
         match self.dropout {
-            Some(_) if self.arch != Arch::Vgg16 => bad("dropout", "cannot be chosen, only vgg16 has hidden linear layers"),
+            Some(_) if self.arch != Arch::Vgg16 => {
+                bad("dropout", "cannot be chosen; only vgg16 has hidden linear layers")
+            }
             Some(p) if !(0.0..1.0).contains(&p) => bad("dropout", &format!("is {p}, it must be in [0, 1)")),
             _ => Ok(()),
         }
@@ -192,13 +229,15 @@ impl Widths<'_> {
     pub(crate) fn settable(&mut self, layer: &str, published: usize) -> Result<usize, ModelError> {
         self.settable.push(layer.to_owned());
         match self.spec.widths.get(layer) {
-            Some(0) => Err(ModelError::NoChannels { layer: layer.to_owned(), channels: published, width: 0.0 }),
+            Some(0) => {
+                Err(ModelError::NoChannels { layer: layer.to_owned(), channels: published, width: 0.0 })
+            }
             Some(&width) => Ok(width),
             None => self.scaled(layer, published),
         }
     }
 
-    /// Width of a layer whose output is added to another: the multiplier applies, a name does not.
+    /// Width of a layer that feeds an addition, itself or through the chain it heads: the multiplier applies, a name does not.
     pub(crate) fn fixed(&mut self, layer: &str, published: usize) -> Result<usize, ModelError> {
         self.fixed.push(layer.to_owned());
         self.scaled(layer, published)
@@ -217,11 +256,8 @@ impl Widths<'_> {
         let Some(layer) = self.spec.widths.keys().find(|layer| !self.settable.contains(layer)) else {
             return Ok(());
         };
-        let problem = if self.fixed.contains(layer) {
-            "whose output is added to another layer's"
-        } else {
-            "which it does not have"
-        };
+        let problem =
+            if self.fixed.contains(layer) { "which feeds an addition" } else { "which it does not have" };
         Err(ModelError::BadWidth {
             arch: self.spec.arch.to_string(),
             layer: layer.clone(),
@@ -234,11 +270,166 @@ impl Widths<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use thinet_graph::{Op, Shape, count, prunable_layers};
 
     fn filters(graph: &Graph, layer: &str) -> usize {
         match graph.nodes()[graph.find(layer).unwrap()].op {
             Op::Conv { out_channels, .. } => out_channels,
             ref other => panic!("{layer} is {other:?}"),
         }
+    }
+
+    fn message(spec: &NetSpec) -> String {
+        spec.build(spec.arch.input(), spec.arch.classes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_are_those_that_serde_uses() {
+        for arch in Arch::ALL {
+            assert_eq!(serde_json::to_value(arch).unwrap(), arch.name());
+            assert_eq!(arch.name().parse::<Arch>().unwrap(), arch);
+        }
+        let error = "resnet18".parse::<Arch>().unwrap_err().to_string();
+        assert!(error.contains("\"resnet18\"") && error.contains("cifar-resnet20"), "{error}");
+    }
+
+    #[test]
+    fn a_spec_needs_only_its_arch_and_refuses_strange_keys() {
+        let spec: NetSpec = serde_json::from_str(r#"{"arch": "resnet50", "stride": "3x3"}"#).unwrap();
+        assert_eq!(spec, NetSpec { stride: Some(ResNetStride::Middle3x3), ..NetSpec::new(Arch::Resnet50) });
+        let error =
+            serde_json::from_str::<NetSpec>(r#"{"arch": "tiny", "witdh": 2}"#).unwrap_err().to_string();
+        assert!(error.contains("witdh"), "{error}");
+    }
+
+    #[test]
+    fn every_arch_builds_for_grey_images_of_32_pixels() {
+        for arch in Arch::ALL {
+            let graph = NetSpec { width: 0.125, ..NetSpec::new(arch) }.build([1, 32, 32], 7).unwrap();
+            assert_eq!(graph.name(), arch.name());
+            assert_eq!(graph.input_shape(), [1, 32, 32]);
+            assert_eq!(graph.classes(), 7);
+        }
+    }
+
+    #[test]
+    fn vgg16_gap_averages_what_conv5_3_leaves() {
+        let spec = NetSpec::new(Arch::Vgg16Gap);
+        for (size, left) in [(224, 14), (32, 2)] {
+            let graph = spec.build([3, size, size], 10).unwrap();
+            let map = graph.shape(graph.find("relu5_3").unwrap());
+            assert_eq!(map, Shape::Map { c: 512, h: left, w: left });
+            assert_eq!(graph.shape(graph.find("pool5").unwrap()), Shape::Map { c: 512, h: 1, w: 1 });
+        }
+        let error = spec.build([3, 64, 32], 10).unwrap_err().to_string();
+        assert!(error.contains("pool5") && error.contains("square"), "{error}");
+    }
+
+    #[test]
+    fn width_multiplies_convolutions_and_hidden_layers_rounding_down() {
+        let spec = NetSpec { width: 0.3, ..NetSpec::new(Arch::Vgg16) };
+        let graph = spec.build([3, 32, 32], 10).unwrap();
+        assert_eq!(filters(&graph, "conv1_1"), 19);
+        assert_eq!(filters(&graph, "conv5_3"), 153);
+        assert_eq!(graph.shape(graph.find("fc7").unwrap()), Shape::Flat(1228));
+        // 10·0.7 is 6.999… in binary.
+        let spec = NetSpec { width: 1.4, ..NetSpec::new(Arch::Tiny) };
+        assert_eq!(filters(&spec.build([3, 8, 8], 2).unwrap(), "conv1"), 11);
+    }
+
+    #[test]
+    fn a_width_that_leaves_nothing_is_refused_by_layer() {
+        let spec = NetSpec { width: 0.01, ..NetSpec::new(Arch::CifarVgg16) };
+        assert!(message(&spec).contains("layer \"conv1_1\""), "{}", message(&spec));
+        for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let spec = NetSpec { width, ..NetSpec::new(Arch::Tiny) };
+            assert!(message(&spec).starts_with("width of tiny is"), "{}", message(&spec));
+        }
+    }
+
+    #[test]
+    fn explicit_widths_override_the_multiplier() {
+        let widths = BTreeMap::from([("layer1.0.conv2".to_owned(), 5)]);
+        let spec = NetSpec { width: 0.5, widths, ..NetSpec::new(Arch::Resnet50) };
+        let graph = spec.build([3, 64, 64], 10).unwrap();
+        assert_eq!(filters(&graph, "layer1.0.conv2"), 5);
+        assert_eq!(filters(&graph, "layer1.0.conv1"), 32);
+    }
+
+    #[test]
+    fn widths_of_unknown_added_or_empty_layers_are_refused() {
+        let with = |arch, layer: &str, width| {
+            message(&NetSpec { widths: BTreeMap::from([(layer.to_owned(), width)]), ..NetSpec::new(arch) })
+        };
+        let unknown = with(Arch::Vgg16Gap, "conv6_1", 8);
+        assert!(unknown.contains("\"conv6_1\", which it does not have"), "{unknown}");
+        assert!(unknown.contains("conv5_3"), "{unknown}");
+        for (arch, layer) in [
+            (Arch::Resnet50, "layer1.0.conv3"),
+            (Arch::Resnet50, "conv1"),
+            (Arch::CifarResnet20, "layer2.0.downsample.0"),
+            (Arch::CifarResnet56, "layer3.8.conv2"),
+        ] {
+            let added = with(arch, layer, 8);
+            assert!(added.contains(&format!("{layer:?}, which feeds an addition")), "{added}");
+        }
+        assert!(with(Arch::Tiny, "conv2", 0).contains("layer \"conv2\""));
+    }
+
+    #[test]
+    fn choices_of_other_architectures_are_refused() {
+        let base = NetSpec::new;
+        let specs = [
+            (NetSpec { stride: Some(ResNetStride::First1x1), ..base(Arch::Vgg16) }, "stride of vgg16"),
+            (NetSpec { dropout: Some(0.1), ..base(Arch::Resnet50) }, "dropout of resnet50"),
+            (NetSpec { dropout: Some(1.0), ..base(Arch::Vgg16) }, "dropout of vgg16 is 1"),
+            (
+                NetSpec { batch_norm: Some(false), ..base(Arch::CifarResnet20) },
+                "batch-norm of cifar-resnet20",
+            ),
+        ];
+        for (spec, start) in specs {
+            assert!(message(&spec).starts_with(start), "{}", message(&spec));
+        }
+    }
+
+    #[test]
+    fn settable_widths_are_exactly_those_of_prunable_layers_and_hidden_layers() {
+        for arch in Arch::ALL {
+            let spec = NetSpec::new(arch);
+            let graph = spec.build(arch.input(), arch.classes()).unwrap();
+            for layer in prunable_layers(&graph) {
+                let one_less = BTreeMap::from([(layer.name.clone(), layer.channels - 1)]);
+                let spec = NetSpec { widths: one_less, ..spec.clone() };
+                let narrower = spec.build(arch.input(), arch.classes()).unwrap();
+                assert_eq!(filters(&narrower, &layer.name), layer.channels - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_keep_rate_sets_the_widths_that_pruning_leaves() {
+        let spec = NetSpec::new(Arch::Resnet50);
+        let layers = crate::resnet50_pruned_layers();
+        assert_eq!(layers.len(), 32);
+        let pruned = spec.at_keep_rate([3, 224, 224], 1000, &layers, 0.7).unwrap();
+        assert_eq!(pruned.widths["layer1.0.conv1"], 44);
+        assert_eq!(pruned.widths["layer4.2.conv2"], 358);
+        let error = spec.at_keep_rate([3, 224, 224], 1000, &["layer1.0.conv3"], 0.5).unwrap_err().to_string();
+        assert!(error.contains("layer1.0.conv3"), "{error}");
+        let error =
+            spec.at_keep_rate([3, 224, 224], 1000, &["layer1.0.conv1"], 0.01).unwrap_err().to_string();
+        assert!(error.contains("layer1.0.conv1") && error.contains("leaves no channel"), "{error}");
+    }
+
+    #[test]
+    fn resnet_strides_move_cost_but_no_parameter() {
+        let counts = [ResNetStride::First1x1, ResNetStride::Middle3x3].map(|stride| {
+            let spec = NetSpec { stride: Some(stride), ..NetSpec::new(Arch::Resnet50) };
+            count(&spec.build([3, 224, 224], 1000).unwrap(), thinet_graph::Convention::AllParameters)
+        });
+        assert_eq!(counts[0].params, counts[1].params);
+        assert_eq!(counts[1].macs, 4_089_184_256);
+        assert!(counts[0].macs < counts[1].macs);
     }
 }

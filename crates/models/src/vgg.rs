@@ -48,7 +48,11 @@ pub(crate) fn vgg16_gap(widths: &mut Widths, input: [usize; 3], classes: usize) 
 }
 
 /// All five max pools, an average over what they leave (1×1 for 32×32 images), one linear layer.
-pub(crate) fn cifar_vgg16(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+pub(crate) fn cifar_vgg16(
+    widths: &mut Widths,
+    input: [usize; 3],
+    classes: usize,
+) -> Result<Graph, ModelError> {
     let mut net = GraphBuilder::new("cifar-vgg16", input)?;
     features(&mut net, widths, Pool5::Max)?;
     global_average(&mut net, "avgpool")?;

@@ -85,7 +85,10 @@ impl Weights {
         check_tensors(graph.name(), &graph.tensors(), &found)
     }
 
-    fn map(&self, mut f: impl FnMut(&str, &Tensor) -> Result<Tensor, ModelError>) -> Result<Self, ModelError> {
+    fn map(
+        &self,
+        mut f: impl FnMut(&str, &Tensor) -> Result<Tensor, ModelError>,
+    ) -> Result<Self, ModelError> {
         let mut tensors = BTreeMap::new();
         for (name, tensor) in self.iter() {
             tensors.insert(name.to_owned(), f(name, tensor)?);
@@ -132,7 +135,7 @@ pub(crate) struct TensorKind {
 }
 
 impl TensorKind {
-    fn of(tensor: &Tensor) -> Self {
+    pub(crate) fn of(tensor: &Tensor) -> Self {
         let dtype = match tensor.kind() {
             Kind::Float => "f32".to_owned(),
             Kind::Double => "f64".to_owned(),

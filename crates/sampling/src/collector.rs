@@ -114,3 +114,103 @@ impl EvidenceCollector {
         self.layers.into_iter().map(evidence).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::positions::Positions;
+    use crate::test_nets::{conv_net, random};
+    use crate::window::Window;
+    use std::collections::BTreeMap;
+    use tch::Kind;
+    use thinet_graph::prunable_layers;
+
+    const ALL: Needs = Needs { filters: true, zeros: true, moments: true };
+
+    /// Conv "a" → ReLU → max pool → strided conv "b", its weights, and outputs of its nodes for 6 images.
+    struct Pass {
+        graph: Graph,
+        layer: PrunableLayer,
+        weights: BTreeMap<String, Tensor>,
+        relu: Tensor,
+        pool: Tensor,
+    }
+
+    impl Pass {
+        fn new() -> Self {
+            let (graph, layer) = conv_net(5, 4, 3, 2, 1, 12, Some(2));
+            let weights = [("a.weight", [5, 2, 1, 1]), ("b.weight", [4, 5, 3, 3])];
+            let weights = weights.map(|(name, shape)| (name.to_owned(), random(&shape, shape[0] as u64)));
+            let relu = random(&[6, 5, 12, 12], 9).relu();
+            let pool = relu.max_pool2d([2], [2], [0], [1], false);
+            Self { graph, layer, weights: weights.into(), relu, pool }
+        }
+
+        fn collector(&self, layers: &[(PrunableLayer, Needs)]) -> Result<EvidenceCollector, SamplingError> {
+            let weight = |name: &str| self.weights.get(name);
+            EvidenceCollector::new(&self.graph, layers, &weight, 8, Seed::root(4))
+        }
+    }
+
+    #[test]
+    fn only_what_is_needed_is_tapped_and_gathered() {
+        let pass = Pass::new();
+        let (relu, pool) = (pass.layer.activation, pass.layer.consumer_input);
+        assert_eq!(pass.graph.nodes()[pool].name, "pool");
+        let taps = |needs| {
+            let collector = pass.collector(&[(pass.layer.clone(), needs)]).unwrap();
+            (collector.taps().into_iter().collect::<Vec<_>>(), collector.last_tap())
+        };
+        assert_eq!(taps(Needs::FILTERS), (vec![], None));
+        assert_eq!(taps(Needs::ZEROS), (vec![relu], Some(relu)));
+        assert_eq!(taps(Needs::MOMENTS), (vec![pool], Some(pool)));
+        assert_eq!(taps(ALL), (vec![relu, pool], Some(pool)));
+
+        let evidence = pass.collector(&[(pass.layer.clone(), Needs::FILTERS)]).unwrap().finish().unwrap();
+        assert_eq!((evidence[0].layer.as_str(), evidence[0].channels), ("a", 5));
+        assert_eq!(evidence[0].filters.as_ref().unwrap().len, 2);
+        assert!(evidence[0].zeros.is_none() && evidence[0].moments.is_none());
+    }
+
+    #[test]
+    fn moments_behind_a_pool_are_those_of_the_next_layers_output() {
+        let pass = Pass::new();
+        let images = [3, 1, 4, 15, 9, 2];
+        let mut collector = pass.collector(&[(pass.layer.clone(), ALL)]).unwrap();
+        collector.observe(pass.layer.activation, &pass.relu, &images).unwrap();
+        collector.observe(pass.layer.consumer_input, &pass.pool, &images).unwrap();
+        collector.observe(pass.layer.conv, &pass.relu, &images).unwrap();
+        let evidence = collector.finish().unwrap().remove(0);
+        assert_eq!(evidence.zeros.unwrap().total, 6 * 144);
+
+        let weight = pass.weights["b.weight"].to_kind(Kind::Double);
+        let output = pass.pool.to_kind(Kind::Double).conv2d(&weight, None::<Tensor>, [2], [1], [1], 1);
+        let window = Window::new(&pass.graph, &pass.layer).unwrap();
+        let positions = Positions { count: 8, seed: Seed::root(4).child("a") };
+        let drawn = (0..).zip(images).flat_map(|(n, image)| {
+            positions.draw(&window, image).into_iter().map(move |instance| (n, instance))
+        });
+        let squares: f64 = drawn
+            .map(|(n, i)| output.double_value(&[n, i.filter as i64, i.output[0] as i64, i.output[1] as i64]))
+            .map(|y| y * y)
+            .sum();
+        let moments = evidence.moments.unwrap();
+        assert_eq!(moments.rows(), 48);
+        assert!((moments.c() - squares).abs() < 1e-12 * squares);
+    }
+
+    #[test]
+    fn missing_and_unseen_things_are_named() {
+        let mut pass = Pass::new();
+        let layers = [(pass.layer.clone(), Needs::MOMENTS)];
+        let message = pass.collector(&layers).unwrap().finish().unwrap_err().to_string();
+        assert_eq!(message, "calibration of layer \"a\": contribution moments saw no rows");
+        pass.weights.remove("b.weight");
+        let message = pass.collector(&layers).unwrap_err().to_string();
+        assert_eq!(message, "calibration of layer \"a\": there is no tensor \"b.weight\"");
+        let mut collector = pass.collector(&[(pass.layer.clone(), Needs::ZEROS)]).unwrap();
+        let message = collector.observe(pass.layer.activation, &pass.pool.narrow(1, 0, 4), &[]).unwrap_err();
+        assert!(message.to_string().contains("layer \"a\": the activation is [6, 4, 6, 6]"), "{message}");
+        assert_eq!(prunable_layers(&pass.graph), [pass.layer]);
+    }
+}

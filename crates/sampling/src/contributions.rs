@@ -13,8 +13,8 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::SamplingError;
 use crate::error::OfLayer;
-use crate::positions::Instance;
-use crate::window::{Run, Window};
+use crate::positions::{Instance, Positions};
+use crate::window::{Tap, Window};
 
 /// Values brought to the host at a time (1 MiB): memory does not grow with batch or positions, and they stay in cache.
 const CHUNK: usize = 1 << 18;
@@ -24,11 +24,12 @@ const CHUNK: usize = 1 << 18;
 pub(crate) struct Contributions {
     layer: String,
     window: Window,
-    /// `[D, C, taps]`, a copy on the host.
+    /// `[D, taps, C]`, a copy on the host: the channels of a tap lie side by side.
     weight: Vec<f32>,
-    /// What is needed of a few images' input, `[images, C, span]`.
+    /// What is needed of a few images' input, `[images, places, C]`.
     values: Vec<f32>,
-    runs: Vec<Run>,
+    /// Of the instance at hand.
+    taps: Vec<Tap>,
     row: Vec<f64>,
 }
 
@@ -43,49 +44,45 @@ impl Contributions {
             return Err(SamplingError::input(layer, problem));
         }
         let row = vec![0.0; window.channels];
-        let weight = to_host(layer, weight)?;
-        Ok(Self { layer: layer.to_owned(), window, weight, values: Vec::new(), runs: Vec::new(), row })
+        let weight = channels_last(&to_host(layer, weight)?, window.channels, window.taps());
+        Ok(Self { layer: layer.to_owned(), window, weight, values: Vec::new(), taps: Vec::new(), row })
     }
 
-    pub(crate) fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// Calls `each` with the row `x: [C]` of every instance, image by image.
+    /// Calls `each` with the row `x: [C]` of every instance drawn in a batch, image by image.
     ///
-    /// `input`: what the consumer reads, `[n, C, h, w]` or `[n, C·columns]`; `instances`: of its n images, equally many
-    /// in each.
+    /// `input`: what the consumer reads, `[n, C, h, w]` or `[n, C·columns]`; `images`: indices of its n images.
     pub(crate) fn for_each_row(
         &mut self,
         input: &Tensor,
-        instances: &[Vec<Instance>],
+        images: &[usize],
+        positions: Positions,
         each: &mut dyn FnMut(&[f64]) -> Result<(), SamplingError>,
     ) -> Result<(), SamplingError> {
-        let maps = self.per_channel(input, instances.len())?;
+        let maps = self.per_channel(input, images.len())?;
         let (channels, taps, places) = (self.window.channels, self.window.taps(), self.window.places());
-        let per_image = instances.first().map_or(0, Vec::len);
         // Small maps are brought to the host whole; of large ones only what lies under the windows.
-        let gathers = per_image * taps < places;
-        let span = if gathers { per_image * taps } else { places };
+        let gathers = positions.count * taps < places;
+        let span = if gathers { positions.count * taps } else { places };
         let images_at_a_time = (CHUNK / (channels * span).max(1)).max(1);
 
-        for (chunk, instances) in instances.chunks(images_at_a_time).enumerate() {
+        for (chunk, images) in images.chunks(images_at_a_time).enumerate() {
+            let instances: Vec<_> = images.iter().map(|&image| positions.draw(&self.window, image)).collect();
             let first = (chunk * images_at_a_time) as i64;
             let maps = maps.f_narrow(0, first, instances.len() as i64).of_layer(&self.layer)?;
             let needed =
-                if gathers { gather(&maps, &self.window, instances).of_layer(&self.layer)? } else { maps };
+                if gathers { gather(&maps, &self.window, &instances).of_layer(&self.layer)? } else { maps };
             let count = instances.len() * channels * span;
             self.values.resize(count, 0.0);
             needed.f_copy_data(&mut self.values, count).of_layer(&self.layer)?;
 
-            for (values, instances) in self.values.chunks_exact(channels * span).zip(instances) {
+            for (values, instances) in self.values.chunks_exact(channels * span).zip(&instances) {
                 for (number, instance) in instances.iter().enumerate() {
-                    let runs = self.window.runs(instance.output);
-                    let placed = |run: Run| Run { place: number * taps + run.tap, ..run };
-                    self.runs.clear();
-                    self.runs.extend(runs.map(|run| if gathers { placed(run) } else { run }));
-                    let filter = &self.weight[instance.filter * channels * taps..][..channels * taps];
-                    contribute(&mut self.row, values, span, filter, taps, &self.runs);
+                    let on_map = self.window.taps_on_map(instance.output);
+                    let gathered = |tap: Tap| Tap { place: number * taps + tap.tap, ..tap };
+                    self.taps.clear();
+                    self.taps.extend(on_map.map(|tap| if gathers { gathered(tap) } else { tap }));
+                    let filter = &self.weight[instance.filter * taps * channels..][..taps * channels];
+                    contribute(&mut self.row, values, filter, &self.taps);
                     each(&self.row)?;
                 }
             }
@@ -93,7 +90,7 @@ impl Contributions {
         Ok(())
     }
 
-    /// The consumer's input as `[n, C, places]`, if it is that of `images` images of this layer.
+    /// The consumer's input as `[n, places, C]`, if it is that of `images` images of this layer.
     fn per_channel(&self, input: &Tensor, images: usize) -> Result<Tensor, SamplingError> {
         let [c, h, w] =
             [self.window.channels, self.window.map[0], self.window.map[1]].map(|size| size as i64);
@@ -104,38 +101,49 @@ impl Contributions {
             return Err(SamplingError::input(&self.layer, problem));
         }
         check_float(&self.layer, input)?;
-        no_grad(|| input.f_detach()?.f_reshape([n, c, h * w])).of_layer(&self.layer)
+        no_grad(|| input.f_detach()?.f_reshape([n, c, h * w])?.f_transpose(1, 2)).of_layer(&self.layer)
     }
 }
 
-/// Σ over the taps in `runs`, for every channel: `values: [C, span]`, `filter: [C, taps]`, `row: [C]`.
-fn contribute(row: &mut [f64], values: &[f32], span: usize, filter: &[f32], taps: usize, runs: &[Run]) {
-    let channels = values.chunks_exact(span).zip(filter.chunks_exact(taps));
-    for (x, (values, weights)) in row.iter_mut().zip(channels) {
-        let mut sum = 0.0;
-        for &Run { tap, place, len } in runs {
-            for (&value, &weight) in values[place..place + len].iter().zip(&weights[tap..tap + len]) {
-                sum += f64::from(value) * f64::from(weight);
+/// Σ over the taps, for every channel: `values: [places, C]`, `filter: [taps, C]`, `row: [C]`.
+fn contribute(row: &mut [f64], values: &[f32], filter: &[f32], taps: &[Tap]) {
+    let channels = row.len();
+    row.fill(0.0);
+    for &Tap { tap, place } in taps {
+        let values = &values[place * channels..][..channels];
+        let weights = &filter[tap * channels..][..channels];
+        for ((x, &value), &weight) in row.iter_mut().zip(values).zip(weights) {
+            *x += f64::from(value) * f64::from(weight);
+        }
+    }
+}
+
+/// `[D, C, taps]` to `[D, taps, C]`.
+fn channels_last(weight: &[f32], channels: usize, taps: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; weight.len()];
+    let filters = weight.chunks_exact(channels * taps).zip(turned.chunks_exact_mut(channels * taps));
+    for (filter, turned) in filters {
+        for (tap, turned) in turned.chunks_exact_mut(channels).enumerate() {
+            for (turned, &weight) in turned.iter_mut().zip(filter[tap..].iter().step_by(taps)) {
+                *turned = weight;
             }
         }
-        *x = sum;
     }
+    turned
 }
 
-/// What lies under the windows: `maps: [n, C, places]` to `[n, C, instances · taps]`; where a tap sees padding, anything.
+/// What lies under the windows: `maps: [n, places, C]` to `[n, instances · taps, C]`; where a tap sees padding, anything.
 fn gather(maps: &Tensor, window: &Window, instances: &[Vec<Instance>]) -> Result<Tensor, tch::TchError> {
     let taps = window.taps();
     let images = instances.len() as i64;
     let mut places = vec![0_i64; instances.iter().map(Vec::len).sum::<usize>() * taps];
     for (places, instance) in places.chunks_exact_mut(taps).zip(instances.iter().flatten()) {
-        for run in window.runs(instance.output) {
-            for (offset, place) in places[run.tap..run.tap + run.len].iter_mut().enumerate() {
-                *place = (run.place + offset) as i64;
-            }
+        for tap in window.taps_on_map(instance.output) {
+            places[tap.tap] = tap.place as i64;
         }
     }
-    let index = Tensor::f_from_slice(&places)?.f_to(maps.device())?.f_reshape([images, 1, -1])?;
-    no_grad(|| maps.f_gather(2, &index.f_expand([-1, window.channels as i64, -1], false)?, false))
+    let index = Tensor::f_from_slice(&places)?.f_to(maps.device())?.f_reshape([images, -1, 1])?;
+    no_grad(|| maps.f_gather(1, &index.f_expand([-1, -1, window.channels as i64], false)?, false))
 }
 
 /// A copy of a tensor of 32-bit floats, row-major.
@@ -156,7 +164,6 @@ pub(crate) fn check_float(layer: &str, tensor: &Tensor) -> Result<(), SamplingEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::positions::draw_instances;
     use crate::test_nets::{conv_net, host, linear_net, random};
     use proptest::prelude::*;
     use thinet_seed::Seed;
@@ -183,24 +190,29 @@ mod tests {
     /// Rows of `count` instances in each image, as the fast version and as the plain one, and the instances.
     fn both(window: &Window, weight: &Tensor, input: &Tensor, count: usize) -> [Vec<Vec<f64>>; 2] {
         let images = input.size()[0] as usize;
-        let instances = draw(window, images, count);
         let mut fast = Vec::new();
         let mut contributions = Contributions::new("a", window.clone(), weight).unwrap();
         let mut keep = |row: &[f64]| {
             fast.push(row.to_vec());
             Ok(())
         };
-        contributions.for_each_row(input, &instances, &mut keep).unwrap();
+        let indices: Vec<usize> = (0..images).collect();
+        contributions.for_each_row(input, &indices, positions(count), &mut keep).unwrap();
         let (weight, input) = (host(weight), host(input));
         let size = input.len() / images;
+        let instances = draw(window, images, count);
         let plain = instances.iter().zip(input.chunks_exact(size)).flat_map(|(instances, image)| {
             instances.iter().map(|&instance| plain_row(window, &weight, image, instance)).collect::<Vec<_>>()
         });
         [fast, plain.collect()]
     }
 
+    fn positions(count: usize) -> Positions {
+        Positions { count, seed: Seed::root(2) }
+    }
+
     fn draw(window: &Window, images: usize, count: usize) -> Vec<Vec<Instance>> {
-        (0..images).map(|image| draw_instances(window, count, Seed::root(2), image)).collect()
+        (0..images).map(|image| positions(count).draw(window, image)).collect()
     }
 
     /// Σ_j x_j against libtorch's own output without bias, `[n, D, p, q]` in 64 bits.
@@ -276,7 +288,7 @@ mod tests {
         let window = Window::new(&graph, &layer).unwrap();
         let weight = random(&[2, 70, 3, 3], 7);
         let input = random(&[5, 70, 32, 32], 8);
-        assert!(5 * 70 * 32 * 32 > CHUNK && 70 * 32 * 32 < CHUNK);
+        const { assert!(5 * 70 * 32 * 32 > CHUNK && 70 * 32 * 32 < CHUNK) };
         let channels_last = input.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
         for count in [3, 120] {
             let [fast, plain] = both(&window, &weight, &input, count);
@@ -295,10 +307,9 @@ mod tests {
             "calibration of layer \"a\": the next layer's weight is [4, 2, 3, 3], not [4, 3, 3, 3]";
         assert_eq!(message, expected);
 
-        let mut contributions = Contributions::new("a", window.clone(), &random(&[4, 3, 3, 3], 1)).unwrap();
-        let instances = draw(&window, 2, 1);
+        let mut contributions = Contributions::new("a", window, &random(&[4, 3, 3, 3], 1)).unwrap();
         let mut refuse = |input: &Tensor| {
-            let outcome = contributions.for_each_row(input, &instances, &mut |_| Ok(()));
+            let outcome = contributions.for_each_row(input, &[0, 1], positions(1), &mut |_| Ok(()));
             outcome.unwrap_err().to_string()
         };
         let message = refuse(&random(&[3, 3, 8, 8], 1));

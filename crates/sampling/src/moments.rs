@@ -8,7 +8,7 @@ use thinet_selectors::Moments;
 use crate::SamplingError;
 use crate::contributions::Contributions;
 use crate::gram::GramSum;
-use crate::positions::draw_instances;
+use crate::positions::Positions;
 use crate::window::Window;
 
 /// Samples outputs of the next layer in every image and sums the moments of the channels' contributions to them.
@@ -16,8 +16,7 @@ use crate::window::Window;
 pub struct MomentsCollector {
     contributions: Contributions,
     sum: GramSum,
-    positions: usize,
-    seed: Seed,
+    positions: Positions,
 }
 
 impl MomentsCollector {
@@ -41,7 +40,7 @@ impl MomentsCollector {
         let window = Window::new(graph, layer)?;
         let contributions = Contributions::new(&layer.name, window, consumer_weight)?;
         let sum = GramSum::new(&layer.name, layer.channels, consumer_weight.device())?;
-        Ok(Self { contributions, sum, positions, seed })
+        Ok(Self { contributions, sum, positions: Positions { count: positions, seed } })
     }
 
     /// Adds a batch: `input` is what the consumer reads (`[n, C, h, w]`, or `[n, C·columns]`), `images` are the indices
@@ -50,10 +49,8 @@ impl MomentsCollector {
     /// # Errors
     /// If shape or dtype of `input` do not fit.
     pub fn observe(&mut self, input: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
-        let Self { contributions, sum, positions, seed } = self;
-        let draw = |&image: &usize| draw_instances(contributions.window(), *positions, *seed, image);
-        let instances: Vec<_> = images.iter().map(draw).collect();
-        contributions.for_each_row(input, &instances, &mut |row| sum.push(row))
+        let Self { contributions, sum, positions } = self;
+        contributions.for_each_row(input, images, *positions, &mut |row| sum.push(row))
     }
 
     /// The moments of all rows.

@@ -14,15 +14,26 @@ pub(crate) struct Instance {
     pub(crate) output: [usize; 2],
 }
 
-/// Draws `count` instances in an image, with replacement, from the image's own stream: they depend neither on the
-/// other images nor on their order.
-pub(crate) fn draw_instances(window: &Window, count: usize, layer: Seed, image: usize) -> Vec<Instance> {
-    let mut rng = layer.index(image as u64).rng();
-    let mut draw = || {
-        let filter = rng.random_range(0..window.filters);
-        Instance { filter, output: window.output.map(|size| rng.random_range(0..size)) }
-    };
-    (0..count).map(|_| draw()).collect()
+/// How instances are drawn for one layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Positions {
+    /// Instances in an image.
+    pub(crate) count: usize,
+    /// The layer's point in the tree of seeds.
+    pub(crate) seed: Seed,
+}
+
+impl Positions {
+    /// Draws the instances in an image, with replacement, from the image's own stream: they depend neither on the other
+    /// images nor on their order. `image` is its index in the data set.
+    pub(crate) fn draw(&self, window: &Window, image: usize) -> Vec<Instance> {
+        let mut rng = self.seed.index(image as u64).rng();
+        let mut draw = || {
+            let filter = rng.random_range(0..window.filters);
+            Instance { filter, output: window.output.map(|size| rng.random_range(0..size)) }
+        };
+        (0..self.count).map(|_| draw()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -41,7 +52,7 @@ mod tests {
 
     #[test]
     fn all_filters_and_positions_are_drawn_and_no_others() {
-        let drawn = draw_instances(&WINDOW, 2000, Seed::root(0), 5);
+        let drawn = Positions { count: 2000, seed: Seed::root(0) }.draw(&WINDOW, 5);
         let mut seen = [0; 3 * 2 * 4];
         for Instance { filter, output: [row, column] } in drawn {
             assert!(row < 2 && column < 4);
@@ -53,7 +64,7 @@ mod tests {
 
     #[test]
     fn an_image_has_its_own_stream_and_fewer_draws_are_a_prefix() {
-        let draw = |count, image| draw_instances(&WINDOW, count, Seed::root(0), image);
+        let draw = |count, image| Positions { count, seed: Seed::root(0) }.draw(&WINDOW, image);
         assert_eq!(draw(4, 7), draw(10, 7)[..4]);
         assert_ne!(draw(10, 7), draw(10, 8));
     }

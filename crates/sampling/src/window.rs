@@ -25,15 +25,13 @@ pub(crate) struct Window {
     pub(crate) output: [usize; 2],
 }
 
-/// Taps of a window, `len` of them side by side, and the places of the map under them.
+/// A tap of a window that lies on the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// First tap, of `kernel[0] · kernel[1]` row-major.
+pub(crate) struct Tap {
+    /// Which tap, of `kernel[0] · kernel[1]` row-major.
     pub(crate) tap: usize,
     /// The place under it, of `map[0] · map[1]` row-major.
     pub(crate) place: usize,
-    /// Number of taps.
-    pub(crate) len: usize,
 }
 
 impl Window {
@@ -86,15 +84,14 @@ impl Window {
     }
 
     /// The taps of the window at output `[row, column]` that lie on the map, in tap order; the others see padding.
-    pub(crate) fn runs(&self, output: [usize; 2]) -> impl Iterator<Item = Run> {
+    pub(crate) fn taps_on_map(&self, output: [usize; 2]) -> impl Iterator<Item = Tap> {
         let (rows, top) = self.on_map(output, 0);
         let (columns, left) = self.on_map(output, 1);
         let (kernel_width, map_width) = (self.kernel[1], self.map[1]);
-        let len = columns.len();
-        rows.enumerate().filter(move |_| len > 0).map(move |(below, tap_row)| Run {
-            tap: tap_row * kernel_width + columns.start,
-            place: (top + below) * map_width + left,
-            len,
+        rows.enumerate().flat_map(move |(below, row)| {
+            let first = (top + below) * map_width + left;
+            let along = columns.clone().enumerate();
+            along.map(move |(right, column)| Tap { tap: row * kernel_width + column, place: first + right })
         })
     }
 
@@ -114,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The plain version: every tap of the window, kept if it lies on the map.
-    fn plain_taps(window: &Window, [row, column]: [usize; 2]) -> Vec<(usize, usize)> {
+    fn plain_taps(window: &Window, [row, column]: [usize; 2]) -> Vec<Tap> {
         let mut taps = Vec::new();
         for k1 in 0..window.kernel[0] {
             for k2 in 0..window.kernel[1] {
@@ -122,7 +119,7 @@ mod tests {
                 let x =
                     (window.stride * column + k2).checked_sub(window.padding).filter(|&x| x < window.map[1]);
                 if let (Some(y), Some(x)) = (y, x) {
-                    taps.push((k1 * window.kernel[1] + k2, y * window.map[1] + x));
+                    taps.push(Tap { tap: k1 * window.kernel[1] + k2, place: y * window.map[1] + x });
                 }
             }
         }
@@ -131,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_are_the_taps_on_the_map_in_order(
+        fn taps_on_the_map_are_found_in_order(
             kernel in 1_usize..6, stride in 1_usize..4, padding in 0_usize..8, map in [1_usize..7, 1_usize..7],
         ) {
             prop_assume!(map.iter().all(|size| size + 2 * padding >= kernel));
@@ -139,8 +136,7 @@ mod tests {
             let window = Window { channels: 1, filters: 1, kernel: [kernel; 2], stride, padding, map, output };
             for row in 0..output[0] {
                 for column in 0..output[1] {
-                    let runs = window.runs([row, column]);
-                    let taps: Vec<_> = runs.flat_map(|r| (0..r.len).map(move |i| (r.tap + i, r.place + i))).collect();
+                    let taps: Vec<Tap> = window.taps_on_map([row, column]).collect();
                     prop_assert_eq!(taps, plain_taps(&window, [row, column]));
                 }
             }

@@ -4,8 +4,7 @@
 //! that, and [`Selector::select`] turns the [`Evidence`] into a [`Selection`].
 //!
 //! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
-//! its entry in the registry.
-//! The contract tests run over every entry.
+//! its entry in the registry. The contract tests run over every entry.
 
 #[cfg(test)]
 mod contract;
@@ -47,6 +46,7 @@ pub trait Selector: Send + Sync {
     fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError>;
 }
 
+// The registry: one `mod` line and one entry for each selector.
 mod apoz;
 mod random;
 mod thinet;

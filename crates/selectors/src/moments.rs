@@ -1,5 +1,5 @@
-//! Contribution moments: the Gram matrix G = XᵀX of what each channel adds to the next layer (fact: Luo et al. 2017,
-//! eq. 6 and 7, need X only through G).
+//! Contribution moments: the Gram matrix G = XᵀX of what each channel adds to the outputs of the next layer. Equations 6
+//! and 7 of Luo et al. 2017 need X through nothing else.
 
 use crate::EvidenceError;
 use crate::evidence::MOMENTS;

@@ -1,10 +1,8 @@
 //! The calibration pass: seeded training images through the net, up to the last layer that is observed.
 
-use std::collections::BTreeMap;
-
 use thinet_graph::PrunableLayer;
 use thinet_models::{Mode, Net, forward_until};
-use thinet_sampling::{EvidenceCollector, LayerRequest, draw_images};
+use thinet_sampling::{EvidenceCollector, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
@@ -29,15 +27,15 @@ pub(crate) fn calibrate(
     let total = images.len() as u64;
 
     let needs = Needs { filters: true, zeros: true, moments: true };
-    let requests = layers.into_iter().map(|layer| LayerRequest { layer, needs }).collect();
-    let weights: BTreeMap<&str, &tch::Tensor> = net.weights.iter().collect();
+    let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
     let mut collector = EvidenceCollector::new(
         &net.graph,
-        requests,
-        |name| weights.get(name).copied(),
+        &layers,
+        &|name| net.weights.get(name).ok(),
         spec.positions_per_image,
         seed.child("positions"),
     )?;
+    let Some(last) = collector.last_tap() else { return Ok(collector.finish()?) };
     let mut done = 0;
     let _guard = tch::no_grad_guard();
     for batch in context.feed.plain(data, images)? {
@@ -49,7 +47,7 @@ pub(crate) fn calibrate(
             &net.weights,
             &inputs,
             Mode::Eval,
-            collector.last_tap(),
+            last,
             &mut |node, activation| {
                 if failure.is_none() {
                     failure = collector.observe(node, activation, &batch.indices).err();

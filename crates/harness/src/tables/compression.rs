@@ -2,60 +2,33 @@
 //! tables 1 and 3).
 
 use polars::frame::DataFrame;
-use thinet_graph::{ChannelSet, Convention, Counts, Graph, count, kept_channels, plan_surgery, prunable_layers};
-use thinet_models::{Arch, NetSpec, ResNetStride};
+use thinet_graph::{Convention, Counts, count};
+use thinet_models::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
 
 use super::frame::column;
 use super::markdown::{Grid, grouped};
 use super::{Table, TableError};
-use crate::published::{Figure, Published};
+use crate::published::{Compression, Figure, Published};
 
-/// Widths of the 13 convolutions of ThiNet-Tiny, from the authors' released model.
-const TINY: [usize; 13] = [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 256];
-
-/// How many of VGG-16's convolutions the paper prunes: conv1_1 to conv4_3.
-pub(super) const VGG_PRUNED: usize = 10;
-
-/// ImageNet's images and classes.
-const INPUT: [usize; 3] = [3, 224, 224];
-const CLASSES: usize = 1000;
-
-/// What is cut from a dense net.
-#[derive(Clone, Copy)]
-enum Widths {
-    Dense,
-    /// The first so many prunable layers keep floor(C·r) channels.
-    First(usize, f64),
-    /// Every prunable layer keeps floor(C·r) channels.
-    Every(f64),
-    /// As many channels as listed stay in each prunable layer.
-    Listed(&'static [usize]),
-}
-
-/// The paper's models: name, the dense net it is cut from, the net that ratios refer to, what is cut.
-const MODELS: [(&str, Arch, Arch, Widths); 8] = [
-    ("VGG-16", Arch::Vgg16, Arch::Vgg16, Widths::Dense),
-    ("ThiNet-Conv", Arch::Vgg16, Arch::Vgg16, Widths::First(VGG_PRUNED, 0.5)),
-    ("ThiNet-GAP", Arch::Vgg16Gap, Arch::Vgg16, Widths::First(VGG_PRUNED, 0.5)),
-    ("ThiNet-Tiny", Arch::Vgg16Gap, Arch::Vgg16, Widths::Listed(&TINY)),
-    ("ResNet-50", Arch::Resnet50, Arch::Resnet50, Widths::Dense),
-    ("ThiNet-70", Arch::Resnet50, Arch::Resnet50, Widths::Every(0.7)),
-    ("ThiNet-50", Arch::Resnet50, Arch::Resnet50, Widths::Every(0.5)),
-    ("ThiNet-30", Arch::Resnet50, Arch::Resnet50, Widths::Every(0.3)),
+/// What a table counts, and where the ResNets stride, by name.
+const VARIANTS: [(Convention, ResNetStride, &str); 3] = [
+    (Convention::Paper, ResNetStride::First1x1, "1x1"),
+    (Convention::AllParameters, ResNetStride::First1x1, "1x1"),
+    (Convention::AllParameters, ResNetStride::Middle3x3, "3x3"),
 ];
 
 /// One line of the table.
-struct Line {
-    model: &'static str,
+struct Line<'a> {
+    model: &'a str,
     convention: Convention,
     stride: Option<&'static str>,
     counts: Counts,
     dense: Counts,
     /// Only under the paper's convention.
-    published: Option<(Figure, Figure)>,
+    published: Option<&'a Compression>,
 }
 
-impl Line {
+impl Line<'_> {
     fn params_m(&self) -> f64 {
         self.counts.params as f64 / 1e6
     }
@@ -78,14 +51,14 @@ impl Line {
             let published = figure.printed.value();
             100.0 * (ours - published) / published
         };
-        let (params, flops) = self.published.as_ref()?;
-        Some((relative(self.params_m(), params), relative(self.flops_b(), flops)))
+        let Compression { params_m, flops_b, .. } = self.published?;
+        Some((relative(self.params_m(), params_m), relative(self.flops_b(), flops_b)))
     }
 
     fn equal_at_printed_digits(&self) -> Option<bool> {
-        let (params, flops) = self.published.as_ref()?;
-        let params_equal = params.printed.equals_at_printed_digits(self.params_m());
-        Some(params_equal && flops.printed.equals_at_printed_digits(self.flops_b()))
+        let Compression { params_m, flops_b, .. } = self.published?;
+        let params_equal = params_m.printed.equals_at_printed_digits(self.params_m());
+        Some(params_equal && flops_b.printed.equals_at_printed_digits(self.flops_b()))
     }
 }
 
@@ -101,31 +74,7 @@ pub fn compression() -> Result<Table, TableError> {
 }
 
 fn compression_beside(published: &Published) -> Result<Table, TableError> {
-    let mut lines = Vec::new();
-    for (model, arch, family, widths) in MODELS {
-        let figures = published.compression(model)?;
-        let variants: &[(Convention, Option<ResNetStride>)] = if arch == Arch::Resnet50 {
-            &[
-                (Convention::Paper, Some(ResNetStride::OneByOne)),
-                (Convention::AllParameters, Some(ResNetStride::OneByOne)),
-                (Convention::AllParameters, Some(ResNetStride::ThreeByThree)),
-            ]
-        } else {
-            &[(Convention::Paper, None), (Convention::AllParameters, None)]
-        };
-        for &(convention, stride) in variants {
-            let graph = cut_to(model, dense_graph(arch, stride, CLASSES)?, widths)?;
-            let of_paper = convention == Convention::Paper;
-            lines.push(Line {
-                model,
-                convention,
-                stride: stride.map(stride_name),
-                counts: count(&graph, convention),
-                dense: count(&dense_graph(family, stride, CLASSES)?, convention),
-                published: of_paper.then(|| (figures.params_m.clone(), figures.flops_b.clone())),
-            });
-        }
-    }
+    let lines = lines(published)?;
     Ok(Table {
         name: "compression".to_owned(),
         title: "Sizes and costs of the paper's models, ImageNet".to_owned(),
@@ -136,51 +85,35 @@ fn compression_beside(published: &Published) -> Result<Table, TableError> {
     })
 }
 
-/// A dense net at ImageNet's image size.
-pub(super) fn dense_graph(
-    arch: Arch,
-    stride: Option<ResNetStride>,
-    classes: usize,
-) -> Result<Graph, TableError> {
-    let mut spec = NetSpec::new(arch);
-    spec.stride = stride;
-    Ok(spec.build(INPUT, classes)?)
+/// Model by model, as the paper lists them, each under all variants that it has.
+fn lines(published: &Published) -> Result<Vec<Line<'_>>, TableError> {
+    let mut placed = Vec::new();
+    for (convention, stride, stride_name) in VARIANTS {
+        for (place, model) in paper_models(stride)?.into_iter().enumerate() {
+            let is_resnet = model.spec.arch == Arch::Resnet50;
+            if stride == ResNetStride::Middle3x3 && !is_resnet {
+                continue;
+            }
+            let figures = published.compression(model.name)?;
+            let line = Line {
+                model: &figures.name,
+                convention,
+                stride: is_resnet.then_some(stride_name),
+                counts: count(&model.build()?, convention),
+                dense: count(&dense_of(&model).build()?, convention),
+                published: (convention == Convention::Paper).then_some(figures),
+            };
+            placed.push((place, line));
+        }
+    }
+    placed.sort_by_key(|&(place, _)| place);
+    Ok(placed.into_iter().map(|(_, line)| line).collect())
 }
 
-/// The dense net with its first `pruned` prunable layers at floor(C·r) channels.
-pub(super) fn at_keep_rate(graph: Graph, pruned: usize, rate: f64) -> Result<Graph, TableError> {
-    cut_to("the net", graph, Widths::First(pruned, rate))
-}
-
-/// Counts depend on how many channels stay, not on which: the first ones do here.
-fn cut_to(model: &str, mut graph: Graph, widths: Widths) -> Result<Graph, TableError> {
-    let layers = prunable_layers(&graph);
-    let expected = match widths {
-        Widths::Dense => 0,
-        Widths::First(pruned, _) => pruned,
-        Widths::Every(_) => layers.len(),
-        Widths::Listed(kept) => kept.len(),
-    };
-    if expected > layers.len() {
-        return Err(TableError::PrunableLayers { model: model.to_owned(), found: layers.len(), expected });
-    }
-    for (at, layer) in layers.iter().take(expected).enumerate() {
-        let kept = match widths {
-            Widths::Dense => layer.channels,
-            Widths::First(_, rate) | Widths::Every(rate) => kept_channels(&layer.name, layer.channels, rate)?,
-            Widths::Listed(kept) => kept[at],
-        };
-        let keep = ChannelSet::new(layer.channels, (0..kept).collect())?;
-        graph = plan_surgery(&graph, &layer.name, &keep)?.graph;
-    }
-    Ok(graph)
-}
-
-fn stride_name(stride: ResNetStride) -> &'static str {
-    match stride {
-        ResNetStride::OneByOne => "1x1",
-        ResNetStride::ThreeByThree => "3x3",
-    }
+/// The net that ratios refer to: the dense VGG-16 or ResNet-50.
+fn dense_of(model: &PaperModel) -> PaperModel {
+    let arch = if model.spec.arch == Arch::Vgg16Gap { Arch::Vgg16 } else { model.spec.arch };
+    PaperModel { name: model.name, spec: NetSpec { stride: model.spec.stride, ..NetSpec::new(arch) } }
 }
 
 fn frame(lines: &[Line]) -> Result<DataFrame, TableError> {
@@ -194,12 +127,12 @@ fn frame(lines: &[Line]) -> Result<DataFrame, TableError> {
         column("mib", lines, |l| l.counts.mib()),
         column("times_fewer_params", lines, Line::fewer_params),
         column("times_fewer_flops", lines, Line::fewer_flops),
-        column("published_params_m", lines, |l| l.published.as_ref().map(|p| p.0.printed.value())),
-        column("published_flops_b", lines, |l| l.published.as_ref().map(|p| p.1.printed.value())),
+        column("published_params_m", lines, |l| l.published.map(|p| p.params_m.printed.value())),
+        column("published_flops_b", lines, |l| l.published.map(|p| p.flops_b.printed.value())),
         column("params_difference_percent", lines, |l| l.differences().map(|d| d.0)),
         column("flops_difference_percent", lines, |l| l.differences().map(|d| d.1)),
         column("equal_at_printed_digits", lines, Line::equal_at_printed_digits),
-        column("published_verified", lines, |l| l.published.as_ref().map(|p| p.0.verified && p.1.verified)),
+        column("published_verified", lines, |l| l.published.map(is_verified)),
     ];
     Ok(DataFrame::new(lines.len(), columns)?)
 }
@@ -209,21 +142,25 @@ fn beside_published(lines: &[Line]) -> Grid {
         ["<model", "params, M", "published", "diff, %", "FLOPs, B", "published", "diff, %", "<digits equal"];
     let mut grid = Grid::new("Ours beside the published numbers (convention `paper`)", &headings);
     for line in lines {
-        let (Some((params, flops)), Some((params_off, flops_off))) = (&line.published, line.differences()) else {
+        let (Some(published), Some((params_off, flops_off))) = (line.published, line.differences()) else {
             continue;
         };
         grid.rows.push(vec![
             line.model.to_owned(),
             format!("{:.3}", line.params_m()),
-            shown(params),
+            shown(&published.params_m),
             format!("{params_off:+.2}"),
             format!("{:.3}", line.flops_b()),
-            shown(flops),
+            shown(&published.flops_b),
             format!("{flops_off:+.2}"),
             if line.equal_at_printed_digits() == Some(true) { "yes" } else { "NO" }.to_owned(),
         ]);
     }
     grid
+}
+
+fn is_verified(published: &Compression) -> bool {
+    published.params_m.verified && published.flops_b.verified
 }
 
 fn shown(figure: &Figure) -> String {
@@ -274,8 +211,8 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
             .to_owned(),
     ];
     let mut sources: Vec<&str> = Vec::new();
-    for (params, flops) in lines.iter().filter_map(|l| l.published.as_ref()) {
-        for figure in [params, flops] {
+    for compression in lines.iter().filter_map(|l| l.published) {
+        for figure in [&compression.params_m, &compression.flops_b] {
             let source = published.source(&figure.source);
             if !sources.contains(&source) {
                 sources.push(source);
@@ -283,7 +220,7 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
         }
     }
     notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
-    if lines.iter().filter_map(|l| l.published.as_ref()).any(|(p, f)| !(p.verified && f.verified)) {
+    if !lines.iter().filter_map(|l| l.published).all(is_verified) {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }
     notes
@@ -293,7 +230,7 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn lines() -> (Table, Vec<(String, String, Option<String>)>) {
+    fn table() -> (Table, Vec<(String, String, Option<String>)>) {
         let table = compression().unwrap();
         let text = |name: &str, row: usize| {
             table.frame.column(name).unwrap().str().unwrap().get(row).map(str::to_owned)
@@ -310,20 +247,20 @@ mod tests {
 
     #[test]
     fn all_eight_models_equal_the_printed_digits() {
-        let (table, keys) = lines();
+        let (table, keys) = table();
         let equal = table.frame.column("equal_at_printed_digits").unwrap();
         let equal = equal.bool().unwrap();
         for (row, (model, convention, _)) in keys.iter().enumerate() {
             let expected = (convention == "paper").then_some(true);
             assert_eq!(equal.get(row), expected, "{model} under {convention}");
         }
-        assert_eq!(equal.into_iter().flatten().count(), 8);
+        assert_eq!(equal.iter().flatten().count(), 8);
         assert_eq!(keys.len(), 4 * 2 + 4 * 3);
     }
 
     #[test]
     fn counts_are_the_known_ones_under_both_conventions() {
-        let (table, keys) = lines();
+        let (table, keys) = table();
         let torch = [
             ("VGG-16", None, 138_357_544, 15_470),
             ("ThiNet-Conv", None, 131_452_552, 4_791),
@@ -340,13 +277,14 @@ mod tests {
             assert_eq!(number(&table, "params", row), params, "{model}");
             assert_eq!((number(&table, "macs", row) + 500_000) / 1_000_000, mega_macs, "{model}");
         }
-        let row = keys.iter().position(|key| key.0 == "ResNet-50" && key.2.as_deref() == Some("3x3")).unwrap();
+        let row =
+            keys.iter().position(|key| key.0 == "ResNet-50" && key.2.as_deref() == Some("3x3")).unwrap();
         assert_eq!(number(&table, "macs", row), 4_089_184_256);
     }
 
     #[test]
     fn ratios_are_against_the_dense_net_of_the_family() {
-        let (table, keys) = lines();
+        let (table, keys) = table();
         let row = keys.iter().position(|key| key.0 == "ThiNet-GAP" && key.1 == "paper").unwrap();
         let ratio = |name: &str| table.frame.column(name).unwrap().f64().unwrap().get(row).unwrap();
         // The paper prints 16.63× and 3.31×, from its rounded numbers.
@@ -367,12 +305,5 @@ mod tests {
         published.compression[2].flops_b.verified = false;
         let labelled = compression_beside(&published).unwrap().markdown();
         assert!(labelled.contains("9.34 (unverified)") && labelled.contains("Unverified: recalled"));
-    }
-
-    #[test]
-    fn a_net_with_too_few_prunable_layers_is_refused() {
-        let vgg = dense_graph(Arch::Vgg16, None, 10).unwrap();
-        let error = at_keep_rate(vgg, 99, 0.5).unwrap_err().to_string();
-        assert!(error.contains("prunable layers, the paper's model prunes 99"), "{error}");
     }
 }

@@ -18,19 +18,6 @@ pub enum TableError {
     /// A paper model cannot be built.
     #[error(transparent)]
     Model(#[from] thinet_models::ModelError),
-    /// A paper model cannot be cut.
-    #[error(transparent)]
-    Graph(#[from] thinet_graph::GraphError),
-    /// A paper model has other prunable layers than the paper prunes.
-    #[error("{model} has {found} prunable layers, the paper's model prunes {expected}")]
-    PrunableLayers {
-        /// The model.
-        model: String,
-        /// Layers that can be pruned.
-        found: usize,
-        /// Layers to prune.
-        expected: usize,
-    },
     /// A cell has no dense net of its seed.
     #[error("cell {cell}: the study has no dense net with seed {seed}")]
     NoDense {
@@ -52,6 +39,9 @@ pub enum TableError {
     /// Polars cannot make or write the columns.
     #[error("table: {0}")]
     Polars(#[from] polars::error::PolarsError),
+    /// A column's type has no form in JSON.
+    #[error("table: a column of type {0} has no form in JSON")]
+    NotJson(String),
     /// The kept channels cannot be written as JSON.
     #[error("kept channels: {0}")]
     Json(#[from] serde_json::Error),

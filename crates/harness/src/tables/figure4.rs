@@ -2,15 +2,15 @@
 
 use polars::frame::DataFrame;
 use thinet_graph::{Convention, Counts, count};
-use thinet_models::Arch;
+use thinet_models::{Arch, NetSpec, vgg16_pruned_layers};
 
-use super::compression::{VGG_PRUNED, at_keep_rate, dense_graph};
 use super::frame::column;
 use super::markdown::{Grid, grouped};
 use super::{Table, TableError};
 use crate::published::{Digits, Published};
 
-/// Classes of CUB-200.
+/// Images and classes of CUB-200.
+const INPUT: [usize; 3] = [3, 224, 224];
 const CLASSES: usize = 200;
 
 /// One line of the table.
@@ -47,11 +47,12 @@ impl Line {
 pub fn figure4_flops() -> Result<Table, TableError> {
     let published = Published::load()?;
     let figure = &published.figure4;
-    let full = dense_graph(Arch::Vgg16Gap, None, CLASSES)?;
-    let dense = count(&full, Convention::Paper);
+    let (full, layers) = (NetSpec::new(Arch::Vgg16Gap), vgg16_pruned_layers());
+    let dense = count(&full.build(INPUT, CLASSES)?, Convention::Paper);
     let mut lines = Vec::new();
     for (&keep_rate, digits) in figure.keep_rates.iter().zip(&figure.flops_percent) {
-        let counts = count(&at_keep_rate(full.clone(), VGG_PRUNED, keep_rate)?, Convention::Paper);
+        let pruned = full.at_keep_rate(INPUT, CLASSES, &layers, keep_rate)?;
+        let counts = count(&pruned.build(INPUT, CLASSES)?, Convention::Paper);
         lines.push(Line { keep_rate, counts, dense, published: digits.clone() });
     }
     Ok(Table {

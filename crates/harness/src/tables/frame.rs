@@ -1,6 +1,10 @@
-//! Typed columns from rows, in the rows' order.
+//! Typed columns from rows, and rows of JSON from typed columns.
 
-use polars::prelude::{Column, IntoColumn, NamedFrom, Series};
+use polars::frame::DataFrame;
+use polars::prelude::{AnyValue, Column, IntoColumn, NamedFrom, Series};
+use serde_json::{Map, Value};
+
+use super::TableError;
 
 /// A column with one value per row.
 pub(super) fn column<R, T, P: ?Sized>(name: &str, rows: &[R], value: impl Fn(&R) -> T) -> Column
@@ -9,4 +13,54 @@ where
 {
     let values: Vec<T> = rows.iter().map(value).collect();
     Series::new(name.into(), values).into_column()
+}
+
+/// Rows as JSON objects; empty values are null, and so are NaN and infinities, which JSON does not have.
+pub(super) fn json_rows(frame: &DataFrame) -> Result<Vec<Map<String, Value>>, TableError> {
+    let mut rows = vec![Map::new(); frame.height()];
+    for column in frame.columns() {
+        for (at, row) in rows.iter_mut().enumerate() {
+            row.insert(column.name().to_string(), json(column.get(at)?)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn json(value: AnyValue) -> Result<Value, TableError> {
+    match value {
+        AnyValue::Null => Ok(Value::Null),
+        AnyValue::Boolean(value) => Ok(value.into()),
+        AnyValue::UInt64(value) => Ok(value.into()),
+        AnyValue::Float64(value) => Ok(value.into()),
+        AnyValue::String(value) => Ok(value.into()),
+        other => Err(TableError::NotJson(other.dtype().to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_types_and_tell_null_from_values() {
+        let rows = [(Some(1_u64), 0.5, "a", Some(true)), (None, f64::NAN, "b", None)];
+        let columns = vec![
+            column("count", &rows, |r| r.0),
+            column("value", &rows, |r| r.1),
+            column("name", &rows, |r| r.2),
+            column("equal", &rows, |r| r.3),
+        ];
+        let rows = json_rows(&DataFrame::new(2, columns).unwrap()).unwrap();
+        let expected = serde_json::json!([
+            { "count": 1, "value": 0.5, "name": "a", "equal": true },
+            { "count": null, "value": null, "name": "b", "equal": null },
+        ]);
+        assert_eq!(serde_json::to_value(&rows).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_type_that_tables_do_not_have_is_named() {
+        let frame = DataFrame::new(1, vec![column("x", &[1_i32], |&x| x)]).unwrap();
+        assert!(json_rows(&frame).unwrap_err().to_string().contains("i32"));
+    }
 }

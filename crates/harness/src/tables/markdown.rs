@@ -46,8 +46,9 @@ impl Grid {
         let headings: Vec<String> = self.columns.iter().map(|c| escape(&c.heading)).collect();
         let rows: Vec<Vec<String>> =
             self.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+        let width = |row: &Vec<String>, c: usize| row.get(c).map_or(0, |cell| cell.chars().count());
         let widths: Vec<usize> = (0..self.columns.len())
-            .map(|c| rows.iter().chain([&headings]).map(|row| row[c].chars().count()).max().unwrap_or(0).max(2))
+            .map(|c| rows.iter().chain([&headings]).map(|row| width(row, c)).fold(2, usize::max))
             .collect();
 
         let mut text = String::new();
@@ -119,7 +120,8 @@ mod tests {
 
     #[test]
     fn counts_are_grouped_and_shortened() {
-        assert_eq!(["0", "999", "1,000", "4,089,184,256"], [0, 999, 1000, 4_089_184_256].map(grouped).as_slice());
+        let apart = [0, 999, 1000, 4_089_184_256].map(grouped);
+        assert_eq!(apart.as_slice(), ["0", "999", "1,000", "4,089,184,256"]);
         let shortened = [999, 1000, 8_319_000, 30_940_000_000].map(short_count);
         assert_eq!(shortened.as_slice(), ["999", "1.00 k", "8.32 M", "30.94 B"]);
     }

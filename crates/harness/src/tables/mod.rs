@@ -51,6 +51,14 @@ pub struct Attachment {
 }
 
 impl Table {
+    /// The rows at full precision as JSON objects, keyed by column; empty values are null.
+    ///
+    /// # Errors
+    /// If a column's type has no form in JSON; the tables of this crate have none such.
+    pub fn rows(&self) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, TableError> {
+        frame::json_rows(&self.frame)
+    }
+
     /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
     #[must_use]
     pub fn markdown(&self) -> String {

@@ -15,7 +15,8 @@ use crate::published::Published;
 use crate::records::{CellRecord, DenseRecord, Metric, Row, Stage, Status, StudyRecord};
 
 /// The stages of a cell, in order.
-pub(super) const PRUNED_STAGES: [Stage; 3] = [Stage::AfterCut, Stage::AfterReconstruction, Stage::AfterFineTune];
+pub(super) const PRUNED_STAGES: [Stage; 3] =
+    [Stage::AfterCut, Stage::AfterReconstruction, Stage::AfterFineTune];
 
 /// What is known of a whole net's quality; `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -245,7 +246,9 @@ pub(super) fn stages_note(study: &StudyRecord) -> String {
     } else {
         "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
     };
-    format!("cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning.")
+    format!(
+        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
+    )
 }
 
 fn notes(study: &StudyRecord) -> Vec<String> {
@@ -386,7 +389,8 @@ mod tests {
     #[test]
     fn the_drop_is_taken_from_the_dense_net_of_the_same_seed() {
         let table = selectors(&study()).unwrap().remove(0);
-        let (dense, tuned) = (floats(&table.frame, "dense_top1"), floats(&table.frame, "after_fine_tune_top1"));
+        let (dense, tuned) =
+            (floats(&table.frame, "dense_top1"), floats(&table.frame, "after_fine_tune_top1"));
         let drops = floats(&table.frame, "top1_drop");
         assert_eq!(table.frame.column("seed").unwrap().u64().unwrap().get(1), Some(1));
         assert_eq!((dense[0], dense[1]), (Some(91.5), Some(91.75)));

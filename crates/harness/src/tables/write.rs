@@ -206,8 +206,9 @@ mod tests {
         let mut table = main_table();
         let exact = [0.1 + 0.2, 1e-7, 91.0, 0.0];
         let values: Vec<Option<f64>> = (0..table.frame.height()).map(|r| exact.get(r).copied()).collect();
-        table.frame = DataFrame::new(values.len(), vec![Series::new("v".into(), values.clone()).into_column()])
-            .unwrap();
+        table.frame =
+            DataFrame::new(values.len(), vec![Series::new("v".into(), values.clone()).into_column()])
+                .unwrap();
         write(dir.path(), &table, "aa").unwrap();
 
         let csv = fs::read_to_string(dir.path().join("selectors-invented.csv")).unwrap();

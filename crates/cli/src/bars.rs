@@ -1,0 +1,172 @@
+//! Progress for people: bars with time left on a terminal, plain lines in a log.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use thinet_harness::progress::{Event, Reporter};
+
+/// In a log, a long step says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Shows the events of a run on standard error.
+pub(crate) struct Progress {
+    bars: Option<Bars>,
+    state: Mutex<State>,
+    /// Stages that this run has to do.
+    stages: usize,
+}
+
+#[derive(Default)]
+struct State {
+    finished: usize,
+    running: BTreeMap<String, Running>,
+}
+
+struct Running {
+    label: String,
+    step: String,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+struct Bars {
+    all: MultiProgress,
+    total: ProgressBar,
+    style: ProgressStyle,
+}
+
+impl Bars {
+    fn new(stages: usize) -> Option<Self> {
+        let style = |template: &str| ProgressStyle::with_template(template).ok();
+        let all = MultiProgress::new();
+        let total = all.add(ProgressBar::new(stages as u64));
+        total.set_style(style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {eta} left")?);
+        total.enable_steady_tick(Duration::from_secs(1));
+        Some(Self { all, total, style: style("  {prefix:32!} {msg:34!} {bar:20} {percent:>3} % {eta:>4} left")? })
+    }
+}
+
+impl Progress {
+    /// For a run that has `stages` stages to do.
+    pub(crate) fn new(stages: usize) -> Self {
+        let bars = if std::io::stderr().is_terminal() { Bars::new(stages) } else { None };
+        Self { bars, state: Mutex::default(), stages }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.total.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn started(&self, id: &str, label: &str) {
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.all.add(ProgressBar::new(0));
+            bar.set_style(bars.style.clone());
+            bar.set_prefix(label.to_owned());
+            bar
+        });
+        if bar.is_none() {
+            self.line(&format!("start  {label}"));
+        }
+        let running = Running { label: label.to_owned(), step: String::new(), bar, last_line: Instant::now() };
+        self.state().running.insert(id.to_owned(), running);
+    }
+
+    fn advanced(&self, id: &str, step: &str, done: u64, total: u64, loss: Option<f64>) {
+        let mut state = self.state();
+        let Some(running) = state.running.get_mut(id) else { return };
+        let loss = loss.map(|loss| format!("  loss {loss:.3}")).unwrap_or_default();
+        if let Some(bar) = &running.bar {
+            if running.step != step {
+                step.clone_into(&mut running.step);
+                bar.reset();
+            }
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!("{step}{loss}"));
+        } else if running.last_line.elapsed() >= LINE_EVERY {
+            running.last_line = Instant::now();
+            eprintln!("       {}: {step} {done}/{total}{loss}", running.label);
+        }
+    }
+
+    fn finished(&self, id: &str, summary: &str, seconds: f64) {
+        let (label, finished) = {
+            let mut state = self.state();
+            state.finished += 1;
+            let running = state.running.remove(id);
+            if let Some(bar) = running.as_ref().and_then(|running| running.bar.as_ref()) {
+                bar.finish_and_clear();
+            }
+            (running.map_or_else(|| id.to_owned(), |running| running.label), state.finished)
+        };
+        if let Some(bars) = &self.bars {
+            bars.total.set_position(finished as u64);
+        }
+        self.line(&format!("done   {finished}/{}  {label}: {summary} ({seconds:.1} s)", self.stages));
+    }
+
+    /// Removes the bars.
+    pub(crate) fn close(&self) {
+        if let Some(bars) = &self.bars {
+            bars.total.finish_and_clear();
+        }
+    }
+}
+
+impl Reporter for Progress {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::StageStarted { id, label } => self.started(id, label),
+            Event::Progress { id, step, done, total, loss } => self.advanced(id, step, *done, *total, *loss),
+            Event::Note { text, .. } => self.line(&format!("note   {text}")),
+            Event::StageFinished { id, summary, seconds } => self.finished(id, summary, *seconds),
+        }
+    }
+}
+
+/// A worker's progress is passed on at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Prints events as lines of JSON, progress not too often: what a worker tells its parent.
+pub(crate) struct JsonLines {
+    last: Mutex<Option<Instant>>,
+}
+
+impl JsonLines {
+    pub(crate) fn new() -> Self {
+        Self { last: Mutex::new(None) }
+    }
+
+    /// Whether a progress event is due; the last one of a step always is.
+    fn is_due(&self, done: u64, total: u64) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = done == total || last.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+impl Reporter for JsonLines {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { done, total, .. } = event
+            && !self.is_due(*done, *total)
+        {
+            return;
+        }
+        if let Ok(line) = serde_json::to_string(event) {
+            println!("{line}");
+        }
+    }
+}

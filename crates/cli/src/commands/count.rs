@@ -1,0 +1,168 @@
+//! `thinet count`: parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside published.
+
+use serde::Serialize;
+use thinet_graph::{Convention, Counts, Graph, count as count_graph, count_layers, prunable_layers};
+use thinet_harness::{HarnessError, tables};
+use thinet_models::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
+
+use super::print_json;
+use crate::args::Count;
+use crate::exit::BadArgument;
+
+pub(crate) fn count(arguments: &Count) -> anyhow::Result<()> {
+    if arguments.all {
+        let table = tables::compression().map_err(HarnessError::from)?;
+        if arguments.json {
+            return print_json(&table.rows().map_err(HarnessError::from)?);
+        }
+        println!("{}", table.markdown());
+        return Ok(());
+    }
+    let name = arguments.model.as_deref().unwrap_or_default();
+    let graph = build(name, arguments).map_err(|e| BadArgument(format!("{name}: {e}")))?;
+    if arguments.layers { print_layers(&graph, arguments.json) } else { print_total(&graph, arguments.json) }
+}
+
+/// The network that the arguments describe.
+fn build(name: &str, arguments: &Count) -> anyhow::Result<Graph> {
+    let arch: Arch = name.parse()?;
+    let mut spec = NetSpec::new(arch);
+    spec.width = arguments.width;
+    spec.stride = arguments.stride.as_deref().map(str::parse::<ResNetStride>).transpose()?;
+    let input = arguments.input.as_deref().map_or(Ok(arch.input()), parse_input)?;
+    let classes = arguments.classes.map_or(arch.classes(), |n| n as usize);
+    if let Some(rate) = arguments.keep_rate {
+        let layers = if arguments.prune.is_empty() {
+            paper_layers(arch, &spec.build(input, classes)?)
+        } else {
+            arguments.prune.clone()
+        };
+        spec = spec.at_keep_rate(input, classes, &layers, rate)?;
+    }
+    Ok(spec.build(input, classes)?)
+}
+
+/// The layers that the paper prunes in this network, else every prunable one.
+fn paper_layers(arch: Arch, graph: &Graph) -> Vec<String> {
+    match arch {
+        Arch::Vgg16 | Arch::Vgg16Gap => vgg16_pruned_layers(),
+        Arch::Resnet50 => resnet50_pruned_layers(),
+        _ => prunable_layers(graph).into_iter().map(|layer| layer.name).collect(),
+    }
+}
+
+fn parse_input(text: &str) -> anyhow::Result<[usize; 3]> {
+    let numbers: Vec<usize> = text.split(['x', '×']).filter_map(|part| part.parse().ok()).collect();
+    match numbers[..] {
+        [c, h, w] if text.split(['x', '×']).count() == 3 && c * h * w > 0 => Ok([c, h, w]),
+        _ => anyhow::bail!("--input {text:?} is not channels x height x width, such as 3x224x224"),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Total {
+    model: String,
+    input: [usize; 3],
+    classes: usize,
+    counts: Vec<Line>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Line {
+    convention: Convention,
+    #[serde(flatten)]
+    counts: Counts,
+    mib: f64,
+}
+
+fn print_total(graph: &Graph, json: bool) -> anyhow::Result<()> {
+    let counts = Convention::ALL.map(|convention| {
+        let counts = count_graph(graph, convention);
+        Line { convention, counts, mib: counts.mib() }
+    });
+    let total = Total {
+        model: graph.name().to_owned(),
+        input: graph.input_shape(),
+        classes: graph.classes(),
+        counts: counts.into(),
+    };
+    if json {
+        return print_json(&total);
+    }
+    let [c, h, w] = total.input;
+    println!("{}, input {c}×{h}×{w}, {} classes", total.model, total.classes);
+    println!("{:<15} {:>15} {:>18} {:>18} {:>10}", "convention", "parameters", "FLOPs", "MACs", "MiB fp32");
+    for Line { convention, counts, mib } in &total.counts {
+        println!(
+            "{:<15} {:>15} {:>18} {:>18} {mib:>10.2}",
+            convention.to_string(),
+            grouped(counts.params),
+            grouped(counts.flops),
+            grouped(counts.macs)
+        );
+    }
+    Ok(())
+}
+
+fn print_layers(graph: &Graph, json: bool) -> anyhow::Result<()> {
+    let layers = count_layers(graph, Convention::AllParameters);
+    if json {
+        let lines: Vec<_> = layers
+            .iter()
+            .map(|layer| {
+                serde_json::json!({
+                    "name": layer.name, "kind": layer.kind, "output": layer.output.to_string(), "counts": layer.counts
+                })
+            })
+            .collect();
+        return print_json(&lines);
+    }
+    println!("{:<24} {:<10} {:>13} {:>13} {:>15}", "layer", "kind", "output", "parameters", "MACs");
+    for layer in layers {
+        println!(
+            "{:<24} {:<10} {:>13} {:>13} {:>15}",
+            layer.name,
+            layer.kind,
+            layer.output.to_string(),
+            grouped(layer.counts.params),
+            grouped(layer.counts.macs)
+        );
+    }
+    println!("every trained value counts as a parameter; MACs are for one image");
+    Ok(())
+}
+
+/// 4089184256 as 4,089,184,256.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(4_089_184_256), "4,089,184,256");
+    }
+
+    #[test]
+    fn an_input_is_three_positive_numbers() {
+        assert_eq!(parse_input("3x224x224").unwrap(), [3, 224, 224]);
+        for wrong in ["", "3x224", "3x224x224x1", "3xax224", "0x1x1"] {
+            assert!(parse_input(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `thinet data`: get a dataset, or read it completely and say what is in it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use thinet_data::DatasetSpec;
+use thinet_harness::HarnessError;
+use thinet_harness::plan::{Options, dataset_named};
+use thinet_harness::spec::Spec;
+
+use super::print_json;
+use crate::args::{Data, DataSource};
+use crate::exit::BadArgument;
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Report {
+    dataset: String,
+    folder: PathBuf,
+    classes: usize,
+    shape: [usize; 3],
+    train: Part,
+    test: Part,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Part {
+    images: usize,
+    /// Fewest and most images of a class.
+    per_class: [usize; 2],
+    fingerprint: String,
+}
+
+pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
+    match command {
+        Data::Fetch(source) => {
+            let (spec, folder) = resolve(source)?;
+            thinet_data::fetch(&spec, &folder, &mut |line| eprintln!("{line}"))
+                .map_err(HarnessError::from)?;
+            Ok(())
+        }
+        Data::Check { source, json } => {
+            let (spec, folder) = resolve(source)?;
+            check(&spec, folder, *json)
+        }
+    }
+}
+
+/// The dataset and its folder.
+fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
+    let options = Options { data: source.data.clone(), ..Options::default() };
+    match (&source.spec, &source.dataset) {
+        (Some(path), _) => {
+            let spec = Spec::read(path).map_err(HarnessError::from)?;
+            let folder = options.data_folder(&spec.dataset);
+            Ok((spec.dataset, folder))
+        }
+        (None, Some(name)) => {
+            let spec = dataset_named(name).ok_or_else(|| {
+                BadArgument(format!("there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100"))
+            })?;
+            let folder = options.data_folder(&spec);
+            Ok((spec, folder))
+        }
+        (None, None) => Err(BadArgument("name a dataset or --for SPEC".into()).into()),
+    }
+}
+
+fn check(spec: &DatasetSpec, folder: PathBuf, json: bool) -> anyhow::Result<()> {
+    let split = thinet_data::open(spec, &folder).map_err(HarnessError::from)?;
+    let part = |set: &dyn thinet_data::Dataset| {
+        let mut counts = vec![0; set.classes()];
+        for image in 0..set.len() {
+            counts[set.label(image)] += 1;
+        }
+        let per_class =
+            [counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0)];
+        Part { images: set.len(), per_class, fingerprint: set.fingerprint().to_owned() }
+    };
+    let report = Report {
+        dataset: split.train.name().to_owned(),
+        folder,
+        classes: split.train.classes(),
+        shape: split.train.shape(),
+        train: part(&*split.train),
+        test: part(&*split.test),
+    };
+    if json {
+        return print_json(&report);
+    }
+    let [c, h, w] = report.shape;
+    println!("{} in {}: {} classes, images {c}×{h}×{w}", report.dataset, report.folder.display(), report.classes);
+    for (name, part) in [("training", &report.train), ("test", &report.test)] {
+        let [fewest, most] = part.per_class;
+        println!("  {name:<8} {:>7} images, {fewest} to {most} a class, {}", part.images, &part.fingerprint[..16]);
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! `thinet list`: what a spec can name, and the runs that are stored.
+
+use std::path::Path;
+
+use thinet_harness::list_runs;
+use thinet_models::Arch;
+
+use super::print_json;
+use crate::args::Listed;
+
+pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<()> {
+    let lines: Vec<(String, &str)> = match what {
+        Listed::Selectors => {
+            thinet_selectors::all().iter().map(|s| (s.name().to_owned(), s.about())).collect()
+        }
+        Listed::Reconstructions => {
+            thinet_reconstruction::all().iter().map(|r| (r.name().to_owned(), r.about())).collect()
+        }
+        Listed::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about())).collect(),
+        Listed::Datasets => DATASETS.iter().map(|(kind, about)| ((*kind).to_owned(), *about)).collect(),
+        Listed::Runs => list_runs(results)?.into_iter().map(|run| (run, "")).collect(),
+    };
+    if json {
+        let entries: Vec<_> =
+            lines.iter().map(|(name, about)| serde_json::json!({ "name": name, "about": about })).collect();
+        return print_json(&entries);
+    }
+    if lines.is_empty() {
+        eprintln!("nothing is stored in {}", results.display());
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, about) in &lines {
+        println!("{}", format!("{name:<width$}  {about}").trim_end());
+    }
+    Ok(())
+}
+
+const DATASETS: [(&str, &str); 4] = [
+    ("fashion-mnist", "60,000 + 10,000 grey 28×28 images, 10 classes; `thinet data fetch` gets it"),
+    ("cifar10", "50,000 + 10,000 RGB 32×32 images, 10 classes, official binary format"),
+    ("cifar100", "50,000 + 10,000 RGB 32×32 images, 100 classes, official binary format"),
+    ("image-folder", "train/<class>/* and test/<class>/* (or val/) of PNG or JPEG images"),
+];

@@ -1,0 +1,50 @@
+//! Bad input: one line on standard error, the right exit code, no panic, nothing written.
+
+use crate::fixture::{Fixture, SPEC};
+
+#[test]
+fn bad_input_ends_in_one_line_and_its_exit_code() {
+    let fixture = Fixture::new();
+    fixture.write("typo.toml", &SPEC.replace("epochs", "epoch"));
+    fixture.write("selector.toml", &SPEC.replace("\"random\"", "\"randon\""));
+    fixture.write("not-toml.toml", "name = ");
+    fixture.write("good.toml", SPEC);
+    let cases: [(&[&str], i32); 12] = [
+        (&["run", "typo.toml"], 2),
+        (&["plan", "selector.toml"], 2),
+        (&["run", "not-toml.toml"], 2),
+        (&["run", "nowhere.toml"], 2),
+        (&["run", "good.toml", "--data", "nowhere"], 3),
+        (&["run", "good.toml", "--seeds", "0"], 2),
+        (&["run", "good.toml", "--device", "tpu"], 2),
+        (&["table", "compresion"], 2),
+        (&["count", "vgg17"], 2),
+        (&["count", "resnet50", "--stride", "2x2"], 2),
+        (&["show", "nothing"], 2),
+        (&["show", "nothing.safetensors"], 1),
+    ];
+    let mut text = String::new();
+    for (arguments, code) in cases {
+        let ran = fixture.run(arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {}", ran.err);
+        assert_eq!(ran.err.lines().count(), 1, "{arguments:?}: {}", ran.err);
+        assert!(ran.err.starts_with("error: ") && !ran.err.contains("panicked"), "{}", ran.err);
+        assert_eq!(ran.out, "");
+        text.push_str(&format!("$ thinet {}  → {code}\n{}", arguments.join(" "), ran.err));
+    }
+    assert!(!fixture.path("results").exists(), "something was written");
+    insta::assert_snapshot!(text);
+}
+
+#[cfg(unix)]
+#[test]
+fn results_that_cannot_be_written_are_named_before_any_work() {
+    let fixture = Fixture::new();
+    fixture.images(3, 8, 4);
+    fixture.write("good.toml", SPEC);
+    // A file where the folder should be cannot be written into, not even by root.
+    fixture.write("blocked", "");
+    let ran = fixture.run(&["run", "good.toml", "--data", "images", "--results", "blocked"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.lines().any(|l| l.starts_with("error: cannot create blocked")), "{}", ran.err);
+}

@@ -1,0 +1,42 @@
+//! Help texts are part of the product: a change shows up here.
+
+use crate::fixture::Fixture;
+
+#[test]
+fn help_of_every_command() {
+    let fixture = Fixture::new();
+    let mut text = String::new();
+    for command in ["", "run", "plan", "table", "count", "data", "data fetch", "data check", "list", "show"] {
+        let mut arguments: Vec<&str> = command.split_whitespace().collect();
+        arguments.push("--help");
+        let ran = fixture.run(&arguments);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
+        text.push_str(&format!("$ thinet {}\n{}\n", arguments.join(" "), ran.out));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn lists_name_everything_a_spec_can_name() {
+    let fixture = Fixture::new();
+    let mut text = String::new();
+    for what in ["models", "datasets", "selectors", "reconstructions"] {
+        let ran = fixture.run(&["list", what]);
+        assert_eq!(ran.code, 0);
+        text.push_str(&format!("$ thinet list {what}\n{}\n", ran.out));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn counts_of_the_papers_models_need_nothing() {
+    let fixture = Fixture::new();
+    let all = fixture.run(&["count", "--all"]);
+    assert_eq!(all.code, 0, "{}", all.err);
+    insta::assert_snapshot!(all.out);
+    let torch = fixture.run(&["count", "resnet50", "--stride", "3x3"]);
+    assert!(torch.out.contains("4,089,184,256"), "{}", torch.out);
+    let json = fixture.run(&["count", "vgg16-gap", "--keep-rate", "0.5", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["counts"][1]["params"], 8_322_696);
+}

@@ -1,0 +1,75 @@
+//! A small study through the binary: worker processes, plan, a second start, a start while it runs.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Fixture, SPEC};
+
+#[test]
+fn a_study_runs_in_workers_and_again_without_work() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    let arguments = ["run", "small.toml", "--data", "images", "--jobs", "2"];
+    let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
+    let before: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+    assert_eq!((&before["cost"]["stages"], &before["cost"]["done"]), (&3.into(), &0.into()));
+    assert!(!fixture.path("results").exists(), "plan touches nothing");
+
+    let first = fixture.run(&arguments);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert!(first.out.contains("random"), "{}", first.out);
+    let csv = std::fs::read(fixture.path("results/tables/small.csv")).unwrap();
+    let again = fixture.run(&arguments);
+    assert_eq!((again.code, &again.out), (0, &first.out));
+    assert_eq!(std::fs::read(fixture.path("results/tables/small.csv")).unwrap(), csv);
+
+    // One process and two give the same bytes.
+    let alone =
+        fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1", "--results", "alone"]);
+    assert_eq!(alone.code, 0, "{}", alone.err);
+    assert_eq!(std::fs::read(fixture.path("alone/tables/small.csv")).unwrap(), csv);
+
+    let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
+    let after: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+    assert_eq!(after["cost"]["done"], 3);
+    let table = fixture.run(&["table", "small.toml", "--data", "images"]);
+    assert_eq!(table.out, first.out);
+
+    let runs = fixture.run(&["list", "runs"]);
+    let run = runs.out.trim();
+    assert!(run.starts_with("small-"), "{run}");
+    let shown = fixture.run(&["show", run]);
+    assert!(shown.out.contains("momentum = 0.9") && shown.out.contains("\"libtorch\""), "{}", shown.out);
+}
+
+#[test]
+fn a_second_start_while_the_first_runs_is_refused() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    let long = SPEC.replace("dense.train = { epochs = 1", "dense.train = { epochs = 100000");
+    fixture.write("long.toml", &long);
+    let arguments = ["run", "long.toml", "--data", "images", "--jobs", "1"];
+    let mut first = Command::new(env!("CARGO_BIN_EXE_thinet"))
+        .args(arguments)
+        .current_dir(fixture.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let locked = || {
+        let runs = std::fs::read_dir(fixture.path("results/runs")).ok()?;
+        let lock = runs.filter_map(Result::ok).next()?.path().join("lock");
+        std::fs::read_to_string(lock).ok().filter(|holder| !holder.is_empty())
+    };
+    while locked().is_none() && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = fixture.run(&arguments);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(second.code, 4, "{}", second.err);
+    let expected = format!("is running already (process {})", first.id());
+    assert!(second.err.contains(&expected), "{}", second.err);
+}

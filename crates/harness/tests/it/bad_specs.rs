@@ -1,0 +1,91 @@
+//! Every wrong value is refused before any work, naming file, key and what is allowed; nothing is written.
+
+use crate::fixture::{Fixture, SPEC};
+
+/// Replaces `from` by `to` in the good spec and returns the error.
+fn error_of(fixture: &Fixture, from: &str, to: &str) -> String {
+    let spec = SPEC.replacen(from, to, 1);
+    assert_ne!(spec, SPEC, "{from:?} is not in the spec");
+    let error = match fixture.plan(&spec, "results") {
+        Ok(_) => panic!("accepted: {to}"),
+        Err(error) => error,
+    };
+    assert!(error.is_bad_spec(), "{error}");
+    assert!(!fixture.path("results").exists(), "something was written");
+    error.to_string().replace(&fixture.path("spec.toml").display().to_string(), "SPEC")
+}
+
+#[test]
+fn wrong_values_are_named_with_their_key() {
+    let fixture = Fixture::new();
+    let cases = [
+        ("name = \"small\"", "name = \"Small Study\""),
+        ("name = \"small\"", "seeds = 0\nname = \"small\""),
+        ("selector = \"apoz\"", "selector = \"apos\""),
+        ("reconstruction = \"channel-scale\"", "reconstruction = \"chanel-scale\""),
+        ("selector = \"apoz\"", "selector = \"random\""),
+        ("[0.5, 0.75]", "[0.5, 0.0]"),
+        ("[0.5, 0.75]", "[1.5]"),
+        ("[0.5, 0.75]", "[0.5, 0.5]"),
+        ("[0.5, 0.75]", "[]"),
+        ("[0.5, 0.75]", "[0.01]"),
+        ("[0.5, 0.75]", "[nan]"),
+        ("[prune]", "[prune]\nlayers = [\"conv9\"]"),
+        ("[prune]", "[prune]\nmode = \"one-shot\""),
+        ("epochs = 2", "epochs = 2\nsteps = 3"),
+        ("epochs = 2", "epochs = 0"),
+        ("lr = 0.05", "lr = -1.0"),
+        ("batch = 16", "batch = 1000"),
+        ("images-per-class = 3", "images-per-class = 300"),
+        ("[net]", "[input]\nsize = 19\n[net]"),
+        ("[net]", "[input]\nmean = [0.5]\n[net]"),
+        ("arch = \"tiny\"", "arch = \"tiny\"\nwidth = 0.001"),
+        ("arch = \"tiny\"\nbatch-norm = true", "arch = \"cifar-resnet20\""),
+    ];
+    let mut texts = Vec::new();
+    for (from, to) in cases {
+        let mut to_apply = to.to_owned();
+        // The residual net needs a layer that feeds an addition to be refused.
+        if to.contains("resnet20") {
+            to_apply = to.to_owned();
+            let spec = SPEC
+                .replacen(from, &to_apply, 1)
+                .replacen("[prune]", "[prune]\nlayers = [\"layer1.0.conv2\"]", 1);
+            let error = fixture.plan(&spec, "results").err().expect("refused").to_string();
+            texts.push(error.replace(&fixture.path("spec.toml").display().to_string(), "SPEC"));
+            continue;
+        }
+        texts.push(error_of(&fixture, from, &to_apply));
+    }
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+#[test]
+fn missing_data_cuda_and_weights_are_refused_before_any_work() {
+    let fixture = Fixture::new();
+    let file = fixture.path("spec.toml");
+    std::fs::write(&file, SPEC).unwrap();
+    let plan = |data: &str, device: &str| {
+        let mut options = fixture.options("results");
+        options.data = Some(fixture.path(data));
+        options.device = device.to_owned();
+        thinet_harness::plan::Plan::new(&file, &options).err().expect("refused").to_string()
+    };
+    let no_data = plan("nowhere", "cpu");
+    assert!(no_data.contains("nowhere"), "{no_data}");
+    if !tch::Cuda::is_available() {
+        let no_cuda = plan("images", "cuda:0");
+        assert!(no_cuda.to_lowercase().contains("cuda"), "{no_cuda}");
+    }
+    let bad_device = plan("images", "gpu");
+    assert!(bad_device.contains("gpu") && bad_device.contains("cpu"), "{bad_device}");
+
+    let weights = SPEC.replacen(
+        "[dense.train]\nepochs = 2\nbatch = 16\nlr = 0.05\naugment = { crop-padding = 2, mirror = true }",
+        "[dense]\nweights = \"none.safetensors\"",
+        1,
+    );
+    let error = fixture.plan(&weights, "results").err().expect("refused").to_string();
+    assert!(error.contains("dense.weights") && error.contains("none.safetensors"), "{error}");
+    assert!(!fixture.path("results").exists());
+}

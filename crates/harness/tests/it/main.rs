@@ -1,0 +1,7 @@
+//! Whole studies on a small generated image folder: resume, independence of order and company, bad specs, shipped specs.
+
+mod bad_specs;
+mod fixture;
+mod resume;
+mod shipped_specs;
+mod studies;

@@ -1,0 +1,127 @@
+//! What a study's numbers may not depend on: time, order of cells, other methods, other rates, loader threads.
+
+use thinet_harness::progress::Silent;
+use thinet_harness::records::{Metric, Stage, Status};
+
+use crate::fixture::{Fixture, SPEC};
+
+#[test]
+fn a_second_run_does_nothing_and_leaves_the_same_bytes() {
+    let fixture = Fixture::new();
+    let first = fixture.run(SPEC, "results", &Silent);
+    let tables = fixture.tables("results");
+    assert_eq!(first.stages_run, 7, "a dense net and six cells");
+    assert!(tables.keys().any(|name| name == "small.csv"), "{:?}", tables.keys());
+    let second = fixture.run(SPEC, "results", &Silent);
+    assert_eq!(second.stages_run, 0);
+    assert_eq!(second.study, first.study);
+    assert_eq!(fixture.tables("results"), tables);
+}
+
+#[test]
+fn a_run_from_nothing_gives_the_same_bytes_again() {
+    let fixture = Fixture::new();
+    fixture.run(SPEC, "a", &Silent);
+    fixture.run(SPEC, "b", &Silent);
+    assert_eq!(fixture.tables("a"), fixture.tables("b"));
+    assert_eq!(fixture.weights("a"), fixture.weights("b"));
+    assert_eq!(fixture.weights("a").len(), 7);
+}
+
+#[test]
+fn a_cell_depends_neither_on_other_cells_nor_on_their_order() {
+    let fixture = Fixture::new();
+    let whole = fixture.run(SPEC, "whole", &Silent);
+    let alone = SPEC
+        .replace("[0.5, 0.75]", "[0.75]")
+        .replace("[[methods]]\nselector = \"thinet\"\nreconstruction = \"channel-scale\"\n", "");
+    assert!(!alone.contains("thinet"));
+    let reversed = SPEC.replace("[0.5, 0.75]", "[0.75, 0.5]");
+    for (spec, cells) in [(alone.as_str(), 2), (reversed.as_str(), 6)] {
+        let part = fixture.run(spec, &format!("part{cells}"), &Silent);
+        assert_eq!(part.study.cells.len(), cells);
+        for cell in &part.study.cells {
+            let same = whole.study.cells.iter().find(|other| other.id == cell.id).expect("the same cell");
+            assert_eq!(same, cell);
+        }
+    }
+    // Sharing a results folder, the part finds all its cells done.
+    assert_eq!(fixture.run(&alone, "whole", &Silent).stages_run, 0);
+}
+
+#[test]
+fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
+    let fixture = Fixture::new();
+    let study = fixture.run(SPEC, "results", &Silent).study;
+    assert_eq!(study.dense[0].status, Status::Done);
+    for cell in &study.cells {
+        assert_eq!(cell.status, Status::Done);
+        for stage in [Stage::AfterCut, Stage::AfterReconstruction, Stage::AfterFineTune] {
+            for metric in [Metric::Top1, Metric::Top5, Metric::Loss] {
+                let found = cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == stage && r.metric == metric);
+                assert_eq!(found.count(), 1, "{} {stage:?} {metric:?}", cell.method);
+            }
+        }
+        for (layer, kept) in &cell.kept {
+            let expected = (kept.width() as f64 * cell.keep_rate + 1e-9).floor() as usize;
+            assert_eq!(kept.len(), expected, "{layer}");
+        }
+        let error = |layer: &str, stage| {
+            let row = cell.rows.iter().find(|r| {
+                r.layer == layer && r.stage == stage && r.metric == Metric::ReconstructionError
+            });
+            row.expect("measured for every method").value
+        };
+        for layer in cell.kept.keys() {
+            let (before, after) = (error(layer, Stage::AfterCut), error(layer, Stage::AfterReconstruction));
+            assert!(after <= before + 1e-12, "{layer}: {after} > {before}");
+            assert_eq!(after == before, cell.reconstruction == "none", "{layer}");
+        }
+    }
+}
+
+#[test]
+fn one_shot_mode_calibrates_once_for_all_cells() {
+    let fixture = Fixture::new();
+    let cut = |s: &str| {
+        let a = s.find("[prune.after-layer]").unwrap();
+        let b = s.find("[prune.after-last]").unwrap();
+        format!("{}{}", &s[..a], &s[b..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
+    };
+    let outcome = fixture.run(&cut(SPEC), "results", &Silent);
+    assert_eq!(outcome.stages_run, 8, "a dense net, one calibration, six cells");
+    for cell in &outcome.study.cells {
+        assert_eq!(cell.status, Status::Done);
+        assert!(cell.rows.iter().any(|r| r.stage == Stage::AfterFineTune && r.metric == Metric::Top1));
+    }
+}
+
+#[test]
+fn a_keep_rate_of_one_changes_nothing_before_tuning() {
+    let fixture = Fixture::new();
+    let study = fixture.run(&SPEC.replace("[0.5, 0.75]", "[1.0]"), "results", &Silent).study;
+    let random = study.cells.iter().find(|cell| cell.selector == "random").unwrap();
+    let mut spec = SPEC.replace("[0.5, 0.75]", "[1.0]");
+    let from = spec.find("[prune.after-layer]").unwrap();
+    let to = spec.find("[calibration]").unwrap();
+    spec.replace_range(from..to, "");
+    let untuned = fixture.run(&spec, "untuned", &Silent).study;
+    for cell in &untuned.cells {
+        assert_eq!(cell.size, untuned.dense[0].size);
+        for (row, dense) in cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == Stage::AfterCut).zip(
+            untuned.dense[0].rows.iter().filter(|r| r.metric != Metric::TrainLoss),
+        ) {
+            assert_eq!((row.metric, row.value), (dense.metric, dense.value), "{}", cell.method);
+        }
+    }
+    assert_eq!(random.kept.values().filter(|kept| kept.is_all()).count(), 3.min(random.kept.len()));
+}
+
+#[test]
+fn a_diverging_cell_is_told_from_a_missing_one() {
+    let fixture = Fixture::new();
+    let spec = SPEC.replace("epochs = 2\nbatch = 16\nlr = 0.01", "epochs = 2\nbatch = 16\nlr = 1e30");
+    let outcome = fixture.run(&spec, "results", &Silent);
+    assert!(outcome.study.cells.iter().all(|cell| cell.status == Status::Diverged));
+    assert!(outcome.tables[0].markdown().contains("diverged"));
+}

@@ -1,0 +1,261 @@
+//! Weight files: safetensors whose metadata holds the graph, so that loading a net needs nothing else.
+//!
+//! The header is written here, not by the safetensors crate, whose metadata comes out in another order on every run:
+//! the same net gives the same bytes. Everything is read through that crate's checks.
+
+use std::borrow::Borrow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
+use tch::{Device, Kind, Tensor};
+use thinet_graph::Graph;
+
+use crate::error::Context;
+use crate::weights::{TensorKind, check_tensors};
+use crate::{ModelError, Net, Weights};
+
+/// The metadata entry that holds the graph as JSON.
+const GRAPH: &str = "graph";
+/// The header's entry for metadata, by the safetensors format.
+const METADATA: &str = "__metadata__";
+
+/// Saves a net with its graph and the given metadata. The file is either wholly there or not at all.
+///
+/// # Errors
+/// If the weights do not fit the graph, `metadata` has a `graph` of its own, or the file cannot be written.
+pub fn save_net(path: &Path, net: &Net, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
+    net.weights.check(&net.graph)?;
+    let graph = serde_json::to_string(&net.graph).map_err(|e| bad_file(path, e.to_string()))?;
+    let mut metadata = metadata.clone();
+    if metadata.insert(GRAPH.to_owned(), graph).is_some() {
+        return Err(bad_file(path, format!("metadata {GRAPH:?} is the net's own")));
+    }
+    let tensors: Vec<(&str, &Tensor)> = net.weights.iter().collect();
+    save_tensors(path, &tensors, &metadata)
+}
+
+/// Loads a net that [`save_net`] saved, and its metadata without the graph.
+///
+/// # Errors
+/// If the file cannot be read, holds no graph, or its tensors do not fit that graph exactly.
+pub fn load_net(path: &Path, device: Device) -> Result<(Net, BTreeMap<String, String>), ModelError> {
+    let bytes = read(path)?;
+    let (file, mut metadata) = parse(path, &bytes)?;
+    let Some(graph) = metadata.remove(GRAPH) else {
+        return Err(bad_file(path, "holds no graph in its metadata, so it is no net of ours"));
+    };
+    let graph: Graph =
+        serde_json::from_str(&graph).map_err(|e| bad_file(path, format!("holds a wrong graph: {e}")))?;
+    let weights = fitting(path, &file, &graph, device)?;
+    Ok((Net { graph, weights }, metadata))
+}
+
+/// Loads the weights of a given graph from any safetensors file with the same names.
+///
+/// # Errors
+/// If the file cannot be read, or its tensors are not exactly the graph's: names layer, expected and found.
+pub fn load_weights(path: &Path, graph: &Graph, device: Device) -> Result<Weights, ModelError> {
+    let bytes = read(path)?;
+    let (file, _) = parse(path, &bytes)?;
+    fitting(path, &file, graph, device)
+}
+
+/// Saves named tensors (f32, f64 or i64) with metadata: temporary name in the same folder, sync, rename.
+///
+/// # Errors
+/// If a name repeats, a tensor is of another type, or the file cannot be written.
+pub fn save_tensors<N: AsRef<str>, T: Borrow<Tensor>>(
+    path: &Path,
+    tensors: &[(N, T)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), ModelError> {
+    let mut sorted = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let (name, tensor) = (name.as_ref(), tensor.borrow());
+        let Some(dtype) = dtype_of(tensor) else {
+            let found = TensorKind::of(tensor);
+            return Err(bad_file(
+                path,
+                format!("tensor {name:?} is {found}, only f32, f64 and i64 are saved"),
+            ));
+        };
+        sorted.push((name, dtype, tensor));
+    }
+    // Wide elements first, so that each tensor is aligned.
+    sorted.sort_by_key(|&(name, _, tensor)| (Reverse(element_size(tensor)), name));
+    let header = header(path, &sorted, metadata)?;
+    write_whole(path, |file| {
+        write(path, file, &(header.len() as u64).to_le_bytes())?;
+        write(path, file, &header)?;
+        for (name, _, tensor) in &sorted {
+            write(path, file, &bytes_of(name, tensor)?)?;
+        }
+        Ok(())
+    })
+}
+
+/// Loads all tensors of a file and its metadata.
+///
+/// # Errors
+/// If the file cannot be read or holds a tensor of another type than f32, f64 or i64.
+pub fn load_tensors(
+    path: &Path,
+    device: Device,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>), ModelError> {
+    let bytes = read(path)?;
+    let (file, metadata) = parse(path, &bytes)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::I64 => Kind::Int64,
+            _ => {
+                let found = kind_of(&view);
+                return Err(bad_file(path, format!("tensor {name:?} is {found}; allowed: f32, f64, i64")));
+            }
+        };
+        tensors.insert(name.to_owned(), tensor_of(name, &view, kind, device)?);
+    }
+    Ok((tensors, metadata))
+}
+
+fn bad_file(path: &Path, problem: impl Into<String>) -> ModelError {
+    ModelError::BadFile { path: path.to_owned(), problem: problem.into() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    fs::read(path).map_err(|source| ModelError::Io { action: "read", path: path.to_owned(), source })
+}
+
+fn parse<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+) -> Result<(SafeTensors<'a>, BTreeMap<String, String>), ModelError> {
+    let whole = |e| bad_file(path, format!("is not a whole safetensors file: {e}"));
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(whole)?;
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok((SafeTensors::deserialize(bytes).map_err(whole)?, metadata))
+}
+
+/// The file's tensors, after an exact check of names, shapes and element type against the graph.
+fn fitting(
+    path: &Path,
+    file: &SafeTensors<'_>,
+    graph: &Graph,
+    device: Device,
+) -> Result<Weights, ModelError> {
+    let kinds = file.iter().map(|(name, view)| (name, kind_of(&view))).collect();
+    check_tensors(graph.name(), &graph.tensors(), &kinds)
+        .map_err(|source| ModelError::FileContents { path: path.to_owned(), source: Box::new(source) })?;
+    let mut weights = Weights::new();
+    for (name, view) in file.iter() {
+        weights.insert(name, tensor_of(name, &view, Kind::Float, device)?);
+    }
+    Ok(weights)
+}
+
+fn kind_of(view: &TensorView<'_>) -> TensorKind {
+    let dtype = format!("{:?}", view.dtype()).to_lowercase();
+    TensorKind { dtype, shape: view.shape().to_vec() }
+}
+
+fn tensor_of(name: &str, view: &TensorView<'_>, kind: Kind, device: Device) -> Result<Tensor, ModelError> {
+    let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+    Tensor::f_from_data_size(view.data(), &shape, kind)
+        .and_then(|tensor| tensor.f_to_device(device))
+        .context(|| format!("tensor {name:?}"))
+}
+
+fn dtype_of(tensor: &Tensor) -> Option<Dtype> {
+    match tensor.kind() {
+        Kind::Float => Some(Dtype::F32),
+        Kind::Double => Some(Dtype::F64),
+        Kind::Int64 => Some(Dtype::I64),
+        _ => None,
+    }
+}
+
+fn element_size(tensor: &Tensor) -> usize {
+    tensor.kind().elt_size_in_bytes()
+}
+
+/// The header of the safetensors format: JSON, padded with spaces to a multiple of eight bytes.
+fn header(
+    path: &Path,
+    sorted: &[(&str, Dtype, &Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, ModelError> {
+    let json =
+        |value: serde_json::Result<serde_json::Value>| value.map_err(|e| bad_file(path, e.to_string()));
+    let mut entries = BTreeMap::from([(METADATA, json(serde_json::to_value(metadata))?)]);
+    let mut end = 0;
+    for &(name, dtype, tensor) in sorted {
+        let start = end;
+        end += tensor.numel() * element_size(tensor);
+        let shape = TensorKind::of(tensor).shape;
+        let info = TensorInfo { dtype, shape, data_offsets: (start, end) };
+        if entries.insert(name, json(serde_json::to_value(info))?).is_some() {
+            return Err(bad_file(path, format!("two tensors are called {name:?}")));
+        }
+    }
+    let mut header = serde_json::to_vec(&entries).map_err(|e| bad_file(path, e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+/// The tensor's values in row-major order; little-endian, as every machine that libtorch runs on.
+fn bytes_of(name: &str, tensor: &Tensor) -> Result<Vec<u8>, ModelError> {
+    let mut bytes = vec![0; tensor.numel() * element_size(tensor)];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel()).context(|| format!("tensor {name:?}"))?;
+    Ok(bytes)
+}
+
+fn write(path: &Path, file: &mut impl io::Write, bytes: &[u8]) -> Result<(), ModelError> {
+    file.write_all(bytes).map_err(|source| ModelError::Io { action: "write", path: path.to_owned(), source })
+}
+
+/// Writes a file under a temporary name, syncs it and gives it its own; on an error nothing is left.
+fn write_whole(
+    path: &Path,
+    contents: impl FnOnce(&mut BufWriter<File>) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let io = |source| ModelError::Io { action: "write", path: path.to_owned(), source };
+    let partial = partial_name(path);
+    let write = || {
+        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
+        contents(&mut file)?;
+        file.flush().map_err(io)?;
+        file.get_ref().sync_all().map_err(io)?;
+        fs::rename(&partial, path).map_err(io)?;
+        sync_folder(path).map_err(io)
+    };
+    write().inspect_err(|_| {
+        // The error that matters is the one at hand.
+        drop(fs::remove_file(&partial));
+    })
+}
+
+/// `.<name>.<process>-<count>.partial` in the same folder: no two writers share one.
+fn partial_name(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}-{count}.partial", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// Makes a rename last through a power failure.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}

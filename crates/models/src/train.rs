@@ -1,0 +1,73 @@
+//! One training step: forward, cross-entropy, gradients, SGD.
+
+use tch::{Reduction, Tensor};
+use thinet_graph::Graph;
+
+use crate::error::Context;
+use crate::{Mode, ModelError, Sgd, Weights, forward};
+
+/// Mean cross-entropy of `images` `[n, c, h, w]` against `labels` `[n]` (64-bit integers), and its gradients by the
+/// named tensors, in their order. A tensor that the loss does not depend on has an undefined gradient.
+///
+/// # Errors
+/// If images or labels do not fit, a tensor is missing, or libtorch refuses an operation.
+pub fn loss_and_gradients<'a>(
+    graph: &Graph,
+    weights: &Weights,
+    names: impl IntoIterator<Item = &'a str>,
+    images: &Tensor,
+    labels: &Tensor,
+    mode: Mode,
+) -> Result<(f64, Vec<Tensor>), ModelError> {
+    let parameters = names.into_iter().map(|name| weights.get(name)).collect::<Result<Vec<_>, _>>()?;
+    let tracked = Tracked::new(parameters)?;
+    let logits = forward(graph, weights, images, mode)?;
+    let loss = logits
+        .f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+        .context(|| "cross-entropy".to_owned())?;
+    let gradients = Tensor::f_run_backward(&[&loss], &tracked.0, false, false)
+        .context(|| "gradients of the loss".to_owned())?;
+    let loss = loss.f_double_value(&[]).context(|| "loss".to_owned())?;
+    Ok((loss, gradients))
+}
+
+/// One step of SGD on a batch, in training mode: changes the weights in place, running statistics included, and
+/// returns the loss before the step.
+///
+/// # Errors
+/// As [`loss_and_gradients`].
+pub fn train_step(
+    graph: &Graph,
+    weights: &Weights,
+    sgd: &mut Sgd,
+    images: &Tensor,
+    labels: &Tensor,
+    lr: f64,
+) -> Result<f64, ModelError> {
+    let (loss, gradients) = loss_and_gradients(graph, weights, sgd.names(), images, labels, Mode::Train)?;
+    sgd.step(weights, gradients, lr)?;
+    Ok(loss)
+}
+
+/// Tensors whose gradients libtorch records, until this goes: weights at rest track nothing, so that evaluation and
+/// surgery never build a graph.
+struct Tracked<'a>(Vec<&'a Tensor>);
+
+impl<'a> Tracked<'a> {
+    fn new(tensors: Vec<&'a Tensor>) -> Result<Self, ModelError> {
+        let tracked = Self(tensors);
+        for tensor in &tracked.0 {
+            drop(tensor.f_set_requires_grad(true).context(|| "gradient tracking".to_owned())?);
+        }
+        Ok(tracked)
+    }
+}
+
+impl Drop for Tracked<'_> {
+    fn drop(&mut self) {
+        for tensor in &self.0 {
+            // Turning it off fails for no leaf tensor, and a drop has nobody to tell.
+            drop(tensor.f_set_requires_grad(false));
+        }
+    }
+}
