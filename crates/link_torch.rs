@@ -1,4 +1,5 @@
 //! Build script shared by every crate that uses tch: programs find libtorch when they run, and CUDA stays linked.
+#![allow(clippy::print_stdout, reason = "a build script speaks to cargo on standard output")]
 
 use std::path::Path;
 

@@ -45,7 +45,11 @@ impl Bars {
         let total = all.add(ProgressBar::new(stages as u64));
         total.set_style(style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {eta} left")?);
         total.enable_steady_tick(Duration::from_secs(1));
-        Some(Self { all, total, style: style("  {prefix:32!} {msg:34!} {bar:20} {percent:>3} % {eta:>4} left")? })
+        Some(Self {
+            all,
+            total,
+            style: style("  {prefix:32!} {msg:34!} {bar:20} {percent:>3} % {eta:>4} left")?,
+        })
     }
 }
 
@@ -77,7 +81,8 @@ impl Progress {
         if bar.is_none() {
             self.line(&format!("start  {label}"));
         }
-        let running = Running { label: label.to_owned(), step: String::new(), bar, last_line: Instant::now() };
+        let running =
+            Running { label: label.to_owned(), step: String::new(), bar, last_line: Instant::now() };
         self.state().running.insert(id.to_owned(), running);
     }
 

@@ -8,7 +8,7 @@ use thinet_data::{Augment, Split, Transform};
 use thinet_graph::Graph;
 
 use crate::error::{HarnessError, SpecError};
-use crate::spec::{Mode, Recipe, Spec};
+use crate::spec::{Recipe, Spec};
 
 /// A wrong value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
@@ -85,8 +85,9 @@ fn recipes(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     if both.0.is_some() == both.1.is_some() {
         return Err(value(path, "dense", &"exactly one of [dense.train] and dense.weights is needed"));
     }
-    if spec.prune.mode == Mode::OneShot && spec.prune.after_layer.is_some() {
-        let problem = "has no meaning with mode = \"one-shot\", where all layers are cut at once; use after-last";
+    if spec.is_one_shot() && spec.prune.after_layer.is_some() {
+        let problem =
+            "has no meaning with mode = \"one-shot\", where all layers are cut at once; use after-last";
         return Err(value(path, "prune.after-layer", &problem));
     }
     let named = [

@@ -26,7 +26,7 @@ pub struct Environment {
     /// Compute device.
     pub device: String,
     /// libtorch threads per process.
-    pub threads: u32,
+    pub threads: usize,
     /// Worker processes.
     pub jobs: usize,
 }
@@ -34,7 +34,7 @@ pub struct Environment {
 impl Environment {
     /// Looks around. What cannot be found out is left empty.
     #[must_use]
-    pub fn here(device: tch::Device, threads: u32, jobs: usize, checkout: &Path) -> Self {
+    pub fn here(device: tch::Device, threads: usize, jobs: usize, checkout: &Path) -> Self {
         let git = |arguments: &[&str]| {
             let output = Command::new("git").arg("-C").arg(checkout).args(arguments).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

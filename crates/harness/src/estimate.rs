@@ -49,7 +49,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
         }
     }
     let is_measured = done > 0 && seconds > 0.0 && known > 0.0;
-    let assumed = ASSUMED_RATE * f64::from(plan.spec.compute.threads);
+    let assumed = ASSUMED_RATE * plan.spec.compute.threads as f64;
     let rate = if is_measured { known / seconds } else { assumed };
     let seconds = missing / rate / jobs.max(1) as f64;
     Ok(Estimate { stages, done, macs: missing, seconds, is_measured })
@@ -66,7 +66,8 @@ fn macs(graph: &Graph) -> f64 {
 
 fn dense_macs(plan: &Plan) -> f64 {
     let dense = macs(&plan.graph);
-    training(plan.spec.dense.train.as_ref(), plan.data.train.len(), dense) + dense * plan.data.test.len() as f64
+    training(plan.spec.dense.train.as_ref(), plan.data.train.len(), dense)
+        + dense * plan.data.test.len() as f64
 }
 
 /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
@@ -75,7 +76,8 @@ fn cell_macs(plan: &Plan, cell: &Cell) -> f64 {
     let (train, test) = (plan.data.train.len(), plan.data.test.len());
     let (dense, pruned) = (macs(&plan.graph), cell.size.paper.macs as f64);
     let between = (dense + pruned) / 2.0;
-    let short = training(prune.after_layer.as_ref(), train, between) * cell.keep.len().saturating_sub(1) as f64;
+    let short =
+        training(prune.after_layer.as_ref(), train, between) * cell.keep.len().saturating_sub(1) as f64;
     let sample = plan.spec.calibration.images_per_class * plan.data.train.classes();
     let passes = if plan.spec.is_one_shot() { 0 } else { cell.keep.len() };
     let calibration = between * (sample * passes) as f64;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tch::Device;
 use thinet_data::{DatasetSpec, Split, StandardSpec, Transform};
-use thinet_graph::{ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers};
+use thinet_graph::{
+    ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
+};
 use thinet_models::parse_device;
 
 use crate::check;
@@ -209,10 +211,7 @@ impl Plan {
 /// Size of a net under both conventions.
 #[must_use]
 pub fn size_of(graph: &Graph) -> Size {
-    Size {
-        paper: count(graph, Convention::Paper),
-        all_parameters: count(graph, Convention::AllParameters),
-    }
+    Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
 }
 
 struct Context<'a> {
@@ -242,9 +241,8 @@ fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, Harnes
 fn dense_weights(spec: &Spec, path: &Path) -> Result<Option<String>, HarnessError> {
     let Some(weights) = &spec.dense.weights else { return Ok(None) };
     let file = beside(path, weights);
-    let hash = crate::store::hash_file(&file).map_err(|e| {
-        check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display()))
-    })?;
+    let hash = crate::store::hash_file(&file)
+        .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;
     Ok(Some(hash))
 }
 
@@ -270,7 +268,8 @@ fn dense_plan(
         "seed": seed,
     });
     let id = StageId::of("dense", DENSE_VERSION, &inputs);
-    let evidence_inputs = json!({ "dense": id.as_str(), "layers": context.layers, "calibration": spec.calibration });
+    let evidence_inputs =
+        json!({ "dense": id.as_str(), "layers": context.layers, "calibration": spec.calibration });
     let evidence = StageId::of("evidence", EVIDENCE_VERSION, &evidence_inputs);
     DensePlan { id, seed, inputs, evidence }
 }

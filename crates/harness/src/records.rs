@@ -100,7 +100,8 @@ pub struct Size {
 }
 
 /// The dense net of one seed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DenseRecord {
     /// Stage id.
     pub id: String,
@@ -115,7 +116,8 @@ pub struct DenseRecord {
 }
 
 /// One cell: a method at a keep rate with a seed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct CellRecord {
     /// Stage id.
     pub id: String,
@@ -140,7 +142,8 @@ pub struct CellRecord {
 }
 
 /// Everything a study's tables are made from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct StudyRecord {
     /// The experiment's name.
     pub name: String,

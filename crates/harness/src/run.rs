@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use thinet_models::MemoryFormat;
+
 use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::lock::Lock;
@@ -98,7 +100,7 @@ pub fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, Harn
 /// If the plan has no such stage, or it fails.
 pub fn run_stage(plan: &Plan, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
     let store = Store::at(&plan.results);
-    let feed = feed(plan);
+    let feed = feed(plan)?;
     let context = Context { plan, store: &store, feed: &feed, reporter };
     let _lock = Lock::take(&store.lock_file(id))?;
     if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
@@ -153,14 +155,13 @@ fn run_stages(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Res
 }
 
 /// How images reach the net. One loader thread works ahead of the compute threads.
-fn feed(plan: &Plan) -> Feed {
-    thinet_models::set_compute_threads(plan.spec.compute.threads as i32);
-    Feed {
-        device: plan.device,
-        compute: plan.spec.compute.clone(),
-        transform: plan.transform.clone(),
-        loader_threads: 1,
-    }
+fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
+    thinet_models::set_compute_threads(plan.spec.compute.threads)?;
+    let format = match plan.spec.compute.channels_last {
+        true => MemoryFormat::ChannelsLast,
+        false => MemoryFormat::Contiguous,
+    };
+    Ok(Feed { device: plan.device, format, transform: plan.transform.clone(), loader_threads: 1 })
 }
 
 /// Tries the results folder before any work.

@@ -64,7 +64,7 @@ pub struct InputSpec {
 pub struct ComputeSpec {
     /// libtorch threads per process. libtorch's sums depend on it, so it is never taken from the machine.
     #[serde(default = "one_thread")]
-    pub threads: u32,
+    pub threads: usize,
     /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU.
     #[serde(default)]
     pub channels_last: bool,
@@ -203,7 +203,7 @@ impl MethodSpec {
 fn one() -> u64 {
     1
 }
-fn one_thread() -> u32 {
+fn one_thread() -> usize {
     1
 }
 fn batch_128() -> usize {
@@ -223,6 +223,12 @@ fn no_reconstruction() -> String {
 }
 
 impl Spec {
+    /// Whether all layers are selected from one calibration of the dense net.
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        self.prune.mode == Mode::OneShot
+    }
+
     /// Reads a spec file. Only its form is checked here; [`crate::plan::Plan::new`] checks its meaning.
     ///
     /// # Errors

@@ -32,8 +32,9 @@ impl StageId {
     /// If `inputs` cannot be written as JSON.
     pub fn of(kind: &str, version: u32, inputs: &serde_json::Value) -> Self {
         // serde_json's maps are sorted, so the text is canonical.
-        let text = serde_json::json!({ "store": STORE_VERSION, "kind": kind, "version": version, "inputs": inputs })
-            .to_string();
+        let text =
+            serde_json::json!({ "store": STORE_VERSION, "kind": kind, "version": version, "inputs": inputs })
+                .to_string();
         let hash = blake3::hash(text.as_bytes()).to_hex();
         Self(format!("{kind}-{}", &hash[..16]))
     }
@@ -113,7 +114,8 @@ impl Store {
             Err(e) => return Err(HarnessError::io("read", path)(e)),
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
-        let result: StageResult = serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
+        let result: StageResult =
+            serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
         if result.id != id.as_str() {
             return Err(damaged(format!("{RESULT} belongs to {}", result.id)));
         }

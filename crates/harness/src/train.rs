@@ -7,25 +7,35 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
-use thinet_graph::Graph;
 use thinet_metrics::{Evaluation, Evaluator};
-use thinet_models::{Mode, Net, ParamRates, Sgd, Weights};
+use thinet_models::{
+    MemoryFormat, Mode, Net, Sgd, SgdOptions, Weights, forward, load_tensors, save_tensors, seed_torch,
+    train_step,
+};
 use thinet_seed::Seed;
 
 use crate::error::HarnessError;
-use crate::spec::{ComputeSpec, Recipe};
+use crate::spec::Recipe;
 
-/// Images per forward pass where no gradient is needed. Part of the stages' meaning: libtorch's bits may depend on it.
-pub(crate) const EVAL_BATCH: usize = 250;
+/// Most images per forward pass where no gradient is needed.
+const EVAL_BATCH: usize = 250;
+/// Most pixels per such pass: 20 images of 224×224, 250 of 64×64.
+const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
 
 /// A checkpoint is written at the end of an epoch if this much time has passed since the last one.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(15);
+
+// Names in a training checkpoint.
+const WEIGHT: &str = "weight.";
+const VELOCITY: &str = "velocity.";
+const STEP: &str = "step";
 
 /// How images become tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) device: Device,
-    pub(crate) compute: ComputeSpec,
+    /// How images and weights lie in memory.
+    pub(crate) format: MemoryFormat,
     /// Pixels to inputs, without augmentation.
     pub(crate) transform: Transform,
     /// Loader threads; results do not depend on it.
@@ -33,10 +43,12 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Batches of `order`, not augmented.
+    /// Batches of `order`, not augmented. Their size follows from that of the images alone: libtorch's last bits may
+    /// depend on it.
     pub(crate) fn plain(&self, data: &Arc<dyn Dataset>, order: Vec<usize>) -> Result<Loader, HarnessError> {
-        let options = self.options(EVAL_BATCH, false);
-        Ok(Loader::new(data.clone(), order, &self.transform, None, options)?)
+        let [_, height, width] = self.transform.output_shape(data.shape())?;
+        let batch = (EVAL_PIXELS / (height * width).max(1)).clamp(1, EVAL_BATCH);
+        Ok(Loader::new(data.clone(), order, &self.transform, None, self.options(batch, false))?)
     }
 
     /// Batches of one training epoch: order and augmentation are drawn from the epoch's own streams.
@@ -61,10 +73,29 @@ impl Feed {
     pub(crate) fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), HarnessError> {
         let shape = batch.shape.map(|n| n as i64);
         let images = Tensor::f_from_slice(&batch.images)?.f_view(shape)?.f_to_device(self.device)?;
-        let images = if self.compute.channels_last { thinet_models::channels_last(&images)? } else { images };
         let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(self.device)?;
-        Ok((images, labels))
+        Ok((self.format.apply(&images)?, labels))
     }
+}
+
+/// Top-1, top-5 and mean cross-entropy of `net` on all images, in their order.
+pub(crate) fn evaluate(
+    net: &Net,
+    data: &Arc<dyn Dataset>,
+    feed: &Feed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Evaluation, HarnessError> {
+    let _guard = tch::no_grad_guard();
+    let mut evaluator = Evaluator::default();
+    let mut done = 0;
+    for batch in feed.plain(data, (0..data.len()).collect())? {
+        let (images, labels) = feed.tensors(&batch?)?;
+        let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)?;
+        evaluator.add(&logits, &labels)?;
+        done += labels.size()[0] as u64;
+        progress(done, data.len() as u64);
+    }
+    Ok(evaluator.finish()?)
 }
 
 /// How a training ended.
@@ -96,22 +127,29 @@ pub(crate) fn train(
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
-    let mut sgd = sgd(&net.graph, recipe);
+    let mut sgd = Sgd::new(
+        &net.graph,
+        SgdOptions {
+            momentum: recipe.momentum,
+            weight_decay: recipe.weight_decay,
+            bias_lr: recipe.bias_lr,
+            bias_decay: recipe.bias_decay,
+        },
+    );
     let mut step = match session.checkpoint {
-        Some(path) => resume(path, net, &mut sgd, feed.device)?,
-        None => 0,
+        Some(path) if path.is_file() => resume(path, net, &mut sgd, feed)?,
+        _ => 0,
     };
-    net.weights.train_in_place(&net.graph);
     let mut saved = Instant::now();
     let mut loss = f64::NAN;
     while step < total {
         let epoch = step / steps_per_epoch;
-        thinet_models::seed_torch(seed.child("torch").index(epoch as u64));
+        seed_torch(seed.child("torch").index(epoch as u64));
         let (mut sum, first) = (0.0, step);
         for batch in feed.training(data, recipe, seed, epoch)? {
             let (images, labels) = feed.tensors(&batch?)?;
             let lr = recipe.schedule.lr(recipe.lr, step, total);
-            let value = thinet_models::train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr)?;
+            let value = train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr)?;
             if !value.is_finite() {
                 return Ok(Trained::Diverged { step });
             }
@@ -134,7 +172,37 @@ pub(crate) fn train(
     Ok(Trained::Done { loss })
 }
 
-fn sgd(graph: &Graph, recipe: &Recipe) -> Sgd {
-    let bias = ParamRates { lr: recipe.bias_lr, decay: recipe.bias_decay };
-    Sgd::new(graph, recipe.momentum, recipe.weight_decay, bias)
+/// One file, renamed into place, holds weights, velocities and the step.
+fn save(path: &Path, net: &Net, sgd: &Sgd, step: usize) -> Result<(), HarnessError> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for (name, tensor) in net.weights.iter() {
+        tensors.push((format!("{WEIGHT}{name}"), tensor.shallow_clone()));
+    }
+    for (name, velocity) in sgd.state() {
+        tensors.push((format!("{VELOCITY}{name}"), velocity));
+    }
+    tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[step as i64])?));
+    Ok(save_tensors(path, &tensors, &BTreeMap::new())?)
+}
+
+/// Puts net and optimiser back to what [`save`] saw and returns the step.
+fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<usize, HarnessError> {
+    let damaged =
+        |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
+    let (tensors, _) = load_tensors(path, feed.device)?;
+    let (mut weights, mut velocities, mut step) = (Weights::new(), BTreeMap::new(), None);
+    for (name, tensor) in tensors {
+        if let Some(name) = name.strip_prefix(WEIGHT) {
+            weights.insert(name, tensor);
+        } else if let Some(name) = name.strip_prefix(VELOCITY) {
+            velocities.insert(name.to_owned(), tensor);
+        } else if name == STEP && tensor.numel() == 1 {
+            step = usize::try_from(tensor.f_int64_value(&[0])?).ok();
+        }
+    }
+    let step = step.ok_or_else(|| damaged("does not say how many steps were done"))?;
+    weights.check(&net.graph)?;
+    net.weights = weights.to_format(feed.format)?;
+    sgd.restore(&net.weights, velocities)?;
+    Ok(step)
 }

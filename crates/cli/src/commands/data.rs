@@ -58,7 +58,9 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
         }
         (None, Some(name)) => {
             let spec = dataset_named(name).ok_or_else(|| {
-                BadArgument(format!("there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100"))
+                BadArgument(format!(
+                    "there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100"
+                ))
             })?;
             let folder = options.data_folder(&spec);
             Ok((spec, folder))
@@ -90,10 +92,19 @@ fn check(spec: &DatasetSpec, folder: PathBuf, json: bool) -> anyhow::Result<()> 
         return print_json(&report);
     }
     let [c, h, w] = report.shape;
-    println!("{} in {}: {} classes, images {c}×{h}×{w}", report.dataset, report.folder.display(), report.classes);
+    println!(
+        "{} in {}: {} classes, images {c}×{h}×{w}",
+        report.dataset,
+        report.folder.display(),
+        report.classes
+    );
     for (name, part) in [("training", &report.train), ("test", &report.test)] {
         let [fewest, most] = part.per_class;
-        println!("  {name:<8} {:>7} images, {fewest} to {most} a class, {}", part.images, &part.fingerprint[..16]);
+        println!(
+            "  {name:<8} {:>7} images, {fewest} to {most} a class, {}",
+            part.images,
+            &part.fingerprint[..16]
+        );
     }
     Ok(())
 }

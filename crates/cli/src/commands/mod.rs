@@ -24,9 +24,9 @@ fn open_plan(spec: &Path, options: &Options) -> anyhow::Result<Plan> {
 }
 
 /// Processes that fill the cores.
-fn jobs(asked: Option<u16>, threads: u32) -> usize {
+fn jobs(asked: Option<u16>, threads: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    asked.map_or_else(|| (cores / threads.max(1) as usize).max(1), usize::from)
+    asked.map_or_else(|| (cores / threads.max(1)).max(1), usize::from)
 }
 
 /// Seconds for people: `40 s`, `12 min`, `3.5 h`.

@@ -26,7 +26,11 @@ fn find_run(what: &str, results: &Path) -> anyhow::Result<PathBuf> {
         [one] => Ok(results.join("runs").join(one)),
         [] => {
             let stored = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            Err(BadArgument(format!("no run in {} starts with {what:?}; stored: {stored}", results.display())).into())
+            Err(BadArgument(format!(
+                "no run in {} starts with {what:?}; stored: {stored}",
+                results.display()
+            ))
+            .into())
         }
         _ => Err(BadArgument(format!("several runs start with {what:?}: {found:?}")).into()),
     }
@@ -43,9 +47,14 @@ fn show_run(folder: &Path, json: bool) -> anyhow::Result<()> {
             .map_err(HarnessError::from)
             .and_then(|spec| serde_json::to_value(spec).map_err(HarnessError::Json))?;
         let environment: serde_json::Value = serde_json::from_str(&environment)?;
-        return print_json(&serde_json::json!({ "folder": folder, "spec": spec, "environment": environment }));
+        return print_json(
+            &serde_json::json!({ "folder": folder, "spec": spec, "environment": environment }),
+        );
     }
-    println!("# {}\n\n## Spec, every default filled in\n\n{spec}\n## Environment\n\n{environment}", folder.display());
+    println!(
+        "# {}\n\n## Spec, every default filled in\n\n{spec}\n## Environment\n\n{environment}",
+        folder.display()
+    );
     Ok(())
 }
 
@@ -57,7 +66,9 @@ fn show_weights(path: &Path, json: bool) -> anyhow::Result<()> {
             .iter()
             .map(|(convention, counts)| serde_json::json!({ "convention": convention, "counts": counts }))
             .collect();
-        return print_json(&serde_json::json!({ "graph": net.graph, "counts": counts, "metadata": metadata }));
+        return print_json(
+            &serde_json::json!({ "graph": net.graph, "counts": counts, "metadata": metadata }),
+        );
     }
     let [c, h, w] = net.graph.input_shape();
     println!("{}: input {c}×{h}×{w}, {} classes", net.graph.name(), net.graph.classes());

@@ -25,8 +25,7 @@ fn a_study_runs_in_workers_and_again_without_work() {
     assert_eq!(std::fs::read(fixture.path("results/tables/small.csv")).unwrap(), csv);
 
     // One process and two give the same bytes.
-    let alone =
-        fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1", "--results", "alone"]);
+    let alone = fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1", "--results", "alone"]);
     assert_eq!(alone.code, 0, "{}", alone.err);
     assert_eq!(std::fs::read(fixture.path("alone/tables/small.csv")).unwrap(), csv);
 

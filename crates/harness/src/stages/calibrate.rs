@@ -42,18 +42,13 @@ pub(crate) fn calibrate(
         let batch = batch?;
         let (inputs, _) = context.feed.tensors(&batch)?;
         let mut failure = None;
-        forward_until(
-            &net.graph,
-            &net.weights,
-            &inputs,
-            Mode::Eval,
-            last,
-            &mut |node, activation| {
+        // The output of the last tap, which the collector has seen.
+        let _ =
+            forward_until(&net.graph, &net.weights, &inputs, Mode::Eval, last, &mut |node, activation| {
                 if failure.is_none() {
                     failure = collector.observe(node, activation, &batch.indices).err();
                 }
-            },
-        )?;
+            })?;
         if let Some(error) = failure {
             return Err(error.into());
         }

@@ -159,7 +159,7 @@ impl Job<'_> {
 
     fn cut(&self, state: &mut State, layer: &str, kept: &ChannelSet) -> Result<(), HarnessError> {
         let surgery = plan_surgery(&state.net.graph, layer, kept)?;
-        let weights = apply_surgery(&state.net.weights, &surgery)?;
+        let weights = apply_surgery(&state.net.weights, &surgery)?.to_format(self.context.feed.format)?;
         state.net = Net { graph: surgery.graph, weights };
         Ok(())
     }
@@ -173,8 +173,9 @@ impl Job<'_> {
     ) -> Result<Vec<f64>, HarnessError> {
         let scale = self.reconstructor.refit(evidence.moments.as_ref(), kept)?;
         if let Some(moments) = &evidence.moments {
-            let error = reconstruction_error(moments, kept, &scale)?;
-            for (stage, value) in [(Stage::AfterCut, error.before), (Stage::AfterReconstruction, error.after)] {
+            let error = reconstruction_error(moments, kept, &scale);
+            for (stage, value) in [(Stage::AfterCut, error.before), (Stage::AfterReconstruction, error.after)]
+            {
                 let layer = evidence.layer.clone();
                 state.rows.push(Row { layer, stage, metric: Metric::ReconstructionError, value });
             }
@@ -187,7 +188,9 @@ impl Job<'_> {
             return Ok(());
         }
         let layer = prunable_layer(&state.net.graph, layer)?;
-        Ok(scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?)
+        scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?;
+        state.net.weights = state.net.weights.to_format(self.context.feed.format)?;
+        Ok(())
     }
 
     /// Tests the refitted net; without a reconstruction it is the net after the cut.
@@ -224,7 +227,10 @@ impl Job<'_> {
         };
         match train(&mut state.net, &context.plan.data.train, &session)? {
             Trained::Diverged { step } => {
-                context.note(id, format!("{}: training diverged at step {step} after {layer}", self.cell.label()));
+                context.note(
+                    id,
+                    format!("{}: training diverged at step {step} after {layer}", self.cell.label()),
+                );
                 return Ok(false);
             }
             Trained::Done { loss } => {
@@ -254,7 +260,8 @@ impl Job<'_> {
             let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
             return Ok(State { net, rows: Vec::new(), kept: BTreeMap::new() });
         }
-        let (net, metadata) = load_net(&path, self.context.plan.device)?;
+        let (mut net, metadata) = load_net(&path, self.context.plan.device)?;
+        net.weights = net.weights.to_format(self.context.feed.format)?;
         let field = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
         let damaged = |e: serde_json::Error| HarnessError::Damaged {
             path: self.folder.to_owned(),

@@ -29,7 +29,8 @@ pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, Harn
         spec: context.plan.path.clone(),
     })?;
     let path = context.store.checked_file(&dense.id, &result, WEIGHTS)?;
-    Ok(load_net(&path, context.plan.device)?.0)
+    let (net, _) = load_net(&path, context.plan.device)?;
+    Ok(Net { weights: net.weights.to_format(context.feed.format)?, graph: net.graph })
 }
 
 fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
@@ -45,11 +46,12 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         (Some(file), _) => {
             let weights =
                 load_weights(&file, &plan.graph, plan.device).map_err(HarnessError::DenseWeights)?;
-            Net { graph: plan.graph.clone(), weights }
+            Net { graph: plan.graph.clone(), weights: weights.to_format(context.feed.format)? }
         }
         (None, Some(recipe)) => {
             let seed = Seed::root(dense.seed).child("dense");
-            let weights = Weights::init(&plan.graph, seed.child("init"), plan.device);
+            let weights = Weights::init(&plan.graph, seed.child("init"), plan.device)?;
+            let weights = weights.to_format(context.feed.format)?;
             let mut net = Net { graph: plan.graph.clone(), weights };
             let checkpoint = folder.join(TRAIN_CHECKPOINT);
             let session = Session {

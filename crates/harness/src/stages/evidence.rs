@@ -95,9 +95,11 @@ pub(crate) fn load(
         let single = |name: &str| -> Result<u64, HarnessError> {
             counts(&layer, name)?.first().copied().ok_or_else(|| damaged(format!("{name} is empty")))
         };
-        let moments = Moments::new(layer.channels, single("rows")?, gram).map_err(|e| damaged(e.to_string()))?;
+        let moments =
+            Moments::new(layer.channels, single("rows")?, gram).map_err(|e| damaged(e.to_string()))?;
         let zeros = ZeroCounts { zeros: counts(&layer, "zeros")?, total: single("total")? };
-        let filters = thinet_sampling::filters(&layer.name, net.weights.get(&format!("{}.weight", layer.name))?)?;
+        let filters =
+            thinet_sampling::filters(&layer.name, net.weights.get(&format!("{}.weight", layer.name))?)?;
         all.push(Evidence {
             layer: layer.name,
             channels: layer.channels,

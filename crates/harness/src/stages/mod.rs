@@ -44,7 +44,8 @@ impl Context<'_> {
     pub(crate) fn evaluate(&self, id: &StageId, net: &Net, stage: Stage) -> Result<Vec<Row>, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
         let step = format!("test {}", stage.name());
-        let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total, None))?;
+        let result =
+            evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total, None))?;
         let row = |metric, value| Row { layer: String::new(), stage, metric, value };
         Ok(vec![
             row(Metric::Top1, result.top1),

@@ -48,9 +48,11 @@ fn wrong_values_are_named_with_their_key() {
         // The residual net needs a layer that feeds an addition to be refused.
         if to.contains("resnet20") {
             to_apply = to.to_owned();
-            let spec = SPEC
-                .replacen(from, &to_apply, 1)
-                .replacen("[prune]", "[prune]\nlayers = [\"layer1.0.conv2\"]", 1);
+            let spec = SPEC.replacen(from, &to_apply, 1).replacen(
+                "[prune]",
+                "[prune]\nlayers = [\"layer1.0.conv2\"]",
+                1,
+            );
             let error = fixture.plan(&spec, "results").err().expect("refused").to_string();
             texts.push(error.replace(&fixture.path("spec.toml").display().to_string(), "SPEC"));
             continue;

@@ -58,7 +58,8 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
         assert_eq!(cell.status, Status::Done);
         for stage in [Stage::AfterCut, Stage::AfterReconstruction, Stage::AfterFineTune] {
             for metric in [Metric::Top1, Metric::Top5, Metric::Loss] {
-                let found = cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == stage && r.metric == metric);
+                let found =
+                    cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == stage && r.metric == metric);
                 assert_eq!(found.count(), 1, "{} {stage:?} {metric:?}", cell.method);
             }
         }
@@ -67,9 +68,10 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
             assert_eq!(kept.len(), expected, "{layer}");
         }
         let error = |layer: &str, stage| {
-            let row = cell.rows.iter().find(|r| {
-                r.layer == layer && r.stage == stage && r.metric == Metric::ReconstructionError
-            });
+            let row = cell
+                .rows
+                .iter()
+                .find(|r| r.layer == layer && r.stage == stage && r.metric == Metric::ReconstructionError);
             row.expect("measured for every method").value
         };
         for layer in cell.kept.keys() {
@@ -108,9 +110,12 @@ fn a_keep_rate_of_one_changes_nothing_before_tuning() {
     let untuned = fixture.run(&spec, "untuned", &Silent).study;
     for cell in &untuned.cells {
         assert_eq!(cell.size, untuned.dense[0].size);
-        for (row, dense) in cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == Stage::AfterCut).zip(
-            untuned.dense[0].rows.iter().filter(|r| r.metric != Metric::TrainLoss),
-        ) {
+        for (row, dense) in cell
+            .rows
+            .iter()
+            .filter(|r| r.layer.is_empty() && r.stage == Stage::AfterCut)
+            .zip(untuned.dense[0].rows.iter().filter(|r| r.metric != Metric::TrainLoss))
+        {
             assert_eq!((row.metric, row.value), (dense.metric, dense.value), "{}", cell.method);
         }
     }

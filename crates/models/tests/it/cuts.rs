@@ -124,12 +124,21 @@ fn scaling_a_consumer_equals_scaling_what_it_reads() {
         let found = forward_until(&net.graph, &scaled, &images, Mode::Eval, layer.consumer, &mut |_, _| {});
 
         let mut input = None;
-        forward_until(&net.graph, &net.weights, &images, Mode::Eval, layer.consumer_input, &mut |id, x| {
-            if id == layer.consumer_input {
-                input = Some(x.copy());
-            }
-        })
-        .unwrap();
+        drop(
+            forward_until(
+                &net.graph,
+                &net.weights,
+                &images,
+                Mode::Eval,
+                layer.consumer_input,
+                &mut |id, x| {
+                    if id == layer.consumer_input {
+                        input = Some(x.copy());
+                    }
+                },
+            )
+            .unwrap(),
+        );
         let input = input.unwrap();
         let columns: Vec<f64> = scale.iter().flat_map(|&s| vec![s; layer.columns]).collect();
         let shape: &[i64] = if input.dim() == 2 { &[1, -1] } else { &[1, -1, 1, 1] };
@@ -183,7 +192,7 @@ fn only_what_a_node_needs_is_run() {
     let (images, _) = batch(&net.graph);
     let mut seen = Vec::new();
     let mut observe = |id: usize, _: &Tensor| seen.push(net.graph.nodes()[id].name.clone());
-    forward_until(&net.graph, &net.weights, &images, Mode::Eval, projection, &mut observe).unwrap();
+    drop(forward_until(&net.graph, &net.weights, &images, Mode::Eval, projection, &mut observe).unwrap());
     assert_eq!(seen, ["input", "conv1", "bn1", "relu", "maxpool", "layer1.0.downsample.0"]);
 }
 
