@@ -2,6 +2,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the only crate that prints")]
 
+// First, for its macros.
+#[macro_use]
+mod output;
+
 mod args;
 mod bars;
 mod commands;

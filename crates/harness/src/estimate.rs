@@ -8,7 +8,7 @@ use crate::spec::Recipe;
 use crate::store::Store;
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
-const ASSUMED_RATE: f64 = 1.0e10;
+const ASSUMED_RATE: f64 = 2.0e10;
 /// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 const TRAINING_FACTOR: f64 = 3.0;
 

@@ -140,14 +140,15 @@ fn print(report: &Report, mode: &str) -> anyhow::Result<()> {
     let Cost { stages, done, multiply_adds, seconds, jobs, is_measured } = report.cost;
     println!();
     println!(
-        "parameters and FLOPs in the paper's convention (weights only; FLOPs = 2 × multiply-adds, one image)"
+        "parameters and FLOPs in the paper's convention (no biases; FLOPs = 2 × multiply-adds, one image)"
     );
     println!("{done} of {stages} stages are stored; {:.1} tera multiply-adds to do", multiply_adds / 1e12);
     let basis = if is_measured {
         "measured on the stored stages"
     } else {
-        "rough: an assumed 10 giga multiply-adds a second and thread"
+        "rough: 20 giga multiply-adds a second and thread assumed"
     };
-    println!("time with {jobs} job(s): about {} ({basis})", duration(seconds));
+    let plural = if jobs == 1 { "" } else { "s" };
+    println!("time with {jobs} job{plural}: about {} ({basis})", duration(seconds));
     Ok(())
 }

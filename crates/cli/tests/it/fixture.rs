@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
-
-use assert_cmd::Command;
+use std::process::{Command, Output};
 
 pub(crate) struct Fixture {
     folder: tempfile::TempDir,
@@ -32,6 +30,7 @@ impl Fixture {
         path
     }
 
+    /// The program with these arguments, in the fixture's folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_thinet"));
         command.current_dir(self.folder.path()).args(arguments).env_remove("RUST_BACKTRACE");

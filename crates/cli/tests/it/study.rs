@@ -1,6 +1,7 @@
 //! A small study through the binary: worker processes, plan, a second start, a start while it runs.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Fixture, SPEC};
@@ -43,19 +44,44 @@ fn a_study_runs_in_workers_and_again_without_work() {
 }
 
 #[test]
+fn the_smoke_study_from_nothing_gives_the_same_bytes_twice() {
+    let fixture = Fixture::new();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (spec, data) = (project.join("experiments/smoke.toml"), project.join("data/fashion-mnist"));
+    let (spec, data) = (spec.to_str().unwrap(), data.to_str().unwrap());
+    let fetched = fixture.run(&["data", "fetch", "--for", spec, "--data", data]);
+    assert_eq!(fetched.code, 0, "{}", fetched.err);
+    let tables = ["first", "second"].map(|results| {
+        let ran = fixture.run(&["run", spec, "--data", data, "--results", results]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ["smoke.csv", "smoke-summary.csv", "smoke-tau.csv", "smoke.parquet"]
+            .map(|name| std::fs::read(fixture.path(results).join("tables").join(name)).unwrap())
+    });
+    assert!(tables[0] == tables[1], "two runs of the smoke study differ");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_no_command_in_a_panic() {
+    let fixture = Fixture::new();
+    let mut child = fixture
+        .command(&["count", "resnet50", "--layers"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
 fn a_second_start_while_the_first_runs_is_refused() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
     let long = SPEC.replace("dense.train = { epochs = 1", "dense.train = { epochs = 100000");
     fixture.write("long.toml", &long);
     let arguments = ["run", "long.toml", "--data", "images", "--jobs", "1"];
-    let mut first = Command::new(env!("CARGO_BIN_EXE_thinet"))
-        .args(arguments)
-        .current_dir(fixture.path(""))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut first = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     let locked = || {
         let runs = std::fs::read_dir(fixture.path("results/runs")).ok()?;
