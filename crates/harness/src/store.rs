@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -110,7 +111,8 @@ impl Store {
         let path = self.folder(id).join(RESULT);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // The second: something in the path is a file; a run says so when it makes its folders.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(e) => return Err(HarnessError::io("read", path)(e)),
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
@@ -228,7 +230,7 @@ mod tests {
     fn ids_are_pinned_and_depend_on_kind_version_and_inputs() {
         let inputs = serde_json::json!({ "b": 1, "a": 0.1 });
         let id = StageId::of("cell", 1, &inputs);
-        assert_eq!(id.as_str(), "cell-pinned");
+        assert_eq!(id.as_str(), "cell-c70229c64f630368");
         assert_eq!(id, StageId::of("cell", 1, &serde_json::json!({ "a": 0.1, "b": 1 })));
         assert_ne!(id, StageId::of("dense", 1, &inputs));
         assert_ne!(id, StageId::of("cell", 2, &inputs));

@@ -20,6 +20,9 @@ use crate::error::Context;
 use crate::weights::{TensorKind, check_tensors};
 use crate::{ModelError, Net, Weights};
 
+/// What a safetensors file says about itself, by key.
+pub type Metadata = BTreeMap<String, String>;
+
 /// The metadata entry that holds the graph as JSON.
 const GRAPH: &str = "graph";
 /// The header's entry for metadata, by the safetensors format.
@@ -29,7 +32,7 @@ const METADATA: &str = "__metadata__";
 ///
 /// # Errors
 /// If the weights do not fit the graph, `metadata` has a `graph` of its own, or the file cannot be written.
-pub fn save_net(path: &Path, net: &Net, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
+pub fn save_net(path: &Path, net: &Net, metadata: &Metadata) -> Result<(), ModelError> {
     net.weights.check(&net.graph)?;
     let graph = serde_json::to_string(&net.graph).map_err(|e| bad_file(path, e.to_string()))?;
     let mut metadata = metadata.clone();
@@ -44,7 +47,7 @@ pub fn save_net(path: &Path, net: &Net, metadata: &BTreeMap<String, String>) -> 
 ///
 /// # Errors
 /// If the file cannot be read, holds no graph, or its tensors do not fit that graph exactly.
-pub fn load_net(path: &Path, device: Device) -> Result<(Net, BTreeMap<String, String>), ModelError> {
+pub fn load_net(path: &Path, device: Device) -> Result<(Net, Metadata), ModelError> {
     let bytes = read(path)?;
     let (file, mut metadata) = parse(path, &bytes)?;
     let Some(graph) = metadata.remove(GRAPH) else {
@@ -73,7 +76,7 @@ pub fn load_weights(path: &Path, graph: &Graph, device: Device) -> Result<Weight
 pub fn save_tensors<N: AsRef<str>, T: Borrow<Tensor>>(
     path: &Path,
     tensors: &[(N, T)],
-    metadata: &BTreeMap<String, String>,
+    metadata: &Metadata,
 ) -> Result<(), ModelError> {
     let mut sorted = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -104,10 +107,7 @@ pub fn save_tensors<N: AsRef<str>, T: Borrow<Tensor>>(
 ///
 /// # Errors
 /// If the file cannot be read or holds a tensor of another type than f32, f64 or i64.
-pub fn load_tensors(
-    path: &Path,
-    device: Device,
-) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>), ModelError> {
+pub fn load_tensors(path: &Path, device: Device) -> Result<(BTreeMap<String, Tensor>, Metadata), ModelError> {
     let bytes = read(path)?;
     let (file, metadata) = parse(path, &bytes)?;
     let mut tensors = BTreeMap::new();
@@ -134,10 +134,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| ModelError::Io { action: "read", path: path.to_owned(), source })
 }
 
-fn parse<'a>(
-    path: &Path,
-    bytes: &'a [u8],
-) -> Result<(SafeTensors<'a>, BTreeMap<String, String>), ModelError> {
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata), ModelError> {
     let whole = |e| bad_file(path, format!("is not a whole safetensors file: {e}"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(whole)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -190,7 +187,7 @@ fn element_size(tensor: &Tensor) -> usize {
 fn header(
     path: &Path,
     sorted: &[(&str, Dtype, &Tensor)],
-    metadata: &BTreeMap<String, String>,
+    metadata: &Metadata,
 ) -> Result<Vec<u8>, ModelError> {
     let json =
         |value: serde_json::Result<serde_json::Value>| value.map_err(|e| bad_file(path, e.to_string()));

@@ -48,6 +48,9 @@ pub fn forward_until(
     Run::new(graph, weights, mode, until).run(images, Some(observe))
 }
 
+/// Sees the output of each node.
+type Observe<'a> = &'a mut dyn FnMut(NodeId, &Tensor);
+
 /// One execution: what is computed, and how often each result is read.
 struct Run<'a> {
     graph: &'a Graph,
@@ -72,11 +75,7 @@ impl<'a> Run<'a> {
         Self { graph, weights, mode, until, readers }
     }
 
-    fn run(
-        &self,
-        images: &Tensor,
-        mut observe: Option<&mut dyn FnMut(NodeId, &Tensor)>,
-    ) -> Result<Tensor, ModelError> {
+    fn run(&self, images: &Tensor, mut observe: Option<Observe<'_>>) -> Result<Tensor, ModelError> {
         check_images(self.graph, images)?;
         // Observers may keep what they see, so nothing is overwritten while one looks on.
         let in_place = observe.is_none();

@@ -55,7 +55,7 @@ pub fn paper_models(stride: ResNetStride) -> Result<Vec<PaperModel>, ModelError>
     let gap = NetSpec::new(Arch::Vgg16Gap);
     let tiny = NetSpec {
         widths: TINY.iter().map(|&(layer, width)| (layer.to_owned(), width)).collect::<BTreeMap<_, _>>(),
-        ..gap.clone()
+        ..gap
     };
     let resnet = NetSpec { stride: Some(stride), ..NetSpec::new(Arch::Resnet50) };
     let pruned =

@@ -50,7 +50,7 @@ impl Weights {
     /// # Errors
     /// If libtorch cannot allocate it.
     pub fn deep_copy(&self) -> Result<Self, ModelError> {
-        self.map(|name, tensor| copy_tensor(name, tensor))
+        self.map(copy_tensor)
     }
 
     /// A copy on this device.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use thinet_graph::{Convention, Counts, Graph, count as count_graph, count_layers, prunable_layers};
-use thinet_harness::{HarnessError, tables};
+use thinet_harness::HarnessError;
+use thinet_harness::tables::{self, grouped};
 use thinet_models::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
 
 use super::print_json;
@@ -134,29 +135,9 @@ fn print_layers(graph: &Graph, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 4089184256 as 4,089,184,256.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_grouped_by_three() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(4_089_184_256), "4,089,184,256");
-    }
 
     #[test]
     fn an_input_is_three_positive_numbers() {

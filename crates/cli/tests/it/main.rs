@@ -1,5 +1,7 @@
 //! The command line as a user meets it: help, tables that need no data, exit codes, errors of one line.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod errors;
 mod fixture;
 mod help;

@@ -17,7 +17,7 @@ use polars::frame::DataFrame;
 pub use compression::compression;
 pub use error::TableError;
 pub use figure4::figure4_flops;
-pub use markdown::{Align, Grid, GridColumn};
+pub use markdown::{Align, Grid, GridColumn, grouped};
 pub use selectors::{rows_frame, selectors};
 pub use write::{Written, parquet_bytes, write};
 

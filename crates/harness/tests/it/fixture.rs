@@ -125,7 +125,7 @@ fn stripes(class: usize, split: &str, i: u64) -> RgbImage {
     let (period, slope) = (2 + class as u32 / 2, class as u32 % 2);
     RgbImage::from_fn(SIDE, SIDE, |x, y| {
         let along = if slope == 0 { x + y } else { x + SIDE - y } + phase;
-        let light = if (along / period) % 2 == 0 { 200 } else { 40 };
+        let light = if (along / period).is_multiple_of(2) { 200 } else { 40 };
         let mut value = || (light + rng.next_u32() % 50) as u8;
         Rgb([value(), value(), value()])
     })

@@ -1,5 +1,7 @@
 //! Whole studies on a small generated image folder: resume, independence of order and company, bad specs, shipped specs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod bad_specs;
 mod fixture;
 mod resume;

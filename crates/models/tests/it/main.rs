@@ -1,5 +1,7 @@
 //! Integration tests of the models crate, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod counts;
 mod cuts;
 mod files;

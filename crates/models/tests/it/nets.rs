@@ -21,6 +21,7 @@ pub(crate) fn filled(graph: &Graph) -> Weights {
         let value = |v: f64| match spec.name.as_str() {
             _ if spec.shape.len() > 1 => v * amplitude,
             name if name.ends_with("running_var") => 1.0 + 0.5 * v,
+            name if name.ends_with("bn3.weight") => 0.3 + 0.06 * v,
             name if name.ends_with("weight") => 1.0 + 0.2 * v,
             _ => 0.1 * v,
         };
