@@ -1,5 +1,7 @@
 //! Runs a graph with libtorch, node by node, and lets activations go after their last use.
 
+use std::collections::BTreeSet;
+
 use tch::{Kind, Tensor};
 use thinet_graph::{Graph, NodeId, Op};
 
@@ -21,80 +23,80 @@ pub enum Mode {
 /// # Errors
 /// If the images do not fit the graph's input, a tensor is missing or does not fit, or libtorch fails.
 pub fn forward(graph: &Graph, weights: &Weights, images: &Tensor, mode: Mode) -> Result<Tensor, ModelError> {
-    Run::new(graph, weights, mode, graph.nodes().len() - 1).run(images, None)
+    let logits = graph.nodes().len() - 1;
+    let mut output = Tensor::new();
+    Run::new(graph, weights, mode, &BTreeSet::from([logits]))
+        .run(images, &mut |_, tensor| output = tensor.shallow_clone())?;
+    Ok(output)
 }
 
-/// Output of the node `until`; `observe` sees every node that it needs, in order, the input and `until` included.
+/// Shows the outputs of the nodes `taps` to `observe`, in order, and computes nothing that they do not need.
 ///
-/// Observed tensors may be kept: no later node writes into them.
+/// Observed tensors may be kept: no later node writes into them. Whatever is not tapped is overwritten where it can be,
+/// so that looking on costs no memory traffic of its own.
 ///
 /// # Errors
-/// As [`forward`], or if there is no node `until`.
-pub fn forward_until(
+/// As [`forward`], or if there is no such node.
+pub fn forward_taps(
     graph: &Graph,
     weights: &Weights,
     images: &Tensor,
     mode: Mode,
-    until: NodeId,
+    taps: &BTreeSet<NodeId>,
     observe: &mut dyn FnMut(NodeId, &Tensor),
-) -> Result<Tensor, ModelError> {
-    if until >= graph.nodes().len() {
+) -> Result<(), ModelError> {
+    let Some(&last) = taps.last() else { return Ok(()) };
+    if last >= graph.nodes().len() {
         return Err(ModelError::UnknownName {
             what: "node",
-            name: until.to_string(),
+            name: last.to_string(),
             allowed: format!("0 to {} in {}", graph.nodes().len() - 1, graph.name()),
         });
     }
-    Run::new(graph, weights, mode, until).run(images, Some(observe))
+    Run::new(graph, weights, mode, taps).run(images, observe)
 }
-
-/// Sees the output of each node.
-type Observe<'a> = &'a mut dyn FnMut(NodeId, &Tensor);
 
 /// One execution: what is computed, and how often each result is read.
 struct Run<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
     mode: Mode,
-    until: NodeId,
-    /// How many inputs of needed nodes read this node; `None` for a node that `until` does not need.
+    taps: &'a BTreeSet<NodeId>,
+    /// How many inputs of needed nodes read this node; `None` for a node that no tap needs.
     readers: Vec<Option<usize>>,
 }
 
 impl<'a> Run<'a> {
-    fn new(graph: &'a Graph, weights: &'a Weights, mode: Mode, until: NodeId) -> Self {
-        let mut readers = vec![None; until + 1];
-        readers[until] = Some(0);
-        for id in (0..=until).rev() {
+    fn new(graph: &'a Graph, weights: &'a Weights, mode: Mode, taps: &'a BTreeSet<NodeId>) -> Self {
+        let mut readers = vec![None; taps.last().map_or(0, |last| last + 1)];
+        for id in (0..readers.len()).rev() {
+            if taps.contains(&id) {
+                readers[id].get_or_insert(0);
+            }
             if readers[id].is_some() {
                 for &input in &graph.nodes()[id].inputs {
                     *readers[input].get_or_insert(0) += 1;
                 }
             }
         }
-        Self { graph, weights, mode, until, readers }
+        Self { graph, weights, mode, taps, readers }
     }
 
-    fn run(&self, images: &Tensor, mut observe: Option<Observe<'_>>) -> Result<Tensor, ModelError> {
+    fn run(&self, images: &Tensor, observe: &mut dyn FnMut(NodeId, &Tensor)) -> Result<(), ModelError> {
         check_images(self.graph, images)?;
-        // Observers may keep what they see, so nothing is overwritten while one looks on.
-        let in_place = observe.is_none();
         let mut unread = self.readers.clone();
         let mut live: Vec<Option<Tensor>> = self.readers.iter().map(|_| None).collect();
-        for id in (0..self.until).filter(|&id| self.readers[id].is_some()) {
+        for id in (0..self.readers.len()).filter(|&id| self.readers[id].is_some()) {
             let inputs = self.take_inputs(id, &mut live, &mut unread);
-            let output = self.compute(id, &inputs, images, in_place)?;
-            if let Some(observe) = observe.as_mut() {
+            let output = self.compute(id, &inputs, images)?;
+            if self.taps.contains(&id) {
                 observe(id, &output);
             }
-            live[id] = Some(output);
+            if unread[id] > Some(0) {
+                live[id] = Some(output);
+            }
         }
-        let inputs = self.take_inputs(self.until, &mut live, &mut unread);
-        let output = self.compute(self.until, &inputs, images, in_place)?;
-        if let Some(observe) = observe.as_mut() {
-            observe(self.until, &output);
-        }
-        Ok(output)
+        Ok(())
     }
 
     /// What a node reads; an activation that no later node reads is let go.
@@ -115,16 +117,10 @@ impl<'a> Run<'a> {
         inputs
     }
 
-    fn compute(
-        &self,
-        id: NodeId,
-        inputs: &[Tensor],
-        images: &Tensor,
-        in_place: bool,
-    ) -> Result<Tensor, ModelError> {
+    fn compute(&self, id: NodeId, inputs: &[Tensor], images: &Tensor) -> Result<Tensor, ModelError> {
         let node = &self.graph.nodes()[id];
         let parameter = |name: &str| self.weights.get(&format!("{}.{name}", node.name));
-        let in_place = in_place && node.inputs.first().is_some_and(|&input| self.may_overwrite(input));
+        let in_place = node.inputs.first().is_some_and(|&input| self.may_overwrite(input));
         let training = self.mode == Mode::Train;
         let square = |n: usize| [n as i64, n as i64];
         // The input node alone reads nothing; Graph::new has checked the number of inputs of the others.
@@ -160,10 +156,12 @@ impl<'a> Run<'a> {
         output.context(|| format!("layer {:?}", node.name))
     }
 
-    /// Whether a node's output may be written over by its only reader: its own gradient must not need it.
+    /// Whether a node's output may be written over by its only reader: nobody kept it, and its own gradient must not
+    /// need it.
     fn may_overwrite(&self, id: NodeId) -> bool {
         let op = &self.graph.nodes()[id].op;
         self.readers[id] == Some(1)
+            && !self.taps.contains(&id)
             && matches!(op, Op::Conv { .. } | Op::BatchNorm { .. } | Op::Linear { .. } | Op::Add {})
     }
 }

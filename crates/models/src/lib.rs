@@ -22,7 +22,7 @@ mod weights;
 pub use device::{parse_device, seed_torch, set_compute_threads};
 pub use error::ModelError;
 pub use file::{Metadata, load_net, load_tensors, load_weights, save_net, save_tensors};
-pub use forward::{Mode, forward, forward_until};
+pub use forward::{Mode, forward, forward_taps};
 pub use layout::MemoryFormat;
 pub use paper::{PaperModel, paper_models};
 pub use resnet::{ResNetStride, resnet50_pruned_layers};

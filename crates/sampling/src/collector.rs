@@ -12,8 +12,7 @@ use crate::{MomentsCollector, SamplingError, ZeroCounter, filters};
 /// Gathers exactly the evidence that is needed of each layer.
 ///
 /// Whoever runs the network calls [`observe`](Self::observe) with the output of every node in [`taps`](Self::taps) for
-/// every batch, in inference mode, and may stop a forward pass at [`last_tap`](Self::last_tap). What is gathered of a
-/// layer does not depend on the other layers, nor on how the images are cut into batches. Weights are copied when the
+/// every batch, in inference mode; no pass need go further than the last of them. What is gathered of a layer does not depend on the other layers, nor on how the images are cut into batches. Weights are copied when the
 /// collector is made and must not change before it is finished.
 #[derive(Debug)]
 pub struct EvidenceCollector {
@@ -72,12 +71,6 @@ impl EvidenceCollector {
             zeros.into_iter().chain(moments)
         });
         taps.collect()
-    }
-
-    /// The last node that a forward pass must reach; `None` if no pass is needed.
-    #[must_use]
-    pub fn last_tap(&self) -> Option<NodeId> {
-        self.taps().last().copied()
     }
 
     /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Does nothing for a node
@@ -158,13 +151,12 @@ mod tests {
         let (relu, pool) = (pass.layer.activation, pass.layer.consumer_input);
         assert_eq!(pass.graph.nodes()[pool].name, "pool");
         let taps = |needs| {
-            let collector = pass.collector(&[(pass.layer.clone(), needs)]).unwrap();
-            (collector.taps().into_iter().collect::<Vec<_>>(), collector.last_tap())
+            pass.collector(&[(pass.layer.clone(), needs)]).unwrap().taps().into_iter().collect::<Vec<_>>()
         };
-        assert_eq!(taps(Needs::FILTERS), (vec![], None));
-        assert_eq!(taps(Needs::ZEROS), (vec![relu], Some(relu)));
-        assert_eq!(taps(Needs::MOMENTS), (vec![pool], Some(pool)));
-        assert_eq!(taps(ALL), (vec![relu, pool], Some(pool)));
+        assert!(taps(Needs::FILTERS).is_empty());
+        assert_eq!(taps(Needs::ZEROS), [relu]);
+        assert_eq!(taps(Needs::MOMENTS), [pool]);
+        assert_eq!(taps(ALL), [relu, pool]);
 
         let evidence = pass.collector(&[(pass.layer.clone(), Needs::FILTERS)]).unwrap().finish().unwrap();
         assert_eq!((evidence[0].layer.as_str(), evidence[0].channels), ("a", 5));

@@ -101,7 +101,12 @@ impl Contributions {
             return Err(SamplingError::input(&self.layer, problem));
         }
         check_float(&self.layer, input)?;
-        no_grad(|| input.f_detach()?.f_reshape([n, c, h * w])?.f_transpose(1, 2)).of_layer(&self.layer)
+        // Both are views: nothing is copied, whatever the memory format.
+        let view = || match found.len() {
+            4 => input.f_detach()?.f_permute([0, 2, 3, 1])?.f_reshape([n, h * w, c]),
+            _ => input.f_detach()?.f_reshape([n, c, h * w])?.f_transpose(1, 2),
+        };
+        no_grad(view).of_layer(&self.layer)
     }
 }
 

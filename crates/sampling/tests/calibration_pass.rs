@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+use std::collections::BTreeSet;
+
 use tch::{Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layers};
-use thinet_models::{Arch, Mode, NetSpec, Weights, forward_until};
+use thinet_models::{Arch, Mode, NetSpec, Weights, forward_taps};
 use thinet_sampling::EvidenceCollector;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
@@ -30,9 +32,9 @@ fn calibrate(
 ) -> Vec<Evidence> {
     let weight = |name: &str| weights.get(name).ok();
     let mut collector = EvidenceCollector::new(graph, layers, &weight, 6, Seed::root(2)).unwrap();
-    let last = collector.last_tap().unwrap();
+    let taps = collector.taps();
     let mut observe = |node, output: &Tensor| collector.observe(node, output, &IMAGES).unwrap();
-    let _ = forward_until(graph, weights, images, Mode::Eval, last, &mut observe).unwrap();
+    forward_taps(graph, weights, images, Mode::Eval, &taps, &mut observe).unwrap();
     collector.finish().unwrap()
 }
 
@@ -75,7 +77,9 @@ fn zeros_are_counted_on_the_layers_own_activation_before_the_pool() {
     let (graph, weights, images) = net(Arch::Tiny, 8);
     let evidence = calibrate(&graph, &weights, &images, &all_layers(&graph, Needs::ZEROS));
     let relu = graph.find("relu1").unwrap();
-    let map = forward_until(&graph, &weights, &images, Mode::Eval, relu, &mut |_, _| ()).unwrap();
+    let mut map = Tensor::new();
+    let mut keep = |_, output: &Tensor| map = output.shallow_clone();
+    forward_taps(&graph, &weights, &images, Mode::Eval, &BTreeSet::from([relu]), &mut keep).unwrap();
     let zeros = map.eq(0.0).sum_dim_intlist([0_i64, 2, 3].as_slice(), false, Kind::Int64);
     let expected: Vec<u64> =
         Vec::<i64>::try_from(zeros).unwrap().into_iter().map(|zeros| zeros as u64).collect();

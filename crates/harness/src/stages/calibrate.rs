@@ -1,7 +1,7 @@
 //! The calibration pass: seeded training images through the net, up to the last layer that is observed.
 
 use thinet_graph::PrunableLayer;
-use thinet_models::{Mode, Net, forward_until};
+use thinet_models::{Mode, Net, forward_taps};
 use thinet_sampling::{EvidenceCollector, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
@@ -35,20 +35,18 @@ pub(crate) fn calibrate(
         spec.positions_per_image,
         seed.child("positions"),
     )?;
-    let Some(last) = collector.last_tap() else { return Ok(collector.finish()?) };
+    let taps = collector.taps();
     let mut done = 0;
     let _guard = tch::no_grad_guard();
     for batch in context.feed.plain(data, images)? {
         let batch = batch?;
         let (inputs, _) = context.feed.tensors(&batch)?;
         let mut failure = None;
-        // The output of the last tap, which the collector has seen.
-        let _ =
-            forward_until(&net.graph, &net.weights, &inputs, Mode::Eval, last, &mut |node, activation| {
-                if failure.is_none() {
-                    failure = collector.observe(node, activation, &batch.indices).err();
-                }
-            })?;
+        forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
+            if failure.is_none() {
+                failure = collector.observe(node, activation, &batch.indices).err();
+            }
+        })?;
         if let Some(error) = failure {
             return Err(error.into());
         }

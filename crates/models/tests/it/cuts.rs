@@ -1,10 +1,12 @@
 //! A cut net computes what the dense net does with the cut channels masked at the next layer's input.
 
+use std::collections::BTreeSet;
+
 use tch::{Kind, Tensor};
 use thinet_graph::{ChannelSet, Graph, Op, PrunableLayer, plan_surgery, prunable_layer, prunable_layers};
 use thinet_models::{
     Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, ResNetStride, Weights, apply_surgery, forward,
-    forward_until, scale_consumer_inputs,
+    forward_taps, scale_consumer_inputs,
 };
 
 use crate::nets::{batch, difference, net, tiny};
@@ -26,6 +28,14 @@ fn nets() -> Vec<Net> {
         on_16(&spec(Arch::Tiny, 1.0)),
         on_16(&NetSpec { batch_norm: Some(false), ..spec(Arch::Tiny, 1.0) }),
     ]
+}
+
+/// Output of one node.
+fn output_of(node: usize, graph: &Graph, weights: &Weights, images: &Tensor) -> Tensor {
+    let mut output = Tensor::new();
+    let mut keep = |_, tensor: &Tensor| output = tensor.shallow_clone();
+    forward_taps(graph, weights, images, Mode::Eval, &BTreeSet::from([node]), &mut keep).unwrap();
+    output
 }
 
 /// Keeps every other channel, so that what is kept is not just a prefix.
@@ -121,25 +131,8 @@ fn scaling_a_consumer_equals_scaling_what_it_reads() {
 
         let mut scaled = net.weights.deep_copy().unwrap();
         scale_consumer_inputs(&mut scaled, &net.graph, &layer, &scale).unwrap();
-        let found = forward_until(&net.graph, &scaled, &images, Mode::Eval, layer.consumer, &mut |_, _| {});
-
-        let mut input = None;
-        drop(
-            forward_until(
-                &net.graph,
-                &net.weights,
-                &images,
-                Mode::Eval,
-                layer.consumer_input,
-                &mut |id, x| {
-                    if id == layer.consumer_input {
-                        input = Some(x.copy());
-                    }
-                },
-            )
-            .unwrap(),
-        );
-        let input = input.unwrap();
+        let found = output_of(layer.consumer, &net.graph, &scaled, &images);
+        let input = output_of(layer.consumer_input, &net.graph, &net.weights, &images);
         let columns: Vec<f64> = scale.iter().flat_map(|&s| vec![s; layer.columns]).collect();
         let shape: &[i64] = if input.dim() == 2 { &[1, -1] } else { &[1, -1, 1, 1] };
         let input = input * Tensor::from_slice(&columns).to_kind(Kind::Float).view(shape);
@@ -149,7 +142,7 @@ fn scaling_a_consumer_equals_scaling_what_it_reads() {
             Op::Linear { .. } => input.linear(parameter("weight"), Some(parameter("bias"))),
             _ => input.conv2d(parameter("weight"), Some(parameter("bias")), [1, 1], [1, 1], [1, 1], 1),
         };
-        assert!(difference(&found.unwrap(), &expected) < 1e-5, "{name}");
+        assert!(difference(&found, &expected) < 1e-5, "{name}");
     }
 }
 
@@ -173,15 +166,18 @@ fn a_plan_of_another_net_is_refused() {
 fn observed_activations_are_never_overwritten() {
     for net in nets() {
         let (images, _) = batch(&net.graph);
-        let mut kept = Vec::new();
-        let last = net.graph.nodes().len() - 1;
-        let mut observe = |id, x: &Tensor| kept.push((id, x.shallow_clone(), x.copy()));
-        let out = forward_until(&net.graph, &net.weights, &images, Mode::Eval, last, &mut observe).unwrap();
-        assert_eq!(kept.len(), net.graph.nodes().len());
-        for (id, (node, now, then)) in kept.iter().enumerate() {
-            assert_eq!((id, now), (*node, then));
+        // All nodes, so that nothing is computed in place, and every other node, so that something is.
+        let nodes = net.graph.nodes().len();
+        for taps in [(0..nodes).collect(), (0..nodes).step_by(2).chain([nodes - 1]).collect::<BTreeSet<_>>()]
+        {
+            let mut kept = Vec::new();
+            let mut observe = |id, x: &Tensor| kept.push((id, x.shallow_clone(), x.copy()));
+            forward_taps(&net.graph, &net.weights, &images, Mode::Eval, &taps, &mut observe).unwrap();
+            assert!(kept.iter().map(|(node, ..)| node).eq(&taps));
+            assert!(kept.iter().all(|(_, now, then)| now == then));
+            let (_, out, _) = kept.last().unwrap();
+            assert_eq!(*out, logits(&net.graph, &net.weights, &images), "in place or not");
         }
-        assert_eq!(out, logits(&net.graph, &net.weights, &images), "in place or not");
     }
 }
 
@@ -190,10 +186,13 @@ fn only_what_a_node_needs_is_run() {
     let net = net(&NetSpec { width: 0.0625, ..NetSpec::new(Arch::Resnet50) }, [3, 32, 32]);
     let projection = net.graph.find("layer1.0.downsample.0").unwrap();
     let (images, _) = batch(&net.graph);
-    let mut seen = Vec::new();
-    let mut observe = |id: usize, _: &Tensor| seen.push(net.graph.nodes()[id].name.clone());
-    drop(forward_until(&net.graph, &net.weights, &images, Mode::Eval, projection, &mut observe).unwrap());
-    assert_eq!(seen, ["input", "conv1", "bn1", "relu", "maxpool", "layer1.0.downsample.0"]);
+    // A missing weight is found out only by the node that needs it.
+    let needed = |name: &str| {
+        ["conv1", "bn1", "layer1.0.downsample.0"].iter().any(|n| name.starts_with(&format!("{n}.")))
+    };
+    let weights: Weights = net.weights.into_iter().filter(|(name, _)| needed(name)).collect();
+    let map = output_of(projection, &net.graph, &weights, &images);
+    assert_eq!(map.size()[2..], [8, 8]);
 }
 
 #[test]
@@ -224,6 +223,8 @@ fn images_that_do_not_fit_are_refused() {
 fn a_node_that_does_not_exist_is_refused() {
     let net = tiny();
     let (images, _) = batch(&net.graph);
-    let error = forward_until(&net.graph, &net.weights, &images, Mode::Eval, 99, &mut |_, _| {}).unwrap_err();
+    let taps = BTreeSet::from([0, 99]);
+    let error =
+        forward_taps(&net.graph, &net.weights, &images, Mode::Eval, &taps, &mut |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("\"99\""), "{error}");
 }
