@@ -1,1 +1,10 @@
-//! placeholder
+//! What the benches measure with and print: paired times, peak memory, and the table of figures beside their
+//! requirements. The benches themselves are in `benches/figures`.
+
+mod figure;
+mod memory;
+mod pairs;
+
+pub use figure::{Bound, Figure, table};
+pub use memory::{ProcessMemory, process_memory};
+pub use pairs::{Pairs, Ratio};

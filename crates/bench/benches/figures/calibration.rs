@@ -1,0 +1,189 @@
+//! What a calibration pass costs beside the forward passes that it needs, and how many of them it needs.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use criterion::Criterion;
+use tch::{Device, Tensor};
+use thinet_bench::{Bound, Figure, Ratio};
+use thinet_graph::{NodeId, PrunableLayer, prunable_layers};
+use thinet_models::{Arch, MemoryFormat, Mode, Net, NetSpec, Weights, forward, forward_taps};
+use thinet_sampling::{EvidenceCollector, SamplingSpec};
+use thinet_seed::Seed;
+use thinet_selectors::{Evidence, Needs};
+
+use crate::in_turn::{FILTERED, duration, in_turn, timed};
+use crate::noise;
+
+const REQUIRED: Bound = Bound::AtMost(1.1);
+
+/// A net, and how its calibration images come.
+pub(crate) struct Case {
+    name: &'static str,
+    spec: NetSpec,
+    input: [usize; 3],
+    classes: usize,
+    pub(crate) batch: usize,
+    format: MemoryFormat,
+}
+
+impl Case {
+    /// The paper's net at its size; batches as a study makes them of 224×224 images.
+    fn full() -> Self {
+        Self {
+            name: "VGG-16-GAP 224×224",
+            spec: NetSpec::new(Arch::Vgg16Gap),
+            input: [3, 224, 224],
+            classes: 1000,
+            batch: 20,
+            format: MemoryFormat::Contiguous,
+        }
+    }
+
+    /// That of the committed Fashion-MNIST study: 10 images of each of 10 classes.
+    pub(crate) fn small() -> Self {
+        Self {
+            name: "VGG-16-GAP ×1/8 32×32",
+            spec: NetSpec { width: 0.125, ..NetSpec::new(Arch::Vgg16Gap) },
+            input: [1, 32, 32],
+            classes: 10,
+            batch: 100,
+            format: MemoryFormat::ChannelsLast,
+        }
+    }
+}
+
+/// A case made ready: network, images, and every layer that can be pruned with what all selectors need of it.
+pub(crate) struct Pass {
+    net: Net,
+    images: Tensor,
+    pub(crate) layers: Vec<(PrunableLayer, Needs)>,
+}
+
+impl Pass {
+    pub(crate) fn new(case: &Case) -> Result<Self> {
+        let graph = case.spec.build(case.input, case.classes)?;
+        let weights = Weights::init(&graph, Seed::root(0).child("weights"), Device::Cpu)?;
+        let needs =
+            thinet_selectors::all().iter().fold(Needs::NONE, |needs, selector| needs | selector.needs());
+        let layers = prunable_layers(&graph).into_iter().map(|layer| (layer, needs)).collect();
+        let net = Net { weights: weights.to_format(case.format)?, graph };
+        Ok(Self { net, images: noise::images(case.batch, case.input, case.format)?, layers })
+    }
+
+    /// A collector for all layers and all selectors, with the paper's number of positions.
+    pub(crate) fn collector(&self) -> Result<EvidenceCollector> {
+        let positions = SamplingSpec::default().positions_per_image;
+        let weight = |name: &str| self.net.weights.get(name).ok();
+        Ok(EvidenceCollector::new(&self.net.graph, &self.layers, &weight, positions, Seed::root(0))?)
+    }
+
+    /// Shows the batch to the collector as images `first..`; also calls `seen` with every node that it looks at.
+    pub(crate) fn batch(
+        &self,
+        collector: &mut EvidenceCollector,
+        first: usize,
+        seen: &mut dyn FnMut(NodeId),
+    ) -> Result<()> {
+        let taps = collector.taps();
+        let indices: Vec<usize> = (first..first + self.images.size()[0] as usize).collect();
+        let mut failure = None;
+        let _guard = tch::no_grad_guard();
+        let Net { graph, weights } = &self.net;
+        forward_taps(graph, weights, &self.images, Mode::Eval, &taps, &mut |node, output| {
+            seen(node);
+            if failure.is_none() {
+                failure = collector.observe(node, output, &indices).err();
+            }
+        })?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn calibrate(&self) -> Result<Vec<Evidence>> {
+        let mut collector = self.collector()?;
+        self.batch(&mut collector, 0, &mut |_| ())?;
+        Ok(collector.finish()?)
+    }
+
+    /// The forward pass that the calibration needs, with nobody looking.
+    fn bare(&self) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        Ok(forward(&self.net.graph, &self.net.weights, &self.images, Mode::Eval)?)
+    }
+}
+
+pub(crate) fn figures(criterion: &mut Criterion) -> Result<Vec<Figure>> {
+    let small = Pass::new(&Case::small())?;
+    Ok(vec![cost(criterion, &Case::full())?, cost(criterion, &Case::small())?, passes(&small)?])
+}
+
+fn cost(criterion: &mut Criterion, case: &Case) -> Result<Figure> {
+    let name = format!("calibration over bare forward, {}, {} images", case.name, case.batch);
+    let pass = Pass::new(case)?;
+    let mut ours = || -> Result<Duration> { timed(|| pass.calibrate()) };
+    let mut reference = || timed(|| pass.bare());
+    let pairs = in_turn(criterion, ["calibration", case.name], &mut ours, &mut reference)?;
+    if pairs.is_empty() {
+        return Ok(Figure::not_measured(name, Some(REQUIRED), FILTERED));
+    }
+    Ok(Figure {
+        name,
+        ours: duration(pairs.ours()),
+        reference: duration(pairs.reference()),
+        ratio: Some(pairs.ratio(Ratio::Cost)),
+        required: Some(REQUIRED),
+        note: format!(
+            "measured: one pass for {} layers and all {} selectors, from new collector to finished evidence, against \
+             the inference of the same batch. {}",
+            pass.layers.len(),
+            thinet_selectors::all().len(),
+            pairs.spread(Ratio::Cost),
+        ),
+    })
+}
+
+/// Counts the forward passes of a calibration that serves every layer and every selector.
+fn passes(pass: &Pass) -> Result<Figure> {
+    let mut computed = vec![0_usize; pass.net.graph.nodes().len()];
+    let mut collector = pass.collector()?;
+    pass.batch(&mut collector, 0, &mut |node| computed[node] += 1)?;
+    serve_all(pass, &collector.finish()?)?;
+    let most = computed.iter().max().copied().unwrap_or(0);
+    let apart = pass.layers.len() * looking_selectors();
+    Ok(Figure {
+        name: "forward passes of a one-shot calibration".to_owned(),
+        ours: most.to_string(),
+        reference: apart.to_string(),
+        ratio: Some(most as f64),
+        required: Some(Bound::AtMost(1.0)),
+        note: format!(
+            "counted: how often a node that is looked at is computed for an image, until every one of {} selectors has chosen on each of \
+             {} layers. The reference is a pass for each layer and each of the {} selectors that look at activations; \
+             the ratio is to the one pass that is needed",
+            thinet_selectors::all().len(),
+            pass.layers.len(),
+            looking_selectors(),
+        ),
+    })
+}
+
+/// Lets every selector choose half of every layer from the evidence, and nothing else.
+fn serve_all(pass: &Pass, evidence: &[Evidence]) -> Result<()> {
+    ensure!(evidence.len() == pass.layers.len(), "evidence of {} layers", evidence.len());
+    for evidence in evidence {
+        for selector in thinet_selectors::all() {
+            selector.select(evidence, evidence.channels.div_ceil(2), Seed::root(0))?;
+        }
+    }
+    Ok(())
+}
+
+fn looking_selectors() -> usize {
+    let looks = |needs: Needs| needs.zeros || needs.moments;
+    thinet_selectors::all().iter().filter(|selector| looks(selector.needs())).count()
+}
+
+/// Values that a row of every layer of this net holds.
+pub(crate) fn row_values(layers: &[(PrunableLayer, Needs)]) -> usize {
+    layers.iter().map(|(layer, _)| layer.channels).sum()
+}

@@ -1,0 +1,43 @@
+//! The figures that are promised of this project, each measured in turn with its reference on one thread: `make bench`.
+//!
+//! Criterion does the sampling and keeps our own times from run to run. Every sample of ours has the reference's
+//! beside it, and the table at the end comes from these pairs. A filter (`cargo bench -p thinet-bench -- training`)
+//! leaves out the others; only peak memory, which is no time, is measured always.
+#![allow(clippy::print_stdout, reason = "the table of figures is what this program is for")]
+
+mod calibration;
+mod in_turn;
+mod memory;
+mod moments;
+mod noise;
+mod pytorch;
+mod selection;
+mod training;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use criterion::Criterion;
+use thinet_bench::table;
+
+fn main() -> Result<()> {
+    thinet_models::set_compute_threads(1)?;
+    if let Some(rows) = memory::rows_to_calibrate()? {
+        return memory::calibrate_and_report(rows);
+    }
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(1))
+        .measurement_time(Duration::from_secs(20))
+        .configure_from_args();
+
+    let mut figures = selection::figures(&mut criterion)?;
+    figures.extend(moments::figures(&mut criterion)?);
+    figures.push(memory::figure()?);
+    figures.extend(calibration::figures(&mut criterion)?);
+    figures.push(training::figure(&mut criterion)?);
+    criterion.final_summary();
+    println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));
+    Ok(())
+}

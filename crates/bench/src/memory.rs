@@ -1,0 +1,54 @@
+//! What the kernel says about this process's memory (Linux: `/proc/self/status`).
+
+use std::{fs, io};
+
+/// Memory of a process that is really there (its resident set).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// KiB now.
+    pub resident: u64,
+    /// Most KiB at any time since the process began.
+    pub peak: u64,
+}
+
+/// The memory of this process.
+///
+/// # Errors
+/// If the kernel does not say, as on systems other than Linux.
+pub fn process_memory() -> io::Result<ProcessMemory> {
+    let path = "/proc/self/status";
+    let no_fields = || io::Error::other(format!("{path} holds no VmRSS and VmHWM in kB"));
+    parse(&fs::read_to_string(path)?).ok_or_else(no_fields)
+}
+
+fn parse(status: &str) -> Option<ProcessMemory> {
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        value.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some(ProcessMemory { resident: field("VmRSS")?, peak: field("VmHWM")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_fields_are_read() {
+        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t  1234 kB\nVmRSS:\t   567 kB\n";
+        assert_eq!(parse(status), Some(ProcessMemory { resident: 567, peak: 1234 }));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("VmHWM:\t12 kB\n"), None);
+        assert_eq!(parse("VmHWM:\t12 kB\nVmRSS:\t12 MB\n"), None);
+    }
+
+    #[test]
+    fn the_peak_is_no_less_than_what_is_there_now() {
+        let memory = process_memory().unwrap();
+        assert!(memory.peak >= memory.resident && memory.resident > 0);
+    }
+}
