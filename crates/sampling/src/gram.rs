@@ -9,7 +9,7 @@ use crate::error::OfLayer;
 /// Rows that wait for one matrix product. How sums are grouped depends on this alone, never on the batch size.
 const BUFFER_ROWS: usize = 1024;
 /// Columns of a block of G. Only blocks on and above the diagonal are computed: about half of the work for a wide layer.
-const BLOCK: usize = 128;
+const BLOCK: usize = 64;
 
 /// Sums XᵀX of rows `x: [C]` that come one after another, in a buffer of fixed size.
 #[derive(Debug)]
