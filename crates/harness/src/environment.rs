@@ -39,10 +39,12 @@ impl Environment {
             let output = Command::new("git").arg("-C").arg(checkout).args(arguments).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
+        // A run writes into `results`, so what has changed there says nothing about the code.
+        let code = ["status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results"];
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: git(&["rev-parse", "HEAD"]),
-            dirty: git(&["status", "--porcelain", "--untracked-files=no"]).map(|changes| !changes.is_empty()),
+            dirty: git(&code).map(|changes| !changes.is_empty()),
             libtorch: thinet_models::LIBTORCH_VERSION.to_owned(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             cpu: cpu_model(),
