@@ -64,9 +64,6 @@ pub enum HarnessError {
     /// The device asked for is not there.
     #[error("device: {0}")]
     Device(#[source] thinet_models::ModelError),
-    /// The dense net's weight file does not fit.
-    #[error("dense.weights: {0}")]
-    DenseWeights(#[source] thinet_models::ModelError),
     /// A net cannot be built, run, saved or loaded.
     #[error(transparent)]
     Model(#[from] thinet_models::ModelError),
@@ -152,7 +149,7 @@ impl HarnessError {
     /// Whether the user's spec or arguments are wrong (nothing was started), rather than a run that failed.
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
-        matches!(self, Self::Spec(_) | Self::Device(_) | Self::DenseWeights(_))
+        matches!(self, Self::Spec(_) | Self::Device(_))
     }
 
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -8,7 +8,7 @@ use thinet_data::{DatasetSpec, Split, StandardSpec, Transform};
 use thinet_graph::{
     ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
 };
-use thinet_models::parse_device;
+use thinet_models::{load_weights, parse_device};
 
 use crate::check;
 use crate::error::HarnessError;
@@ -165,7 +165,7 @@ impl Plan {
         let layers = layers(&spec, path, &graph)?;
         spec.prune.layers.clone_from(&layers);
         let context = Context { spec: &spec, path, graph: &graph, layers: &layers };
-        let weights = dense_weights(&spec, path)?;
+        let weights = dense_weights(&spec, path, &graph)?;
         let dense = (0..spec.seeds)
             .map(|seed| dense_plan(&context, seed, &data, &transform, device, weights.as_ref()))
             .collect::<Vec<_>>();
@@ -237,10 +237,11 @@ fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, Harnes
     Ok(spec.prune.layers.clone())
 }
 
-/// Fingerprint of the dense net's weight file, if there is one.
-fn dense_weights(spec: &Spec, path: &Path) -> Result<Option<String>, HarnessError> {
+/// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.
+fn dense_weights(spec: &Spec, path: &Path, graph: &Graph) -> Result<Option<String>, HarnessError> {
     let Some(weights) = &spec.dense.weights else { return Ok(None) };
     let file = beside(path, weights);
+    load_weights(&file, graph, Device::Cpu).map_err(|e| check::value(path, "dense.weights", &e))?;
     let hash = crate::store::hash_file(&file)
         .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;
     Ok(Some(hash))

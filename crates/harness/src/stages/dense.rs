@@ -44,8 +44,7 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     let mut status = Status::Done;
     let net = match (plan.dense_weights(), &plan.spec.dense.train) {
         (Some(file), _) => {
-            let weights =
-                load_weights(&file, &plan.graph, plan.device).map_err(HarnessError::DenseWeights)?;
+            let weights = load_weights(&file, &plan.graph, plan.device)?;
             Net { graph: plan.graph.clone(), weights: weights.to_format(context.feed.format)? }
         }
         (None, Some(recipe)) => {

@@ -1,6 +1,13 @@
 //! Every wrong value is refused before any work, naming file, key and what is allowed; nothing is written.
 
-use crate::fixture::{Fixture, SPEC};
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind};
+use thinet_harness::progress::Silent;
+use thinet_models::{Arch, Net, NetSpec, Weights, save_net, save_tensors};
+use thinet_seed::Seed;
+
+use crate::fixture::{CLASSES, Fixture, SPEC};
 
 /// The error of the good spec after some replacements (the first place of each).
 fn error_of(fixture: &Fixture, replacements: &[(&str, &str)]) -> String {
@@ -56,7 +63,7 @@ fn wrong_values_are_named_with_their_key() {
 }
 
 #[test]
-fn missing_data_cuda_and_weights_are_refused_before_any_work() {
+fn missing_data_and_devices_are_refused_before_any_work() {
     let fixture = Fixture::new();
     let file = fixture.path("spec.toml");
     std::fs::write(&file, SPEC).unwrap();
@@ -74,13 +81,41 @@ fn missing_data_cuda_and_weights_are_refused_before_any_work() {
     }
     let bad_device = plan("images", "gpu");
     assert!(bad_device.contains("gpu") && bad_device.contains("cpu"), "{bad_device}");
-
-    let weights = SPEC.replacen(
-        "[dense.train]\nepochs = 2\nbatch = 16\nlr = 0.05\naugment = { crop-padding = 2, mirror = true }",
-        "[dense]\nweights = \"none.safetensors\"",
-        1,
-    );
-    let error = fixture.plan(&weights, "results").err().expect("refused").to_string();
-    assert!(error.contains("dense.weights") && error.contains("none.safetensors"), "{error}");
     assert!(!fixture.path("results").exists());
+}
+
+#[test]
+fn dense_weights_that_do_not_fit_are_refused_before_any_work() {
+    let fixture = Fixture::new();
+    let build = |width| {
+        let spec = NetSpec { batch_norm: Some(true), width, ..NetSpec::new(Arch::Tiny) };
+        let graph = spec.build([3, 16, 16], CLASSES).unwrap();
+        let weights = Weights::init(&graph, Seed::root(0), Device::Cpu).unwrap();
+        Net { graph, weights }
+    };
+    let file = fixture.path("w.safetensors");
+    let start = SPEC.find("[dense.train]").unwrap();
+    let end = SPEC.find("[prune]").unwrap();
+    let spec = format!("{}[dense]\nweights = \"w.safetensors\"\n{}", &SPEC[..start], &SPEC[end..]);
+    let mut texts = Vec::new();
+    let mut refused = || {
+        let error = fixture.plan(&spec, "results").err().expect("refused");
+        assert!(error.is_bad_spec(), "{error}");
+        texts.push(error.to_string().replace(&fixture.path("").display().to_string(), ""));
+    };
+    refused();
+    save_net(&file, &build(2.0), &BTreeMap::new()).unwrap();
+    refused();
+    let net = build(1.0);
+    let doubles: Vec<_> =
+        net.weights.iter().map(|(name, tensor)| (name, tensor.to_kind(Kind::Double))).collect();
+    save_tensors(&file, &doubles, &BTreeMap::new()).unwrap();
+    refused();
+    std::fs::write(&file, "not a weight file").unwrap();
+    refused();
+    insta::assert_snapshot!(texts.join("\n"));
+    assert!(!fixture.path("results").exists(), "something was written");
+
+    save_net(&file, &net, &BTreeMap::new()).unwrap();
+    assert_eq!(fixture.run(&spec, "results", &Silent).study.cells.len(), 6);
 }
