@@ -1,4 +1,5 @@
-//! The published numbers that tables stand beside (Luo et al. 2017, tables 1 and 3, figure 4), each with its source.
+//! The published numbers that tables stand beside (Luo et al. 2017, tables 1 and 3, figure 4; its
+//! TPAMI version and the authors' README), each with its source.
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,30 @@ pub enum PublishedError {
     /// A model of the tables has no published numbers.
     #[error("{FILE} has no [[compression]] entry {0:?}")]
     UnknownModel(String),
+    /// A model's times are not published.
+    #[error("{FILE} has no [[latency]] entry {0:?}")]
+    NoLatency(String),
+    /// A row of accuracies is not there.
+    #[error("{FILE} has no [[accuracy]] entry {0}")]
+    NoAccuracy(String),
+    /// Two entries stand for the same thing.
+    #[error("{FILE} has two [[{list}]] entries {entry}")]
+    Repeated {
+        /// The list.
+        list: &'static str,
+        /// The entry.
+        entry: String,
+    },
+    /// A row of accuracies names a baseline that its drop cannot be taken against.
+    #[error("{FILE}: {key} of {entry} {problem}")]
+    Baseline {
+        /// The row.
+        entry: String,
+        /// `baseline` or `printed-baseline`.
+        key: &'static str,
+        /// What does not fit.
+        problem: String,
+    },
 }
 
 /// A number with the digits that were printed.
@@ -103,6 +128,136 @@ pub struct Compression {
     pub params_m: Figure,
     /// FLOPs, 10⁹.
     pub flops_b: Figure,
+}
+
+/// How the weights of a row of accuracies came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The dense net.
+    Original,
+    /// Pruned and fine-tuned.
+    Thinet,
+    /// The pruned net's widths, trained from random weights.
+    Scratch,
+}
+
+/// Where a row of accuracies stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Paper {
+    /// ICCV 2017, tables 1 and 3.
+    Iccv,
+    /// The journal version, TPAMI 2019.
+    Tpami,
+    /// README of the authors' code.
+    Readme,
+}
+
+/// How a test image is resized before its centre crop of 224×224.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// To 256×256; the aspect is lost.
+    #[serde(rename = "256x256")]
+    Square256,
+    /// Shorter side to 256; the aspect is kept.
+    #[serde(rename = "shorter side 256")]
+    ShorterSide256,
+    /// No source tells.
+    #[serde(rename = "not stated")]
+    NotStated,
+}
+
+impl Protocol {
+    /// The protocol in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Square256 => "256x256",
+            Self::ShorterSide256 => "shorter side 256",
+            Self::NotStated => "not stated",
+        }
+    }
+}
+
+/// Names the row of a dense net.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginalRow {
+    /// The dense net, `vgg16` or `resnet50`.
+    pub model: String,
+    /// Where the row stands.
+    pub paper: Paper,
+}
+
+/// Published accuracy of a model on ImageNet, per cent, one centre crop.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Accuracy {
+    /// Our name of the model, as in [`thinet_models::paper_models`].
+    pub model: String,
+    /// How its weights came about.
+    pub method: Method,
+    /// Where the row stands.
+    pub paper: Paper,
+    /// How test images were resized.
+    pub protocol: Protocol,
+    /// Whether `protocol` is a conclusion, not a statement of a source.
+    #[serde(default)]
+    pub protocol_inferred: bool,
+    /// Top-1 accuracy, per cent.
+    pub top1: Figure,
+    /// Top-5 accuracy, per cent.
+    pub top5: Figure,
+    /// The original row of the same protocol, which the drop is taken against; `None` of the original itself, and where
+    /// no row of that protocol is published.
+    pub baseline: Option<OriginalRow>,
+    /// The original row of the same table, where it is of another protocol.
+    pub printed_baseline: Option<OriginalRow>,
+}
+
+impl Accuracy {
+    /// The protocol in words, a conclusion labelled as such: `256x256 (inferred)`.
+    #[must_use]
+    pub fn protocol_text(&self) -> String {
+        let label = if self.protocol_inferred { " (inferred)" } else { "" };
+        format!("{}{label}", self.protocol.name())
+    }
+
+    fn is_verified(&self) -> bool {
+        self.top1.verified && self.top5.verified
+    }
+
+    fn describe(&self) -> String {
+        describe(&self.model, self.method, self.paper)
+    }
+}
+
+fn describe(model: &str, method: Method, paper: Paper) -> String {
+    format!("{model:?} ({method:?}, {paper:?})").to_lowercase()
+}
+
+/// How far accuracy falls from the original to a row, in points: positive where accuracy is lost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drop {
+    /// Of top-1.
+    pub top1: f64,
+    /// Of top-5.
+    pub top5: f64,
+    /// Whether all four numbers were read in their sources.
+    pub verified: bool,
+}
+
+/// Published times of a model for a batch of 32 images on one M40 (ICCV tables 1 and 3, "f./b.").
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Latency {
+    /// Our name of the model, as in [`thinet_models::paper_models`].
+    pub model: String,
+    /// Forward pass, milliseconds.
+    pub forward_ms: Figure,
+    /// Backward pass, milliseconds.
+    pub backward_ms: Figure,
 }
 
 /// A point that stands in the source but cannot be right.
@@ -190,6 +345,10 @@ pub struct Published {
     pub sources: BTreeMap<String, String>,
     /// Sizes and costs of the eight models.
     pub compression: Vec<Compression>,
+    /// Accuracies of the eight models.
+    pub accuracy: Vec<Accuracy>,
+    /// Times of the eight models.
+    pub latency: Vec<Latency>,
     /// The comparison of selection criteria.
     pub figure4: Figure4,
 }
@@ -203,18 +362,18 @@ impl Published {
         Self::parse(include_str!("../data/published.toml"))
     }
 
-    /// Reads and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate.
+    /// Reads and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate, no
+    /// entry stands there twice, and every drop has a baseline of its own protocol.
     ///
     /// # Errors
     /// Names the entry that is wrong.
     pub fn parse(text: &str) -> Result<Self, PublishedError> {
         let published: Self = toml::from_str(text)?;
         for Compression { model, params_m, flops_b, .. } in &published.compression {
-            for figure in [params_m, flops_b] {
-                figure.printed.check(model)?;
-                published.check_source(model, &figure.source)?;
-            }
+            published.check_figures(model, [params_m, flops_b])?;
         }
+        published.check_accuracy()?;
+        published.check_latency()?;
         published.check_figure4()?;
         Ok(published)
     }
@@ -230,10 +389,123 @@ impl Published {
             .ok_or_else(|| PublishedError::UnknownModel(model.to_owned()))
     }
 
+    /// The published accuracy of a model.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn accuracy(&self, model: &str, method: Method, paper: Paper) -> Result<&Accuracy, PublishedError> {
+        self.find_accuracy(model, method, paper)
+            .ok_or_else(|| PublishedError::NoAccuracy(describe(model, method, paper)))
+    }
+
+    /// How far accuracy falls from the original of the same protocol; `None` if the row has no such baseline.
+    #[must_use]
+    pub fn drop(&self, row: &Accuracy) -> Option<Drop> {
+        self.drop_from(row.baseline.as_ref()?, row)
+    }
+
+    /// How far accuracy falls from the original of the same table, where that differs from [`Published::drop`]: a
+    /// difference across protocols, to be shown as such.
+    #[must_use]
+    pub fn printed_drop(&self, row: &Accuracy) -> Option<Drop> {
+        self.drop_from(row.printed_baseline.as_ref()?, row)
+    }
+
+    /// The published times of a model.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn latency(&self, model: &str) -> Result<&Latency, PublishedError> {
+        self.latency
+            .iter()
+            .find(|l| l.model == model)
+            .ok_or_else(|| PublishedError::NoLatency(model.to_owned()))
+    }
+
     /// What a source's short name stands for; [`Published::parse`] has checked that it is listed.
     #[must_use]
     pub fn source<'a>(&'a self, name: &'a str) -> &'a str {
         self.sources.get(name).map_or(name, String::as_str)
+    }
+
+    fn find_accuracy(&self, model: &str, method: Method, paper: Paper) -> Option<&Accuracy> {
+        self.accuracy.iter().find(|a| a.model == model && a.method == method && a.paper == paper)
+    }
+
+    fn original(&self, row: &OriginalRow) -> Option<&Accuracy> {
+        self.find_accuracy(&row.model, Method::Original, row.paper)
+    }
+
+    fn drop_from(&self, original: &OriginalRow, row: &Accuracy) -> Option<Drop> {
+        let original = self.original(original)?;
+        let points = |from: &Figure, to: &Figure| from.printed.value() - to.printed.value();
+        Some(Drop {
+            top1: points(&original.top1, &row.top1),
+            top5: points(&original.top5, &row.top5),
+            verified: original.is_verified() && row.is_verified(),
+        })
+    }
+
+    fn check_figures(&self, entry: &str, figures: [&Figure; 2]) -> Result<(), PublishedError> {
+        for figure in figures {
+            figure.printed.check(entry)?;
+            self.check_source(entry, &figure.source)?;
+        }
+        Ok(())
+    }
+
+    fn check_accuracy(&self) -> Result<(), PublishedError> {
+        for (at, row) in self.accuracy.iter().enumerate() {
+            let entry = row.describe();
+            self.compression(&row.model)?;
+            self.check_figures(&entry, [&row.top1, &row.top5])?;
+            if self.accuracy[..at].iter().any(|earlier| earlier.describe() == entry) {
+                return Err(PublishedError::Repeated { list: "accuracy", entry });
+            }
+            self.check_baselines(row)?;
+        }
+        Ok(())
+    }
+
+    fn check_baselines(&self, row: &Accuracy) -> Result<(), PublishedError> {
+        let bad = |key, problem: String| PublishedError::Baseline { entry: row.describe(), key, problem };
+        let named = [("baseline", &row.baseline), ("printed-baseline", &row.printed_baseline)];
+        let is_original = row.method == Method::Original;
+        if !is_original && named.iter().all(|(_, name)| name.is_none()) {
+            return Err(bad("baseline", "is missing".to_owned()));
+        }
+        for (key, name) in named {
+            let Some(name) = name else { continue };
+            if is_original {
+                return Err(bad(key, "stands at an original".to_owned()));
+            }
+            let Some(original) = self.original(name) else {
+                let wanted = describe(&name.model, Method::Original, name.paper);
+                return Err(bad(key, format!("is {wanted}, which has no entry")));
+            };
+            // Two rows that state nothing compare only inside one paper.
+            let states_nothing = row.protocol == Protocol::NotStated;
+            let comparable =
+                original.protocol == row.protocol && (!states_nothing || original.paper == row.paper);
+            if key == "baseline" && !comparable {
+                return Err(bad(key, format!("is of protocol {:?}", original.protocol.name())));
+            }
+            if key == "printed-baseline" && original.paper != row.paper {
+                return Err(bad(key, "stands in another paper".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_latency(&self) -> Result<(), PublishedError> {
+        for (at, Latency { model, forward_ms, backward_ms }) in self.latency.iter().enumerate() {
+            self.compression(model)?;
+            self.check_figures(model, [forward_ms, backward_ms])?;
+            if self.latency[..at].iter().any(|earlier| earlier.model == *model) {
+                return Err(PublishedError::Repeated { list: "latency", entry: format!("{model:?}") });
+            }
+        }
+        Ok(())
     }
 
     fn check_source(&self, entry: &str, name: &str) -> Result<(), PublishedError> {
@@ -308,6 +580,95 @@ mod tests {
         let apoz = figure.find("apoz", "none").unwrap();
         assert_eq!(figure.point(apoz, 0.1 + 0.2).unwrap().top1.printed(), "51.40");
         assert_eq!(figure.point(apoz, 0.25), None);
+    }
+
+    fn row<'a>(published: &'a Published, model: &str, paper: Paper) -> &'a Accuracy {
+        published.accuracy(model, Method::Thinet, paper).unwrap()
+    }
+
+    /// The drop as it would be printed; differences of two decimals have two.
+    fn shown(drop: Option<Drop>) -> String {
+        drop.map_or_else(|| "none".to_owned(), |d| format!("{:.2}/{:.2}", d.top1, d.top5))
+    }
+
+    #[test]
+    fn drops_are_taken_against_the_original_of_the_same_protocol() {
+        let published = Published::load().unwrap();
+        let drop = |model: &str, paper| shown(published.drop(row(&published, model, paper)));
+        assert_eq!(drop("thinet-conv", Paper::Iccv), "1.70/0.48");
+        assert_eq!(drop("thinet-gap", Paper::Iccv), "1.00/0.52");
+        assert_eq!(drop("thinet-tiny", Paper::Iccv), "12.16/8.04");
+        let resnets = ["thinet-70", "thinet-50", "thinet-30"];
+        assert_eq!(resnets.map(|m| drop(m, Paper::Iccv)), ["0.84/0.47", "1.87/1.12", "4.46/2.84"]);
+        assert_eq!(resnets.map(|m| drop(m, Paper::Tpami)), ["1.27/0.09", "3.27/1.21", "7.13/3.34"]);
+    }
+
+    #[test]
+    fn the_papers_own_difference_across_protocols_is_kept_apart() {
+        let published = Published::load().unwrap();
+        let conv = row(&published, "thinet-conv", Paper::Iccv);
+        assert_eq!(shown(published.printed_drop(conv)), "-1.46/-1.09");
+        assert_eq!(conv.protocol_text(), "shorter side 256 (inferred)");
+        assert_eq!(shown(published.printed_drop(row(&published, "thinet-gap", Paper::Iccv))), "none");
+        let scratch = published.accuracy("thinet-conv", Method::Scratch, Paper::Iccv).unwrap();
+        assert_eq!((published.drop(scratch), scratch.protocol_text()), (None, "not stated".to_owned()));
+        let drop = published.printed_drop(scratch).unwrap();
+        assert!(!drop.verified && published.printed_drop(conv).unwrap().verified);
+    }
+
+    #[test]
+    fn only_the_row_trained_from_scratch_has_unverified_accuracies() {
+        let published = Published::load().unwrap();
+        assert_eq!(published.accuracy.len(), 14);
+        let unverified: Vec<_> = published.accuracy.iter().filter(|a| !a.is_verified()).collect();
+        assert_eq!(unverified.iter().map(|a| a.method).collect::<Vec<_>>(), [Method::Scratch]);
+        let missing =
+            published.accuracy("thinet-gap", Method::Scratch, Paper::Tpami).unwrap_err().to_string();
+        assert!(missing.contains("\"thinet-gap\" (scratch, tpami)"), "{missing}");
+    }
+
+    #[test]
+    fn every_model_has_times_and_only_those_of_the_released_models_are_verified() {
+        let published = Published::load().unwrap();
+        for model in thinet_models::paper_models(thinet_models::ResNetStride::First1x1).unwrap() {
+            let times = published.latency(model.name).unwrap();
+            let verified = matches!(model.name, "thinet-gap" | "thinet-tiny");
+            assert_eq!(
+                [times.forward_ms.verified, times.backward_ms.verified],
+                [verified; 2],
+                "{}",
+                model.name
+            );
+        }
+        assert_eq!(published.latency.len(), 8);
+        assert_eq!(published.latency("thinet-tiny").unwrap().backward_ms.printed.printed(), "55.83");
+        assert!(
+            published.latency("alexnet").unwrap_err().to_string().contains("[[latency]] entry \"alexnet\"")
+        );
+    }
+
+    #[test]
+    fn inconsistent_accuracies_and_times_are_refused() {
+        assert!(broken("\"88.44\"", "\"88.44%\"").contains("\"88.44%\" of \"\\\"vgg16"));
+        assert!(broken("source = \"dnal\"", "source = \"dcp\"").contains("source \"dcp\""));
+        let gone = "baseline = { model = \"vgg16\", paper = \"readme\" }";
+        assert!(
+            broken(gone, &gone.replace("readme", "tpami")).contains("(original, tpami), which has no entry")
+        );
+        assert!(broken(gone, &gone.replace("readme", "iccv")).contains("is of protocol \"256x256\""));
+        let unlike = "baseline = { model = \"resnet50\", paper = \"iccv\" }";
+        assert!(broken(unlike, &unlike.replace("iccv", "tpami")).contains("is of protocol \"not stated\""));
+        assert!(broken(unlike, "").contains("baseline of \"thinet-70\" (thinet, iccv) is missing"));
+        assert!(broken("paper = \"tpami\"", "paper = \"iccv\"").contains("two [[accuracy]] entries"));
+        assert!(broken("protocol = \"256x256\"", "protocol = \"256\"").contains("256x256"));
+        let printed = "printed-baseline = { model = \"vgg16\", paper = \"iccv\" }";
+        assert!(broken(printed, &printed.replace("iccv", "readme")).contains("stands in another paper"));
+        assert!(broken("\"189.92\"", "\"fast\"").contains("\"fast\" of \"vgg16\""));
+        let tiny = "model = \"thinet-tiny\"\nforward";
+        assert!(
+            broken(tiny, &tiny.replace("tiny", "gap")).contains("two [[latency]] entries \"thinet-gap\"")
+        );
+        assert!(broken(tiny, &tiny.replace("tiny", "huge")).contains("thinet-huge"));
     }
 
     #[test]
