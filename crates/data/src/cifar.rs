@@ -62,10 +62,8 @@ pub(crate) const CIFAR100: Cifar = Cifar {
 /// Reads both sets from the folder of the archive, or from the folder that it lies in.
 pub(crate) fn open(set: &Cifar, folder: &Path) -> Result<Split, DataError> {
     let folder = located(set, folder)?;
-    Ok(Split {
-        train: Arc::new(read_part(set, &set.train, &folder)?),
-        test: Arc::new(read_part(set, &set.test, &folder)?),
-    })
+    let train = Arc::new(read_part(set, &set.train, &folder)?);
+    Ok(Split::new(train, Arc::new(read_part(set, &set.test, &folder)?)))
 }
 
 fn located(set: &Cifar, folder: &Path) -> Result<PathBuf, DataError> {
@@ -159,7 +157,7 @@ mod tests {
             let folder = parent.path().join(set.inner);
             write(&set, &folder);
             for folder in [parent.path(), &folder] {
-                let Split { train, test } = open(&set, folder).unwrap();
+                let Split { train, test, .. } = open(&set, folder).unwrap();
                 let last = train.len() - 1;
                 assert_eq!((train.len(), test.len()), (2 * set.train.files.len(), 2));
                 assert_eq!((train.label(last), test.label(0)), (label, test_label));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use thinet_seed::Seed;
+
 use crate::DataError;
 
 /// Labelled images of one shape, read by index.
@@ -25,8 +27,34 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// When the index is out of range, `out` has another size, or the image cannot be read or decoded.
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError>;
-    /// A hex blake3 hash that changes with the contents (image folder: with names, file sizes and decoding).
+    /// Whether there is a random crop of the dataset's own: photographs are cut before they get their final size.
+    fn has_random_crop(&self) -> bool {
+        false
+    }
+    /// Writes a random crop of image `index`, drawn from `seed` alone, to `out`, which is as for [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or when the dataset has no random crop.
+    fn read_random_crop(&self, index: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+        let _ = (index, seed, out);
+        Err(no_random_crop(self.name()))
+    }
+    /// Whether reading an image means decoding a file, so that what is read again is worth keeping.
+    fn is_decoded_each_time(&self) -> bool {
+        false
+    }
+    /// Files that could not be decoded so far, and why.
+    fn left_out(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// A text that changes with the contents (files: with names, sizes and decoding).
     fn fingerprint(&self) -> &str;
+}
+
+/// The error of a dataset that is asked for a random crop and has none.
+pub(crate) fn no_random_crop(dataset: &str) -> DataError {
+    let problem = format!("{dataset} has no random crop of its own; use crop-padding");
+    DataError::Value { key: "random-crop", problem }
 }
 
 /// A training and a test set with the same classes and shape.
@@ -34,8 +62,17 @@ pub trait Dataset: Send + Sync {
 pub struct Split {
     /// The images to learn from.
     pub train: Arc<dyn Dataset>,
+    /// The images to learn from as a selector sees them: the same ones, prepared in another way where the spec says so.
+    pub calibration: Arc<dyn Dataset>,
     /// The images to test on.
     pub test: Arc<dyn Dataset>,
+}
+
+impl Split {
+    /// A split whose selectors see the training images as they are.
+    pub(crate) fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Self {
+        Self { calibration: Arc::clone(&train), train, test }
+    }
 }
 
 /// Bytes of one image.

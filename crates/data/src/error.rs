@@ -83,6 +83,25 @@ pub enum DataError {
         /// The decoder's answer.
         problem: String,
     },
+    /// An image that cannot be decoded, of a set that puts up with some: it is left out of its batch.
+    #[error("{path}: left out, as it cannot be decoded: {problem}", path = .path.display())]
+    LeftOut {
+        /// The image file.
+        path: PathBuf,
+        /// The decoder's answer.
+        problem: String,
+    },
+    /// More images that cannot be decoded than the spec's `bad-files` allows.
+    #[error("more than {limit} file{s} cannot be decoded (key \"bad-files\"); the last one: {path}: {problem}",
+        s = if *.limit == 1 { "" } else { "s" }, path = .path.display())]
+    TooManyDamaged {
+        /// How many are allowed.
+        limit: usize,
+        /// The file that is one too many.
+        path: PathBuf,
+        /// The decoder's answer.
+        problem: String,
+    },
     /// A key of a dataset spec, a transform or a loader with a value that cannot be used.
     #[error("key {key:?}: {problem}")]
     Value {

@@ -60,10 +60,8 @@ fn read(
     folder: &Path,
     [train_images, train_labels, test_images, test_labels]: &[IdxFile; 4],
 ) -> Result<Split, DataError> {
-    Ok(Split {
-        train: Arc::new(read_set(folder, train_images, train_labels)?),
-        test: Arc::new(read_set(folder, test_images, test_labels)?),
-    })
+    let train = Arc::new(read_set(folder, train_images, train_labels)?);
+    Ok(Split::new(train, Arc::new(read_set(folder, test_images, test_labels)?)))
 }
 
 fn read_set(folder: &Path, images: &IdxFile, labels: &IdxFile) -> Result<MemoryDataset, DataError> {

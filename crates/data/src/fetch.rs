@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{Programs, run};
 use crate::idx::IdxFile;
-use crate::{DataError, DatasetSpec, cifar, fashion_mnist, image_folder};
+use crate::{DataError, DatasetSpec, cifar, cub200, fashion_mnist, image_folder, imagenet};
 
 const PACKAGE: &str = "dataset-fashion-mnist";
 const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
@@ -35,6 +35,31 @@ pub fn fetch(spec: &DatasetSpec, folder: &Path, report: &mut dyn FnMut(&str)) ->
         }
         DatasetSpec::Cifar10(_) => expect_cifar(&cifar::CIFAR10, folder, report),
         DatasetSpec::Cifar100(_) => expect_cifar(&cifar::CIFAR100, folder, report),
+        DatasetSpec::Imagenet(keys) => {
+            let by_hand = format!(
+                "log in at https://www.image-net.org, download ILSVRC2012 (train, validation, development kit) and \
+                 unpack it into {0}/train/<WordNet id>/, {0}/val/ and {0}/ILSVRC2012_devkit_t12/",
+                folder.display()
+            );
+            let found = imagenet::open(keys, folder).map(drop);
+            expect(
+                imagenet::NAME,
+                folder,
+                found,
+                "it may not be downloaded without an account",
+                by_hand,
+                report,
+            )
+        }
+        DatasetSpec::Cub200(keys) => {
+            let by_hand = format!(
+                "download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011 and unpack it, so \
+                 that {}/images.txt is there",
+                folder.display()
+            );
+            let found = cub200::open(keys, folder).map(drop);
+            expect(cub200::NAME, folder, found, "it is not downloaded automatically", by_hand, report)
+        }
         DatasetSpec::ImageFolder(keys) => {
             let by_hand =
                 format!("put the images into {0}/train/<class>/ and {0}/test/<class>/", folder.display());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::dataset::{check_read, image_len};
-use crate::decode::Decoder;
+use crate::decode::Picture;
 use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Resize, Split};
 
 /// Splits that take no more than this together are held in memory unless the spec says otherwise.
@@ -19,7 +19,9 @@ struct ImageFolder {
     classes: usize,
     files: Vec<PathBuf>,
     labels: Vec<usize>,
-    decoder: Decoder,
+    channels: usize,
+    size: usize,
+    resize: Resize,
     fingerprint: String,
 }
 
@@ -41,10 +43,8 @@ pub(crate) fn open(spec: &ImageFolderSpec, folder: &Path) -> Result<Split, DataE
             return Err(DataError::layout(lacks, problem));
         }
     }
-    Ok(Split {
-        train: Arc::new(list(spec, &train_folder, &train_classes)?),
-        test: Arc::new(list(spec, &test_folder, &test_classes)?),
-    })
+    let train = list(spec, &train_folder, &train_classes)?;
+    Ok(Split::new(Arc::new(train), Arc::new(list(spec, &test_folder, &test_classes)?)))
 }
 
 fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, DataError> {
@@ -89,7 +89,6 @@ fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
 }
 
 fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<ImageFolder, DataError> {
-    let decoder = Decoder { channels: spec.channels, size: spec.size, resize: spec.resize };
     let mut hasher = blake3::Hasher::new();
     let filter: &[u8] = match spec.resize {
         Resize::Bicubic => b"bicubic",
@@ -122,7 +121,8 @@ fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<I
         }
     }
     let fingerprint = hasher.finalize().to_hex().to_string();
-    Ok(ImageFolder { name: spec.name.clone(), classes: classes.len(), files, labels, decoder, fingerprint })
+    let ImageFolderSpec { name, channels, size, resize, .. } = spec.clone();
+    Ok(ImageFolder { name, classes: classes.len(), files, labels, channels, size, resize, fingerprint })
 }
 
 fn is_image_name(path: &Path) -> bool {
@@ -144,7 +144,7 @@ impl Dataset for ImageFolder {
     }
 
     fn shape(&self) -> [usize; 3] {
-        [self.decoder.channels, self.decoder.size, self.decoder.size]
+        [self.channels, self.size, self.size]
     }
 
     fn label(&self, index: usize) -> usize {
@@ -153,7 +153,16 @@ impl Dataset for ImageFolder {
 
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
         check_read(self, index, out)?;
-        self.decoder.decode(&self.files[index], out)
+        let path = &self.files[index];
+        let size = [self.size; 2];
+        let picture = Picture::decode(path, self.channels)?.resized(size, self.resize);
+        let picture = picture.map_err(|problem| DataError::Decode { path: path.clone(), problem })?;
+        picture.write_planar([0, 0], size, out);
+        Ok(())
+    }
+
+    fn is_decoded_each_time(&self) -> bool {
+        true
     }
 
     fn fingerprint(&self) -> &str {
@@ -170,7 +179,7 @@ pub(crate) fn cached(split: Split, cache: Option<bool>) -> Result<Split, DataErr
     let in_memory = |dataset: &dyn Dataset| -> Result<Arc<dyn Dataset>, DataError> {
         Ok(Arc::new(MemoryDataset::copy_of(dataset, read_all(dataset)?)))
     };
-    Ok(Split { train: in_memory(&*split.train)?, test: in_memory(&*split.test)? })
+    Ok(Split::new(in_memory(&*split.train)?, in_memory(&*split.test)?))
 }
 
 /// All images one after the other, read by as many threads as there are cores; of several errors, the first image's.

@@ -5,25 +5,38 @@
 
 mod cifar;
 mod command;
+mod cub200;
 mod dataset;
 mod decode;
 mod draw;
 mod error;
+mod examine;
 mod fashion_mnist;
 mod fetch;
 mod idx;
 mod image_folder;
+mod imagenet;
 mod limit;
 mod loader;
+mod mat5;
+mod photos;
+mod protocol;
+mod resize;
 mod spec;
 mod subset;
 mod transform;
+mod val_labels;
 
 pub use dataset::{Dataset, MemoryDataset, Split};
 pub use draw::shuffled;
 pub use error::DataError;
+pub use examine::{Examination, examine};
 pub use fetch::fetch;
 pub use loader::{Batch, Loader, LoaderOptions};
-pub use spec::{DatasetSpec, ImageFolderSpec, Normalisation, Resize, StandardSpec, open};
+pub use protocol::Protocol;
+pub use spec::{
+    ChannelOrder, DatasetSpec, ImageFolderSpec, ImagenetSpec, Normalisation, PhotoSpec, Resize, StandardSpec,
+    open,
+};
 pub use subset::Subset;
 pub use transform::{Augment, Transform};

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use thinet_seed::Seed;
 
-use crate::dataset::image_len;
+use crate::dataset::{image_len, no_random_crop};
 use crate::transform::Prepared;
 use crate::{DataError, Dataset, Transform};
 
@@ -23,7 +23,8 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// The label of each image.
     pub labels: Vec<i64>,
-    /// The index of each image in the dataset.
+    /// The index of each image in the dataset. Images that the dataset leaves out as damaged are not there; a batch
+    /// may be empty.
     pub indices: Vec<usize>,
     /// n, c, h, w.
     pub shape: [usize; 4],
@@ -71,9 +72,13 @@ impl Loader {
         if let Some(&index) = order.iter().find(|index| **index >= len) {
             return Err(DataError::Index { dataset: dataset.name().to_owned(), index, len });
         }
+        if transform.augment.random_crop && augment_seed.is_some() && !dataset.has_random_crop() {
+            return Err(no_random_crop(dataset.name()));
+        }
+        let random_crop = transform.augment.random_crop;
         let transform = Prepared::new(transform, dataset.shape())?;
         let batches = if drop_last { order.len() / batch } else { order.len().div_ceil(batch) };
-        let work = Arc::new(Work { dataset, order, batch, batches, transform, augment_seed });
+        let work = Arc::new(Work { dataset, order, batch, batches, transform, augment_seed, random_crop });
         let threads = threads.min(batches);
         let workers = match threads {
             0 => None,
@@ -125,22 +130,41 @@ struct Work {
     batches: usize,
     transform: Prepared,
     augment_seed: Option<Seed>,
+    random_crop: bool,
 }
 
 impl Work {
     fn make(&self, number: usize) -> Result<Batch, DataError> {
         let start = number * self.batch;
-        let indices = self.order[start..self.order.len().min(start.saturating_add(self.batch))].to_vec();
+        let wanted = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
         let [channels, height, width] = self.transform.output();
+        let len = channels * height * width;
         let mut pixels = vec![0; image_len(self.dataset.shape())];
-        let mut images = vec![0.0; indices.len() * channels * height * width];
-        for (&index, out) in indices.iter().zip(images.chunks_exact_mut(channels * height * width)) {
-            self.dataset.read(index, &mut pixels)?;
+        let mut images = vec![0.0; wanted.len() * len];
+        let mut indices = Vec::with_capacity(wanted.len());
+        for &index in wanted {
             let seed = self.augment_seed.map(|seed| seed.index(index as u64));
+            match self.read(index, seed, &mut pixels) {
+                Ok(()) => {}
+                Err(DataError::LeftOut { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            let out = &mut images[indices.len() * len..][..len];
             self.transform.apply(&pixels, self.transform.placement(seed), out);
+            indices.push(index);
         }
+        images.truncate(indices.len() * len);
         let labels = indices.iter().map(|index| self.dataset.label(*index) as i64).collect();
         Ok(Batch { images, labels, shape: [indices.len(), channels, height, width], indices })
+    }
+
+    fn read(&self, index: usize, seed: Option<Seed>, pixels: &mut [u8]) -> Result<(), DataError> {
+        match seed {
+            Some(seed) if self.random_crop => {
+                self.dataset.read_random_crop(index, seed.child("crop"), pixels)
+            }
+            _ => self.dataset.read(index, pixels),
+        }
     }
 
     /// The batch; a panic (of a dataset's own code) becomes an error.
@@ -259,13 +283,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{Augment, MemoryDataset, shuffled};
+    use crate::{Augment, ChannelOrder, MemoryDataset, Normalisation, shuffled};
 
     const OPTIONS: LoaderOptions = LoaderOptions { batch: 4, drop_last: false, threads: 0, prefetch: 2 };
 
     fn transform() -> Transform {
-        let augment = Augment { crop_padding: 2, mirror: true };
-        Transform { pad: 1, crop: None, mean: vec![0.3], std: vec![0.4], augment }
+        let augment = Augment { crop_padding: 2, mirror: true, random_crop: false };
+        let normalisation =
+            Normalisation { mean: vec![0.3], std: vec![0.4], order: ChannelOrder::Rgb, range: 1.0 };
+        Transform { pad: 1, crop: None, normalisation, augment }
     }
 
     fn images(n: usize) -> Arc<dyn Dataset> {
@@ -389,6 +415,58 @@ mod tests {
     }
 
     #[test]
+    fn images_left_out_are_missing_from_their_batch_and_nothing_else_changes() {
+        let whole = all(&images(8), &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
+        let dataset: Arc<dyn Dataset> = Arc::new(LeavesOut(images(8), vec![2, 4, 5, 6, 7]));
+        let batches = all(&dataset, &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
+        assert_eq!(batches.iter().map(|batch| batch.shape).collect::<Vec<_>>(), [[3, 1, 4, 5], [0, 1, 4, 5]]);
+        assert_eq!((&batches[0].indices[..], &batches[0].labels[..]), (&[0, 1, 3][..], &[0, 1, 3][..]));
+        assert_eq!(batches[0].images[..40], whole[0].images[..40]);
+        assert_eq!(batches[0].images[40..], whole[0].images[60..]);
+        assert!(batches[1].images.is_empty());
+    }
+
+    /// A dataset that leaves some images out.
+    struct LeavesOut(Arc<dyn Dataset>, Vec<usize>);
+
+    impl Dataset for LeavesOut {
+        fn name(&self) -> &str {
+            "leaves out"
+        }
+        fn classes(&self) -> usize {
+            self.0.classes()
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn shape(&self) -> [usize; 3] {
+            self.0.shape()
+        }
+        fn label(&self, index: usize) -> usize {
+            self.0.label(index)
+        }
+        fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+            if self.1.contains(&index) {
+                return Err(DataError::LeftOut { path: PathBuf::new(), problem: String::new() });
+            }
+            self.0.read(index, out)
+        }
+        fn fingerprint(&self) -> &str {
+            ""
+        }
+    }
+
+    #[test]
+    fn a_random_crop_of_the_dataset_is_refused_where_there_is_none() {
+        let augment = Augment { random_crop: true, ..Augment::default() };
+        let random = Transform { augment, ..transform() };
+        let new = |seed| Loader::new(images(4), vec![0], &random, seed, OPTIONS);
+        let error = new(Some(Seed::root(1))).err().unwrap().to_string();
+        assert_eq!(error, "key \"random-crop\": small has no random crop of its own; use crop-padding");
+        assert!(new(None).is_ok());
+    }
+
+    #[test]
     fn a_panic_becomes_an_error() {
         for threads in [0, 2] {
             let options = LoaderOptions { threads, ..OPTIONS };
@@ -425,7 +503,9 @@ mod tests {
         assert_eq!(index, "image index 3 is out of range: small has 3 images");
         let batch = says(vec![0], &transform(), LoaderOptions { batch: 0, ..OPTIONS });
         assert_eq!(batch, "key \"batch\": must be at least 1");
-        let mean = says(vec![0], &Transform { mean: vec![], ..transform() }, OPTIONS);
+        let mut no_mean = transform();
+        no_mean.normalisation.mean.clear();
+        let mean = says(vec![0], &no_mean, OPTIONS);
         assert_eq!(mean, "key \"mean\": has 0 values, the images have 1 channels");
     }
 }

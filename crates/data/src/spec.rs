@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::limit::class_balanced_prefix;
-use crate::{DataError, Dataset, Split, Subset, cifar, fashion_mnist, image_folder};
+use crate::protocol::{Geometry, Protocol};
+use crate::{DataError, Dataset, Split, Subset, cifar, cub200, fashion_mnist, image_folder, imagenet};
 
-/// A dataset: `kind = "fashion-mnist" | "cifar10" | "cifar100" | "image-folder"` and that kind's keys.
+/// A dataset: `kind = "fashion-mnist" | "cifar10" | "cifar100" | "imagenet" | "cub200" | "image-folder"` and that kind's
+/// keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum DatasetSpec {
@@ -18,8 +20,98 @@ pub enum DatasetSpec {
     Cifar10(StandardSpec),
     /// CIFAR-100 in its official binary format, fine labels: 50,000 + 10,000 RGB images of 32×32.
     Cifar100(StandardSpec),
-    /// A folder with a folder of PNG or JPEG images for each class (ImageNet, CUB-200, your own).
+    /// ILSVRC-2012: 1,281,167 + 50,000 photographs, 1000 classes in WordNet-id order (Russakovsky et al. 2015).
+    Imagenet(ImagenetSpec),
+    /// CUB-200-2011: 5,994 + 5,794 photographs of 200 birds, by its own index files (Wah et al. 2011).
+    Cub200(PhotoSpec),
+    /// A folder with a folder of PNG or JPEG images for each class (your own).
     ImageFolder(ImageFolderSpec),
+}
+
+/// The keys of a set of photographs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PhotoSpec {
+    /// How photographs become inputs; without it the one that the set's published numbers were made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// How selectors see the training images, always with the centre crop; without it as `protocol`. The authors'
+    /// samples are `caffe-squash` throughout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_protocol: Option<Protocol>,
+    /// What images are resized to before they are cut; 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
+    /// Height and width of the inputs; 224.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<usize>,
+    /// Files that may turn out damaged; they are left out and named. With one more the study stops.
+    #[serde(default)]
+    pub bad_files: usize,
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// Use this many test images, chosen the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+/// The keys of ImageNet: those of [`PhotoSpec`], and how many classes the folder has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImagenetSpec {
+    /// Class folders there must be. With fewer than 1000, flat validation images of other classes are not used.
+    #[serde(default = "thousand")]
+    pub classes: usize,
+    /// How photographs become inputs.
+    pub protocol: Protocol,
+    /// See [`PhotoSpec::calibration_protocol`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_protocol: Option<Protocol>,
+    /// See [`PhotoSpec::side`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
+    /// See [`PhotoSpec::crop`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<usize>,
+    /// See [`PhotoSpec::bad_files`].
+    #[serde(default)]
+    pub bad_files: usize,
+    /// See [`PhotoSpec::train_limit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// See [`PhotoSpec::test_limit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+impl ImagenetSpec {
+    /// The keys that every set of photographs has.
+    pub(crate) fn photos(&self) -> PhotoSpec {
+        PhotoSpec {
+            protocol: Some(self.protocol),
+            calibration_protocol: self.calibration_protocol,
+            side: self.side,
+            crop: self.crop,
+            bad_files: self.bad_files,
+            train_limit: self.train_limit,
+            test_limit: self.test_limit,
+        }
+    }
+}
+
+impl PhotoSpec {
+    /// The protocol, and how selectors see the images; `usual` is the set's own protocol.
+    pub(crate) fn geometries(&self, usual: Protocol) -> [Geometry; 2] {
+        let (side, crop) = (self.side.unwrap_or(256), self.crop.unwrap_or(224));
+        let protocol = self.protocol.unwrap_or(usual);
+        let calibration = self.calibration_protocol.unwrap_or(protocol);
+        [protocol, calibration].map(|protocol| Geometry { protocol, side, crop })
+    }
 }
 
 /// The keys of a dataset whose images are given by its name.
@@ -77,13 +169,28 @@ pub enum Resize {
     Bilinear,
 }
 
-/// Mean and standard deviation of each channel, on the scale 0..1.
+/// How bytes become inputs: (value · range/255 − mean) / std.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalisation {
-    /// One mean for each channel.
+    /// One mean for each channel, in the order of the channels.
     pub mean: Vec<f32>,
     /// One standard deviation for each channel.
     pub std: Vec<f32>,
+    /// Which channel comes first.
+    pub order: ChannelOrder,
+    /// What the value 255 becomes before the mean is subtracted: 1 or 255.
+    pub range: f32,
+}
+
+/// Which channel of a colour image comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelOrder {
+    /// Red, green, blue; also the one channel of grey images.
+    #[default]
+    Rgb,
+    /// Blue, green, red: Caffe's nets.
+    Bgr,
 }
 
 const RGB_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -99,6 +206,8 @@ impl DatasetSpec {
             Self::FashionMnist(_) => fashion_mnist::NAME,
             Self::Cifar10(_) => cifar::CIFAR10.name,
             Self::Cifar100(_) => cifar::CIFAR100.name,
+            Self::Imagenet(_) => imagenet::NAME,
+            Self::Cub200(_) => cub200::NAME,
             Self::ImageFolder(spec) => &spec.name,
         }
     }
@@ -109,6 +218,8 @@ impl DatasetSpec {
         match self {
             Self::FashionMnist(_) => fashion_mnist::SHAPE,
             Self::Cifar10(_) | Self::Cifar100(_) => cifar::SHAPE,
+            Self::Imagenet(spec) => photo_shape(spec.crop),
+            Self::Cub200(spec) => photo_shape(spec.crop),
             Self::ImageFolder(spec) => [spec.channels, spec.size, spec.size],
         }
     }
@@ -120,15 +231,24 @@ impl DatasetSpec {
             Self::FashionMnist(_) => Some(fashion_mnist::CLASSES),
             Self::Cifar10(_) => Some(cifar::CIFAR10.classes),
             Self::Cifar100(_) => Some(cifar::CIFAR100.classes),
+            Self::Imagenet(spec) => Some(spec.classes),
+            Self::Cub200(_) => Some(cub200::CLASSES),
             Self::ImageFolder(_) => None,
         }
     }
 
-    /// The usual normalisation of this dataset (an image folder: ImageNet's).
+    /// The usual normalisation of this dataset (photographs: their protocol's; an image folder: ImageNet's).
     #[must_use]
     pub fn normalisation(&self) -> Normalisation {
-        let of = |mean: &[f32], std: &[f32]| Normalisation { mean: mean.to_vec(), std: std.to_vec() };
+        let of = |mean: &[f32], std: &[f32]| Normalisation {
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+            order: ChannelOrder::Rgb,
+            range: 1.0,
+        };
         match self {
+            Self::Imagenet(spec) => spec.protocol.normalisation(),
+            Self::Cub200(spec) => cub200::normalisation(spec.protocol.unwrap_or(cub200::PROTOCOL)),
             Self::FashionMnist(_) => of(&[0.2860], &[0.3530]),
             Self::Cifar10(_) => of(&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
             Self::Cifar100(_) => of(&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]),
@@ -147,8 +267,25 @@ impl DatasetSpec {
             Self::FashionMnist(spec) | Self::Cifar10(spec) | Self::Cifar100(spec) => {
                 (spec.train_limit, spec.test_limit)
             }
+            Self::Imagenet(spec) => (spec.train_limit, spec.test_limit),
+            Self::Cub200(spec) => (spec.train_limit, spec.test_limit),
             Self::ImageFolder(spec) => (spec.train_limit, spec.test_limit),
         }
+    }
+
+    /// How photographs are prepared for training and testing, and how selectors see them.
+    pub(crate) fn geometries(&self) -> Option<[Geometry; 2]> {
+        match self {
+            Self::Imagenet(spec) => Some(spec.photos().geometries(spec.protocol)),
+            Self::Cub200(spec) => Some(spec.geometries(cub200::PROTOCOL)),
+            _ => None,
+        }
+    }
+
+    /// The protocol of a set of photographs; results under different protocols must not be compared.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.geometries().map(|[geometry, _]| geometry.protocol)
     }
 
     /// Checks everything that can be known without looking at the data.
@@ -159,6 +296,15 @@ impl DatasetSpec {
     pub fn check(&self) -> Result<(), DataError> {
         if let Self::ImageFolder(spec) = self {
             spec.check()?;
+        }
+        if let Some([geometry, _]) = self.geometries() {
+            geometry.check()?;
+        }
+        if let Self::Imagenet(spec) = self
+            && !(1..=imagenet::CLASSES).contains(&spec.classes)
+        {
+            let problem = format!("{} is outside 1..={}", spec.classes, imagenet::CLASSES);
+            return Err(DataError::Value { key: "classes", problem });
         }
         let (train, test) = self.limits();
         let least = self.classes().unwrap_or(1);
@@ -209,6 +355,8 @@ pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
         DatasetSpec::FashionMnist(_) => limited(fashion_mnist::open(folder)?, spec),
         DatasetSpec::Cifar10(_) => limited(cifar::open(&cifar::CIFAR10, folder)?, spec),
         DatasetSpec::Cifar100(_) => limited(cifar::open(&cifar::CIFAR100, folder)?, spec),
+        DatasetSpec::Imagenet(keys) => limited(imagenet::open(keys, folder)?, spec),
+        DatasetSpec::Cub200(keys) => limited(cub200::open(keys, folder)?, spec),
         DatasetSpec::ImageFolder(keys) => {
             // Limits come before the cache: only what is used is decoded.
             image_folder::cached(limited(image_folder::open(keys, folder)?, spec)?, keys.cache)
@@ -216,10 +364,16 @@ pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
     }
 }
 
+fn photo_shape(crop: Option<usize>) -> [usize; 3] {
+    let crop = crop.unwrap_or(224);
+    [3, crop, crop]
+}
+
 fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
     let (train, test) = spec.limits();
     Ok(Split {
         train: limit(split.train, "train-limit", train)?,
+        calibration: limit(split.calibration, "train-limit", train)?,
         test: limit(split.test, "test-limit", test)?,
     })
 }
@@ -317,7 +471,7 @@ mod tests {
         let normalisation = grey.normalisation();
         assert!((normalisation.mean[0] - 0.4586).abs() < 1e-3, "{normalisation:?}");
         for spec in [grey, parse("kind = 'fashion-mnist'").unwrap(), parse("kind = 'cifar100'").unwrap()] {
-            let Normalisation { mean, std } = spec.normalisation();
+            let Normalisation { mean, std, .. } = spec.normalisation();
             assert_eq!((mean.len(), std.len()), (spec.shape()[0], spec.shape()[0]));
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use thinet_seed::Seed;
+
 use crate::{DataError, Dataset};
 
 /// The images of another dataset at the given indices, in that order.
@@ -29,6 +31,11 @@ impl Subset {
         let fingerprint = hasher.finalize().to_hex().to_string();
         Ok(Self { whole, indices, fingerprint })
     }
+
+    fn inner(&self, index: usize) -> Result<usize, DataError> {
+        let inner = self.indices.get(index).copied();
+        inner.ok_or_else(|| DataError::Index { dataset: self.name().to_owned(), index, len: self.len() })
+    }
 }
 
 impl Dataset for Subset {
@@ -53,10 +60,23 @@ impl Dataset for Subset {
     }
 
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
-        let Some(&inner) = self.indices.get(index) else {
-            return Err(DataError::Index { dataset: self.name().to_owned(), index, len: self.len() });
-        };
-        self.whole.read(inner, out)
+        self.whole.read(self.inner(index)?, out)
+    }
+
+    fn has_random_crop(&self) -> bool {
+        self.whole.has_random_crop()
+    }
+
+    fn read_random_crop(&self, index: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+        self.whole.read_random_crop(self.inner(index)?, seed, out)
+    }
+
+    fn is_decoded_each_time(&self) -> bool {
+        self.whole.is_decoded_each_time()
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        self.whole.left_out()
     }
 
     fn fingerprint(&self) -> &str {

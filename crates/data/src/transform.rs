@@ -8,21 +8,20 @@ use thinet_seed::Seed;
 
 use crate::DataError;
 use crate::draw::below;
+use crate::spec::{ChannelOrder, Normalisation};
 
 /// The largest padding, so that sizes cannot overflow.
 const MOST_PADDING: usize = 4096;
 
-/// What is done to every image. `mean` and `std` hold one value for each channel, on the scale 0..1.
+/// What is done to every image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transform {
     /// Zeros (before normalisation) added on each side: 2 makes 28×28 into 32×32.
     pub pad: usize,
     /// Height and width cut out of the padded image: at its centre, or anywhere when augmenting; `None`: all of it.
     pub crop: Option<usize>,
-    /// Subtracted from value/255.
-    pub mean: Vec<f32>,
-    /// What the difference is divided by.
-    pub std: Vec<f32>,
+    /// How bytes become inputs; one mean and deviation for each channel.
+    pub normalisation: Normalisation,
     /// What is drawn for each image when a loader has an augmentation seed.
     pub augment: Augment,
 }
@@ -31,21 +30,37 @@ pub struct Transform {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Augment {
+    /// Cut each image as the dataset's own protocol does (photographs); without it, at the centre.
+    #[serde(skip_serializing_if = "is_false")]
+    pub random_crop: bool,
     /// More zeros on each side, from which a crop of the final size is cut at a uniform offset.
     pub crop_padding: usize,
     /// Swap left and right of every second image (p = 0.5).
     pub mirror: bool,
 }
 
+/// Keeps a key out of a written spec, so that stored results of specs that never had it keep their ids.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl Transform {
     /// Channels, height and width of what comes out for images of this shape.
     ///
     /// # Errors
-    /// When mean or std do not have one finite value for each channel, std is not above 0, a padding is above 4096, or
-    /// the crop is empty or larger than the padded image.
+    /// When mean or std do not have one finite value for each channel, std or range is not above 0, BGR is asked for
+    /// without three channels, a padding is above 4096, or the crop is empty or larger than the padded image.
     pub fn output_shape(&self, [channels, height, width]: [usize; 3]) -> Result<[usize; 3], DataError> {
         let wrong = |key, problem: String| Err(DataError::Value { key, problem });
-        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+        let Normalisation { mean, std, order, range } = &self.normalisation;
+        if *order == ChannelOrder::Bgr && channels != 3 {
+            return wrong("order", format!("bgr needs three channels, the images have {channels}"));
+        }
+        if !(*range > 0.0 && range.is_finite()) {
+            return wrong("range", format!("{range} is not a number above 0"));
+        }
+        for (key, values) in [("mean", mean), ("std", std)] {
             if values.len() != channels {
                 return wrong(
                     key,
@@ -56,7 +71,7 @@ impl Transform {
                 return wrong(key, format!("{value} is not finite"));
             }
         }
-        if let Some(value) = self.std.iter().find(|value| **value <= 0.0) {
+        if let Some(value) = std.iter().find(|value| **value <= 0.0) {
             return wrong("std", format!("{value} is not above 0"));
         }
         for (key, padding) in [("pad", self.pad), ("crop-padding", self.augment.crop_padding)] {
@@ -83,6 +98,8 @@ pub(crate) struct Prepared {
     output: [usize; 3],
     pad: usize,
     augment: Augment,
+    /// Whether the last channel comes first.
+    is_reversed: bool,
 }
 
 /// Where the output lies on the input: output (0, 0) shows input (top, left), before mirroring.
@@ -96,10 +113,14 @@ pub(crate) struct Placement {
 impl Prepared {
     pub(crate) fn new(transform: &Transform, input: [usize; 3]) -> Result<Self, DataError> {
         let output = transform.output_shape(input)?;
-        let table = |mean: f32, std: f32| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        let tables =
-            transform.mean.iter().zip(&transform.std).map(|(mean, std)| table(*mean, *std)).collect();
-        Ok(Self { tables, input, output, pad: transform.pad, augment: transform.augment })
+        let Normalisation { mean, std, order, range } = &transform.normalisation;
+        let table = |mean: f32, std: f32| {
+            // 255/255 is exactly 1, so a range of 255 leaves whole numbers.
+            std::array::from_fn(|value| (value as f32 / (255.0 / range) - mean) / std)
+        };
+        let tables = mean.iter().zip(std).map(|(mean, std)| table(*mean, *std)).collect();
+        let is_reversed = *order == ChannelOrder::Bgr;
+        Ok(Self { tables, input, output, pad: transform.pad, augment: transform.augment, is_reversed })
     }
 
     /// Channels, height and width of what comes out.
@@ -112,7 +133,7 @@ impl Prepared {
     pub(crate) fn placement(&self, seed: Option<Seed>) -> Placement {
         // Places that the crop has on the padded image, less one.
         let room = |axis: usize| self.input[axis] + 2 * self.pad - self.output[axis];
-        let Augment { crop_padding, mirror } = self.augment;
+        let Augment { crop_padding, mirror, .. } = self.augment;
         let Some(mut rng) = seed.map(Seed::rng) else {
             let centre = |axis| (room(axis) / 2) as isize - self.pad as isize;
             return Placement { top: centre(1), left: centre(2), mirror: false };
@@ -138,8 +159,10 @@ impl Prepared {
             false => columns,
             true => out_width - columns.end..out_width - columns.start,
         };
-        let planes = pixels.chunks_exact(height * width).zip(out.chunks_exact_mut(out_height * out_width));
-        for ((source, plane), table) in planes.zip(&self.tables) {
+        let planes = out.chunks_exact_mut(out_height * out_width).zip(&self.tables);
+        for (channel, (plane, table)) in planes.enumerate() {
+            let channel = if self.is_reversed { self.tables.len() - 1 - channel } else { channel };
+            let source = &pixels[channel * height * width..][..height * width];
             for (y, line) in plane.chunks_exact_mut(out_width).enumerate() {
                 if !rows.contains(&y) {
                     line.fill(table[0]);
@@ -171,12 +194,18 @@ fn overlap(start: isize, len: usize, window: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protocol;
     use proptest::prelude::*;
 
     fn transform(channels: usize, pad: usize, crop: Option<usize>, augment: Augment) -> Transform {
         let mean = [0.5, 0.25, 0.125][..channels].to_vec();
         let std = [0.5, 2.0, 0.3][..channels].to_vec();
-        Transform { pad, crop, mean, std, augment }
+        let normalisation = Normalisation { mean, std, order: ChannelOrder::Rgb, range: 1.0 };
+        Transform { pad, crop, normalisation, augment }
+    }
+
+    fn drawn(crop_padding: usize, mirror: bool) -> Augment {
+        Augment { crop_padding, mirror, random_crop: false }
     }
 
     /// The same written value by value.
@@ -192,7 +221,8 @@ mod tests {
                     let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x);
                     let at = |y: isize, x: isize| pixels[(c * height + y as usize) * width + x as usize];
                     let value = if inside { at(y, x) } else { 0 };
-                    out.push((f32::from(value) / 255.0 - transform.mean[c]) / transform.std[c]);
+                    let Normalisation { mean, std, .. } = &transform.normalisation;
+                    out.push((f32::from(value) / 255.0 - mean[c]) / std[c]);
                 }
             }
         }
@@ -210,7 +240,7 @@ mod tests {
 
     #[test]
     fn without_a_seed_the_crop_is_at_the_centre_and_nothing_is_drawn() {
-        let augment = Augment { crop_padding: 3, mirror: true };
+        let augment = drawn(3, true);
         let prepared = Prepared::new(&transform(1, 0, Some(2), augment), [1, 4, 7]).unwrap();
         assert_eq!(prepared.placement(None), Placement { top: 1, left: 2, mirror: false });
         let padded = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
@@ -220,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_offset_and_both_sides_are_drawn() {
-        let augment = Augment { crop_padding: 1, mirror: true };
+        let augment = drawn(1, true);
         let prepared = Prepared::new(&transform(1, 2, Some(5), augment), [1, 2, 2]).unwrap();
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..500 {
@@ -235,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_place_is_pinned_so_that_stored_results_keep_their_meaning() {
-        let augment = Augment { crop_padding: 4, mirror: true };
+        let augment = drawn(4, true);
         let prepared = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
         let places = [0, 1, 2].map(|index| prepared.placement(Some(Seed::root(1).index(index))));
         let place = |top, left, mirror| Placement { top, left, mirror };
@@ -250,14 +280,32 @@ mod tests {
             change(&mut bad);
             bad.output_shape([3, 4, 6]).unwrap_err().to_string()
         };
-        assert_eq!(says(|t| t.mean = vec![0.0]), "key \"mean\": has 1 values, the images have 3 channels");
-        assert_eq!(says(|t| t.mean[1] = f32::NAN), "key \"mean\": NaN is not finite");
-        assert_eq!(says(|t| t.std[2] = 0.0), "key \"std\": 0 is not above 0");
+        assert_eq!(
+            says(|t| t.normalisation.mean = vec![0.0]),
+            "key \"mean\": has 1 values, the images have 3 channels"
+        );
+        assert_eq!(says(|t| t.normalisation.mean[1] = f32::NAN), "key \"mean\": NaN is not finite");
+        assert_eq!(says(|t| t.normalisation.std[2] = 0.0), "key \"std\": 0 is not above 0");
         assert_eq!(says(|t| t.pad = usize::MAX), format!("key \"pad\": {} is above 4096", usize::MAX));
         assert_eq!(says(|t| t.augment.crop_padding = 5000), "key \"crop-padding\": 5000 is above 4096");
         assert_eq!(says(|t| t.crop = Some(7)), "key \"crop\": 7 is outside 1..=6");
         assert_eq!(says(|t| t.crop = Some(0)), "key \"crop\": 0 is outside 1..=6");
+        assert_eq!(says(|t| t.normalisation.range = -1.0), "key \"range\": -1 is not a number above 0");
         assert_eq!(good.output_shape([3, 4, 6]).unwrap(), [3, 6, 8]);
+        let mut grey = transform(1, 0, None, Augment::default());
+        grey.normalisation.order = ChannelOrder::Bgr;
+        let bgr = grey.output_shape([1, 4, 6]).unwrap_err().to_string();
+        assert_eq!(bgr, "key \"order\": bgr needs three channels, the images have 1");
+    }
+
+    #[test]
+    fn caffe_inputs_are_bgr_whole_numbers_less_the_mean() {
+        let normalisation = Protocol::CaffeSquash.normalisation();
+        let transform = Transform { pad: 0, crop: None, normalisation, augment: Augment::default() };
+        let prepared = Prepared::new(&transform, [3, 1, 2]).unwrap();
+        let mut out = [0.0; 6];
+        prepared.apply(&[255, 1, 128, 2, 7, 3], prepared.placement(None), &mut out);
+        assert_eq!(out, [7.0 - 104.0, 3.0 - 104.0, 128.0 - 117.0, 2.0 - 117.0, 255.0 - 123.0, 1.0 - 123.0]);
     }
 
     proptest! {
@@ -274,7 +322,7 @@ mod tests {
             crop in prop::option::of(1usize..9), crop_padding in 0usize..12, mirror: bool, seed: u64, augmented: bool,
         ) {
             let crop = crop.map(|crop| crop.min(height.min(width) + 2 * pad));
-            let transform = transform(channels, pad, crop, Augment { crop_padding, mirror });
+            let transform = transform(channels, pad, crop, drawn(crop_padding, mirror));
             let prepared = Prepared::new(&transform, [channels, height, width]).unwrap();
             let pixels: Vec<u8> = (0..channels * height * width).map(|i| (i * 37 + 11) as u8).collect();
             let place = prepared.placement(augmented.then(|| Seed::root(seed)));

@@ -1,0 +1,236 @@
+//! Photographs in files, brought to one size by a protocol when they are read; damaged files are counted and named.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thinet_seed::Seed;
+
+use crate::dataset::check_read;
+use crate::decode::Picture;
+use crate::protocol::Geometry;
+use crate::{DataError, Dataset};
+
+/// Labelled photographs, decoded when they are read.
+#[derive(Clone)]
+pub(crate) struct Photos {
+    name: String,
+    classes: usize,
+    files: Arc<Vec<PathBuf>>,
+    labels: Arc<Vec<usize>>,
+    geometry: Geometry,
+    damaged: Arc<Damaged>,
+    fingerprint: String,
+}
+
+/// Files that could not be decoded, and how many of them are put up with.
+struct Damaged {
+    limit: usize,
+    seen: Mutex<BTreeMap<PathBuf, String>>,
+}
+
+/// What a reader of a layout has found: files in their final order.
+pub(crate) struct Listing {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) labels: Vec<usize>,
+    pub(crate) classes: usize,
+}
+
+impl Photos {
+    /// `folder` is where file names in the fingerprint start, so that a set that was moved keeps its own.
+    pub(crate) fn new(
+        name: &str,
+        folder: &Path,
+        listing: Listing,
+        geometry: Geometry,
+        limit: usize,
+    ) -> Result<Self, DataError> {
+        let Listing { files, labels, classes } = listing;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"thinet photos v1");
+        for (path, label) in files.iter().zip(&labels) {
+            let metadata = std::fs::metadata(path).map_err(DataError::io(path, "read"))?;
+            let relative = path.strip_prefix(folder).unwrap_or(path).as_os_str().as_encoded_bytes();
+            for number in [relative.len() as u64, *label as u64, metadata.len()] {
+                hasher.update(&number.to_le_bytes());
+            }
+            hasher.update(relative);
+        }
+        let contents = hasher.finalize().to_hex().to_string();
+        let photos = Self {
+            name: name.to_owned(),
+            classes,
+            files: Arc::new(files),
+            labels: Arc::new(labels),
+            geometry,
+            damaged: Arc::new(Damaged { limit, seen: Mutex::default() }),
+            fingerprint: String::new(),
+        };
+        Ok(photos.with_fingerprint(&contents, geometry))
+    }
+
+    /// The same files under another protocol; files that cannot be decoded are counted together.
+    pub(crate) fn under(&self, geometry: Geometry) -> Self {
+        let contents = self.fingerprint.split_once(':').map_or("", |(contents, _)| contents).to_owned();
+        self.clone().with_fingerprint(&contents, geometry)
+    }
+
+    fn with_fingerprint(mut self, contents: &str, geometry: Geometry) -> Self {
+        let Geometry { protocol, side, crop } = geometry;
+        self.geometry = geometry;
+        self.fingerprint = format!("{contents}:{}-{side}-{crop}", protocol.name());
+        self
+    }
+
+    /// The image as it is read from its file, or why it is left out.
+    fn picture(&self, index: usize, out: &[u8]) -> Result<Picture, DataError> {
+        check_read(self, index, out)?;
+        Picture::decode(&self.files[index], 3).map_err(|error| self.damaged.judge(error))
+    }
+
+    fn finish(&self, index: usize, done: Result<(), String>) -> Result<(), DataError> {
+        let path = &self.files[index];
+        done.map_err(|problem| self.damaged.judge(DataError::Decode { path: path.clone(), problem }))
+    }
+}
+
+impl Damaged {
+    /// Counts a file that cannot be decoded: one to leave out, as long as there are not too many.
+    fn judge(&self, error: DataError) -> DataError {
+        let DataError::Decode { path, problem } = error else { return error };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(path.clone(), problem.clone());
+        if seen.len() <= self.limit {
+            return DataError::LeftOut { path, problem };
+        }
+        if self.limit == 0 {
+            return DataError::Decode { path, problem };
+        }
+        DataError::TooManyDamaged { limit: self.limit, path, problem }
+    }
+}
+
+impl Dataset for Photos {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [3, self.geometry.crop, self.geometry.crop]
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.labels[index]
+    }
+
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        let picture = self.picture(index, out)?;
+        self.finish(index, self.geometry.centre(picture, out))
+    }
+
+    fn has_random_crop(&self) -> bool {
+        true
+    }
+
+    fn read_random_crop(&self, index: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+        let picture = self.picture(index, out)?;
+        self.finish(index, self.geometry.random(picture, seed, out))
+    }
+
+    fn is_decoded_each_time(&self) -> bool {
+        true
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        let seen = self.damaged.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(path, problem)| format!("{}: {problem}", path.display())).collect()
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+    use crate::Protocol;
+
+    const GEOMETRY: Geometry = Geometry { protocol: Protocol::CaffeShort, side: 4, crop: 3 };
+
+    /// Three images, the second damaged.
+    fn photos(folder: &Path, limit: usize) -> Photos {
+        let mut files = Vec::new();
+        for (i, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
+            let path = folder.join(name);
+            RgbImage::from_fn(5, 4, |x, y| Rgb([(x + y) as u8, i as u8, 9])).save(&path).unwrap();
+            files.push(path);
+        }
+        fs::write(&files[1], "no image").unwrap();
+        let listing = Listing { files, labels: vec![0, 1, 1], classes: 2 };
+        Photos::new("Photos", folder, listing, GEOMETRY, limit).unwrap()
+    }
+
+    #[test]
+    fn images_are_read_by_their_protocol() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = photos(folder.path(), 0);
+        let mut out = [0; 27];
+        photos.read(2, &mut out).unwrap();
+        // The resized image is 4×5; the crop starts at (0, 1).
+        assert_eq!(out[..9], [1, 2, 3, 2, 3, 4, 3, 4, 5]);
+        assert_eq!((out[9], out[18], photos.label(2), photos.shape()), (2, 9, 1, [3, 3, 3]));
+        let mut random = [0; 27];
+        photos.read_random_crop(2, Seed::root(3), &mut random).unwrap();
+        assert_eq!(random[18..], [9; 9]);
+        assert!(photos.has_random_crop() && photos.is_decoded_each_time());
+    }
+
+    #[test]
+    fn damaged_files_are_left_out_and_named_up_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut out = [0; 27];
+        let strict = photos(folder.path(), 0);
+        let error = strict.read(1, &mut out).unwrap_err();
+        assert!(matches!(&error, DataError::Decode { path, .. } if path.ends_with("b.png")), "{error}");
+
+        let one = photos(folder.path(), 1);
+        for _ in 0..2 {
+            let error = one.read(1, &mut out).unwrap_err();
+            assert!(matches!(&error, DataError::LeftOut { path, .. } if path.ends_with("b.png")), "{error}");
+        }
+        assert_eq!(one.left_out().len(), 1);
+        assert!(one.left_out()[0].contains("b.png: "));
+        fs::write(folder.path().join("c.png"), "no image either").unwrap();
+        let error = one.under(GEOMETRY).read(2, &mut out).unwrap_err().to_string();
+        assert!(error.contains("more than 1 file cannot be decoded") && error.contains("c.png"), "{error}");
+    }
+
+    #[test]
+    fn the_fingerprint_follows_files_labels_and_protocol_but_not_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = photos(folder.path(), 0);
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(base.fingerprint(), photos(elsewhere.path(), 5).fingerprint());
+        let other = base.under(Geometry { protocol: Protocol::Torchvision, ..GEOMETRY });
+        assert_ne!(base.fingerprint(), other.fingerprint());
+        assert_eq!(base.fingerprint(), other.under(GEOMETRY).fingerprint());
+        fs::write(folder.path().join("c.png"), "another size").unwrap();
+        let files = (*base.files).clone();
+        let listing = Listing { files, labels: vec![0, 1, 1], classes: 2 };
+        let changed = Photos::new("Photos", folder.path(), listing, GEOMETRY, 0).unwrap();
+        assert_ne!(base.fingerprint(), changed.fingerprint());
+    }
+}

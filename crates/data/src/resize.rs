@@ -1,0 +1,147 @@
+//! Changing an image's size as Pillow does: convolution with a filter that widens when an image shrinks.
+
+use std::cell::RefCell;
+
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::Resize;
+use crate::decode::Picture;
+
+/// A part of an image, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) top: usize,
+    pub(crate) left: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+thread_local! {
+    /// Keeps its working memory from one image to the next.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
+
+impl Picture {
+    /// The whole image at another size.
+    pub(crate) fn resized(self, [height, width]: [usize; 2], filter: Resize) -> Result<Self, String> {
+        if (self.height, self.width) == (height, width) {
+            return Ok(self);
+        }
+        let whole = Window { top: 0, left: 0, height: self.height, width: self.width };
+        self.resized_window(whole, [height, width], filter)
+    }
+
+    /// A part of the image at another size. Pixels outside of the window have no influence, as if it had been cut out
+    /// first (torchvision's `resized_crop`).
+    pub(crate) fn resized_window(
+        &self,
+        window: Window,
+        [height, width]: [usize; 2],
+        filter: Resize,
+    ) -> Result<Self, String> {
+        let pixel_type = if self.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        let side = |n: usize| u32::try_from(n).map_err(|error| error.to_string());
+        let source = ImageRef::new(side(self.width)?, side(self.height)?, &self.pixels, pixel_type)
+            .map_err(|error| error.to_string())?;
+        let source = CroppedImage::new(
+            &source,
+            side(window.left)?,
+            side(window.top)?,
+            side(window.width)?,
+            side(window.height)?,
+        )
+        .map_err(|error| error.to_string())?;
+        // Along the rows first, as Pillow does: values are rounded and cut off at 0 and 255 between the two passes.
+        let mut rows = Image::new(side(width)?, side(window.height)?, pixel_type);
+        let mut target = Image::new(side(width)?, side(height)?, pixel_type);
+        let filter = match filter {
+            Resize::Bicubic => FilterType::CatmullRom,
+            Resize::Bilinear => FilterType::Bilinear,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+        RESIZER
+            .with_borrow_mut(|resizer| {
+                resizer.resize(&source, &mut rows, &options)?;
+                resizer.resize(&rows, &mut target, &options)
+            })
+            .map_err(|error| error.to_string())?;
+        Ok(Self { width, height, channels: self.channels, pixels: target.into_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grey(width: usize, pixels: Vec<u8>) -> Picture {
+        Picture { width, height: pixels.len() / width, channels: 1, pixels }
+    }
+
+    #[test]
+    fn resizing_follows_the_named_filter() {
+        // A step, enlarged twice: the triangle filter stays between the two values, the cubic one overshoots.
+        let step = grey(4, [100, 100, 200, 200].repeat(4));
+        let row = |resize| step.clone().resized([8, 8], resize).unwrap().pixels[..8].to_vec();
+        // At output x the input position is (x + 0.5)/2 - 0.5; weights of the two or four nearest pixels by hand.
+        assert_eq!(row(Resize::Bilinear), [100, 100, 100, 125, 175, 200, 200, 200]);
+        let cubic = |weights: [f64; 4], values: [f64; 4]| {
+            weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>().round() as u8
+        };
+        // Cubic convolution with a = -0.5 at distances 1.25, 0.25, 0.75, 1.75.
+        let near = [-0.0703125, 0.8671875, 0.2265625, -0.0234375];
+        let found = row(Resize::Bicubic);
+        assert_eq!(found[3], cubic(near, [100.0, 100.0, 200.0, 200.0]));
+        assert_eq!(found[5], cubic(near, [100.0, 200.0, 200.0, 200.0]));
+        assert!(found[2] < 100 && found[5] > 200, "{found:?}");
+        // A flat image stays flat when its aspect ratio is squeezed.
+        assert_eq!(grey(9, vec![7; 45]).resized([4, 4], Resize::Bicubic).unwrap().pixels, [7; 16]);
+    }
+
+    #[test]
+    fn what_lies_outside_of_a_window_has_no_influence() {
+        let pixels = |outside: u8| {
+            let inside = |x: usize, y: usize| (2..6).contains(&x) && (1..4).contains(&y);
+            let value = |i: usize| if inside(i % 8, i / 8) { (i * 29) as u8 } else { outside };
+            grey(8, (0..40).map(value).collect())
+        };
+        let window = Window { top: 1, left: 2, height: 3, width: 4 };
+        let of = |outside, filter| pixels(outside).resized_window(window, [5, 5], filter).unwrap();
+        for filter in [Resize::Bicubic, Resize::Bilinear] {
+            assert_eq!(of(0, filter), of(255, filter));
+        }
+    }
+
+    /// A golden file that Pillow wrote (tests/golden/make_images.py).
+    fn golden(name: &str) -> Picture {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        Picture::decode(&path, 3).unwrap()
+    }
+
+    /// At most 3 levels of 255 from Pillow's pixels, and less than half a level on average.
+    fn assert_close(ours: &Picture, name: &str) {
+        let theirs = golden(name);
+        assert_eq!((ours.height, ours.width), (theirs.height, theirs.width));
+        let differences: Vec<u8> =
+            ours.pixels.iter().zip(&theirs.pixels).map(|(a, b)| a.abs_diff(*b)).collect();
+        let mean = differences.iter().map(|d| f64::from(*d)).sum::<f64>() / differences.len() as f64;
+        let most = differences.iter().max().unwrap();
+        assert!(mean < 0.5 && *most <= 3, "{name}: {mean} on average, {most} at most");
+    }
+
+    #[test]
+    fn sizes_are_pillows_smaller_larger_and_squeezed() {
+        let source = golden("picture.png");
+        for (name, filter) in [("bicubic", Resize::Bicubic), ("bilinear", Resize::Bilinear)] {
+            for [height, width] in [[32, 32], [32, 46], [96, 140], [75, 60]] {
+                let ours = source.clone().resized([height, width], filter).unwrap();
+                assert_close(&ours, &format!("{name}-{height}x{width}.png"));
+            }
+            let window = Window { top: 8, left: 13, height: 50, width: 60 };
+            assert_close(
+                &source.resized_window(window, [28, 28], filter).unwrap(),
+                &format!("box-{name}.png"),
+            );
+        }
+    }
+}
