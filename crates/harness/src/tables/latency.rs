@@ -1,0 +1,526 @@
+//! The `latency` table: forward and backward time of the paper's eight models, ratios beside those of the printed times
+//! (Luo et al. 2017, tables 1 and 3, "f./b.").
+
+use std::fs;
+use std::io::{Cursor, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use polars::frame::DataFrame;
+use polars::prelude::{ParquetReader, SerReader};
+use serde_json::{Map, Value};
+use thinet_metrics::Spread;
+use thinet_models::{Arch, ResNetStride, paper_models};
+
+use super::frame::{column, json_rows};
+use super::markdown::Grid;
+use super::{Attachment, Table, TableError};
+use crate::environment::Environment;
+use crate::published::{Figure, Latency, Published};
+
+/// Name of the table and of its files.
+const NAME: &str = "latency";
+/// Stands in every cell that nobody measured.
+const NOT_RUN: &str = "not run";
+/// Stands where two medians differ by less than nothing, so that their ratio says nothing.
+const IN_NOISE: &str = "lost in noise";
+/// The published times are those of this many images.
+const PUBLISHED_BATCH: usize = 32;
+
+/// What was timed on one machine, with one batch size and number of threads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencyRecord {
+    /// Where: device, processor, threads, versions.
+    pub environment: Environment,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Timings of each model that were thrown away before the first that counts.
+    pub warm_up: usize,
+    /// Timings of each model that count.
+    pub repeats: usize,
+    /// The models that were timed, in any order.
+    pub models: Vec<ModelTimes>,
+}
+
+/// The timings of one model, milliseconds for a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelTimes {
+    /// Its name in [`paper_models`].
+    pub model: String,
+    /// Forward pass in evaluation mode, no gradients recorded.
+    pub forward_ms: Vec<f64>,
+    /// Forward pass in training mode, loss, and the gradients of all trained tensors.
+    pub both_ms: Vec<f64>,
+}
+
+impl LatencyRecord {
+    /// The run's id in files: `latency-<device>-b<batch>-t<threads>`.
+    #[must_use]
+    pub fn run(&self) -> String {
+        latency_run(&self.environment.device, self.batch, self.environment.threads)
+    }
+}
+
+/// The id of the run that times a batch on a device: `latency-cuda0-b32-t8`.
+#[must_use]
+pub fn latency_run(device: &str, batch: usize, threads: usize) -> String {
+    format!("{NAME}-{}-b{batch}-t{threads}", device.replace(':', ""))
+}
+
+/// One line of the table.
+struct Line<'a> {
+    /// The paper's name.
+    model: &'a str,
+    ours: Option<Ours>,
+    dense: Option<Ours>,
+    is_dense: bool,
+    published: &'a Latency,
+    published_dense: &'a Latency,
+}
+
+/// What was measured of a model, milliseconds for a batch.
+#[derive(Clone, Copy)]
+struct Ours {
+    forward: Spread,
+    both: Spread,
+}
+
+impl Ours {
+    fn of(times: &ModelTimes) -> Option<Self> {
+        Some(Self { forward: Spread::of(&times.forward_ms)?, both: Spread::of(&times.both_ms)? })
+    }
+
+    fn backward(&self) -> f64 {
+        self.both.median - self.forward.median
+    }
+}
+
+/// How many times faster than the dense net.
+#[derive(Clone, Copy)]
+struct Faster {
+    forward: f64,
+    /// `None` if a backward time, being a difference of medians, is not positive.
+    backward: Option<f64>,
+}
+
+impl Line<'_> {
+    fn faster(&self) -> Option<Faster> {
+        let (ours, dense) = (self.ours?, self.dense?);
+        let positive = ours.backward() > 0.0 && dense.backward() > 0.0;
+        Some(Faster {
+            forward: dense.forward.median / ours.forward.median,
+            backward: positive.then(|| dense.backward() / ours.backward()),
+        })
+    }
+
+    /// Of the published forward and backward times.
+    fn published_faster(&self) -> [f64; 2] {
+        let ratio = |dense: &Figure, pruned: &Figure| dense.printed.value() / pruned.printed.value();
+        [
+            ratio(&self.published_dense.forward_ms, &self.published.forward_ms),
+            ratio(&self.published_dense.backward_ms, &self.published.backward_ms),
+        ]
+    }
+
+    fn published_faster_verified(&self) -> bool {
+        is_verified(self.published) && is_verified(self.published_dense)
+    }
+}
+
+fn is_verified(published: &Latency) -> bool {
+    published.forward_ms.verified && published.backward_ms.verified
+}
+
+/// Times of the eight models and how they compare with the dense net of their family; a model that was not timed
+/// says so.
+///
+/// # Errors
+/// If the published numbers are inconsistent, a model cannot be built, or the environment cannot be written as JSON.
+pub fn latency(record: &LatencyRecord) -> Result<Table, TableError> {
+    let published = Published::load()?;
+    let lines = lines(record, &published)?;
+    let environment = serde_json::to_string_pretty(&record.environment)? + "\n";
+    Ok(Table {
+        name: NAME.to_owned(),
+        title: "Forward and backward time of the paper's models, 224×224 images".to_owned(),
+        frame: frame(record, &lines)?,
+        grids: vec![measured(record, &lines), ratios(&lines), printed(&lines)],
+        notes: notes(record, &lines, &published),
+        attachments: vec![Attachment { suffix: "env.json", text: environment }],
+    })
+}
+
+/// The models as the paper lists them.
+fn lines<'a>(record: &LatencyRecord, published: &'a Published) -> Result<Vec<Line<'a>>, TableError> {
+    let ours = |model: &str| record.models.iter().find(|times| times.model == model).and_then(Ours::of);
+    let mut lines = Vec::new();
+    for model in paper_models(ResNetStride::First1x1)? {
+        let dense = if model.spec.arch == Arch::Resnet50 { "resnet50" } else { "vgg16" };
+        lines.push(Line {
+            model: &published.compression(model.name)?.name,
+            ours: ours(model.name),
+            dense: ours(dense),
+            is_dense: model.name == dense,
+            published: published.latency(model.name)?,
+            published_dense: published.latency(dense)?,
+        });
+    }
+    Ok(lines)
+}
+
+fn frame(record: &LatencyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
+    let environment = &record.environment;
+    let forward = |get: fn(&Spread) -> f64| move |l: &Line| l.ours.map(|o| get(&o.forward));
+    let both = |get: fn(&Spread) -> f64| move |l: &Line| l.ours.map(|o| get(&o.both));
+    let columns = vec![
+        column("model", lines, |l| l.model),
+        column("device", lines, |_| environment.device.as_str()),
+        column("processor", lines, |_| environment.cpu.as_deref()),
+        column("threads", lines, |_| environment.threads as u64),
+        column("batch", lines, |_| record.batch as u64),
+        column("repeats", lines, |l| l.ours.map(|_| record.repeats as u64)),
+        column("forward_ms", lines, forward(|s| s.median)),
+        column("forward_ms_min", lines, forward(|s| s.min)),
+        column("forward_ms_max", lines, forward(|s| s.max)),
+        column("forward_ms_mad", lines, forward(|s| s.mad)),
+        column("forward_backward_ms", lines, both(|s| s.median)),
+        column("forward_backward_ms_min", lines, both(|s| s.min)),
+        column("forward_backward_ms_max", lines, both(|s| s.max)),
+        column("forward_backward_ms_mad", lines, both(|s| s.mad)),
+        column("backward_ms", lines, |l| l.ours.map(|o| o.backward())),
+        column("forward_times_faster", lines, |l| l.faster().map(|f| f.forward)),
+        column("backward_times_faster", lines, |l| l.faster().and_then(|f| f.backward)),
+        column("published_forward_ms", lines, |l| l.published.forward_ms.printed.value()),
+        column("published_backward_ms", lines, |l| l.published.backward_ms.printed.value()),
+        column("published_ms_verified", lines, |l| is_verified(l.published)),
+        column("published_forward_times_faster", lines, |l| l.published_faster()[0]),
+        column("published_backward_times_faster", lines, |l| l.published_faster()[1]),
+        column("published_times_faster_verified", lines, Line::published_faster_verified),
+    ];
+    Ok(DataFrame::new(lines.len(), columns)?)
+}
+
+fn measured(record: &LatencyRecord, lines: &[Line]) -> Grid {
+    let Environment { device, cpu, threads, .. } = &record.environment;
+    let processor = cpu.as_deref().unwrap_or("processor unknown");
+    let host = if device == "cpu" { "" } else { "host: " };
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let caption = format!(
+        "Measured: {device} ({host}{processor}), {threads} thread{}, batch of {}, median of {} repeat{}",
+        plural(*threads),
+        record.batch,
+        record.repeats,
+        plural(record.repeats)
+    );
+    let headings =
+        ["<model", "forward, ms", "min to max", "forward + backward, ms", "min to max", "backward, ms"];
+    let mut grid = Grid::new(caption, &headings);
+    for line in lines {
+        let mut row = vec![line.model.to_owned()];
+        match line.ours {
+            Some(ours) => row.extend([
+                ms(ours.forward.median),
+                range(&ours.forward),
+                ms(ours.both.median),
+                range(&ours.both),
+                ms(ours.backward()),
+            ]),
+            None => row.extend(std::iter::repeat_n(NOT_RUN.to_owned(), headings.len() - 1)),
+        }
+        grid.rows.push(row);
+    }
+    grid
+}
+
+fn ratios(lines: &[Line]) -> Grid {
+    let headings = ["<model", "forward, ours", "forward, M40", "backward, ours", "backward, M40"];
+    let mut grid = Grid::new("Times faster than the dense net of the family", &headings);
+    for line in lines.iter().filter(|line| !line.is_dense) {
+        let (ours, [forward, backward]) = (line.faster(), line.published_faster());
+        let shown = |times: f64| format!("{times:.2}");
+        let our_backward = |f: Faster| f.backward.map_or(IN_NOISE.to_owned(), shown);
+        let label = labelled(line.published_faster_verified());
+        grid.rows.push(vec![
+            line.model.to_owned(),
+            ours.map_or(NOT_RUN.to_owned(), |f| shown(f.forward)),
+            label(shown(forward)),
+            ours.map_or(NOT_RUN.to_owned(), our_backward),
+            label(shown(backward)),
+        ]);
+    }
+    grid
+}
+
+fn printed(lines: &[Line]) -> Grid {
+    let caption = format!("Published: batch of {PUBLISHED_BATCH} on one M40");
+    let mut grid = Grid::new(caption, &["<model", "forward, ms", "backward, ms"]);
+    for line in lines {
+        let shown = |figure: &Figure| labelled(figure.verified)(figure.printed.printed().to_owned());
+        let Latency { forward_ms, backward_ms, .. } = line.published;
+        grid.rows.push(vec![line.model.to_owned(), shown(forward_ms), shown(backward_ms)]);
+    }
+    grid
+}
+
+fn labelled(verified: bool) -> impl Fn(String) -> String {
+    move |text| if verified { text } else { format!("{text} (unverified)") }
+}
+
+fn range(spread: &Spread) -> String {
+    format!("{} to {}", ms(spread.min), ms(spread.max))
+}
+
+/// Milliseconds with about four digits: more would be noise.
+fn ms(value: f64) -> String {
+    let decimals = if value.abs() < 100.0 { 2 } else { 1 };
+    format!("{value:.decimals$}")
+}
+
+fn notes(record: &LatencyRecord, lines: &[Line], published: &Published) -> Vec<String> {
+    let warm_up = record.warm_up;
+    let mut notes = vec![
+        "Random weights and images, 32-bit floats, batch norm not folded, ResNet-50 with its stride in the first 1×1. \
+         The clock is read when the device is idle."
+            .to_owned(),
+        format!(
+            "Each model is run {warm_up} time{} before the timings. Repeats go round the models in turn, so that a \
+             machine that slows down slows down all of them.",
+            if warm_up == 1 { "" } else { "s" }
+        ),
+        "Forward: evaluation mode, no gradients recorded. Forward + backward: training mode, loss and the gradients of \
+         all weights. Backward is the difference of the two medians; the paper's two columns were timed apart, in \
+         Caffe."
+            .to_owned(),
+        "Times faster: time of the dense VGG-16 or ResNet-50 / time of the model. Times of different devices and batch \
+         sizes are not comparable; ratios are, with care."
+            .to_owned(),
+    ];
+    if record.environment.device != "cpu" {
+        notes.push(
+            "Libtorch's own choice of kernels and of reduced precision (TF32) is left as it is.".to_owned(),
+        );
+    }
+    let mut sources: Vec<&str> = Vec::new();
+    for Latency { forward_ms, backward_ms, .. } in lines.iter().map(|l| l.published) {
+        for figure in [forward_ms, backward_ms] {
+            let source = published.source(&figure.source);
+            if figure.verified && !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+    }
+    notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    if !lines.iter().all(|line| is_verified(line.published)) {
+        notes.push(
+            "Unverified: recalled from the paper, no source opened; so is a ratio of which either time is."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// A `latency` table that lies in a folder of tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredLatency {
+    /// The id of its run, see [`latency_run`].
+    pub run: String,
+    /// The table for people.
+    pub markdown: String,
+    /// The rows at full precision.
+    pub rows: Vec<Map<String, Value>>,
+    /// The file with the Markdown.
+    pub path: PathBuf,
+}
+
+impl StoredLatency {
+    /// The models that were timed, under their names in [`paper_models`].
+    ///
+    /// # Errors
+    /// If the published numbers, which know the models' names, are inconsistent.
+    pub fn models(&self) -> Result<Vec<String>, TableError> {
+        let published = Published::load()?;
+        let names: Vec<&Value> =
+            self.rows.iter().filter(|row| !row["repeats"].is_null()).map(|row| &row["model"]).collect();
+        let timed = published.compression.iter().filter(|c| names.iter().any(|name| **name == *c.name));
+        Ok(timed.map(|c| c.model.clone()).collect())
+    }
+
+    /// Timings of each model that count.
+    #[must_use]
+    pub fn repeats(&self) -> Option<u64> {
+        self.rows.iter().find_map(|row| row["repeats"].as_u64())
+    }
+}
+
+/// The table of a run, also if another run's table has taken its place; without a run, the table in place.
+///
+/// # Errors
+/// If its files cannot be read, or are no `latency` table; the message names the file.
+pub fn stored_latency(dir: &Path, run: Option<&str>) -> Result<Option<StoredLatency>, TableError> {
+    let in_place = read_stored(dir, NAME)?;
+    match run {
+        None => Ok(in_place),
+        Some(run) if in_place.as_ref().is_some_and(|table| table.run == run) => Ok(in_place),
+        Some(run) => Ok(read_stored(dir, &format!("{NAME}.{run}"))?.filter(|table| table.run == run)),
+    }
+}
+
+fn read_stored(dir: &Path, stem: &str) -> Result<Option<StoredLatency>, TableError> {
+    let (parquet, path) = (dir.join(format!("{stem}.parquet")), dir.join(format!("{stem}.md")));
+    let bytes = match fs::read(&parquet) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| unreadable(&parquet, e))?,
+    };
+    let frame = ParquetReader::new(Cursor::new(bytes)).finish();
+    let rows = json_rows(&frame.map_err(|e| unreadable(&parquet, std::io::Error::other(e)))?)?;
+    let text = |key: &str| rows.first().and_then(|row| row.get(key)).and_then(Value::as_str);
+    let is_latency = text("model").is_some() && rows.iter().all(|row| row.contains_key("repeats"));
+    let Some(run) = text("run").filter(|_| is_latency).map(str::to_owned) else {
+        return Err(unreadable(&parquet, std::io::Error::other("it is no `latency` table")));
+    };
+    let markdown = fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+    Ok(Some(StoredLatency { run, markdown, rows, path }))
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> TableError {
+    TableError::Io { action: "read", path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::write;
+
+    fn environment(device: &str) -> Environment {
+        Environment {
+            version: "0.1.0".to_owned(),
+            commit: None,
+            dirty: None,
+            libtorch: "2.11.0".to_owned(),
+            platform: "linux-x86_64".to_owned(),
+            cpu: Some("Invented CPU".to_owned()),
+            cores: 2,
+            device: device.to_owned(),
+            threads: 2,
+            jobs: 1,
+        }
+    }
+
+    /// Invented timings: `forward`, and three times that for both, with a slow outlier in each.
+    fn times(model: &str, forward: f64) -> ModelTimes {
+        let with_outlier = |value: f64| vec![value + 0.5, value, value * 9.0, value - 0.25, value];
+        ModelTimes {
+            model: model.to_owned(),
+            forward_ms: with_outlier(forward),
+            both_ms: with_outlier(3.0 * forward),
+        }
+    }
+
+    fn record() -> LatencyRecord {
+        let models = vec![
+            times("thinet-50", 50.0),
+            times("vgg16", 900.0),
+            times("thinet-gap", 300.0),
+            times("thinet-tiny", 45.0),
+        ];
+        LatencyRecord { environment: environment("cpu"), batch: 4, warm_up: 1, repeats: 5, models }
+    }
+
+    fn number(table: &Table, name: &str, row: usize) -> Option<f64> {
+        table.frame.column(name).unwrap().f64().unwrap().get(row)
+    }
+
+    #[test]
+    fn the_markdown_stays_as_it_is() {
+        insta::assert_snapshot!(latency(&record()).unwrap().markdown());
+    }
+
+    #[test]
+    fn medians_differences_and_ratios_are_those_of_the_timings() {
+        let table = latency(&record()).unwrap();
+        let gap = 2;
+        assert_eq!(number(&table, "forward_ms", gap), Some(300.0));
+        assert_eq!(number(&table, "forward_ms_min", gap), Some(299.75));
+        assert_eq!(number(&table, "forward_ms_max", gap), Some(2700.0));
+        assert_eq!(number(&table, "forward_ms_mad", gap), Some(0.25));
+        assert_eq!(number(&table, "forward_backward_ms", gap), Some(900.0));
+        assert_eq!(number(&table, "backward_ms", gap), Some(600.0));
+        assert_eq!(number(&table, "forward_times_faster", gap), Some(3.0));
+        assert_eq!(number(&table, "backward_times_faster", gap), Some(3.0));
+        assert_eq!(number(&table, "published_forward_times_faster", gap), Some(189.92 / 71.73));
+        assert_eq!(number(&table, "published_backward_times_faster", gap), Some(407.56 / 145.51));
+    }
+
+    #[test]
+    fn what_nobody_timed_is_empty_and_says_so() {
+        let table = latency(&record()).unwrap();
+        let [conv, resnet, thinet_50] = [1, 4, 6];
+        assert_eq!(number(&table, "forward_ms", conv), None);
+        assert_eq!(number(&table, "forward_times_faster", resnet), None);
+        // Timed itself, but the dense net of its family was not.
+        assert_eq!(number(&table, "forward_ms", thinet_50), Some(50.0));
+        assert_eq!(number(&table, "forward_times_faster", thinet_50), None);
+        assert_eq!(table.grids[0].rows[conv][1..], ["not run"; 5]);
+        let ratio = table.grids[1].rows.iter().find(|row| row[0] == "ThiNet-50").unwrap();
+        assert_eq!((ratio[1].as_str(), ratio[3].as_str()), ("not run", "not run"));
+    }
+
+    #[test]
+    fn a_backward_time_that_is_not_positive_has_no_ratio() {
+        let mut noisy = record();
+        noisy.models[2].both_ms = vec![1.0];
+        let table = latency(&noisy).unwrap();
+        assert_eq!(number(&table, "backward_ms", 2), Some(1.0 - 300.0));
+        assert_eq!(number(&table, "backward_times_faster", 2), None);
+        assert_eq!(table.grids[1].rows[1][3], "lost in noise");
+    }
+
+    #[test]
+    fn a_ratio_is_unverified_where_either_time_is() {
+        let mut published = Published::load().unwrap();
+        let shown = |published: &Published| ratios(&lines(&record(), published).unwrap()).rows[1][2].clone();
+        // ThiNet-GAP's own times are verified, those of VGG-16 are not.
+        assert_eq!(shown(&published), "2.65 (unverified)");
+        let Latency { forward_ms, backward_ms, .. } = &mut published.latency[0];
+        (forward_ms.verified, backward_ms.verified) = (true, true);
+        assert_eq!(shown(&published), "2.65");
+    }
+
+    #[test]
+    fn runs_are_named_after_device_batch_and_threads() {
+        assert_eq!(record().run(), "latency-cpu-b4-t2");
+        assert_eq!(latency_run("cuda:1", 32, 16), "latency-cuda1-b32-t16");
+    }
+
+    #[test]
+    fn a_stored_table_is_found_in_place_and_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(stored_latency(dir.path(), None).unwrap(), None);
+        let (cpu, mut gpu) = (record(), record());
+        write(dir.path(), &latency(&cpu).unwrap(), &cpu.run()).unwrap();
+        let stored = stored_latency(dir.path(), Some(&cpu.run())).unwrap().unwrap();
+        assert_eq!(stored.markdown, latency(&cpu).unwrap().markdown());
+        assert_eq!(stored.models().unwrap(), ["vgg16", "thinet-gap", "thinet-tiny", "thinet-50"]);
+        assert_eq!(stored.repeats(), Some(5));
+        assert_eq!(stored.rows[2]["forward_ms"], 300.0);
+
+        gpu.environment = environment("cuda:0");
+        assert_eq!(stored_latency(dir.path(), Some(&gpu.run())).unwrap(), None);
+        write(dir.path(), &latency(&gpu).unwrap(), &gpu.run()).unwrap();
+        assert_eq!(stored_latency(dir.path(), None).unwrap().unwrap().run, gpu.run());
+        let aside = stored_latency(dir.path(), Some(&cpu.run())).unwrap().unwrap();
+        assert_eq!((aside.markdown, aside.rows), (stored.markdown, stored.rows));
+    }
+
+    #[test]
+    fn foreign_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("latency.parquet"), "x").unwrap();
+        let error = stored_latency(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("cannot read") && error.contains("latency.parquet"), "{error}");
+        let foreign = crate::tables::compression().unwrap();
+        write(dir.path(), &foreign, "aa").unwrap();
+        fs::rename(dir.path().join("compression.parquet"), dir.path().join("latency.parquet")).unwrap();
+        let error = stored_latency(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("no `latency` table"), "{error}");
+    }
+}
