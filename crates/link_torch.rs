@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     // .cargo/config.toml sets it to the absolute path of `.libtorch`.
     let Ok(root) = std::env::var("LIBTORCH") else {

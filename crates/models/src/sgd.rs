@@ -10,7 +10,7 @@ use crate::weights::{TensorKind, copy_tensor, layer_of};
 use crate::{ModelError, Weights};
 
 /// Settings of [`Sgd`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SgdOptions {
     /// Momentum.
     pub momentum: f64,
@@ -20,6 +20,10 @@ pub struct SgdOptions {
     pub bias_lr: f64,
     /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0; torch: 1).
     pub bias_decay: f64,
+    /// Multipliers of the learning rate of single layers, on top of the others (a new classifier: 10).
+    pub layer_lr: BTreeMap<String, f64>,
+    /// Multipliers of the weight decay of single layers.
+    pub layer_decay: BTreeMap<String, f64>,
 }
 
 /// The arithmetic of `torch.optim.SGD`: g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v.
@@ -27,26 +31,27 @@ pub struct SgdOptions {
 /// Biases, the shift of a batch normalisation among them, are the tensors called `<layer>.bias`.
 #[derive(Debug)]
 pub struct Sgd {
-    options: SgdOptions,
+    momentum: f64,
     parameters: Vec<Parameter>,
 }
 
 #[derive(Debug)]
 struct Parameter {
     name: String,
-    is_bias: bool,
+    /// Multiplies the learning rate.
+    lr: f64,
+    /// Weight decay, multipliers included.
+    decay: f64,
     velocity: Option<Tensor>,
 }
 
 impl Sgd {
     /// For the trainable tensors of a graph.
     #[must_use]
-    pub fn new(graph: &Graph, options: SgdOptions) -> Self {
+    pub fn new(graph: &Graph, options: &SgdOptions) -> Self {
         let trainable = graph.tensors().into_iter().filter(|spec| spec.trainable);
-        let parameters = trainable
-            .map(|spec| Parameter { is_bias: spec.name.ends_with(".bias"), name: spec.name, velocity: None })
-            .collect();
-        Self { options, parameters }
+        let parameters = trainable.map(|spec| Parameter::new(spec.name, options)).collect();
+        Self { momentum: options.momentum, parameters }
     }
 
     /// Names of the tensors that are trained, in the order of gradients: that of [`Graph::tensors`].
@@ -65,15 +70,10 @@ impl Sgd {
         lr: f64,
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
-        let SgdOptions { momentum, weight_decay, bias_lr, bias_decay } = self.options;
         for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
             let weight = weights.get(&parameter.name)?.shallow_clone();
-            let (lr, decay) = match parameter.is_bias {
-                true => (lr * bias_lr, weight_decay * bias_decay),
-                false => (lr, weight_decay),
-            };
             parameter
-                .step(weight, gradient, lr, decay, momentum)
+                .step(weight, gradient, lr * parameter.lr, self.momentum)
                 .context(|| format!("training step of tensor {:?}", parameter.name))?;
         }
         Ok(())
@@ -117,14 +117,24 @@ impl Sgd {
 }
 
 impl Parameter {
+    fn new(name: String, options: &SgdOptions) -> Self {
+        let of_layer = |factors: &BTreeMap<String, f64>| factors.get(layer_of(&name)).copied().unwrap_or(1.0);
+        let (mut lr, mut decay) = (of_layer(&options.layer_lr), of_layer(&options.layer_decay));
+        if name.ends_with(".bias") {
+            lr *= options.bias_lr;
+            decay *= options.bias_decay;
+        }
+        Self { lr, decay: options.weight_decay * decay, name, velocity: None }
+    }
+
     fn step(
         &mut self,
         mut weight: Tensor,
         mut gradient: Tensor,
         lr: f64,
-        decay: f64,
         momentum: f64,
     ) -> Result<(), TchError> {
+        let decay = self.decay;
         // A layer that the output does not depend on has no gradient, and torch leaves its tensors alone.
         if !gradient.defined() {
             return Ok(());

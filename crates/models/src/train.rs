@@ -1,13 +1,14 @@
 //! One training step: forward, cross-entropy, gradients, SGD.
 
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 use thinet_graph::Graph;
 
 use crate::error::Context;
-use crate::{Mode, ModelError, Sgd, Weights, forward};
+use crate::{Mode, ModelError, Precision, Sgd, Weights, forward};
 
 /// Mean cross-entropy of `images` `[n, c, h, w]` against `labels` `[n]` (64-bit integers), and its gradients by the
-/// named tensors, in their order. A tensor that the loss does not depend on has an undefined gradient.
+/// named tensors, in their order. A tensor that the loss does not depend on has an undefined gradient. The loss is taken
+/// in 32-bit floats whatever the precision of the layers.
 ///
 /// # Errors
 /// If images or labels do not fit, a tensor is missing, or libtorch refuses an operation.
@@ -18,10 +19,15 @@ pub fn loss_and_gradients<'a>(
     images: &Tensor,
     labels: &Tensor,
     mode: Mode,
+    precision: Precision,
 ) -> Result<(f64, Vec<Tensor>), ModelError> {
     let parameters = names.into_iter().map(|name| weights.get(name)).collect::<Result<Vec<_>, _>>()?;
     let tracked = Tracked::new(parameters)?;
-    let logits = forward(graph, weights, images, mode)?;
+    let logits = {
+        let _autocast = precision.enter(images.device())?;
+        forward(graph, weights, images, mode)?
+    };
+    let logits = logits.f_to_kind(Kind::Float).context(|| "logits".to_owned())?;
     let loss = logits
         .f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
         .context(|| "cross-entropy".to_owned())?;
@@ -43,8 +49,10 @@ pub fn train_step(
     images: &Tensor,
     labels: &Tensor,
     lr: f64,
+    precision: Precision,
 ) -> Result<f64, ModelError> {
-    let (loss, gradients) = loss_and_gradients(graph, weights, sgd.names(), images, labels, Mode::Train)?;
+    let (loss, gradients) =
+        loss_and_gradients(graph, weights, sgd.names(), images, labels, Mode::Train, precision)?;
     sgd.step(weights, gradients, lr)?;
     Ok(loss)
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Mode, NetSpec, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients, train_step,
+    Mode, NetSpec, Precision, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients, train_step,
 };
 
 use crate::nets::{batch, filled, pattern};
@@ -79,7 +79,7 @@ fn check(name: &str) {
     for (mode, prefix) in [(Mode::Eval, "eval"), (Mode::Train, "train")] {
         let weights = filled(&graph);
         let (loss, gradients) =
-            loss_and_gradients(&graph, &weights, names(), &images, &labels, mode).unwrap();
+            loss_and_gradients(&graph, &weights, names(), &images, &labels, mode, Precision::F32).unwrap();
         assert_close(&format!("{prefix} loss"), &Tensor::from(loss), &expected[&format!("{prefix}.loss")]);
         assert_close(&format!("{prefix} first"), &gradients[0], &expected[&format!("{prefix}.first")]);
         for (row, (name, gradient)) in names().zip(&gradients).enumerate() {
@@ -127,8 +127,17 @@ fn four_steps_of_sgd_as_in_torch_and_as_in_caffe() {
         let weights = filled(&graph);
         let (images, labels) = batch(&graph);
         let SgdCase { momentum, weight_decay, bias_lr, bias_decay, .. } = case;
-        let mut sgd = Sgd::new(&graph, SgdOptions { momentum, weight_decay, bias_lr, bias_decay });
-        let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, case.lr).unwrap();
+        let none = BTreeMap::new();
+        let options = SgdOptions {
+            momentum,
+            weight_decay,
+            bias_lr,
+            bias_decay,
+            layer_lr: none.clone(),
+            layer_decay: none,
+        };
+        let mut sgd = Sgd::new(&graph, &options);
+        let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, case.lr, Precision::F32).unwrap();
         let losses = [step(), step(), step(), step()];
         assert_close(name, &Tensor::from_slice(&losses), &expected["losses"]);
         for (row, tensor) in case.tensors.iter().enumerate() {

@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, Sgd, SgdOptions, Weights, forward, load_tensors,
+    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, Precision, Sgd, SgdOptions, Weights, forward, load_tensors,
     loss_and_gradients, save_tensors, seed_torch, train_step,
 };
 use thinet_seed::Seed;
 
 use crate::nets::{batch, net, tiny};
 
-const OPTIONS: SgdOptions = SgdOptions { momentum: 0.9, weight_decay: 5e-4, bias_lr: 2.0, bias_decay: 0.0 };
+const OPTIONS: SgdOptions = SgdOptions {
+    momentum: 0.9,
+    weight_decay: 5e-4,
+    bias_lr: 2.0,
+    bias_decay: 0.0,
+    layer_lr: BTreeMap::new(),
+    layer_decay: BTreeMap::new(),
+};
 
 fn steps(net: &Net, sgd: &mut Sgd, count: usize) -> Vec<f64> {
     let (images, labels) = batch(&net.graph);
-    (0..count).map(|_| train_step(&net.graph, &net.weights, sgd, &images, &labels, 0.02).unwrap()).collect()
+    (0..count).map(|_| train_step(&net.graph, &net.weights, sgd, &images, &labels, 0.02, Precision::F32).unwrap()).collect()
 }
 
 fn assert_same_bits(a: &Weights, b: &Weights) {
@@ -71,7 +78,7 @@ fn training_lowers_the_loss() {
         let graph = NetSpec::new(arch).build([3, 8, 8], 4).unwrap();
         let weights = Weights::init(&graph, Seed::root(1), Device::Cpu).unwrap();
         let net = Net { graph, weights };
-        let losses = steps(&net, &mut Sgd::new(&net.graph, OPTIONS), 30);
+        let losses = steps(&net, &mut Sgd::new(&net.graph, &OPTIONS), 30);
         assert!((losses[0] - 4f64.ln()).abs() < 0.5, "{losses:?}");
         assert!(losses[29] < 0.2 * losses[0], "{losses:?}");
     }
@@ -85,17 +92,17 @@ fn a_restored_optimiser_goes_on_bit_for_bit() {
             Net { weights: weights.to_format(format).unwrap(), graph }
         };
         let unbroken = start();
-        let mut sgd = Sgd::new(&unbroken.graph, OPTIONS);
+        let mut sgd = Sgd::new(&unbroken.graph, &OPTIONS);
         let expected = steps(&unbroken, &mut sgd, 6);
 
         let broken = start();
-        let mut first = Sgd::new(&broken.graph, OPTIONS);
+        let mut first = Sgd::new(&broken.graph, &OPTIONS);
         let mut found = steps(&broken, &mut first, 3);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let state: Vec<_> = first.state().into_iter().collect();
         save_tensors(&path, &state, &BTreeMap::new()).unwrap();
-        let mut second = Sgd::new(&broken.graph, OPTIONS);
+        let mut second = Sgd::new(&broken.graph, &OPTIONS);
         second.restore(&broken.weights, load_tensors(&path, Device::Cpu).unwrap().0).unwrap();
         found.extend(steps(&broken, &mut second, 3));
 
@@ -107,7 +114,7 @@ fn a_restored_optimiser_goes_on_bit_for_bit() {
 #[test]
 fn the_state_before_the_first_step_is_empty_and_restores() {
     let net = tiny();
-    let mut sgd = Sgd::new(&net.graph, OPTIONS);
+    let mut sgd = Sgd::new(&net.graph, &OPTIONS);
     assert!(sgd.state().is_empty());
     sgd.restore(&net.weights, BTreeMap::new()).unwrap();
     assert!(sgd.state().is_empty());
@@ -116,7 +123,7 @@ fn the_state_before_the_first_step_is_empty_and_restores() {
 #[test]
 fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
     let net = tiny();
-    let mut sgd = Sgd::new(&net.graph, OPTIONS);
+    let mut sgd = Sgd::new(&net.graph, &OPTIONS);
     steps(&net, &mut sgd, 1);
     let good = || sgd.state();
     let mut missing = good();
@@ -126,7 +133,7 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
     let mut strange = good();
     strange.insert("conv9.weight".into(), Tensor::from(0f32));
     for state in [missing, wide, strange] {
-        let mut fresh = Sgd::new(&net.graph, OPTIONS);
+        let mut fresh = Sgd::new(&net.graph, &OPTIONS);
         let error = fresh.restore(&net.weights, state).unwrap_err().to_string();
         assert!(error.contains("conv2.weight") || error.contains("conv9.weight"), "{error}");
         assert!(fresh.state().is_empty());
@@ -149,12 +156,12 @@ fn evaluation_leaves_the_weights_alone_and_training_moves_running_statistics() {
 #[test]
 fn weights_at_rest_track_no_gradient() {
     let net = tiny();
-    steps(&net, &mut Sgd::new(&net.graph, OPTIONS), 1);
+    steps(&net, &mut Sgd::new(&net.graph, &OPTIONS), 1);
     assert!(net.weights.iter().all(|(_, tensor)| !tensor.requires_grad()));
     let (images, labels) = batch(&net.graph);
     let names = net.weights.iter().map(|(name, _)| name).filter(|name| name.starts_with("conv"));
     let wrong_labels = labels + 100;
-    let result = loss_and_gradients(&net.graph, &net.weights, names, &images, &wrong_labels, Mode::Train);
+    let result = loss_and_gradients(&net.graph, &net.weights, names, &images, &wrong_labels, Mode::Train, Precision::F32);
     assert!(result.unwrap_err().to_string().starts_with("cross-entropy: "));
     assert!(net.weights.iter().all(|(_, tensor)| !tensor.requires_grad()), "nor after an error");
 }
@@ -198,4 +205,40 @@ fn a_missing_tensor_is_named() {
         matches!(&error, ModelError::MissingTensor { tensor, .. } if tensor == "conv2.weight"),
         "{error}"
     );
+}
+
+#[test]
+fn layers_can_have_rates_of_their_own() {
+    let still = SgdOptions {
+        layer_lr: BTreeMap::from([("fc".to_owned(), 0.0)]),
+        layer_decay: BTreeMap::from([("conv1".to_owned(), 0.0)]),
+        ..OPTIONS
+    };
+    let (plain, other) = (tiny(), tiny());
+    let before = plain.weights.deep_copy().unwrap();
+    steps(&plain, &mut Sgd::new(&plain.graph, &OPTIONS), 1);
+    steps(&other, &mut Sgd::new(&other.graph, &still), 1);
+    let of = |weights: &Weights, name: &str| weights.get(name).unwrap().copy();
+    for name in ["fc.weight", "fc.bias"] {
+        assert_eq!(of(&other.weights, name), of(&before, name), "{name}");
+        assert_ne!(of(&plain.weights, name), of(&before, name), "{name}");
+    }
+    // Without decay the weight lies lr·decay·w away; other layers do as before.
+    let gap = of(&plain.weights, "conv1.weight") - of(&other.weights, "conv1.weight");
+    let decay = of(&before, "conv1.weight") * (-0.02 * 5e-4);
+    assert!((gap - decay).abs().max().double_value(&[]) < 1e-7);
+    assert_eq!(of(&other.weights, "conv2.weight"), of(&plain.weights, "conv2.weight"));
+}
+
+#[test]
+fn bfloat16_layers_learn_as_well_and_leave_weights_in_32_bits() {
+    let net = tiny();
+    let (images, labels) = batch(&net.graph);
+    let mut sgd = Sgd::new(&net.graph, &OPTIONS);
+    let mut step = |precision| {
+        train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, 0.02, precision).unwrap()
+    };
+    let losses: Vec<f64> = (0..30).map(|_| step(Precision::Bf16)).collect();
+    assert!(losses[29] < 0.7 * losses[0], "{losses:?}");
+    net.weights.check(&net.graph).unwrap();
 }

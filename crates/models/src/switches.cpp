@@ -1,0 +1,77 @@
+// Switches of libtorch that the Rust bindings lack: autocast with its type, TF32, deterministic algorithms, and the
+// peak of a device's memory. Errors come back as a return value; no exception crosses into Rust.
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include <cstdint>
+
+extern "C" {
+
+// Products in bfloat16 until thinet_leave_autocast. 0: done.
+int thinet_enter_autocast(int cuda) {
+  try {
+    const auto device = cuda ? at::kCUDA : at::kCPU;
+    at::autocast::increment_nesting();
+    at::autocast::set_autocast_dtype(device, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device, true);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+int thinet_leave_autocast(int cuda) {
+  try {
+    at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, false);
+    // The copies of the weights in bfloat16 are kept for one pass only: a training step changes the weights.
+    if (at::autocast::decrement_nesting() == 0) {
+      at::autocast::clear_cache();
+    }
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+int thinet_set_tf32(int allowed) {
+  try {
+    at::globalContext().setAllowTF32CuBLAS(allowed != 0);
+    at::globalContext().setAllowTF32CuDNN(allowed != 0);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+int thinet_set_deterministic(int required) {
+  try {
+    at::globalContext().setDeterministicAlgorithms(required != 0, /*warn_only=*/false);
+    at::globalContext().setDeterministicCuDNN(required != 0);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    at::globalContext().setBenchmarkCuDNN(false);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+// Most bytes of a GPU that tensors held at one time since the last reset; -1: cannot be told.
+std::int64_t thinet_peak_gpu_bytes(int index, int reset) {
+  try {
+    auto* allocator = at::getDeviceAllocator(at::kCUDA);
+    if (!allocator->initialized()) {
+      return -1;
+    }
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const auto stats = allocator->getDeviceStats(device);
+    if (reset) {
+      allocator->resetPeakStats(device);
+    }
+    return stats.allocated_bytes[0].peak;
+  } catch (...) {
+    return -1;
+  }
+}
+}

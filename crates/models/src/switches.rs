@@ -1,0 +1,134 @@
+//! Switches of libtorch that change bits and speed: bfloat16 autocast, TF32, deterministic algorithms; and the peak of a
+//! GPU's memory. The bindings lack them, so a few lines of C++ (`switches.cpp`) stand beside this file.
+
+#![allow(unsafe_code, reason = "calls into switches.cpp, whose functions take and return plain integers")]
+
+use std::ffi::c_int;
+
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use crate::ModelError;
+
+unsafe extern "C" {
+    safe fn thinet_enter_autocast(cuda: c_int) -> c_int;
+    safe fn thinet_leave_autocast(cuda: c_int) -> c_int;
+    safe fn thinet_set_tf32(allowed: c_int) -> c_int;
+    safe fn thinet_set_deterministic(required: c_int) -> c_int;
+    safe fn thinet_peak_gpu_bytes(index: c_int, reset: c_int) -> i64;
+}
+
+/// The type in which convolutions and linear layers compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16 where libtorch's autocast says so; weights, their gradients and the loss stay 32-bit floats.
+    Bf16,
+}
+
+/// Autocast, until dropped.
+#[derive(Debug)]
+pub struct Autocast {
+    cuda: Option<c_int>,
+}
+
+impl Precision {
+    /// Computes in this type on this device until the guard is dropped. Gradients are taken outside.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    #[must_use = "autocast ends when the guard is dropped"]
+    pub fn enter(self, device: Device) -> Result<Autocast, ModelError> {
+        if self == Self::F32 {
+            return Ok(Autocast { cuda: None });
+        }
+        let cuda = c_int::from(device.is_cuda());
+        done(thinet_enter_autocast(cuda), "autocast")?;
+        Ok(Autocast { cuda: Some(cuda) })
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        if let Some(cuda) = self.cuda {
+            // A drop has nobody to tell; switching off does not fail.
+            let _ = thinet_leave_autocast(cuda);
+        }
+    }
+}
+
+/// Lets a GPU round the factors of 32-bit products to TF32, or forbids it (libtorch's own default lets cuDNN do it).
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn set_tf32(allowed: bool) -> Result<(), ModelError> {
+    done(thinet_set_tf32(c_int::from(allowed)), "compute.tf32")
+}
+
+/// Makes libtorch use algorithms that give the same bits every time, or an error where there is none. On a GPU, cuBLAS
+/// also asks for the environment variable `CUBLAS_WORKSPACE_CONFIG=:4096:8`.
+///
+/// # Errors
+/// If libtorch refuses.
+pub fn set_deterministic(required: bool) -> Result<(), ModelError> {
+    done(thinet_set_deterministic(c_int::from(required)), "compute.deterministic")
+}
+
+/// Most bytes that tensors held on a GPU at one time since the last call with `reset`; `None` on a CPU.
+#[must_use]
+pub fn peak_gpu_bytes(device: Device, reset: bool) -> Option<u64> {
+    let Device::Cuda(index) = device else { return None };
+    let index = c_int::try_from(index).ok()?;
+    u64::try_from(thinet_peak_gpu_bytes(index, c_int::from(reset))).ok()
+}
+
+fn done(code: c_int, key: &'static str) -> Result<(), ModelError> {
+    if code == 0 {
+        return Ok(());
+    }
+    Err(ModelError::BadSetting { key, problem: "cannot be set: libtorch refused".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn autocast_computes_in_bfloat16_and_ends_with_its_guard() {
+        let a = Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
+        let kind = || a.linear(&a, None::<&Tensor>).kind();
+        assert_eq!(kind(), Kind::Float);
+        {
+            let _guard = Precision::Bf16.enter(Device::Cpu).unwrap();
+            assert_eq!(kind(), Kind::BFloat16);
+        }
+        assert_eq!(kind(), Kind::Float);
+        let _guard = Precision::F32.enter(Device::Cpu).unwrap();
+        assert_eq!(kind(), Kind::Float);
+    }
+
+    #[test]
+    fn cached_copies_of_weights_do_not_outlive_a_pass() {
+        let mut weight = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let x = Tensor::ones([1, 2], (Kind::Float, Device::Cpu));
+        let run = |weight: &Tensor| {
+            let _guard = Precision::Bf16.enter(Device::Cpu).unwrap();
+            x.linear(weight, None::<&Tensor>).to_kind(Kind::Float).double_value(&[0, 0])
+        };
+        assert_eq!(run(&weight), 2.0);
+        tch::no_grad(|| drop(weight.fill_(3.0)));
+        assert_eq!(run(&weight), 6.0);
+    }
+
+    #[test]
+    fn switches_are_accepted_on_a_cpu() {
+        set_tf32(false).unwrap();
+        set_deterministic(true).unwrap();
+        set_deterministic(false).unwrap();
+        assert_eq!(peak_gpu_bytes(Device::Cpu, true), None);
+    }
+}
