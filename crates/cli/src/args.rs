@@ -55,10 +55,11 @@ Examples:
     /// Make tables again from what is stored, or the tables that need no run
     #[command(after_help = "\
 Examples:
-  thinet table compression figure4-flops
+  thinet table compression figure4-flops latency
   thinet table experiments/fashion-mnist-selectors.toml")]
     Table {
-        /// `compression`, `figure4-flops`, or spec files of experiments that were run
+        /// `compression`, `figure4-flops`, `latency` (once measured), or spec files of experiments
+        /// that were run
         #[arg(required = true, value_name = "TABLE|SPEC")]
         names: Vec<String>,
         #[command(flatten)]
@@ -78,6 +79,16 @@ Examples:
   thinet count resnet50 --stride 3x3
   thinet count vgg16-gap --keep-rate 0.5 --layers")]
     Count(Count),
+    /// Time the paper's eight models forward and backward, ratios beside the published ones
+    #[command(after_help = "\
+Random weights, images of 224x224. The table is kept in results/tables; the same device, batch and
+threads a second time print it again, unless --force is given.
+
+Examples:
+  thinet latency
+  thinet latency --device cuda:0
+  thinet latency --models vgg16,thinet-gap --batch 8 --threads 1 --force")]
+    Latency(Latency),
     /// Get or check a dataset
     #[command(subcommand)]
     Data(Data),
@@ -175,6 +186,34 @@ pub(crate) struct Count {
     /// A line for each layer
     #[arg(long, conflicts_with = "all")]
     pub(crate) layers: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Latency {
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Images in a batch [default: 8 on a CPU, else 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) batch: Option<u16>,
+    /// Timings of each model [default: 5 on a CPU, else 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) repeats: Option<u16>,
+    /// libtorch threads [default: cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Which models, such as vgg16 or thinet-gap [default: all eight]
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
+    pub(crate) models: Vec<String>,
+    /// Measure again and replace the stored table
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

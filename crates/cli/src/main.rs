@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Plan { study, jobs, json } => commands::plan::plan(&study, jobs, json),
         Command::Table { names, place, json } => commands::table::table(&names, &place, json),
         Command::Count(count) => commands::count::count(&count),
+        Command::Latency(latency) => commands::latency::latency(&latency),
         Command::Data(data) => commands::data::data(&data),
         Command::List { what, results, json } => commands::list::list(what, &results, json),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),

@@ -8,8 +8,8 @@ use tch::{Device, TchError, Tensor};
 use thinet_graph::Graph;
 use thinet_metrics::timed;
 use thinet_models::{
-    Mode, ModelError, PaperModel, ResNetStride, Weights, forward, loss_and_gradients, paper_models,
-    seed_torch, set_compute_threads,
+    Mode, ModelError, PaperModel, Precision, ResNetStride, Weights, forward, loss_and_gradients,
+    paper_models, seed_torch, set_compute_threads,
 };
 use thinet_seed::Seed;
 use thiserror::Error;
@@ -268,7 +268,7 @@ impl Subject {
         let (logits, forward_ms) = timed(device, evaluate);
         drop(logits?);
         let names = self.trainable.iter().map(String::as_str);
-        let learn = || loss_and_gradients(graph, weights, names, images, labels, Mode::Train);
+        let learn = || loss_and_gradients(graph, weights, names, images, labels, Mode::Train, Precision::F32);
         let (gradients, both_ms) = timed(device, learn);
         drop(gradients?);
         Ok((forward_ms, both_ms))

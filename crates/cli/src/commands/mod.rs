@@ -2,6 +2,7 @@
 
 pub(crate) mod count;
 pub(crate) mod data;
+pub(crate) mod latency;
 pub(crate) mod list;
 pub(crate) mod plan;
 pub(crate) mod run;

@@ -14,6 +14,10 @@ pub(crate) fn table(names: &[String], place: &Place, json: bool) -> anyhow::Resu
         let (all, run) = match name.as_str() {
             "compression" => (vec![tables::compression()?], tables::DERIVED.to_owned()),
             "figure4-flops" => (vec![tables::figure4_flops()?], tables::DERIVED.to_owned()),
+            "latency" => {
+                super::latency::show_stored(&place.results.join("tables"), json)?;
+                continue;
+            }
             spec if spec.ends_with(".toml") => {
                 let plan = open_plan(Path::new(spec), &place.options(None))?;
                 let study = study(&plan)?;
@@ -24,7 +28,7 @@ pub(crate) fn table(names: &[String], place: &Place, json: bool) -> anyhow::Resu
                 (study_tables(&plan, &study)?, plan.run)
             }
             other => {
-                let known = "compression, figure4-flops, or a spec file (*.toml)";
+                let known = "compression, figure4-flops, latency, or a spec file (*.toml)";
                 return Err(BadArgument(format!("there is no table {other:?}; allowed: {known}")).into());
             }
         };

@@ -9,7 +9,7 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     fixture.write("selector.toml", &SPEC.replace("\"random\"", "\"randon\""));
     fixture.write("not-toml.toml", "name = ");
     fixture.write("good.toml", SPEC);
-    let cases: [(&[&str], i32); 12] = [
+    let cases: [(&[&str], i32); 14] = [
         (&["run", "typo.toml"], 2),
         (&["plan", "selector.toml"], 2),
         (&["run", "not-toml.toml"], 2),
@@ -20,6 +20,8 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
         (&["table", "compresion"], 2),
         (&["count", "vgg17"], 2),
         (&["count", "resnet50", "--stride", "2x2"], 2),
+        (&["latency", "--models", "vgg16,vgg19"], 2),
+        (&["latency", "--device", "tpu"], 2),
         (&["show", "nothing"], 2),
         (&["show", "nothing.safetensors"], 1),
     ];

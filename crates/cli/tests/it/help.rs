@@ -6,7 +6,9 @@ use crate::fixture::Fixture;
 fn help_of_every_command() {
     let fixture = Fixture::new();
     let mut text = String::new();
-    for command in ["", "run", "plan", "table", "count", "data", "data fetch", "data check", "list", "show"] {
+    let commands =
+        ["", "run", "plan", "table", "count", "latency", "data", "data fetch", "data check", "list", "show"];
+    for command in commands {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
         let ran = fixture.run(&arguments);

@@ -5,4 +5,5 @@
 mod errors;
 mod fixture;
 mod help;
+mod latency;
 mod study;

@@ -290,8 +290,9 @@ fn notes(record: &LatencyRecord, lines: &[Line], published: &Published) -> Vec<S
          all weights. Backward is the difference of the two medians; the paper's two columns were timed apart, in \
          Caffe."
             .to_owned(),
-        "Times faster: time of the dense VGG-16 or ResNet-50 / time of the model. Times of different devices and batch \
-         sizes are not comparable; ratios are, with care."
+        "Times faster: time of the dense VGG-16 or ResNet-50 / time of the model. Compare ratios, not times, across \
+         devices; and with care where the batch is smaller: the gradients of VGG-16's fully connected layers are as \
+         large for any batch."
             .to_owned(),
     ];
     if record.environment.device != "cpu" {

@@ -1,0 +1,127 @@
+//! `thinet latency`: times the paper's models once and keeps the table (Luo et al. 2017, tables 1 and 3, "f./b.").
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use thinet_harness::tables::{self, StoredLatency};
+use thinet_harness::{
+    HarnessError, LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure,
+};
+use thinet_models::parse_device;
+
+use super::{duration, print_json};
+use crate::args::Latency;
+use crate::exit::BadArgument;
+
+/// Images in a batch and timings that count, where not asked for: minutes for all models on two cores.
+const ON_CPU: (usize, usize) = (8, 5);
+/// The paper's batch.
+const ON_GPU: (usize, usize) = (32, 50);
+/// Rounds report no more often than this.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
+    let options = options(asked)?;
+    let folder = asked.results.join("tables");
+    let run = tables::latency_run(&options.device_name(), options.batch, options.threads);
+    if !asked.force
+        && let Some(stored) = stored(&folder, Some(&run))?
+    {
+        check_same(&stored, asked)?;
+        eprintln!("stored:  {} (--force measures again and replaces it)", stored.path.display());
+        return print(&stored, asked.json);
+    }
+    // Found out now, not when minutes of work are to be written.
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let record = measure(&options, &mut progress(options.repeats))?;
+    let table = tables::latency(&record).map_err(HarnessError::from)?;
+    let written = tables::write(&folder, &table, &run).map_err(HarnessError::from)?;
+    if let Some(stored) = stored(&folder, Some(&run))? {
+        print(&stored, asked.json)?;
+    }
+    super::table::report_written(&written);
+    Ok(())
+}
+
+/// The table that was measured last, or that there is none.
+pub(crate) fn show_stored(folder: &Path, json: bool) -> anyhow::Result<()> {
+    match stored(folder, None)? {
+        Some(table) => print(&table, json),
+        None if json => print_json(&serde_json::json!({ "table": "latency", "run": null, "rows": [] })),
+        None => {
+            println!("not run: thinet latency");
+            Ok(())
+        }
+    }
+}
+
+fn options(asked: &Latency) -> anyhow::Result<LatencyOptions> {
+    check_latency_models(&asked.models).map_err(|error| match error {
+        LatencyError::UnknownModel { .. } => anyhow::Error::from(BadArgument(error.to_string())),
+        other => other.into(),
+    })?;
+    let device = parse_device(&asked.device).map_err(HarnessError::Device)?;
+    let (batch, repeats) = if device == tch::Device::Cpu { ON_CPU } else { ON_GPU };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(LatencyOptions {
+        device,
+        batch: asked.batch.map_or(batch, usize::from),
+        repeats: asked.repeats.map_or(repeats, usize::from),
+        threads: asked.threads.map_or(cores, usize::from),
+        models: asked.models.clone(),
+    })
+}
+
+fn stored(folder: &Path, run: Option<&str>) -> anyhow::Result<Option<StoredLatency>> {
+    Ok(tables::stored_latency(folder, run).map_err(HarnessError::from)?)
+}
+
+/// Refuses to answer with a table that holds something else than what was asked for, or to replace it unasked.
+fn check_same(stored: &StoredLatency, asked: &Latency) -> anyhow::Result<()> {
+    let models = stored.models().map_err(HarnessError::from)?;
+    let repeats = stored.repeats().unwrap_or_default();
+    let complete = models.len() == stored.rows.len();
+    let has_models =
+        complete || (!asked.models.is_empty() && asked.models.iter().all(|m| models.contains(m)));
+    if has_models && asked.repeats.is_none_or(|asked| u64::from(asked) == repeats) {
+        return Ok(());
+    }
+    let holds = if complete { "all models".to_owned() } else { models.join(", ") };
+    Err(BadArgument(format!(
+        "{} holds another measurement ({holds}; repeats: {repeats}); --force measures again and replaces it",
+        stored.path.display()
+    ))
+    .into())
+}
+
+fn print(stored: &StoredLatency, json: bool) -> anyhow::Result<()> {
+    if json {
+        let StoredLatency { run, rows, .. } = stored;
+        return print_json(&serde_json::json!({ "table": "latency", "run": run, "rows": rows }));
+    }
+    println!("{}", stored.markdown);
+    Ok(())
+}
+
+/// A line for each model that is ready, then one now and then.
+fn progress(repeats: usize) -> impl FnMut(LatencyStep<'_>) {
+    let (mut round_ms, mut last_line) = (0.0, Instant::now());
+    move |step| match step {
+        LatencyStep::Ready { model, done, of, ms } => {
+            round_ms += ms;
+            eprintln!("ready    {model} ({done}/{of}): {ms:.0} ms forward and forward + backward");
+            if done == of {
+                let left = duration(round_ms / 1e3 * repeats as f64);
+                eprintln!("timing   {repeats} rounds over {of} models, about {left}");
+            }
+            last_line = Instant::now();
+        }
+        LatencyStep::Round { done, of, .. } if last_line.elapsed() >= LINE_EVERY || done == of => {
+            eprintln!("timing   round {done}/{of}");
+            last_line = Instant::now();
+        }
+        LatencyStep::Round { .. } => {}
+    }
+}
