@@ -239,7 +239,7 @@ fn describe(model: &str, method: Method, paper: Paper) -> String {
 
 /// How far accuracy falls from the original to a row, in points: positive where accuracy is lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drop {
+pub struct AccuracyDrop {
     /// Of top-1.
     pub top1: f64,
     /// Of top-5.
@@ -400,14 +400,14 @@ impl Published {
 
     /// How far accuracy falls from the original of the same protocol; `None` if the row has no such baseline.
     #[must_use]
-    pub fn drop(&self, row: &Accuracy) -> Option<Drop> {
+    pub fn accuracy_drop(&self, row: &Accuracy) -> Option<AccuracyDrop> {
         self.drop_from(row.baseline.as_ref()?, row)
     }
 
-    /// How far accuracy falls from the original of the same table, where that differs from [`Published::drop`]: a
-    /// difference across protocols, to be shown as such.
+    /// How far accuracy falls from the original of the same table, where that is another row than the one
+    /// [`Published::accuracy_drop`] takes: a difference across protocols, to be shown as such.
     #[must_use]
-    pub fn printed_drop(&self, row: &Accuracy) -> Option<Drop> {
+    pub fn printed_drop(&self, row: &Accuracy) -> Option<AccuracyDrop> {
         self.drop_from(row.printed_baseline.as_ref()?, row)
     }
 
@@ -436,10 +436,10 @@ impl Published {
         self.find_accuracy(&row.model, Method::Original, row.paper)
     }
 
-    fn drop_from(&self, original: &OriginalRow, row: &Accuracy) -> Option<Drop> {
+    fn drop_from(&self, original: &OriginalRow, row: &Accuracy) -> Option<AccuracyDrop> {
         let original = self.original(original)?;
         let points = |from: &Figure, to: &Figure| from.printed.value() - to.printed.value();
-        Some(Drop {
+        Some(AccuracyDrop {
             top1: points(&original.top1, &row.top1),
             top5: points(&original.top5, &row.top5),
             verified: original.is_verified() && row.is_verified(),
@@ -587,14 +587,14 @@ mod tests {
     }
 
     /// The drop as it would be printed; differences of two decimals have two.
-    fn shown(drop: Option<Drop>) -> String {
+    fn shown(drop: Option<AccuracyDrop>) -> String {
         drop.map_or_else(|| "none".to_owned(), |d| format!("{:.2}/{:.2}", d.top1, d.top5))
     }
 
     #[test]
     fn drops_are_taken_against_the_original_of_the_same_protocol() {
         let published = Published::load().unwrap();
-        let drop = |model: &str, paper| shown(published.drop(row(&published, model, paper)));
+        let drop = |model: &str, paper| shown(published.accuracy_drop(row(&published, model, paper)));
         assert_eq!(drop("thinet-conv", Paper::Iccv), "1.70/0.48");
         assert_eq!(drop("thinet-gap", Paper::Iccv), "1.00/0.52");
         assert_eq!(drop("thinet-tiny", Paper::Iccv), "12.16/8.04");
@@ -611,7 +611,10 @@ mod tests {
         assert_eq!(conv.protocol_text(), "shorter side 256 (inferred)");
         assert_eq!(shown(published.printed_drop(row(&published, "thinet-gap", Paper::Iccv))), "none");
         let scratch = published.accuracy("thinet-conv", Method::Scratch, Paper::Iccv).unwrap();
-        assert_eq!((published.drop(scratch), scratch.protocol_text()), (None, "not stated".to_owned()));
+        assert_eq!(
+            (published.accuracy_drop(scratch), scratch.protocol_text()),
+            (None, "not stated".to_owned())
+        );
         let drop = published.printed_drop(scratch).unwrap();
         assert!(!drop.verified && published.printed_drop(conv).unwrap().verified);
     }
