@@ -24,7 +24,7 @@ use crate::{ModelError, Net, Weights};
 pub type Metadata = BTreeMap<String, String>;
 
 /// The metadata entry that holds the graph as JSON.
-const GRAPH: &str = "graph";
+pub(crate) const GRAPH: &str = "graph";
 /// The header's entry for metadata, by the safetensors format.
 const METADATA: &str = "__metadata__";
 
@@ -126,15 +126,15 @@ pub fn load_tensors(path: &Path, device: Device) -> Result<(BTreeMap<String, Ten
     Ok((tensors, metadata))
 }
 
-fn bad_file(path: &Path, problem: impl Into<String>) -> ModelError {
+pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> ModelError {
     ModelError::BadFile { path: path.to_owned(), problem: problem.into() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| ModelError::Io { action: "read", path: path.to_owned(), source })
 }
 
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata), ModelError> {
+pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata), ModelError> {
     let whole = |e| bad_file(path, format!("is not a whole safetensors file: {e}"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(whole)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();

@@ -1,12 +1,17 @@
 //! Networks that run: builders that return graphs, their execution with libtorch, weights in memory and in files,
 //! the application of surgery plans, and the training step.
 
+mod checkpoint;
 mod device;
 mod error;
+mod export;
 mod file;
 mod forward;
+mod import;
+mod import_rules;
 mod init;
 mod layout;
+mod names;
 mod paper;
 mod parts;
 mod resnet;
@@ -22,8 +27,11 @@ mod weights;
 
 pub use device::{parse_device, seed_torch, set_compute_threads};
 pub use error::ModelError;
+pub use export::export_weights;
 pub use file::{Metadata, load_net, load_tensors, load_weights, save_net, save_tensors};
 pub use forward::{Mode, forward, forward_taps};
+pub use import::{ImportReport, check_import, import_weights};
+pub use import_rules::{FileType, ImportRules, Layout};
 pub use layout::MemoryFormat;
 pub use paper::{PaperModel, paper_models};
 pub use resnet::{ResNetStride, resnet50_pruned_layers};

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Mode, NetSpec, Precision, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients, train_step,
+    Mode, NetSpec, Precision, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients,
+    train_step,
 };
 
 use crate::nets::{batch, filled, pattern};
@@ -137,7 +138,8 @@ fn four_steps_of_sgd_as_in_torch_and_as_in_caffe() {
             layer_decay: none,
         };
         let mut sgd = Sgd::new(&graph, &options);
-        let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, case.lr, Precision::F32).unwrap();
+        let mut step =
+            || train_step(&graph, &weights, &mut sgd, &images, &labels, case.lr, Precision::F32).unwrap();
         let losses = [step(), step(), step(), step()];
         assert_close(name, &Tensor::from_slice(&losses), &expected["losses"]);
         for (row, tensor) in case.tensors.iter().enumerate() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, Precision, Sgd, SgdOptions, Weights, forward, load_tensors,
-    loss_and_gradients, save_tensors, seed_torch, train_step,
+    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, Precision, Sgd, SgdOptions, Weights, forward,
+    load_tensors, loss_and_gradients, save_tensors, seed_torch, train_step,
 };
 use thinet_seed::Seed;
 
@@ -22,7 +22,9 @@ const OPTIONS: SgdOptions = SgdOptions {
 
 fn steps(net: &Net, sgd: &mut Sgd, count: usize) -> Vec<f64> {
     let (images, labels) = batch(&net.graph);
-    (0..count).map(|_| train_step(&net.graph, &net.weights, sgd, &images, &labels, 0.02, Precision::F32).unwrap()).collect()
+    (0..count)
+        .map(|_| train_step(&net.graph, &net.weights, sgd, &images, &labels, 0.02, Precision::F32).unwrap())
+        .collect()
 }
 
 fn assert_same_bits(a: &Weights, b: &Weights) {
@@ -161,7 +163,15 @@ fn weights_at_rest_track_no_gradient() {
     let (images, labels) = batch(&net.graph);
     let names = net.weights.iter().map(|(name, _)| name).filter(|name| name.starts_with("conv"));
     let wrong_labels = labels + 100;
-    let result = loss_and_gradients(&net.graph, &net.weights, names, &images, &wrong_labels, Mode::Train, Precision::F32);
+    let result = loss_and_gradients(
+        &net.graph,
+        &net.weights,
+        names,
+        &images,
+        &wrong_labels,
+        Mode::Train,
+        Precision::F32,
+    );
     assert!(result.unwrap_err().to_string().starts_with("cross-entropy: "));
     assert!(net.weights.iter().all(|(_, tensor)| !tensor.requires_grad()), "nor after an error");
 }

@@ -1,0 +1,65 @@
+//! The rules by which a foreign weight file becomes a net of ours, as a spec writes them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::weights::layer_of;
+
+/// How a file's tensors become a net's. Nothing is guessed but what the names themselves say; nothing is adapted in silence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImportRules {
+    /// Whose names and conventions the file follows; without it told from the names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// The element type that the file must have. All but `f32` are turned into 32-bit floats.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub dtype: FileType,
+    /// Layers that do not come from the file but start at random, such as a new classifier; [dense.train] trains them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fresh: Vec<String>,
+    /// Beginnings of names in the file that are not wanted, such as `classifier.`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+}
+
+impl ImportRules {
+    /// Whether a tensor of the net starts at random instead of coming from the file.
+    #[must_use]
+    pub fn is_fresh(&self, tensor: &str) -> bool {
+        self.fresh.iter().any(|layer| layer == layer_of(tensor))
+    }
+}
+
+/// Whose names and conventions a weight file follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// This project's names.
+    Own,
+    /// torchvision's: `features.N`, `classifier.N`; ResNet-50 strides in the 3×3 convolution.
+    Torchvision,
+    /// timm's: `features.N`, `pre_logits.fc1` as a convolution, `head.fc`; ResNet-50 as torchvision's.
+    Timm,
+    /// torchvision's names with the weights of the Caffe nets: ResNet-50 strides in the first 1×1 convolution.
+    Caffe,
+}
+
+/// The element type of a file's tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileType {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 64-bit floats.
+    F64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_f32(dtype: &FileType) -> bool {
+    *dtype == FileType::F32
+}
