@@ -223,10 +223,20 @@ pub(crate) struct Latency {
 pub(crate) enum Data {
     /// Get a dataset: from the folder itself, a system package or its official address
     Fetch(DataSource),
-    /// Read a dataset completely and say what is in it
+    /// Look a dataset over: layout, labels, counts, files that cannot be decoded
+    #[command(after_help = "\
+Finds in seconds what costs days later: flat or numbered class folders, a wrong number of classes,
+labels in another order, images under a wrong class, files that are cut off.
+
+Examples:
+  thinet data check imagenet --data /data/ILSVRC2012
+  thinet data check --for experiments/cub200/selectors.toml --data /data/CUB_200_2011 --all")]
     Check {
         #[command(flatten)]
         source: DataSource,
+        /// Decode every photograph instead of a sample of 1000
+        #[arg(long)]
+        all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -235,7 +245,7 @@ pub(crate) enum Data {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSource {
-    /// fashion-mnist, cifar10 or cifar100
+    /// fashion-mnist, cifar10, cifar100, imagenet or cub200
     #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec")]
     pub(crate) dataset: Option<String>,
     /// The dataset of this experiment

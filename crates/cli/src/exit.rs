@@ -18,6 +18,11 @@ const FAILED: u8 = 1;
 #[error("{0}")]
 pub(crate) struct BadArgument(pub(crate) String);
 
+/// Data that is there and cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadData(pub(crate) String);
+
 /// Prints the error and its causes in one line and returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut line = String::new();
@@ -39,6 +44,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn code(error: &anyhow::Error) -> u8 {
     if error.is::<BadArgument>() {
         return BAD_SPEC;
+    }
+    if error.is::<BadData>() {
+        return NO_DATA;
     }
     match error.downcast_ref::<HarnessError>() {
         Some(error) if error.is_bad_spec() => BAD_SPEC,

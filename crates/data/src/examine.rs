@@ -7,7 +7,7 @@ use thinet_seed::Seed;
 
 use crate::dataset::image_len;
 use crate::draw::shuffled;
-use crate::{DataError, Dataset, DatasetSpec, Split, imagenet, open};
+use crate::{DataError, Dataset, DatasetSpec, Split, open};
 
 /// What a look at a dataset has shown.
 pub struct Examination {
@@ -21,15 +21,6 @@ pub struct Examination {
     pub unusual: Vec<String>,
 }
 
-/// The official numbers of training and test images.
-fn official(spec: &DatasetSpec) -> Option<[usize; 2]> {
-    match spec {
-        DatasetSpec::Imagenet(spec) if spec.classes == imagenet::CLASSES => Some([1_281_167, 50_000]),
-        DatasetSpec::Cub200(_) => Some([5_994, 5_794]),
-        _ => None,
-    }
-}
-
 /// Opens a dataset as a study would, then decodes `most` of its images (drawn once and for all; `None`: all of them)
 /// on all cores.
 ///
@@ -38,9 +29,7 @@ fn official(spec: &DatasetSpec) -> Option<[usize; 2]> {
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
     let split = open(spec, folder)?;
     let mut unusual = Vec::new();
-    if let Some(official) = official(spec)
-        && spec.limits() == (None, None)
-    {
+    if let Some(official) = spec.images() {
         for (set, name, official) in
             [(&split.train, "training", official[0]), (&split.test, "test", official[1])]
         {

@@ -90,6 +90,21 @@ fn thousand() -> usize {
 }
 
 impl ImagenetSpec {
+    /// All 1000 classes under this protocol, every other key at its default.
+    #[must_use]
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            classes: thousand(),
+            protocol,
+            calibration_protocol: None,
+            side: None,
+            crop: None,
+            bad_files: 0,
+            train_limit: None,
+            test_limit: None,
+        }
+    }
+
     /// The keys that every set of photographs has.
     pub(crate) fn photos(&self) -> PhotoSpec {
         PhotoSpec {
@@ -271,6 +286,20 @@ impl DatasetSpec {
             Self::Cub200(spec) => (spec.train_limit, spec.test_limit),
             Self::ImageFolder(spec) => (spec.train_limit, spec.test_limit),
         }
+    }
+
+    /// The numbers of training and test images that a study uses, limits included; `None` where only the folder says.
+    #[must_use]
+    pub fn images(&self) -> Option<[usize; 2]> {
+        let official = match self {
+            Self::FashionMnist(_) => [60_000, 10_000],
+            Self::Cifar10(_) | Self::Cifar100(_) => [50_000, 10_000],
+            Self::Imagenet(spec) if spec.classes == imagenet::CLASSES => [1_281_167, 50_000],
+            Self::Cub200(_) => [5_994, 5_794],
+            Self::Imagenet(_) | Self::ImageFolder(_) => return None,
+        };
+        let (train, test) = self.limits();
+        Some([train.unwrap_or(official[0]), test.unwrap_or(official[1])])
     }
 
     /// How photographs are prepared for training and testing, and how selectors see them.

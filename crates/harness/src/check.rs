@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
-use thinet_data::{Augment, Split, Transform};
+use thinet_data::{Augment, Normalisation, Split, Transform};
 use thinet_graph::Graph;
+use thinet_models::ImportRules;
 
 use crate::error::{HarnessError, SpecError};
-use crate::spec::{Recipe, Spec};
+use crate::spec::{DenseSpec, Recipe, Spec};
 
 /// A wrong value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
@@ -77,27 +78,94 @@ fn keep_rates(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
             return wrong(&format!("{rate} is listed twice"));
         }
     }
+    if let Some((layer, rate)) = spec.prune.layer_rates.iter().find(|(_, r)| !(**r > 0.0 && **r <= 1.0)) {
+        return Err(value(path, "prune.layer-rates", &format!("{layer}: {rate} is outside (0, 1]")));
+    }
     Ok(())
 }
 
 fn recipes(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
-    let both = (&spec.dense.train, &spec.dense.weights);
-    if both.0.is_some() == both.1.is_some() {
-        return Err(value(path, "dense", &"exactly one of [dense.train] and dense.weights is needed"));
+    let DenseSpec { train, weights, import } = &spec.dense;
+    if train.is_none() && weights.is_none() {
+        return Err(value(path, "dense", &"[dense.train], dense.weights or both are needed"));
     }
-    if spec.is_one_shot() && spec.prune.after_layer.is_some() {
+    if weights.is_none() && *import != ImportRules::default() {
+        return Err(value(path, "dense.import", &"has no meaning without dense.weights"));
+    }
+    if train.is_none() && !import.fresh.is_empty() {
+        return Err(value(path, "dense.import.fresh", &"leaves layers untrained without [dense.train]"));
+    }
+    if spec.is_one_shot() {
         let problem =
             "has no meaning with mode = \"one-shot\", where all layers are cut at once; use after-last";
-        return Err(value(path, "prune.after-layer", &problem));
+        if spec.prune.after_layer.is_some() {
+            return Err(value(path, "prune.after-layer", &problem));
+        }
+        if !spec.prune.exceptions.is_empty() {
+            return Err(value(path, "prune.exceptions", &problem));
+        }
     }
+    for (key, recipe) in all_recipes(spec) {
+        check_recipe(recipe, path, &key)?;
+    }
+    Ok(())
+}
+
+/// Every recipe of a spec with its key.
+fn all_recipes(spec: &Spec) -> Vec<(String, &Recipe)> {
     let named = [
         ("dense.train", &spec.dense.train),
         ("prune.after-layer", &spec.prune.after_layer),
         ("prune.after-last", &spec.prune.after_last),
+        ("from-scratch", &spec.from_scratch),
     ];
-    for (key, recipe) in named {
-        if let Some(recipe) = recipe {
-            check_recipe(recipe, path, key)?;
+    let named = named.into_iter().filter_map(|(key, recipe)| Some((key.to_owned(), recipe.as_ref()?)));
+    let exceptions = spec.prune.exceptions.iter().enumerate();
+    let exceptions =
+        exceptions.filter_map(|(i, e)| Some((format!("prune.exceptions[{i}].recipe"), e.recipe.as_ref()?)));
+    named.chain(exceptions).collect()
+}
+
+/// The layers that recipes, rates and exceptions name are layers of the net, and pruned ones where they have to be.
+pub(crate) fn layer_names(
+    spec: &Spec,
+    path: &Path,
+    graph: &Graph,
+    pruned: &[String],
+) -> Result<(), HarnessError> {
+    let unknown = |key: &str, layer: &str, what: &str, known: Vec<&str>| {
+        let hint = crate::spec::nearest(layer, known.iter().copied());
+        let hint = hint.map_or_else(|| known.join(", "), |near| format!("did you mean {near:?}?"));
+        Err(value(path, key, &format!("{layer:?} is not {what}; {hint}")))
+    };
+    let is_pruned = |layer: &String| pruned.contains(layer);
+    let of_pruned = || pruned.iter().map(String::as_str).collect();
+    if let Some(layer) = spec.prune.layer_rates.keys().find(|layer| !is_pruned(layer)) {
+        return unknown("prune.layer-rates", layer, "among the pruned layers", of_pruned());
+    }
+    for (i, exception) in spec.prune.exceptions.iter().enumerate() {
+        let key = format!("prune.exceptions[{i}].layers");
+        if let Some(layer) = exception.layers.iter().find(|layer| !is_pruned(layer)) {
+            return unknown(&key, layer, "among the pruned layers", of_pruned());
+        }
+        if exception.layers.last() == pruned.last() && exception.layers.len() == 1 {
+            return Err(value(path, &key, &"the last layer's tuning is [prune.after-last]"));
+        }
+    }
+    let tensors = graph.tensors();
+    let mut with_weights: Vec<&str> = tensors.iter().filter_map(|t| t.name.strip_suffix(".weight")).collect();
+    with_weights.sort_unstable();
+    for (key, recipe) in all_recipes(spec) {
+        for (name, layers) in [("layer-lr", &recipe.layer_lr), ("layer-decay", &recipe.layer_decay)] {
+            if let Some(layer) = layers.keys().find(|layer| with_weights.binary_search(&layer.as_str()).is_err())
+            {
+                return unknown(&format!("{key}.{name}"), layer, "a layer of the net", with_weights);
+            }
+        }
+    }
+    for layer in &spec.dense.import.fresh {
+        if with_weights.binary_search(&layer.as_str()).is_err() {
+            return unknown("dense.import.fresh", layer, "a layer of the net", with_weights);
         }
     }
     Ok(())
@@ -131,22 +199,25 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
             return wrong(name, &format!("{number} is not a number of at least 0"));
         }
     }
+    for (name, layers) in [("layer-lr", &recipe.layer_lr), ("layer-decay", &recipe.layer_decay)] {
+        if let Some((layer, number)) = layers.iter().find(|(_, n)| !(**n >= 0.0 && n.is_finite())) {
+            return wrong(name, &format!("{layer}: {number} is not a number of at least 0"));
+        }
+    }
     recipe.schedule.check().map_err(|e| value(path, &format!("{key}.schedule"), &e))
 }
 
 /// What only the data can tell.
 pub(crate) fn against_data(spec: &Spec, path: &Path, data: &Split) -> Result<(), HarnessError> {
     let images = data.train.len();
-    for (key, recipe) in [
-        ("dense.train.batch", &spec.dense.train),
-        ("prune.after-layer.batch", &spec.prune.after_layer),
-        ("prune.after-last.batch", &spec.prune.after_last),
-    ] {
-        if let Some(recipe) = recipe
-            && recipe.batch > images
-        {
+    for (key, recipe) in all_recipes(spec) {
+        if recipe.batch > images {
             let problem = format!("{} is more than the {images} training images", recipe.batch);
-            return Err(value(path, key, &problem));
+            return Err(value(path, &format!("{key}.batch"), &problem));
+        }
+        if recipe.augment.random_crop && !data.train.has_random_crop() {
+            let problem = format!("{} has no random crop of its own; use crop-padding", data.train.name());
+            return Err(value(path, &format!("{key}.augment.random-crop"), &problem));
         }
     }
     let mut per_class = vec![0_usize; data.train.classes()];
@@ -164,9 +235,13 @@ pub(crate) fn against_data(spec: &Spec, path: &Path, data: &Split) -> Result<(),
 /// Pixels to inputs, as the spec says or the dataset recommends.
 pub(crate) fn transform(spec: &Spec, path: &Path, shape: [usize; 3]) -> Result<Transform, HarnessError> {
     let usual = spec.dataset.normalisation();
-    let mean = spec.input.mean.clone().unwrap_or(usual.mean);
-    let std = spec.input.std.clone().unwrap_or(usual.std);
-    for (key, list) in [("input.mean", &mean), ("input.std", &std)] {
+    let normalisation = Normalisation {
+        mean: spec.input.mean.clone().unwrap_or(usual.mean),
+        std: spec.input.std.clone().unwrap_or(usual.std),
+        order: spec.input.order.unwrap_or(usual.order),
+        range: spec.input.range.unwrap_or(usual.range),
+    };
+    for (key, list) in [("input.mean", &normalisation.mean), ("input.std", &normalisation.std)] {
         if list.len() != shape[0] {
             let problem = format!("{} values for images of {} channels", list.len(), shape[0]);
             return Err(value(path, key, &problem));
@@ -176,7 +251,7 @@ pub(crate) fn transform(spec: &Spec, path: &Path, shape: [usize; 3]) -> Result<T
         None => (0, None),
         Some(size) => placed(size, shape).map_err(|problem| value(path, "input.size", &problem))?,
     };
-    let transform = Transform { pad, crop, mean, std, augment: Augment::default() };
+    let transform = Transform { pad, crop, normalisation, augment: Augment::default() };
     transform.output_shape(shape).map_err(|e| value(path, "input", &e))?;
     Ok(transform)
 }
@@ -197,8 +272,8 @@ pub(crate) fn build(
     spec: &Spec,
     path: &Path,
     transform: &Transform,
-    data: &Split,
+    classes: usize,
 ) -> Result<Graph, HarnessError> {
-    let input = transform.output_shape(data.train.shape())?;
-    spec.net.build(input, data.train.classes()).map_err(|e| value(path, "net", &e))
+    let input = transform.output_shape(spec.dataset.shape())?;
+    spec.net.build(input, classes).map_err(|e| value(path, "net", &e))
 }

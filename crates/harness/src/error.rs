@@ -140,6 +140,31 @@ pub enum HarnessError {
         /// What happened.
         problem: String,
     },
+    /// A GPU's memory does not hold a batch.
+    #[error("{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Images in the batch.
+        batch: i64,
+        /// libtorch's words.
+        message: String,
+    },
+    /// A dense net that was loaded and guesses.
+    #[error(
+        "the dense net has {top1:.2} % top-1 on {images} test images, near chance ({chance:.2} %): its weights do not fit \
+         the data; likely causes: {causes}"
+    )]
+    NearChance {
+        /// Its top-1 accuracy, per cent.
+        top1: f64,
+        /// Test images looked at.
+        images: usize,
+        /// Top-1 of guessing, per cent.
+        chance: f64,
+        /// What to look at.
+        causes: String,
+    },
     /// A record cannot be written as JSON.
     #[error("a record cannot be written as JSON: {0}")]
     Json(#[source] serde_json::Error),
@@ -150,6 +175,20 @@ impl HarnessError {
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
         matches!(self, Self::Spec(_) | Self::Device(_))
+    }
+
+    /// An error of a pass over a batch: running out of memory names device and batch.
+    pub(crate) fn of_model(error: thinet_models::ModelError, device: tch::Device, batch: i64) -> Self {
+        match &error {
+            thinet_models::ModelError::Torch { message, .. } if message.contains("out of memory") => {
+                let device = match device {
+                    tch::Device::Cuda(index) => format!("cuda:{index}"),
+                    _ => "the CPU".to_owned(),
+                };
+                Self::OutOfMemory { device, batch, message: message.clone() }
+            }
+            _ => Self::Model(error),
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

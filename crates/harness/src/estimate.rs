@@ -1,16 +1,23 @@
-//! What a plan costs: multiply-adds from the graphs, time from stages already stored, else from a stated rate.
+//! What a study costs: multiply-adds from the graphs, time from stages already stored, else from a stated rate; disk.
 
 use thinet_graph::Graph;
 
 use crate::error::HarnessError;
+use crate::outline::{Outline, OutlineCell};
 use crate::plan::{Cell, Plan};
-use crate::spec::Recipe;
+use crate::records::Size;
+use crate::spec::{Recipe, Spec};
 use crate::store::Store;
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
+/// Multiply-adds a second assumed of a GPU of today in bfloat16 and channels-last: about a fifth of what its data sheet
+/// says, as narrow layers and decoding leave much of it idle.
+const ASSUMED_GPU_RATE: f64 = 1.0e14;
 /// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 const TRAINING_FACTOR: f64 = 3.0;
+/// Bytes of a value in a weight file.
+const BYTES: f64 = 4.0;
 
 /// Cost of what is missing of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +32,10 @@ pub struct Estimate {
     pub seconds: f64,
     /// Whether the rate was measured on stored stages of this plan.
     pub is_measured: bool,
+    /// Multiply-adds a second and job that the time rests on.
+    pub rate: f64,
+    /// Bytes on disk when all is done: nets, calibration images, and the checkpoints of running jobs.
+    pub disk: f64,
 }
 
 /// Estimates the missing work of a plan.
@@ -33,8 +44,15 @@ pub struct Estimate {
 /// If a stored record is damaged.
 pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let store = Store::at(&plan.results);
-    let dense = plan.dense.iter().map(|stage| (&stage.id, dense_macs(plan)));
-    let cells = plan.cells.iter().map(|cell| (&cell.id, cell_macs(plan, cell)));
+    let work = Work {
+        spec: &plan.spec,
+        dense: &plan.graph,
+        images: [plan.data.train.len(), plan.data.test.len()],
+        classes: plan.data.train.classes(),
+        image_bytes: plan.data.calibration.is_decoded_each_time().then(|| bytes(plan.data.calibration.shape())),
+    };
+    let dense = plan.dense.iter().map(|stage| (&stage.id, work.dense_macs()));
+    let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.into())));
     let (mut stages, mut done) = (0, 0);
     let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
     for (id, macs) in dense.chain(cells) {
@@ -49,37 +67,118 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
         }
     }
     let is_measured = done > 0 && seconds > 0.0 && known > 0.0;
-    let assumed = ASSUMED_RATE * plan.spec.compute.threads as f64;
-    let rate = if is_measured { known / seconds } else { assumed };
+    let rate = if is_measured { known / seconds } else { work.assumed_rate(plan.device.is_cuda()) };
+    let disk = work.disk(plan.cells.iter().map(|cell| cell.size), plan.dense.len(), jobs);
     let seconds = missing / rate / jobs.max(1) as f64;
-    Ok(Estimate { stages, done, macs: missing, seconds, is_measured })
+    Ok(Estimate { stages, done, macs: missing, seconds, is_measured, rate, disk })
 }
 
-fn training(recipe: Option<&Recipe>, images: usize, macs: f64) -> f64 {
-    let steps = |recipe: &Recipe| (recipe.total_steps(images) * recipe.batch) as f64;
-    TRAINING_FACTOR * macs * recipe.map_or(0.0, steps)
+/// Estimates the whole work of a study whose data is not there; `images` are the numbers of training and test images.
+#[must_use]
+pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, jobs: usize) -> Estimate {
+    let work = Work {
+        spec: &outline.spec,
+        dense: &outline.graph,
+        images,
+        classes: outline.graph.classes(),
+        image_bytes: outline.spec.dataset.protocol().map(|_| bytes(outline.spec.dataset.shape())),
+    };
+    let seeds = outline.spec.seeds as usize;
+    let cells = outline.cells.iter().map(|cell| work.cell_macs(&cell.into()));
+    let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
+    let rate = work.assumed_rate(is_gpu);
+    Estimate {
+        stages: seeds + outline.cells.len(),
+        done: 0,
+        macs,
+        seconds: macs / rate / jobs.max(1) as f64,
+        is_measured: false,
+        rate,
+        disk: work.disk(outline.cells.iter().map(|cell| cell.size), seeds, jobs),
+    }
+}
+
+/// What an estimate needs to know of a cell.
+struct CellWork<'a> {
+    size: Size,
+    keep: &'a [(String, usize)],
+    is_from_scratch: bool,
+}
+
+impl<'a> From<&'a Cell> for CellWork<'a> {
+    fn from(cell: &'a Cell) -> Self {
+        Self { size: cell.size, keep: &cell.keep, is_from_scratch: cell.is_from_scratch }
+    }
+}
+
+impl<'a> From<&'a OutlineCell> for CellWork<'a> {
+    fn from(cell: &'a OutlineCell) -> Self {
+        Self { size: cell.size, keep: &cell.keep, is_from_scratch: cell.is_from_scratch }
+    }
+}
+
+struct Work<'a> {
+    spec: &'a Spec,
+    dense: &'a Graph,
+    images: [usize; 2],
+    classes: usize,
+    /// Bytes of a calibration image, where those are kept on disk.
+    image_bytes: Option<f64>,
+}
+
+impl Work<'_> {
+    fn assumed_rate(&self, is_gpu: bool) -> f64 {
+        if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * self.spec.compute.threads as f64 }
+    }
+
+    fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {
+        let steps = |recipe: &Recipe| (recipe.total_steps(self.images[0]) * recipe.batch) as f64;
+        TRAINING_FACTOR * macs * recipe.map_or(0.0, steps)
+    }
+
+    fn dense_macs(&self) -> f64 {
+        let dense = macs(self.dense);
+        self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
+    }
+
+    /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
+    fn cell_macs(&self, cell: &CellWork<'_>) -> f64 {
+        let prune = &self.spec.prune;
+        let test = self.images[1] as f64;
+        let (dense, pruned) = (macs(self.dense), cell.size.paper.macs as f64);
+        if cell.is_from_scratch {
+            return self.training(self.spec.from_scratch.as_ref(), pruned) + pruned * test;
+        }
+        let between = (dense + pruned) / 2.0;
+        let but_last = cell.keep.iter().rev().skip(1);
+        let short: f64 =
+            but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
+        let passes = if self.spec.is_one_shot() { 0 } else { cell.keep.len() };
+        let calibration = between * (self.sample() * passes) as f64;
+        short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
+    }
+
+    /// Images of one calibration pass.
+    fn sample(&self) -> usize {
+        self.spec.calibration.images_per_class * self.classes
+    }
+
+    fn disk(&self, cells: impl Iterator<Item = Size>, seeds: usize, jobs: usize) -> f64 {
+        let file = |size: &Size| BYTES * size.all_parameters.params as f64;
+        let dense = file(&crate::outline::size_of(self.dense));
+        let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
+        // A running job keeps a net after its last layer, and net and velocities of the long training.
+        let checkpoints = 3.0 * dense * jobs as f64;
+        let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
+        let images = self.image_bytes.map_or(0.0, |bytes| bytes * (self.sample() * passes * seeds) as f64);
+        nets + checkpoints + images
+    }
 }
 
 fn macs(graph: &Graph) -> f64 {
     thinet_graph::count(graph, thinet_graph::Convention::Paper).macs as f64
 }
 
-fn dense_macs(plan: &Plan) -> f64 {
-    let dense = macs(&plan.graph);
-    training(plan.spec.dense.train.as_ref(), plan.data.train.len(), dense)
-        + dense * plan.data.test.len() as f64
-}
-
-/// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
-fn cell_macs(plan: &Plan, cell: &Cell) -> f64 {
-    let prune = &plan.spec.prune;
-    let (train, test) = (plan.data.train.len(), plan.data.test.len());
-    let (dense, pruned) = (macs(&plan.graph), cell.size.paper.macs as f64);
-    let between = (dense + pruned) / 2.0;
-    let short =
-        training(prune.after_layer.as_ref(), train, between) * cell.keep.len().saturating_sub(1) as f64;
-    let sample = plan.spec.calibration.images_per_class * plan.data.train.classes();
-    let passes = if plan.spec.is_one_shot() { 0 } else { cell.keep.len() };
-    let calibration = between * (sample * passes) as f64;
-    short + training(prune.after_last.as_ref(), train, pruned) + calibration + 3.0 * pruned * test as f64
+fn bytes(shape: [usize; 3]) -> f64 {
+    shape.iter().product::<usize>() as f64
 }

@@ -6,6 +6,7 @@ mod error;
 mod estimate;
 mod latency;
 mod lock;
+mod outline;
 pub mod plan;
 pub mod progress;
 pub mod published;
@@ -21,8 +22,9 @@ mod workers;
 
 pub use environment::Environment;
 pub use error::{HarnessError, SpecError};
-pub use estimate::{Estimate, estimate};
+pub use estimate::{Estimate, estimate, estimate_outline};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
+pub use outline::{FROM_SCRATCH, Outline, OutlineCell};
 pub use run::{Outcome, RunOptions, run, run_stage, study_tables};
 pub use study::{list_runs, study};
 pub use workers::WorkerCommand;

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tch::Device;
-use thinet_data::{DatasetSpec, Split, StandardSpec, Transform};
-use thinet_graph::{
-    ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
+use thinet_data::{
+    ChannelOrder, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec, Transform,
 };
-use thinet_models::{load_weights, parse_device};
+use thinet_graph::Graph;
+use thinet_models::{ImportRules, check_import, parse_device};
 
 use crate::check;
 use crate::error::HarnessError;
+use crate::outline::{Outline, OutlineCell};
 use crate::records::Size;
 use crate::spec::{MethodSpec, Spec};
 use crate::store::StageId;
@@ -20,6 +21,8 @@ use crate::store::StageId;
 const DENSE_VERSION: u32 = 1;
 /// Version of what a cell does; raised when its meaning changes.
 const CELL_VERSION: u32 = 1;
+/// Version of what the control from a random start does; raised when its meaning changes.
+const SCRATCH_VERSION: u32 = 1;
 /// Version of what the one-shot calibration stores; raised when its meaning changes.
 const EVIDENCE_VERSION: u32 = 1;
 
@@ -56,6 +59,8 @@ fn dataset_folder(spec: &DatasetSpec) -> &'static str {
         DatasetSpec::FashionMnist(_) => "fashion-mnist",
         DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
         DatasetSpec::Cifar100(_) => "cifar-100-binary",
+        DatasetSpec::Imagenet(_) => "imagenet",
+        DatasetSpec::Cub200(_) => "CUB_200_2011",
         DatasetSpec::ImageFolder(_) => "images",
     }
 }
@@ -67,6 +72,8 @@ pub fn dataset_named(kind: &str) -> Option<DatasetSpec> {
         "fashion-mnist" => Some(DatasetSpec::FashionMnist(StandardSpec::default())),
         "cifar10" => Some(DatasetSpec::Cifar10(StandardSpec::default())),
         "cifar100" => Some(DatasetSpec::Cifar100(StandardSpec::default())),
+        "imagenet" => Some(DatasetSpec::Imagenet(ImagenetSpec::new(Protocol::CaffeSquash))),
+        "cub200" => Some(DatasetSpec::Cub200(PhotoSpec::default())),
         _ => None,
     }
 }
@@ -82,6 +89,8 @@ pub struct DensePlan {
     pub inputs: serde_json::Value,
     /// The stage that holds the one-shot evidence of this dense net (one-shot mode only).
     pub evidence: StageId,
+    /// Fingerprint of the training images as selectors see them.
+    pub calibration_data: String,
 }
 
 /// One cell: a method at a keep rate with a seed.
@@ -93,13 +102,17 @@ pub struct Cell {
     pub dense: usize,
     /// The method.
     pub method: MethodSpec,
+    /// Whether this is the control that is trained from a random start at the same widths.
+    pub is_from_scratch: bool,
     /// Fraction of channels kept.
     pub keep_rate: f64,
     /// Root seed.
     pub seed: u64,
     /// Channels kept per pruned layer, in pruning order.
     pub keep: Vec<(String, usize)>,
-    /// Size of the pruned net.
+    /// The net of these widths.
+    pub graph: Graph,
+    /// Its size.
     pub size: Size,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
@@ -149,31 +162,22 @@ impl Plan {
     /// # Errors
     /// If the spec is wrong (file, key and allowed values are named), the data cannot be had or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
-        let mut spec = Spec::read(path)?;
-        if let Some(seeds) = options.seeds {
-            spec.seeds = seeds;
-        }
-        // What needs no data is checked first, so that a typing error does not cost a download.
-        check::values(&spec, path)?;
+        let spec = Outline::read(path, options)?;
         let device = parse_device(&options.device).map_err(HarnessError::Device)?;
         let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
-        let transform = check::transform(&spec, path, data.train.shape())?;
         check::against_data(&spec, path, &data)?;
-
-        let graph = check::build(&spec, path, &transform, &data)?;
-        let size = size_of(&graph);
-        let layers = layers(&spec, path, &graph)?;
-        spec.prune.layers.clone_from(&layers);
-        let context = Context { spec: &spec, path, graph: &graph, layers: &layers };
-        let weights = dense_weights(&spec, path, &graph)?;
-        let dense = (0..spec.seeds)
-            .map(|seed| dense_plan(&context, seed, &data, &transform, device, weights.as_ref()))
-            .collect::<Vec<_>>();
-        let cells = cells(&context, &dense)?;
+        let outline = Outline::new(spec, path, data.train.classes())?;
+        let weights = dense_weights(&outline)?;
+        let dense: Vec<DensePlan> = (0..outline.spec.seeds)
+            .map(|seed| dense_plan(&outline, seed, &data, device, weights.as_ref()))
+            .collect();
+        let cells: Vec<Cell> =
+            outline.cells.iter().map(|cell| planned(&outline, cell, &dense[cell.seed as usize])).collect();
         let run = run_id(&dense, &cells);
+        let Outline { spec, path, table, transform, graph, size, layers, .. } = outline;
         Ok(Self {
-            table: spec.table_name(data.train.name()),
-            path: path.to_owned(),
+            table,
+            path,
             run,
             results: options.results.clone(),
             device,
@@ -203,22 +207,8 @@ impl Plan {
     /// How tables call the net.
     #[must_use]
     pub fn net_label(&self) -> String {
-        let [c, h, w] = self.graph.input_shape();
-        format!("{} ×{}, input {c}×{h}×{w}", self.graph.name(), self.spec.net.width)
+        crate::outline::net_label(&self.spec, &self.graph)
     }
-}
-
-/// Size of a net under both conventions.
-#[must_use]
-pub fn size_of(graph: &Graph) -> Size {
-    Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
-}
-
-struct Context<'a> {
-    spec: &'a Spec,
-    path: &'a Path,
-    graph: &'a Graph,
-    layers: &'a [String],
 }
 
 /// A path written in a spec is relative to the spec's folder.
@@ -226,41 +216,30 @@ fn beside(spec: &Path, file: &Path) -> PathBuf {
     spec.parent().unwrap_or(Path::new(".")).join(file)
 }
 
-/// The layers to prune: as listed and checked, or every prunable one.
-fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
-    if spec.prune.layers.is_empty() {
-        return Ok(prunable_layers(graph).into_iter().map(|layer| layer.name).collect());
-    }
-    for layer in &spec.prune.layers {
-        prunable_layer(graph, layer).map_err(|e| check::value(path, "prune.layers", &e))?;
-    }
-    Ok(spec.prune.layers.clone())
-}
-
 /// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.
-fn dense_weights(spec: &Spec, path: &Path, graph: &Graph) -> Result<Option<String>, HarnessError> {
+fn dense_weights(outline: &Outline) -> Result<Option<String>, HarnessError> {
+    let Outline { spec, path, graph, .. } = outline;
     let Some(weights) = &spec.dense.weights else { return Ok(None) };
     let file = beside(path, weights);
-    load_weights(&file, graph, Device::Cpu).map_err(|e| check::value(path, "dense.weights", &e))?;
+    check_import(&file, graph, &spec.dense.import).map_err(|e| check::value(path, "dense.weights", &e))?;
     let hash = crate::store::hash_file(&file)
         .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;
     Ok(Some(hash))
 }
 
 fn dense_plan(
-    context: &Context<'_>,
+    outline: &Outline,
     seed: u64,
     data: &Split,
-    transform: &Transform,
     device: Device,
     weights: Option<&String>,
 ) -> DensePlan {
-    let spec = context.spec;
-    let inputs = json!({
-        "graph": context.graph,
+    let spec = &outline.spec;
+    let mut inputs = json!({
+        "graph": outline.graph,
         "train-data": data.train.fingerprint(),
         "test-data": data.test.fingerprint(),
-        "input": { "shape": context.graph.input_shape(), "mean": transform.mean, "std": transform.std },
+        "input": input_of(outline),
         "compute": spec.compute,
         "device": device_kind(device),
         "libtorch": thinet_models::LIBTORCH_VERSION,
@@ -268,11 +247,29 @@ fn dense_plan(
         "weights": weights,
         "seed": seed,
     });
+    if spec.dense.import != ImportRules::default() {
+        inputs["import"] = json!(spec.dense.import);
+    }
     let id = StageId::of("dense", DENSE_VERSION, &inputs);
-    let evidence_inputs =
-        json!({ "dense": id.as_str(), "layers": context.layers, "calibration": spec.calibration });
+    let mut evidence_inputs =
+        json!({ "dense": id.as_str(), "layers": outline.layers, "calibration": spec.calibration });
+    if data.calibration.fingerprint() != data.train.fingerprint() {
+        evidence_inputs["data"] = json!(data.calibration.fingerprint());
+    }
     let evidence = StageId::of("evidence", EVIDENCE_VERSION, &evidence_inputs);
-    DensePlan { id, seed, inputs, evidence }
+    let calibration_data = data.calibration.fingerprint().to_owned();
+    DensePlan { id, seed, inputs, evidence, calibration_data }
+}
+
+/// How bytes become inputs. Keys that came later are left out at their old meaning, so that ids stay.
+fn input_of(outline: &Outline) -> serde_json::Value {
+    let Normalisation { mean, std, order, range } = &outline.transform.normalisation;
+    let mut input = json!({ "shape": outline.graph.input_shape(), "mean": mean, "std": std });
+    if (*order, *range) != (ChannelOrder::Rgb, 1.0) {
+        input["order"] = json!(order);
+        input["range"] = json!(range);
+    }
+    input
 }
 
 /// A device's kind can change a result's bits, its index cannot.
@@ -283,53 +280,53 @@ fn device_kind(device: Device) -> &'static str {
     }
 }
 
-fn cells(context: &Context<'_>, dense: &[DensePlan]) -> Result<Vec<Cell>, HarnessError> {
-    let spec = context.spec;
-    let mut cells = Vec::new();
-    for method in &spec.methods {
-        for &keep_rate in &spec.prune.keep_rates {
-            let (keep, size) = widths(context, keep_rate)?;
-            for (position, parent) in dense.iter().enumerate() {
-                let inputs = json!({
-                    "dense": parent.id.as_str(),
-                    "selector": method.selector,
-                    "reconstruction": method.reconstruction,
-                    "keep-rate": keep_rate,
-                    "layers": context.layers,
-                    "mode": spec.prune.mode,
-                    "after-layer": spec.prune.after_layer,
-                    "after-last": spec.prune.after_last,
-                    "calibration": spec.calibration,
-                });
-                cells.push(Cell {
-                    id: StageId::of("cell", CELL_VERSION, &inputs),
-                    dense: position,
-                    method: method.clone(),
-                    keep_rate,
-                    seed: parent.seed,
-                    keep: keep.clone(),
-                    size,
-                    inputs,
-                });
-            }
+/// A cell with everything that can change its result.
+fn planned(outline: &Outline, cell: &OutlineCell, parent: &DensePlan) -> Cell {
+    let spec = &outline.spec;
+    let prune = &spec.prune;
+    let (id, inputs) = if cell.is_from_scratch {
+        // The control knows nothing of the dense net: what it shares with it is data, input and environment.
+        let mut inputs = parent.inputs.clone();
+        inputs["graph"] = json!(cell.graph);
+        inputs["train"] = json!(spec.from_scratch);
+        inputs["weights"] = json!(null);
+        inputs["import"] = json!(null);
+        (StageId::of("scratch", SCRATCH_VERSION, &inputs), inputs)
+    } else {
+        let mut inputs = json!({
+            "dense": parent.id.as_str(),
+            "selector": cell.method.selector,
+            "reconstruction": cell.method.reconstruction,
+            "keep-rate": cell.keep_rate,
+            "layers": outline.layers,
+            "mode": prune.mode,
+            "after-layer": prune.after_layer,
+            "after-last": prune.after_last,
+            "calibration": spec.calibration,
+        });
+        if !prune.layer_rates.is_empty() {
+            inputs["layer-rates"] = json!(prune.layer_rates);
         }
+        if !prune.exceptions.is_empty() {
+            inputs["exceptions"] = json!(prune.exceptions);
+        }
+        if parent.inputs["train-data"] != parent.calibration_data.as_str() {
+            inputs["calibration-data"] = json!(parent.calibration_data);
+        }
+        (StageId::of("cell", CELL_VERSION, &inputs), inputs)
+    };
+    Cell {
+        id,
+        dense: parent.seed as usize,
+        method: cell.method.clone(),
+        is_from_scratch: cell.is_from_scratch,
+        keep_rate: cell.keep_rate,
+        seed: cell.seed,
+        keep: cell.keep.clone(),
+        graph: cell.graph.clone(),
+        size: cell.size,
+        inputs,
     }
-    Ok(cells)
-}
-
-/// Kept channels of each layer at a keep rate, and the size of the net that has them.
-fn widths(context: &Context<'_>, keep_rate: f64) -> Result<(Vec<(String, usize)>, Size), HarnessError> {
-    let wrong = |e: &dyn std::fmt::Display| check::value(context.path, "prune.keep-rates", e);
-    let mut graph = context.graph.clone();
-    let mut keep = Vec::new();
-    for layer in context.layers {
-        let channels = prunable_layer(&graph, layer).map_err(|e| wrong(&e))?.channels;
-        let kept = kept_channels(layer, channels, keep_rate).map_err(|e| wrong(&e))?;
-        let first = ChannelSet::new(channels, (0..kept).collect()).map_err(|e| wrong(&e))?;
-        graph = plan_surgery(&graph, layer, &first).map_err(|e| wrong(&e))?.graph;
-        keep.push((layer.clone(), kept));
-    }
-    Ok((keep, size_of(&graph)))
 }
 
 /// The run's id: the table it makes is a function of these stages and of nothing else.

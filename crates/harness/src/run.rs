@@ -113,6 +113,7 @@ pub fn run_stage(plan: &Plan, id: &str, reporter: &dyn Reporter) -> Result<(), H
         let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
         return Err(HarnessError::Worker { stage: id.to_owned(), problem });
     }
+    note_left_out(plan, id, reporter);
     Ok(())
 }
 
@@ -154,14 +155,39 @@ fn run_stages(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Res
     Ok(stages_run)
 }
 
-/// How images reach the net. One loader thread works ahead of the compute threads.
+/// How images reach the net.
 fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
-    thinet_models::set_compute_threads(plan.spec.compute.threads)?;
-    let format = match plan.spec.compute.channels_last {
+    let compute = &plan.spec.compute;
+    thinet_models::set_compute_threads(compute.threads)?;
+    thinet_models::set_tf32(compute.tf32)?;
+    thinet_models::set_deterministic(compute.deterministic)?;
+    let format = match compute.channels_last {
         true => MemoryFormat::ChannelsLast,
         false => MemoryFormat::Contiguous,
     };
-    Ok(Feed { device: plan.device, format, transform: plan.transform.clone(), loader_threads: 1 })
+    let transform = plan.transform.clone();
+    let loader_threads = loader_threads(plan);
+    Ok(Feed { device: plan.device, format, precision: compute.precision, transform, loader_threads })
+}
+
+/// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,
+/// all cores do.
+fn loader_threads(plan: &Plan) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if plan.device.is_cuda() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
+}
+
+/// Names the files that were left out as damaged.
+fn note_left_out(plan: &Plan, id: &str, reporter: &dyn Reporter) {
+    let mut files = plan.data.train.left_out();
+    for set in [&plan.data.calibration, &plan.data.test] {
+        files.extend(set.left_out());
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        reporter.event(&Event::Note { id: id.to_owned(), text: format!("left out as damaged: {file}") });
+    }
 }
 
 /// Tries the results folder before any work.

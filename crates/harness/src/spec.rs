@@ -1,11 +1,12 @@
 //! The experiment spec: a TOML file as written, with every default in one place. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use thinet_data::{Augment, DatasetSpec};
-use thinet_models::{NetSpec, Schedule};
+use thinet_data::{Augment, ChannelOrder, DatasetSpec};
+use thinet_models::{ImportRules, NetSpec, Precision, Schedule};
 use thinet_sampling::SamplingSpec;
 
 use crate::error::SpecError;
@@ -41,6 +42,23 @@ pub struct Spec {
     pub calibration: SamplingSpec,
     /// The methods that are compared.
     pub methods: Vec<MethodSpec>,
+    /// The control: at each keep rate a net of the same widths, trained from a random start with this recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_scratch: Option<Recipe>,
+    /// Which published rows the results stand beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paper: Option<PaperSpec>,
+}
+
+/// Which published rows the results stand beside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PaperSpec {
+    /// The table that gathers this experiment with others, such as `imagenet-vgg16`.
+    pub table: String,
+    /// The published model of these widths, such as `thinet-conv` (`thinet count --all`). Without it none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// How pixels become inputs.
@@ -50,12 +68,18 @@ pub struct InputSpec {
     /// Side of the square input. Larger than the images: zeros are padded around. Default: the images' own side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
-    /// Mean of each channel on the scale 0..1. Default: the dataset's own.
+    /// Mean of each channel, in their order and on the scale of `range`. Default: the dataset's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f32>>,
-    /// Standard deviation of each channel on the scale 0..1. Default: the dataset's own.
+    /// Standard deviation of each channel, likewise. Default: the dataset's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// Which channel comes first: `rgb` or `bgr` (Caffe's nets). Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<ChannelOrder>,
+    /// What the brightest value becomes before the mean is subtracted: 1 or 255. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<f32>,
 }
 
 /// What can change the bits of a result besides the mathematics. Part of every stage's id.
@@ -65,27 +89,52 @@ pub struct ComputeSpec {
     /// libtorch threads per process. libtorch's sums depend on it, so it is never taken from the machine.
     #[serde(default = "one_thread")]
     pub threads: usize,
-    /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU.
+    /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU, and on a GPU in bf16.
     #[serde(default)]
     pub channels_last: bool,
+    /// `f32`, or `bf16`: convolutions and linear layers in bfloat16 where libtorch's autocast says so. Calibration is
+    /// always in f32.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
+    /// Whether a GPU may round the factors of f32 products to TF32 (19 bits).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tf32: bool,
+    /// Whether libtorch must use algorithms that give the same bits every time; an operation without one is an error.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deterministic: bool,
 }
 
 impl Default for ComputeSpec {
     fn default() -> Self {
-        Self { threads: one_thread(), channels_last: false }
+        Self {
+            threads: one_thread(),
+            channels_last: false,
+            precision: Precision::F32,
+            tf32: false,
+            deterministic: false,
+        }
     }
 }
 
-/// The dense net: exactly one of the two keys.
+/// Keeps a key at its default out of what is hashed and written, so that results stored before there was such a key keep
+/// their ids.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The dense net: trained here, read from a file, or read from a file and then tuned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DenseSpec {
-    /// Train it here with this recipe.
+    /// Train it here with this recipe; from `weights`, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<Recipe>,
-    /// Read it from this safetensors file (relative to the spec file).
+    /// Read it from this file (relative to the spec file): safetensors, or a PyTorch checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// How the file's tensors become this net's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub import: ImportRules,
 }
 
 /// A training recipe: SGD with momentum.
@@ -115,6 +164,12 @@ pub struct Recipe {
     /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
     #[serde(default = "unit")]
     pub bias_decay: f64,
+    /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_lr: BTreeMap<String, f64>,
+    /// Multipliers of the weight decay of single layers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_decay: BTreeMap<String, f64>,
     /// How the learning rate falls.
     #[serde(default)]
     pub schedule: Schedule,
@@ -146,12 +201,47 @@ pub struct PruneSpec {
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
     #[serde(default)]
     pub mode: Mode,
+    /// Keep rates of single layers, whatever `keep-rates` says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_rates: BTreeMap<String, f64>,
     /// Short tuning after each layer but the last (layer by layer only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_layer: Option<Recipe>,
+    /// Layers after which the tuning is another one, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceptions: Vec<Exception>,
     /// Long tuning after the last layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_last: Option<Recipe>,
+}
+
+impl PruneSpec {
+    /// The tuning after a layer: `last` says whether it is the last one.
+    #[must_use]
+    pub fn recipe_after(&self, layer: &str, last: bool) -> Option<&Recipe> {
+        if last {
+            return self.after_last.as_ref();
+        }
+        let exception = self.exceptions.iter().find(|e| e.layers.iter().any(|name| name == layer));
+        exception.map_or(self.after_layer.as_ref(), |e| e.recipe.as_ref())
+    }
+
+    /// The keep rate of a layer in a cell of this rate.
+    #[must_use]
+    pub fn rate_of(&self, layer: &str, rate: f64) -> f64 {
+        self.layer_rates.get(layer).copied().unwrap_or(rate)
+    }
+}
+
+/// Layers with a tuning of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Exception {
+    /// The layers, by name.
+    pub layers: Vec<String>,
+    /// The tuning after each of them; without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
 }
 
 /// Order of calibration and cuts.
@@ -321,7 +411,7 @@ methods = [{ selector = "random" }]
     fn a_minimal_spec_gets_the_papers_defaults_and_survives_a_round_trip() {
         let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
         assert_eq!(spec.calibration, SamplingSpec { images_per_class: 10, positions_per_image: 10 });
-        assert_eq!(spec.compute, ComputeSpec { threads: 1, channels_last: false });
+        assert_eq!(spec.compute, ComputeSpec { threads: 1, ..ComputeSpec::default() });
         assert_eq!((spec.seeds, spec.prune.mode), (1, Mode::LayerByLayer));
         let recipe = spec.dense.train.clone().unwrap();
         assert_eq!((recipe.momentum, recipe.weight_decay, recipe.batch), (0.9, 5e-4, 128));

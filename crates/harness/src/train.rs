@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
 use thinet_metrics::{Evaluation, Evaluator};
 use thinet_models::{
-    MemoryFormat, Mode, Net, Sgd, SgdOptions, Weights, forward, load_tensors, save_tensors, seed_torch,
-    train_step,
+    MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, load_tensors, save_tensors,
+    seed_torch, train_step,
 };
 use thinet_seed::Seed;
 
@@ -36,6 +36,8 @@ pub(crate) struct Feed {
     pub(crate) device: Device,
     /// How images and weights lie in memory.
     pub(crate) format: MemoryFormat,
+    /// In what type training and testing compute.
+    pub(crate) precision: Precision,
     /// Pixels to inputs, without augmentation.
     pub(crate) transform: Transform,
     /// Loader threads; results do not depend on it.
@@ -72,9 +74,26 @@ impl Feed {
     /// A batch as tensors on the device: images `[n, c, h, w]` and labels `[n]`.
     pub(crate) fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), HarnessError> {
         let shape = batch.shape.map(|n| n as i64);
-        let images = Tensor::f_from_slice(&batch.images)?.f_view(shape)?.f_to_device(self.device)?;
-        let labels = Tensor::f_from_slice(&batch.labels)?.f_to_device(self.device)?;
+        let images = self.to_device(&Tensor::f_from_slice(&batch.images)?.f_view(shape)?)?;
+        let labels = self.to_device(&Tensor::f_from_slice(&batch.labels)?)?;
         Ok((self.format.apply(&images)?, labels))
+    }
+
+    /// To a GPU from page-locked memory, so that the copy runs beside the computing.
+    fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
+        if !self.device.is_cuda() {
+            return Ok(tensor.shallow_clone());
+        }
+        let pinned = tensor.f_pin_memory(self.device)?;
+        Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
+    }
+
+    /// Logits in 32-bit floats, computed as the spec says.
+    pub(crate) fn logits(&self, net: &Net, images: &Tensor) -> Result<Tensor, HarnessError> {
+        let _autocast = self.precision.enter(self.device)?;
+        let logits = forward(&net.graph, &net.weights, images, Mode::Eval);
+        let logits = logits.map_err(|e| HarnessError::of_model(e, self.device, images.size()[0]))?;
+        Ok(logits.f_to_kind(Kind::Float)?)
     }
 }
 
@@ -85,15 +104,29 @@ pub(crate) fn evaluate(
     feed: &Feed,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Evaluation, HarnessError> {
+    evaluate_some(net, data, (0..data.len()).collect(), feed, progress)
+}
+
+/// The same on some of the images.
+pub(crate) fn evaluate_some(
+    net: &Net,
+    data: &Arc<dyn Dataset>,
+    order: Vec<usize>,
+    feed: &Feed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Evaluation, HarnessError> {
     let _guard = tch::no_grad_guard();
     let mut evaluator = Evaluator::default();
-    let mut done = 0;
-    for batch in feed.plain(data, (0..data.len()).collect())? {
-        let (images, labels) = feed.tensors(&batch?)?;
-        let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)?;
-        evaluator.add(&logits, &labels)?;
-        done += labels.size()[0] as u64;
-        progress(done, data.len() as u64);
+    let (mut done, total) = (0, order.len() as u64);
+    for batch in feed.plain(data, order)? {
+        let batch = batch?;
+        if batch.indices.is_empty() {
+            continue;
+        }
+        let (images, labels) = feed.tensors(&batch)?;
+        evaluator.add(&feed.logits(net, &images)?, &labels)?;
+        done += batch.indices.len() as u64;
+        progress(done, total);
     }
     Ok(evaluator.finish()?)
 }
@@ -127,15 +160,15 @@ pub(crate) fn train(
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
-    let mut sgd = Sgd::new(
-        &net.graph,
-        SgdOptions {
-            momentum: recipe.momentum,
-            weight_decay: recipe.weight_decay,
-            bias_lr: recipe.bias_lr,
-            bias_decay: recipe.bias_decay,
-        },
-    );
+    let options = SgdOptions {
+        momentum: recipe.momentum,
+        weight_decay: recipe.weight_decay,
+        bias_lr: recipe.bias_lr,
+        bias_decay: recipe.bias_decay,
+        layer_lr: recipe.layer_lr.clone(),
+        layer_decay: recipe.layer_decay.clone(),
+    };
+    let mut sgd = Sgd::new(&net.graph, &options);
     let mut step = match session.checkpoint {
         Some(path) if path.is_file() => resume(path, net, &mut sgd, feed)?,
         _ => 0,
@@ -147,9 +180,17 @@ pub(crate) fn train(
         seed_torch(seed.child("torch").index(epoch as u64));
         let (mut sum, first) = (0.0, step);
         for batch in feed.training(data, recipe, seed, epoch)? {
-            let (images, labels) = feed.tensors(&batch?)?;
+            let batch = batch?;
+            if batch.indices.is_empty() {
+                // Every image was left out as damaged; the schedule goes on all the same.
+                step += 1;
+                continue;
+            }
+            let (images, labels) = feed.tensors(&batch)?;
             let lr = recipe.schedule.lr(recipe.lr, step, total);
-            let value = train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr)?;
+            let value =
+                train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
+                    .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))?;
             if !value.is_finite() {
                 return Ok(Trained::Diverged { step });
             }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use thinet_data::DatasetSpec;
+use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
 use thinet_harness::plan::{Options, dataset_named};
 use thinet_harness::spec::Spec;
 
 use super::print_json;
 use crate::args::{Data, DataSource};
-use crate::exit::BadArgument;
+use crate::exit::{BadArgument, BadData};
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,6 +21,10 @@ struct Report {
     shape: [usize; 3],
     train: Part,
     test: Part,
+    /// Files that were decoded one by one; 0 where opening reads everything.
+    decoded: usize,
+    damaged: Vec<String>,
+    unusual: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -40,9 +44,9 @@ pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
                 .map_err(HarnessError::from)?;
             Ok(())
         }
-        Data::Check { source, json } => {
+        Data::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
-            check(&spec, folder, *json)
+            check(&spec, folder, *all, *json)
         }
     }
 }
@@ -59,7 +63,7 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
         (None, Some(name)) => {
             let spec = dataset_named(name).ok_or_else(|| {
                 BadArgument(format!(
-                    "there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100"
+                    "there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100, imagenet, cub200"
                 ))
             })?;
             let folder = options.data_folder(&spec);
@@ -69,8 +73,13 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
     }
 }
 
-fn check(spec: &DatasetSpec, folder: PathBuf, json: bool) -> anyhow::Result<()> {
-    let split = thinet_data::open(spec, &folder).map_err(HarnessError::from)?;
+/// Photographs that are decoded unless all are asked for: some seconds' work.
+const SAMPLE: usize = 1000;
+
+fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::Result<()> {
+    let most = if all { None } else { Some(SAMPLE) };
+    let Examination { split, decoded, damaged, unusual } =
+        thinet_data::examine(spec, &folder, most).map_err(HarnessError::from)?;
     let part = |set: &dyn thinet_data::Dataset| {
         let mut counts = vec![0; set.classes()];
         for image in 0..set.len() {
@@ -87,9 +96,13 @@ fn check(spec: &DatasetSpec, folder: PathBuf, json: bool) -> anyhow::Result<()> 
         shape: split.train.shape(),
         train: part(&*split.train),
         test: part(&*split.test),
+        decoded,
+        damaged,
+        unusual,
     };
     if json {
-        return print_json(&report);
+        print_json(&report)?;
+        return verdict(&report);
     }
     let [c, h, w] = report.shape;
     println!(
@@ -106,5 +119,24 @@ fn check(spec: &DatasetSpec, folder: PathBuf, json: bool) -> anyhow::Result<()> 
             &part.fingerprint[..16]
         );
     }
-    Ok(())
+    for line in &report.unusual {
+        println!("unusual: {line}");
+    }
+    for line in &report.damaged {
+        println!("damaged: {line}");
+    }
+    if report.decoded > 0 {
+        let of = report.train.images + report.test.images;
+        let hint = if report.decoded < of { "; --all decodes every one" } else { "" };
+        println!("{} of {of} files decoded, {} damaged{hint}", report.decoded, report.damaged.len());
+    }
+    verdict(&report)
+}
+
+/// Damaged files are bad data.
+fn verdict(report: &Report) -> anyhow::Result<()> {
+    match &report.damaged[..] {
+        [] => Ok(()),
+        damaged => Err(BadData(format!("{} files cannot be decoded", damaged.len())).into()),
+    }
 }

@@ -1,31 +1,51 @@
-//! `thinet plan`: cells, what is done, FLOPs and a time estimate. Touches nothing.
+//! `thinet plan`: cells, what is done, tuning, FLOPs, time and disk. Touches nothing, and needs neither data nor device.
 
 use serde::Serialize;
+use thinet_data::DataError;
+use thinet_harness::plan::Plan;
+use thinet_harness::spec::{Recipe, Spec};
 use thinet_harness::store::Store;
-use thinet_harness::{Estimate, estimate};
+use thinet_harness::{Estimate, HarnessError, Outline, estimate, estimate_outline};
+use thinet_models::Schedule;
 
-use super::{duration, jobs, open_plan, print_json};
+use super::{duration, jobs, print_json};
 use crate::args::Study;
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
     experiment: String,
-    run: String,
+    /// The run's id; without the data there is none.
+    run: Option<String>,
     dataset: String,
-    train_images: usize,
-    test_images: usize,
+    /// Why nothing can run yet.
+    missing: Option<String>,
+    train_images: Option<usize>,
+    test_images: Option<usize>,
     net: String,
+    mode: String,
     layers: Vec<String>,
+    tuning: Vec<TuningLine>,
     dense: Vec<DenseLine>,
     cells: Vec<CellLine>,
-    cost: Cost,
+    cost: Option<Cost>,
+}
+
+/// What is trained after a layer.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TuningLine {
+    /// The layers after which this is done.
+    after: Vec<String>,
+    /// Passes over the training images, each time.
+    epochs: Option<f64>,
+    recipe: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct DenseLine {
-    id: String,
+    id: Option<String>,
     seed: u64,
     is_done: bool,
     parameters: u64,
@@ -35,7 +55,7 @@ struct DenseLine {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct CellLine {
-    id: String,
+    id: Option<String>,
     method: String,
     keep_rate: f64,
     seed: u64,
@@ -52,28 +72,57 @@ struct Cost {
     done: usize,
     multiply_adds: f64,
     seconds: f64,
+    device: String,
     jobs: usize,
     is_measured: bool,
+    /// Multiply-adds a second and job that the time rests on.
+    rate: f64,
+    disk_bytes: f64,
+}
+
+impl Cost {
+    fn new(estimate: Estimate, device: &str, jobs: usize) -> Self {
+        let Estimate { stages, done, macs, seconds, is_measured, rate, disk } = estimate;
+        let device = device.to_owned();
+        Self { stages, done, multiply_adds: macs, seconds, device, jobs, is_measured, rate, disk_bytes: disk }
+    }
 }
 
 pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
-    let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
+    let options = study.place.options(study.seeds);
+    let report = match Plan::new(&study.spec, &options) {
+        Ok(plan) => planned(&plan, &options.device, asked)?,
+        Err(error @ (HarnessError::Data(DataError::Missing { .. }) | HarnessError::Device(_))) => {
+            match Outline::without_data(&study.spec, &options)? {
+                Some(outline) => outlined(&outline, &error, &options.device, asked),
+                None => return Err(error.into()),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json { print_json(&report) } else { print(&report) }
+}
+
+fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Report> {
     let jobs = jobs(asked, plan.spec.compute.threads);
-    let Estimate { stages, done, macs, seconds, is_measured } = estimate(&plan, jobs)?;
     let store = Store::at(&plan.results);
-    let report = Report {
+    let images = plan.data.train.len();
+    Ok(Report {
         experiment: plan.spec.name.clone(),
-        run: plan.run.clone(),
+        run: Some(plan.run.clone()),
         dataset: plan.data.train.name().to_owned(),
-        train_images: plan.data.train.len(),
-        test_images: plan.data.test.len(),
+        missing: None,
+        train_images: Some(images),
+        test_images: Some(plan.data.test.len()),
         net: plan.net_label(),
+        mode: plan.spec.prune.mode.to_string(),
         layers: plan.layers.clone(),
+        tuning: tuning(&plan.spec, &plan.layers, Some(images)),
         dense: plan
             .dense
             .iter()
             .map(|stage| DenseLine {
-                id: stage.id.to_string(),
+                id: Some(stage.id.to_string()),
                 seed: stage.seed,
                 is_done: store.is_done(&stage.id),
                 parameters: plan.size.paper.params,
@@ -84,7 +133,7 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
             .cells
             .iter()
             .map(|cell| CellLine {
-                id: cell.id.to_string(),
+                id: Some(cell.id.to_string()),
                 method: cell.method.label(),
                 keep_rate: cell.keep_rate,
                 seed: cell.seed,
@@ -94,20 +143,144 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
                 widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
             })
             .collect(),
-        cost: Cost { stages, done, multiply_adds: macs, seconds, jobs, is_measured },
-    };
-    if json { print_json(&report) } else { print(&report, &plan.spec.prune.mode.to_string()) }
+        cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
+    })
 }
 
-fn print(report: &Report, mode: &str) -> anyhow::Result<()> {
-    println!("experiment  {} (run {})", report.experiment, report.run);
+/// The same for a study whose data or device is not here; counts are the official ones.
+fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
+    let spec = &outline.spec;
+    let jobs = jobs(asked, spec.compute.threads);
+    let images = spec.dataset.images();
+    let is_gpu = device.starts_with("cuda");
+    Report {
+        experiment: spec.name.clone(),
+        run: None,
+        dataset: spec.dataset.name().to_owned(),
+        missing: Some(missing.to_string()),
+        train_images: images.map(|[train, _]| train),
+        test_images: images.map(|[_, test]| test),
+        net: outline.net_label(),
+        mode: spec.prune.mode.to_string(),
+        layers: outline.layers.clone(),
+        tuning: tuning(spec, &outline.layers, images.map(|[train, _]| train)),
+        dense: (0..spec.seeds)
+            .map(|seed| DenseLine {
+                id: None,
+                seed,
+                is_done: false,
+                parameters: outline.size.paper.params,
+                flops: outline.size.paper.flops,
+            })
+            .collect(),
+        cells: outline
+            .cells
+            .iter()
+            .map(|cell| CellLine {
+                id: None,
+                method: cell.method.label(),
+                keep_rate: cell.keep_rate,
+                seed: cell.seed,
+                is_done: false,
+                parameters: cell.size.paper.params,
+                flops: cell.size.paper.flops,
+                widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
+            })
+            .collect(),
+        cost: images.map(|images| Cost::new(estimate_outline(outline, images, is_gpu, jobs), device, jobs)),
+    }
+}
+
+/// What is trained after which layers, neighbours with the same recipe together.
+fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLine> {
+    let mut lines: Vec<(Option<&Recipe>, Vec<String>)> = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        let is_last = i + 1 == layers.len();
+        let recipe = if spec.is_one_shot() && !is_last { None } else { spec.prune.recipe_after(layer, is_last) };
+        match lines.iter_mut().find(|(known, _)| *known == recipe) {
+            Some((_, after)) => after.push(layer.clone()),
+            None => lines.push((recipe, vec![layer.clone()])),
+        }
+    }
+    let line = |(recipe, after): (Option<&Recipe>, Vec<String>)| TuningLine {
+        after,
+        epochs: Some(recipe.map_or(Some(0.0), |recipe| epochs(recipe, images))).flatten(),
+        recipe: recipe.map_or_else(|| "none".to_owned(), describe),
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// Passes over the training images; of a recipe in steps they depend on how many images there are.
+fn epochs(recipe: &Recipe, images: Option<usize>) -> Option<f64> {
+    match recipe.epochs {
+        Some(epochs) => Some(epochs as f64),
+        None => images.map(|images| (recipe.total_steps(images) * recipe.batch) as f64 / images as f64),
+    }
+}
+
+/// `batch 128, lr 0.001, × 0.1 at 1/3 and 2/3`.
+fn describe(recipe: &Recipe) -> String {
+    let length = match (recipe.epochs, recipe.steps) {
+        (Some(1), _) => "1 epoch".to_owned(),
+        (Some(epochs), _) => format!("{epochs} epochs"),
+        (None, steps) => format!("{} steps", steps.unwrap_or(0)),
+    };
+    let schedule = match &recipe.schedule {
+        Schedule::Constant {} => String::new(),
+        Schedule::Cosine {} => ", cosine to 0".to_owned(),
+        Schedule::Step { at, gamma } => {
+            let at: Vec<String> = at.iter().map(|f| format!("{:.0} %", 100.0 * f)).collect();
+            format!(", × {gamma} at {}", at.join(" and "))
+        }
+    };
+    format!("{length} of batch {}, lr {}{schedule}", recipe.batch, recipe.lr)
+}
+
+/// `conv1_1 … conv4_3`.
+fn named(layers: &[String]) -> String {
+    match layers {
+        [first, .., last] if layers.len() > 4 => format!("{first} … {last} ({} layers)", layers.len()),
+        _ => layers.join(", "),
+    }
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
+    let run = report.run.as_ref().map_or_else(String::new, |run| format!(" (run {run})"));
+    println!("experiment  {}{run}", report.experiment);
+    let count = |images: Option<usize>| images.map_or_else(|| "?".to_owned(), |n| n.to_string());
     println!(
         "data        {}: {} training, {} test images",
-        report.dataset, report.train_images, report.test_images
+        report.dataset,
+        count(report.train_images),
+        count(report.test_images)
     );
+    if let Some(missing) = &report.missing {
+        println!("not here    {missing}");
+    }
     println!("net         {}", report.net);
-    println!("pruned      {mode}: {}", report.layers.join(" "));
+    println!("pruned      {}: {}", report.mode, report.layers.join(" "));
+    let mut total = Some(0.0);
+    for line in &report.tuning {
+        println!("tuning      after {}: {}", named(&line.after), line.recipe);
+        total = total.zip(line.epochs).map(|(sum, epochs)| sum + epochs * line.after.len() as f64);
+    }
+    if let Some(total) = total {
+        println!("            {} epochs of tuning a cell", (total * 100.0).round() / 100.0);
+    }
     println!();
+    print_cells(report);
+    println!();
+    println!(
+        "parameters and FLOPs in the paper's convention (no biases; FLOPs = 2 × multiply-adds, one image)"
+    );
+    match &report.cost {
+        Some(cost) => print_cost(cost),
+        None => println!("time and disk cannot be told without the data"),
+    }
+    Ok(())
+}
+
+fn print_cells(report: &Report) {
     println!(
         "{:<5} {:<28} {:>5} {:>4} {:>12} {:>9}  widths kept",
         "state", "method", "keep", "seed", "parameters", "MFLOPs"
@@ -137,18 +310,23 @@ fn print(report: &Report, mode: &str) -> anyhow::Result<()> {
             widths.join(" ")
         );
     }
-    let Cost { stages, done, multiply_adds, seconds, jobs, is_measured } = report.cost;
-    println!();
+}
+
+fn print_cost(cost: &Cost) {
     println!(
-        "parameters and FLOPs in the paper's convention (no biases; FLOPs = 2 × multiply-adds, one image)"
+        "{} of {} stages are stored; {:.1} tera multiply-adds to do",
+        cost.done,
+        cost.stages,
+        cost.multiply_adds / 1e12
     );
-    println!("{done} of {stages} stages are stored; {:.1} tera multiply-adds to do", multiply_adds / 1e12);
-    let basis = if is_measured {
-        "measured on the stored stages"
+    let rate = format!("{:.0} giga multiply-adds a second and job", cost.rate / 1e9);
+    let basis = if cost.is_measured {
+        format!("measured on the stored stages: {rate}")
     } else {
-        "rough: 20 giga multiply-adds a second and thread assumed"
+        format!("rough: {rate} assumed")
     };
-    let plural = if jobs == 1 { "" } else { "s" };
-    println!("time with {jobs} job{plural}: about {} ({basis})", duration(seconds));
-    Ok(())
+    let (jobs, plural) = (cost.jobs, if cost.jobs == 1 { "" } else { "s" });
+    let device = &cost.device;
+    println!("time with {jobs} job{plural} on {device}: about {} ({basis})", duration(cost.seconds));
+    println!("disk needed: about {:.1} GB", cost.disk_bytes / 1e9);
 }

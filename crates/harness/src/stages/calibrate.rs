@@ -6,7 +6,7 @@ use thinet_sampling::{EvidenceCollector, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
-use super::Context;
+use super::{Context, crops};
 use crate::error::HarnessError;
 
 /// Gathers the evidence of `layers` (of `net.graph`) in one pass, in their order.
@@ -20,7 +20,7 @@ pub(crate) fn calibrate(
     seed: Seed,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let data = &context.plan.data.train;
+    let data = &context.plan.data.calibration;
     let spec = &context.plan.spec.calibration;
     let labels: Vec<usize> = (0..data.len()).map(|image| data.label(image)).collect();
     let images = draw_images(&labels, data.classes(), spec.images_per_class, seed.child("images"))?;
@@ -38,11 +38,19 @@ pub(crate) fn calibrate(
     let taps = collector.taps();
     let mut done = 0;
     let _guard = tch::no_grad_guard();
-    for batch in context.feed.plain(data, images)? {
-        let batch = batch?;
+    let (data, order, indices) = crops::kept(context, data, images, progress)?;
+    for batch in context.feed.plain(&data, order)? {
+        let mut batch = batch?;
+        if batch.indices.is_empty() {
+            continue;
+        }
+        for index in &mut batch.indices {
+            *index = indices[*index];
+        }
         let (inputs, _) = context.feed.tensors(&batch)?;
         let mut failure = None;
         forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
+            // Under autocast an activation could be bfloat16; calibration runs outside of it.
             if failure.is_none() {
                 failure = collector.observe(node, activation, &batch.indices).err();
             }

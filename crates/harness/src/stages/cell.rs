@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use thinet_graph::{ChannelSet, plan_surgery, prunable_layer};
-use thinet_models::{Net, apply_surgery, load_net, save_net, scale_consumer_inputs};
+use thinet_models::{Net, Weights, apply_surgery, load_net, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
@@ -35,16 +35,19 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
     let started = Instant::now();
     context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.label() });
     let folder = context.store.begin(&cell.id)?;
-    let job = Job {
-        context,
-        cell,
-        folder: &folder,
-        selector: thinet_selectors::find(&cell.method.selector)?,
-        reconstructor: thinet_reconstruction::find(&cell.method.reconstruction)?,
-        seed: Seed::root(cell.seed),
+    let (state, status) = if cell.is_from_scratch {
+        from_scratch(context, cell, &folder)?
+    } else {
+        let job = Job {
+            context,
+            cell,
+            folder: &folder,
+            selector: thinet_selectors::find(&cell.method.selector)?,
+            reconstructor: thinet_reconstruction::find(&cell.method.reconstruction)?,
+            seed: Seed::root(cell.seed),
+        };
+        if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? }
     };
-    let (state, status) =
-        if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? };
 
     let metadata = BTreeMap::from([
         ("stage".to_owned(), cell.id.to_string()),
@@ -72,6 +75,38 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
     };
     context.reporter.event(&Event::StageFinished { id: cell.id.to_string(), summary, seconds });
     Ok(result)
+}
+
+/// The control: a net of the cell's widths from a random start.
+fn from_scratch(context: &Context<'_>, cell: &Cell, folder: &Path) -> Result<(State, Status), HarnessError> {
+    let plan = context.plan;
+    let Some(recipe) = &plan.spec.from_scratch else {
+        unreachable!("the plan has this cell because the spec has the recipe")
+    };
+    let seed = Seed::root(cell.seed).child("from-scratch");
+    let weights = Weights::init(&cell.graph, seed.child("init"), plan.device)?;
+    let net = Net { graph: cell.graph.clone(), weights: weights.to_format(context.feed.format)? };
+    let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
+    let checkpoint = folder.join(TRAIN_CHECKPOINT);
+    let session = Session {
+        feed: context.feed,
+        recipe,
+        seed: seed.child("train"),
+        checkpoint: Some(&checkpoint),
+        progress: &|done, total, loss| context.progress(&cell.id, "train", done, total, Some(loss)),
+    };
+    match train(&mut state.net, &plan.data.train, &session)? {
+        Trained::Diverged { step } => {
+            context.note(&cell.id, format!("{}: training diverged at step {step}", cell.label()));
+            return Ok((state, Status::Diverged));
+        }
+        Trained::Done { loss } => {
+            let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
+            state.rows.push(Row { layer: String::new(), stage, metric, value: loss });
+        }
+    }
+    state.rows.extend(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?);
+    Ok((state, Status::Done))
 }
 
 /// What a cell has come to.
@@ -118,8 +153,7 @@ impl Job<'_> {
                 self.evaluate_reconstruction(&mut state)?;
             }
             state.kept.insert(name.clone(), kept);
-            let recipe = if is_last { prune.after_last.as_ref() } else { prune.after_layer.as_ref() };
-            if !self.tune(&mut state, name, recipe, is_last)? {
+            if !self.tune(&mut state, name, prune.recipe_after(name, is_last), is_last)? {
                 return Ok((state, Status::Diverged));
             }
             if !is_last {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use thinet_models::{Net, Weights, load_net, load_weights, save_net};
+use thinet_models::{Net, Weights, import_weights, load_net, save_net};
 use thinet_seed::Seed;
 
 use super::{Context, TRAIN_CHECKPOINT, WEIGHTS, find};
@@ -12,7 +12,7 @@ use crate::plan::DensePlan;
 use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::store::StageResult;
-use crate::train::{Session, Trained, train};
+use crate::train::{Session, Trained, evaluate_some, train};
 
 /// Makes the stage if it is not stored.
 pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
@@ -42,40 +42,32 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
 
     let mut rows = Vec::new();
     let mut status = Status::Done;
-    let net = match (plan.dense_weights(), &plan.spec.dense.train) {
-        (Some(file), _) => {
-            let weights = load_weights(&file, &plan.graph, plan.device)?;
-            Net { graph: plan.graph.clone(), weights: weights.to_format(context.feed.format)? }
-        }
-        (None, Some(recipe)) => {
-            let seed = Seed::root(dense.seed).child("dense");
-            let weights = Weights::init(&plan.graph, seed.child("init"), plan.device)?;
-            let weights = weights.to_format(context.feed.format)?;
-            let mut net = Net { graph: plan.graph.clone(), weights };
-            let checkpoint = folder.join(TRAIN_CHECKPOINT);
-            let session = Session {
-                feed: context.feed,
-                recipe,
-                seed: seed.child("train"),
-                checkpoint: Some(&checkpoint),
-                progress: &|done, total, loss| context.progress(&dense.id, "train", done, total, Some(loss)),
-            };
-            match train(&mut net, &plan.data.train, &session)? {
-                Trained::Done { loss } => rows.push(Row {
-                    layer: String::new(),
-                    stage: Stage::Dense,
-                    metric: Metric::TrainLoss,
-                    value: loss,
-                }),
-                Trained::Diverged { step } => {
-                    context.note(&dense.id, format!("training diverged at step {step}"));
-                    status = Status::Diverged;
-                }
+    let seed = Seed::root(dense.seed).child("dense");
+    let mut net = start(context, dense, seed)?;
+    if let Some(recipe) = &plan.spec.dense.train {
+        let checkpoint = folder.join(TRAIN_CHECKPOINT);
+        let session = Session {
+            feed: context.feed,
+            recipe,
+            seed: seed.child("train"),
+            checkpoint: Some(&checkpoint),
+            progress: &|done, total, loss| context.progress(&dense.id, "train", done, total, Some(loss)),
+        };
+        match train(&mut net, &plan.data.train, &session)? {
+            Trained::Done { loss } => rows.push(Row {
+                layer: String::new(),
+                stage: Stage::Dense,
+                metric: Metric::TrainLoss,
+                value: loss,
+            }),
+            Trained::Diverged { step } => {
+                context.note(&dense.id, format!("training diverged at step {step}"));
+                status = Status::Diverged;
             }
-            net
         }
-        (None, None) => unreachable!("checked by Plan::new: the dense net is trained or loaded"),
-    };
+    } else {
+        not_by_chance(context, dense, &net)?;
+    }
     if status == Status::Done {
         rows.extend(context.evaluate(&dense.id, &net, Stage::Dense)?);
     }
@@ -97,4 +89,60 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     };
     context.reporter.event(&Event::StageFinished { id: dense.id.to_string(), summary, seconds });
     Ok(result)
+}
+
+/// The net before training: random, or with the tensors of a file.
+fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, HarnessError> {
+    let plan = context.plan;
+    let fresh = || Weights::init(&plan.graph, seed.child("init"), plan.device);
+    let weights = match plan.dense_weights() {
+        None => fresh()?,
+        Some(file) => {
+            let rules = &plan.spec.dense.import;
+            let (mut weights, report) = import_weights(&file, &plan.graph, rules, plan.device)?;
+            for line in report.lines() {
+                context.note(&dense.id, format!("{}: {line}", file.display()));
+            }
+            if !rules.fresh.is_empty() {
+                for (name, tensor) in fresh()? {
+                    if rules.is_fresh(&name) {
+                        weights.insert(name, tensor);
+                    }
+                }
+            }
+            weights
+        }
+    };
+    Ok(Net { graph: plan.graph.clone(), weights: weights.to_format(context.feed.format)? })
+}
+
+/// Images that show whether a loaded net works at all.
+const FIRST_LOOK: usize = 1000;
+/// A net that is no better than this many times guessing has weights that do not fit the data.
+const TIMES_CHANCE: f64 = 5.0;
+
+/// Stops a study whose dense net guesses, before weeks of pruning it.
+fn not_by_chance(context: &Context<'_>, dense: &DensePlan, net: &Net) -> Result<(), HarnessError> {
+    let test = &context.plan.data.test;
+    let images = test.len().min(FIRST_LOOK);
+    // Spread over the whole set: its images are often sorted by class.
+    let order: Vec<usize> = (0..images).map(|i| i * test.len() / images.max(1)).collect();
+    let progress = |done, total| context.progress(&dense.id, "first look", done, total, None);
+    let top1 = evaluate_some(net, test, order, context.feed, &progress)?.top1;
+    let chance = 100.0 / test.classes() as f64;
+    // With few classes five times chance is out of reach: half way from guessing to always right must do.
+    let least = (TIMES_CHANCE * chance).min((chance + 100.0) / 2.0).min(chance + 10.0);
+    if top1 >= least {
+        return Ok(());
+    }
+    let mut causes = vec![
+        "another order of the classes (pretrained weights need WordNet-id order)".to_owned(),
+        "another input than the weights were trained with: channel order, range, mean (keys protocol and input)"
+            .to_owned(),
+        "labels of the test images from another list".to_owned(),
+    ];
+    if context.plan.graph.name().starts_with("resnet") {
+        causes.push("the other stride convention (key net.stride)".to_owned());
+    }
+    Err(HarnessError::NearChance { top1, images, chance, causes: causes.join("; ") })
 }

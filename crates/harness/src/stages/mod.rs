@@ -1,7 +1,9 @@
-//! The stages of a study: the dense net, the one-shot evidence, and a cell (Luo et al. 2017, section 3.3).
+//! The stages of a study: the dense net, the one-shot evidence, and a cell (Luo et al. 2017, section 3.3); beside them the
+//! calibration images that are kept.
 
 pub(crate) mod calibrate;
 pub(crate) mod cell;
+pub(crate) mod crops;
 pub(crate) mod dense;
 pub(crate) mod evidence;
 

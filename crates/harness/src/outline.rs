@@ -1,0 +1,185 @@
+//! What a spec means before its data is there: the net, the layers, the widths and sizes of every cell.
+//!
+//! `thinet plan` shows it for data that nobody has yet, and tables list what was not run from it.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use thinet_data::Transform;
+use thinet_graph::{
+    ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
+};
+
+use crate::check;
+use crate::error::HarnessError;
+use crate::plan::Options;
+use crate::records::Size;
+use crate::spec::{MethodSpec, Spec};
+
+/// A method at a keep rate with a seed.
+#[derive(Clone, Debug)]
+pub struct OutlineCell {
+    /// The method; for the control from a random start its label alone means something.
+    pub method: MethodSpec,
+    /// Whether this is the control that is trained from a random start at the same widths.
+    pub is_from_scratch: bool,
+    /// Fraction of channels kept.
+    pub keep_rate: f64,
+    /// Root seed.
+    pub seed: u64,
+    /// Channels kept per pruned layer, in pruning order.
+    pub keep: Vec<(String, usize)>,
+    /// The net of these widths.
+    pub graph: Graph,
+    /// Its size.
+    pub size: Size,
+}
+
+/// A spec, checked against everything but its data.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The spec with overrides applied and defaults filled in.
+    pub spec: Spec,
+    /// The spec file.
+    pub path: PathBuf,
+    /// Table name without extension.
+    pub table: String,
+    /// Pixels to inputs, without augmentation.
+    pub transform: Transform,
+    /// The dense net.
+    pub graph: Graph,
+    /// Its size.
+    pub size: Size,
+    /// Layers to prune, in order.
+    pub layers: Vec<String>,
+    /// In order method, keep rate, seed; the controls last.
+    pub cells: Vec<OutlineCell>,
+}
+
+/// The control's name in tables, and its place of a selector.
+pub const FROM_SCRATCH: &str = "from-scratch";
+
+impl Outline {
+    /// Reads a spec file without looking for its data; `None` if only the data can say how many classes there are.
+    ///
+    /// # Errors
+    /// If the spec is wrong; file, key and allowed values are named.
+    pub fn without_data(path: &Path, options: &Options) -> Result<Option<Self>, HarnessError> {
+        let spec = Self::read(path, options)?;
+        spec.dataset.classes().map(|classes| Self::new(spec, path, classes)).transpose()
+    }
+
+    /// The spec with the command line's changes, its values checked.
+    pub(crate) fn read(path: &Path, options: &Options) -> Result<Spec, HarnessError> {
+        let mut spec = Spec::read(path)?;
+        if let Some(seeds) = options.seeds {
+            spec.seeds = seeds;
+        }
+        check::values(&spec, path)?;
+        Ok(spec)
+    }
+
+    pub(crate) fn new(mut spec: Spec, path: &Path, classes: usize) -> Result<Self, HarnessError> {
+        let transform = check::transform(&spec, path, spec.dataset.shape())?;
+        let graph = check::build(&spec, path, &transform, classes)?;
+        let layers = layers(&spec, path, &graph)?;
+        check::layer_names(&spec, path, &graph, &layers)?;
+        spec.prune.layers.clone_from(&layers);
+        let cells = cells(&spec, path, &graph, &layers)?;
+        Ok(Self {
+            table: spec.table_name(spec.dataset.name()),
+            size: size_of(&graph),
+            path: path.to_owned(),
+            transform,
+            layers,
+            cells,
+            graph,
+            spec,
+        })
+    }
+
+    /// How tables call the net.
+    #[must_use]
+    pub fn net_label(&self) -> String {
+        net_label(&self.spec, &self.graph)
+    }
+}
+
+/// How tables call a net.
+pub(crate) fn net_label(spec: &Spec, graph: &Graph) -> String {
+    let [c, h, w] = graph.input_shape();
+    format!("{} ×{}, input {c}×{h}×{w}", graph.name(), spec.net.width)
+}
+
+/// Size of a net under both conventions.
+pub(crate) fn size_of(graph: &Graph) -> Size {
+    Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
+}
+
+/// The layers to prune: as listed and checked, or every prunable one.
+fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
+    if spec.prune.layers.is_empty() {
+        return Ok(prunable_layers(graph).into_iter().map(|layer| layer.name).collect());
+    }
+    for layer in &spec.prune.layers {
+        prunable_layer(graph, layer).map_err(|e| check::value(path, "prune.layers", &e))?;
+    }
+    Ok(spec.prune.layers.clone())
+}
+
+fn cells(
+    spec: &Spec,
+    path: &Path,
+    graph: &Graph,
+    layers: &[String],
+) -> Result<Vec<OutlineCell>, HarnessError> {
+    let rates = spec.prune.keep_rates.iter();
+    let widths: Vec<(f64, Vec<(String, usize)>, Graph)> = rates
+        .map(|&rate| widths(spec, path, graph, layers, rate).map(|(keep, graph)| (rate, keep, graph)))
+        .collect::<Result<_, HarnessError>>()?;
+    let control = MethodSpec {
+        selector: FROM_SCRATCH.to_owned(),
+        reconstruction: "none".to_owned(),
+        label: Some("From scratch".to_owned()),
+    };
+    let control = spec.from_scratch.iter().map(|_| (&control, true));
+    let mut cells = Vec::new();
+    for (method, is_from_scratch) in spec.methods.iter().map(|method| (method, false)).chain(control) {
+        for (keep_rate, keep, graph) in &widths {
+            for seed in 0..spec.seeds {
+                cells.push(OutlineCell {
+                    method: method.clone(),
+                    is_from_scratch,
+                    keep_rate: *keep_rate,
+                    seed,
+                    keep: keep.clone(),
+                    graph: graph.clone(),
+                    size: size_of(graph),
+                });
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// Kept channels of each layer at a keep rate, and the net that has them.
+fn widths(
+    spec: &Spec,
+    path: &Path,
+    dense: &Graph,
+    layers: &[String],
+    keep_rate: f64,
+) -> Result<(Vec<(String, usize)>, Graph), HarnessError> {
+    let wrong = |e: &dyn Display| check::value(path, "prune.keep-rates", e);
+    let mut graph = dense.clone();
+    let mut keep = Vec::new();
+    for layer in layers {
+        let channels = prunable_layer(&graph, layer).map_err(|e| wrong(&e))?.channels;
+        let rate = spec.prune.rate_of(layer, keep_rate);
+        let kept = kept_channels(layer, channels, rate).map_err(|e| wrong(&e))?;
+        let first = ChannelSet::new(channels, (0..kept).collect()).map_err(|e| wrong(&e))?;
+        graph = plan_surgery(&graph, layer, &first).map_err(|e| wrong(&e))?.graph;
+        keep.push((layer.clone(), kept));
+    }
+    Ok((keep, graph))
+}

@@ -1,0 +1,193 @@
+//! Calibration images of a set of photographs, decoded once and kept as bytes for all cells that look at the same ones.
+//!
+//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other. It is made again
+//! from the photographs at any time, so it counts as no result: `rm -r results/crops` loses nothing but time.
+
+use std::fs;
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thinet_data::{DataError, Dataset};
+
+use super::Context;
+use crate::error::HarnessError;
+use crate::lock::Lock;
+
+/// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
+type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
+
+/// The images `drawn` of `data`: as they are where reading costs nothing, else from the file that keeps them.
+pub(crate) fn kept(
+    context: &Context<'_>,
+    data: &Arc<dyn Dataset>,
+    drawn: Vec<usize>,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Kept, HarnessError> {
+    if !data.is_decoded_each_time() {
+        let indices = (0..data.len()).collect();
+        return Ok((data.clone(), drawn, indices));
+    }
+    let len = data.shape().iter().product::<usize>();
+    let path = context.plan.results.join("crops").join(format!("{}.u8", name(&**data, &drawn)));
+    let _lock = Lock::take(&path.with_extension("lock"))?;
+    let stored = read_header(&path, drawn.len(), len)?;
+    let is_there = match stored {
+        Some(is_there) => is_there,
+        None => decode(&path, &**data, &drawn, len, progress)?,
+    };
+    let file = fs::File::open(&path).map_err(HarnessError::io("open", &path))?;
+    let crops = Crops {
+        name: data.name().to_owned(),
+        classes: data.classes(),
+        shape: data.shape(),
+        labels: drawn.iter().map(|&index| data.label(index)).collect(),
+        fingerprint: data.fingerprint().to_owned(),
+        is_there,
+        path,
+        file: Mutex::new(file),
+    };
+    Ok((Arc::new(crops), (0..drawn.len()).collect(), drawn))
+}
+
+/// A name that changes with the images and how they are prepared.
+fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"thinet crops v1").update(data.fingerprint().as_bytes());
+    for index in drawn {
+        hasher.update(&(*index as u64).to_le_bytes());
+    }
+    hasher.finalize().to_hex()[..24].to_owned()
+}
+
+/// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there or not whole.
+fn read_header(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
+    let Ok(mut file) = fs::File::open(path) else { return Ok(None) };
+    let size = file.metadata().map_err(HarnessError::io("read", path))?.len();
+    if size != (count * (len + 1)) as u64 {
+        return Ok(None);
+    }
+    let mut flags = vec![0; count];
+    file.seek(SeekFrom::Start((count * len) as u64))
+        .and_then(|_| file.read_exact(&mut flags))
+        .map_err(HarnessError::io("read", path))?;
+    Ok(Some(flags.into_iter().map(|flag| flag == 1).collect()))
+}
+
+/// Decodes the images on all cores into the file: temporary name, sync, rename.
+fn decode(
+    path: &PathBuf,
+    data: &dyn Dataset,
+    drawn: &[usize],
+    len: usize,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Vec<bool>, HarnessError> {
+    /// Images in memory at a time, for each thread.
+    const EACH: usize = 16;
+    let write = HarnessError::io("write", path);
+    let folder = path.parent().unwrap_or(std::path::Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".tmp")
+        .tempfile_in(folder)
+        .map_err(HarnessError::io("write", path))?;
+    let mut is_there = Vec::with_capacity(drawn.len());
+    {
+        let mut file = BufWriter::new(temporary.as_file_mut());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        for part in drawn.chunks(threads * EACH) {
+            let decoded = decode_part(data, part, len, threads)?;
+            for image in decoded {
+                is_there.push(image.is_some());
+                let bytes = image.unwrap_or_else(|| vec![0; len]);
+                file.write_all(&bytes).map_err(HarnessError::io("write", path))?;
+            }
+            progress(is_there.len() as u64, drawn.len() as u64);
+        }
+        let flags: Vec<u8> = is_there.iter().map(|&flag| u8::from(flag)).collect();
+        file.write_all(&flags).and_then(|()| file.flush()).map_err(HarnessError::io("write", path))?;
+    }
+    temporary.as_file().sync_all().map_err(HarnessError::io("write", path))?;
+    temporary.persist(path).map_err(|e| write(e.error))?;
+    Ok(is_there)
+}
+
+/// The images in order; `None` for one that is left out.
+fn decode_part(
+    data: &dyn Dataset,
+    part: &[usize],
+    len: usize,
+    threads: usize,
+) -> Result<Vec<Option<Vec<u8>>>, HarnessError> {
+    let read = |index: usize| -> Result<Option<Vec<u8>>, DataError> {
+        let mut out = vec![0; len];
+        match data.read(index, &mut out) {
+            Ok(()) => Ok(Some(out)),
+            Err(DataError::LeftOut { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let parts: Vec<Result<Vec<_>, DataError>> = std::thread::scope(|scope| {
+        let chunks = part.chunks(part.len().div_ceil(threads).max(1));
+        let handles: Vec<_> =
+            chunks.map(|chunk| scope.spawn(move || chunk.iter().map(|&index| read(index)).collect())).collect();
+        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        handles.into_iter().map(join).collect()
+    });
+    let mut images = Vec::with_capacity(part.len());
+    for part in parts {
+        images.extend(part?);
+    }
+    Ok(images)
+}
+
+/// The images of one file.
+struct Crops {
+    name: String,
+    classes: usize,
+    shape: [usize; 3],
+    labels: Vec<usize>,
+    fingerprint: String,
+    is_there: Vec<bool>,
+    path: PathBuf,
+    file: Mutex<fs::File>,
+}
+
+impl Dataset for Crops {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.labels[index]
+    }
+
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        if !self.is_there[index] {
+            return Err(DataError::LeftOut { path: self.path.clone(), problem: format!("image {index}") });
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = file
+            .seek(SeekFrom::Start((index * out.len()) as u64))
+            .and_then(|_| file.read_exact(out));
+        read.map_err(|source| DataError::Io { path: self.path.clone(), action: "read", source })
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
