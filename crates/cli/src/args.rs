@@ -103,6 +103,19 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Run the experiments at the paper's scale whose data is given; set all of them beside the paper's numbers
+    #[command(after_help = "\
+Without --imagenet and --cub nothing runs: the tables then say \"not run\" beside the published numbers.
+
+Example:
+  thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml --imagenet /data/ILSVRC2012 --device cuda:0")]
+    Paper(Paper),
+    /// Write a stored net as safetensors that PyTorch loads into an ordinary module of its widths
+    #[command(after_help = "\
+Examples:
+  thinet export cell-0123456789abcdef --layout torchvision -o thinet-conv.safetensors
+  thinet export results/store/dense-0123456789abcdef/weights.safetensors -o dense.safetensors")]
+    Export(Export),
     /// Show a stored run or the network in a weight file
     Show {
         /// A run (name or its beginning, see `thinet list runs`) or a .safetensors file
@@ -217,6 +230,58 @@ pub(crate) struct Latency {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Paper {
+    /// The experiments, such as experiments/imagenet/*.toml
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<PathBuf>,
+    /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) imagenet: Option<PathBuf>,
+    /// Folder of CUB-200-2011
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cub: Option<PathBuf>,
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Stages that run at a time, each in its own process [default: cores / compute.threads on a CPU, 1 on a GPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// A stage's id (the column `cell` of a table) or a .safetensors file of this program
+    pub(crate) what: String,
+    /// Whose tensor names to use
+    #[arg(long, value_enum, default_value_t = ExportLayout::Torchvision)]
+    pub(crate) layout: ExportLayout,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportLayout {
+    /// This program's: conv1_1, fc6
+    Own,
+    /// torchvision's: features.0, classifier.0
+    Torchvision,
+    /// timm's: features.0, pre_logits.fc1, head.fc
+    Timm,
+    /// torchvision's names for a ResNet-50 that strides in the first 1x1 convolution
+    Caffe,
 }
 
 #[derive(Debug, Subcommand)]

@@ -23,8 +23,8 @@ pub(crate) struct BadArgument(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct BadData(pub(crate) String);
 
-/// Prints the error and its causes in one line and returns the exit code.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// The error and its causes in one line.
+pub(crate) fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -37,7 +37,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         }
         line.push_str(&text);
     }
-    eprintln!("error: {line}");
+    line
+}
+
+/// Prints the error and its causes in one line and returns the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", line(error));
     ExitCode::from(code(error))
 }
 

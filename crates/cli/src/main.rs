@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Latency(latency) => commands::latency::latency(&latency),
         Command::Data(data) => commands::data::data(&data),
         Command::List { what, results, json } => commands::list::list(what, &results, json),
+        Command::Paper(paper) => commands::paper::paper(&paper),
+        Command::Export(export) => commands::export::export(&export),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),
         Command::Worker { study, id } => commands::run::worker(&study, &id),
     };

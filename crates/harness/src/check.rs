@@ -19,7 +19,7 @@ pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessErr
 /// Everything that can be checked without the data.
 pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     let wrong = |key: &str, problem: &dyn Display| Err(value(path, key, problem));
-    for (key, name) in [("name", Some(&spec.name)), ("table", spec.table.as_ref())] {
+    for (key, name) in [("name", Some(&spec.name)), ("table", spec.table.as_ref()), ("paper-table", spec.paper_table.as_ref())] {
         let Some(name) = name else { continue };
         let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if name.is_empty() || name.starts_with('-') || !plain {
@@ -157,8 +157,12 @@ pub(crate) fn layer_names(
     with_weights.sort_unstable();
     for (key, recipe) in all_recipes(spec) {
         for (name, layers) in [("layer-lr", &recipe.layer_lr), ("layer-decay", &recipe.layer_decay)] {
-            if let Some(layer) = layers.keys().find(|layer| with_weights.binary_search(&layer.as_str()).is_err())
-            {
+            // Single tensors have rates of their own, too: `fc.bias`.
+            let is_known = |layer: &str| {
+                let is_tensor = tensors.iter().any(|tensor| tensor.trainable && tensor.name == layer);
+                is_tensor || with_weights.binary_search(&layer).is_ok()
+            };
+            if let Some(layer) = layers.keys().find(|layer| !is_known(layer)) {
                 return unknown(&format!("{key}.{name}"), layer, "a layer of the net", with_weights);
             }
         }

@@ -11,9 +11,9 @@ use crate::store::Store;
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
-/// Multiply-adds a second assumed of a GPU of today in bfloat16 and channels-last: about a fifth of what its data sheet
-/// says, as narrow layers and decoding leave much of it idle.
-const ASSUMED_GPU_RATE: f64 = 1.0e14;
+/// Multiply-adds a second assumed of a GPU of today in bfloat16 and channels-last: a fifteenth of what its data sheet
+/// says, as narrow layers and the decoding of photographs leave most of it idle.
+const ASSUMED_GPU_RATE: f64 = 3.0e13;
 /// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 const TRAINING_FACTOR: f64 = 3.0;
 /// Bytes of a value in a weight file.

@@ -26,5 +26,5 @@ pub use estimate::{Estimate, estimate, estimate_outline};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use outline::{FROM_SCRATCH, Outline, OutlineCell};
 pub use run::{Outcome, RunOptions, run, run_stage, study_tables};
-pub use study::{list_runs, study};
+pub use study::{list_runs, not_run, study};
 pub use workers::WorkerCommand;

@@ -45,20 +45,9 @@ pub struct Spec {
     /// The control: at each keep rate a net of the same widths, trained from a random start with this recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_scratch: Option<Recipe>,
-    /// Which published rows the results stand beside.
+    /// The table that sets this experiment beside the paper's rows, together with others, such as `imagenet-vgg16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paper: Option<PaperSpec>,
-}
-
-/// Which published rows the results stand beside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct PaperSpec {
-    /// The table that gathers this experiment with others, such as `imagenet-vgg16`.
-    pub table: String,
-    /// The published model of these widths, such as `thinet-conv` (`thinet count --all`). Without it none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    pub paper_table: Option<String>,
 }
 
 /// How pixels become inputs.
@@ -164,10 +153,11 @@ pub struct Recipe {
     /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
     #[serde(default = "unit")]
     pub bias_decay: f64,
-    /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier.
+    /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier, or of single tensors,
+    /// such as `{ "fc.bias" = 2 }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_lr: BTreeMap<String, f64>,
-    /// Multipliers of the weight decay of single layers.
+    /// Multipliers of the weight decay, likewise.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_decay: BTreeMap<String, f64>,
     /// How the learning rate falls.

@@ -141,6 +141,20 @@ impl Store {
         if *expected == found { Ok(path) } else { Err(damaged(format!("{name} has changed"))) }
     }
 
+    /// The weight file of a finished stage by its id as text, checksum compared; `None` if there is no such stage.
+    ///
+    /// # Errors
+    /// If its record is damaged or the file has changed.
+    pub fn find_weights(&self, id: &str) -> Result<Option<PathBuf>, HarnessError> {
+        let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let id = StageId(id.to_owned());
+        if !is_plain {
+            return Ok(None);
+        }
+        let Some(result) = self.result(&id)? else { return Ok(None) };
+        self.checked_file(&id, &result, crate::stages::WEIGHTS).map(Some)
+    }
+
     /// Makes a stage's folder for work in progress.
     ///
     /// # Errors

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::HarnessError;
+use crate::outline::Outline;
 use crate::plan::Plan;
 use crate::records::{CellRecord, DenseRecord, Status, StudyRecord};
 use crate::store::{StageId, StageResult, Store};
+use crate::tables;
 
 /// Gathers what is stored for a plan.
 ///
@@ -55,6 +57,40 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         dense,
         cells,
     })
+}
+
+/// The records of a study of which nothing was run, as its data is not here; every cell says so.
+#[must_use]
+pub fn not_run(outline: &Outline) -> StudyRecord {
+    let dense = (0..outline.spec.seeds).map(|seed| DenseRecord {
+        id: String::new(),
+        seed,
+        status: Status::NotRun,
+        size: outline.size,
+        rows: Vec::new(),
+    });
+    let cells = outline.cells.iter().map(|cell| CellRecord {
+        id: String::new(),
+        method: cell.method.label(),
+        selector: cell.method.selector.clone(),
+        reconstruction: cell.method.reconstruction.clone(),
+        keep_rate: cell.keep_rate,
+        seed: cell.seed,
+        status: Status::NotRun,
+        size: cell.size,
+        rows: Vec::new(),
+        kept: BTreeMap::new(),
+    });
+    StudyRecord {
+        name: outline.spec.name.clone(),
+        table: outline.table.clone(),
+        run: tables::NOT_RUN.to_owned(),
+        dataset: outline.spec.dataset.name().to_owned(),
+        net: outline.net_label(),
+        mode: outline.spec.prune.mode.to_string(),
+        dense: dense.collect(),
+        cells: cells.collect(),
+    }
 }
 
 fn missing(id: &StageId) -> StageResult {

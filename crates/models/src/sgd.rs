@@ -20,9 +20,10 @@ pub struct SgdOptions {
     pub bias_lr: f64,
     /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0; torch: 1).
     pub bias_decay: f64,
-    /// Multipliers of the learning rate of single layers, on top of the others (a new classifier: 10).
+    /// Multipliers of the learning rate of single layers (a new classifier: `fc` = 10) or tensors (`fc.bias` = 2), on top
+    /// of the others; a tensor's goes before its layer's.
     pub layer_lr: BTreeMap<String, f64>,
-    /// Multipliers of the weight decay of single layers.
+    /// Multipliers of the weight decay, likewise.
     pub layer_decay: BTreeMap<String, f64>,
 }
 
@@ -118,7 +119,9 @@ impl Sgd {
 
 impl Parameter {
     fn new(name: String, options: &SgdOptions) -> Self {
-        let of_layer = |factors: &BTreeMap<String, f64>| factors.get(layer_of(&name)).copied().unwrap_or(1.0);
+        let of_layer = |factors: &BTreeMap<String, f64>| {
+            factors.get(&name).or_else(|| factors.get(layer_of(&name))).copied().unwrap_or(1.0)
+        };
         let (mut lr, mut decay) = (of_layer(&options.layer_lr), of_layer(&options.layer_decay));
         if name.ends_with(".bias") {
             lr *= options.bias_lr;

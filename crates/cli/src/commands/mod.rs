@@ -2,8 +2,10 @@
 
 pub(crate) mod count;
 pub(crate) mod data;
+pub(crate) mod export;
 pub(crate) mod latency;
 pub(crate) mod list;
+pub(crate) mod paper;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -24,10 +26,11 @@ fn open_plan(spec: &Path, options: &Options) -> anyhow::Result<Plan> {
     Ok(Plan::new(spec, options)?)
 }
 
-/// Processes that fill the cores.
-fn jobs(asked: Option<u16>, threads: usize) -> usize {
+/// Processes that fill the cores; on a GPU one, as its memory and its units are shared.
+fn jobs(asked: Option<u16>, threads: usize, device: &str) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    asked.map_or_else(|| (cores / threads.max(1)).max(1), usize::from)
+    let fill = if device.starts_with("cuda") { 1 } else { (cores / threads.max(1)).max(1) };
+    asked.map_or(fill, usize::from)
 }
 
 /// Seconds for people: `40 s`, `12 min`, `3.5 h`.

@@ -104,7 +104,7 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
 }
 
 fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Report> {
-    let jobs = jobs(asked, plan.spec.compute.threads);
+    let jobs = jobs(asked, plan.spec.compute.threads, device);
     let store = Store::at(&plan.results);
     let images = plan.data.train.len();
     Ok(Report {
@@ -150,7 +150,7 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
 /// The same for a study whose data or device is not here; counts are the official ones.
 fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
     let spec = &outline.spec;
-    let jobs = jobs(asked, spec.compute.threads);
+    let jobs = jobs(asked, spec.compute.threads, device);
     let images = spec.dataset.images();
     let is_gpu = device.starts_with("cuda");
     Report {

@@ -4,15 +4,30 @@ use std::ffi::OsString;
 use std::io::Read as _;
 
 use anyhow::Context as _;
-use thinet_harness::{RunOptions, WorkerCommand, estimate, run_stage};
+use thinet_harness::{Outcome, RunOptions, WorkerCommand, estimate, run_stage};
 
 use super::{duration, jobs, open_plan};
 use crate::args::Study;
 use crate::bars::{JsonLines, Progress};
 
 pub(crate) fn run(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
+    let outcome = execute(study, asked)?;
+    if json {
+        return super::print_json(&outcome.study);
+    }
+    for table in &outcome.tables {
+        println!("{}", table.markdown());
+    }
+    for written in &outcome.written {
+        super::table::report_written(written);
+    }
+    Ok(())
+}
+
+/// Runs what is missing of an experiment, with progress on standard error.
+pub(super) fn execute(study: &Study, asked: Option<u16>) -> anyhow::Result<Outcome> {
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let jobs = jobs(asked, plan.spec.compute.threads);
+    let jobs = jobs(asked, plan.spec.compute.threads, &study.place.device);
     let cost = estimate(&plan, jobs)?;
     if cost.done < cost.stages {
         let left = duration(cost.seconds);
@@ -28,17 +43,7 @@ pub(crate) fn run(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Resu
     let options = RunOptions { jobs, worker: Some(worker_command(study)?) };
     let outcome = thinet_harness::run(&plan, &options, &progress);
     progress.close();
-    let outcome = outcome?;
-    if json {
-        return super::print_json(&outcome.study);
-    }
-    for table in &outcome.tables {
-        println!("{}", table.markdown());
-    }
-    for written in &outcome.written {
-        super::table::report_written(written);
-    }
-    Ok(())
+    Ok(outcome?)
 }
 
 /// This program with the same experiment and options.

@@ -27,7 +27,7 @@ pub(super) struct Quality {
 }
 
 impl Quality {
-    fn read(id: &str, rows: &[Row], stage: Stage) -> Result<Self, TableError> {
+    pub(super) fn read(id: &str, rows: &[Row], stage: Stage) -> Result<Self, TableError> {
         let value = |metric| {
             let mut found =
                 rows.iter().filter(|r| r.layer.is_empty() && r.stage == stage && r.metric == metric);

@@ -18,6 +18,9 @@ pub struct Written {
     pub set_aside: Vec<PathBuf>,
 }
 
+/// Stands for the run of a table in which nothing was measured yet.
+pub const NOT_RUN: &str = "not-run";
+
 /// Stands for the run of files that do not tell theirs.
 const UNKNOWN_RUN: &str = "unknown";
 
@@ -59,7 +62,8 @@ fn set_aside(dir: &Path, name: &str, suffixes: &[&str], run: &str) -> Result<Vec
         return Ok(Vec::new());
     }
     let old_run = run_of(&dir.join(format!("{name}.csv")))?;
-    if old_run == run {
+    // A table in which nothing was measured holds nothing that could be lost.
+    if old_run == run || old_run == NOT_RUN {
         return Ok(Vec::new());
     }
     let stem = free_stem(dir, name, &old_run, &existing)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind};
 use thinet_harness::progress::Silent;
+use thinet_harness::{RunOptions, run};
 use thinet_models::{Arch, Net, NetSpec, Weights, save_net, save_tensors};
 use thinet_seed::Seed;
 
@@ -116,6 +117,15 @@ fn dense_weights_that_do_not_fit_are_refused_before_any_work() {
     insta::assert_snapshot!(texts.join("\n"));
     assert!(!fixture.path("results").exists(), "something was written");
 
+    // Random weights fit the net and guess: found out before anything is pruned.
     save_net(&file, &net, &BTreeMap::new()).unwrap();
+    let plan = fixture.plan(&spec, "results").unwrap();
+    let error = run(&plan, &RunOptions { jobs: 1, worker: None }, &Silent).unwrap_err().to_string();
+    assert!(error.contains("near chance (16.67 %)") && error.contains("another order of the classes"), "{error}");
+
+    let longer = SPEC.replacen("epochs = 2", "epochs = 40", 1);
+    let trained = fixture.run(&longer, "trained", &Silent);
+    let weights = fixture.path("trained/store").join(&trained.study.dense[0].id).join("weights.safetensors");
+    std::fs::copy(weights, &file).unwrap();
     assert_eq!(fixture.run(&spec, "results", &Silent).study.cells.len(), 6);
 }

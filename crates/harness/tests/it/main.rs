@@ -6,4 +6,5 @@ mod bad_specs;
 mod fixture;
 mod resume;
 mod shipped_specs;
+mod small;
 mod studies;
