@@ -3,12 +3,15 @@
 .DEFAULT_GOAL := help
 .PHONY: help reproduce-table smoke test check bench golden setup build data
 
-# Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0
+# Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
+PAPER := experiments/imagenet/*.toml experiments/cub200/*.toml
 SEEDS :=
 DEVICE :=
 DATA :=
 JOBS :=
+IMAGENET :=
+CUB :=
 
 # Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
 ifndef CARGO_TARGET_DIR
@@ -20,15 +23,21 @@ endif
 
 thinet := cargo run --quiet --release --package thinet-cli --
 data_options := $(if $(DATA),--data '$(DATA)')
-run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE)) $(data_options) $(if $(JOBS),--jobs $(JOBS))
+device_option := $(if $(DEVICE),--device $(DEVICE))
+jobs_option := $(if $(JOBS),--jobs $(JOBS))
+run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(device_option) $(data_options) $(jobs_option)
+paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$(CUB)') $(device_option) $(jobs_option)
 
 help: ## List the targets (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Settings of reproduce-table: EXPERIMENT=$(EXPERIMENT) SEEDS=3 DEVICE=cuda:0 DATA=folder JOBS=2'
+	@echo '                             IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011'
 
 reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers
 	$(thinet) table compression figure4-flops
+	$(thinet) latency $(device_option)
 	$(thinet) run '$(EXPERIMENT)' $(run_options)
+	$(thinet) paper $(PAPER) $(paper_options)
 
 smoke: EXPERIMENT := experiments/smoke.toml
 smoke: data ## The same on a tiny network, in under two minutes

@@ -209,7 +209,7 @@ pub(crate) struct Latency {
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: String,
-    /// Images in a batch [default: 8 on a CPU, else 32]
+    /// Images in a batch [default: 32, as the paper's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) batch: Option<u16>,
     /// Timings of each model [default: 5 on a CPU, else 50]

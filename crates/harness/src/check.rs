@@ -19,7 +19,11 @@ pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessErr
 /// Everything that can be checked without the data.
 pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     let wrong = |key: &str, problem: &dyn Display| Err(value(path, key, problem));
-    for (key, name) in [("name", Some(&spec.name)), ("table", spec.table.as_ref()), ("paper-table", spec.paper_table.as_ref())] {
+    for (key, name) in [
+        ("name", Some(&spec.name)),
+        ("table", spec.table.as_ref()),
+        ("paper-table", spec.paper_table.as_ref()),
+    ] {
         let Some(name) = name else { continue };
         let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if name.is_empty() || name.starts_with('-') || !plain {

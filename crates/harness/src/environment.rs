@@ -56,7 +56,9 @@ impl Environment {
     }
 }
 
-fn cpu_model() -> Option<String> {
+/// The processor's model, where the system tells.
+#[must_use]
+pub fn cpu_model() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())

@@ -141,7 +141,9 @@ pub enum HarnessError {
         problem: String,
     },
     /// A GPU's memory does not hold a batch.
-    #[error("{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device")]
+    #[error(
+        "{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device"
+    )]
     OutOfMemory {
         /// The device.
         device: String,

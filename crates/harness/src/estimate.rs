@@ -49,7 +49,11 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
         dense: &plan.graph,
         images: [plan.data.train.len(), plan.data.test.len()],
         classes: plan.data.train.classes(),
-        image_bytes: plan.data.calibration.is_decoded_each_time().then(|| bytes(plan.data.calibration.shape())),
+        image_bytes: plan
+            .data
+            .calibration
+            .is_decoded_each_time()
+            .then(|| bytes(plan.data.calibration.shape())),
     };
     let dense = plan.dense.iter().map(|stage| (&stage.id, work.dense_macs()));
     let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.into())));

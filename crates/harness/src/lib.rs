@@ -20,7 +20,7 @@ pub mod tables;
 mod train;
 mod workers;
 
-pub use environment::Environment;
+pub use environment::{Environment, cpu_model};
 pub use error::{HarnessError, SpecError};
 pub use estimate::{Estimate, estimate, estimate_outline};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};

@@ -134,9 +134,11 @@ fn cells(
     layers: &[String],
 ) -> Result<Vec<OutlineCell>, HarnessError> {
     let rates = spec.prune.keep_rates.iter();
-    let widths: Vec<(f64, Vec<(String, usize)>, Graph)> = rates
-        .map(|&rate| widths(spec, path, graph, layers, rate).map(|(keep, graph)| (rate, keep, graph)))
-        .collect::<Result<_, HarnessError>>()?;
+    let with_rate = |&rate: &f64| {
+        let (keep, graph) = widths(spec, path, graph, layers, rate)?;
+        Ok((rate, keep, graph))
+    };
+    let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
     let control = MethodSpec {
         selector: FROM_SCRATCH.to_owned(),
         reconstruction: "none".to_owned(),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tch::Device;
 use thinet_data::{
-    ChannelOrder, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec, Transform,
+    ChannelOrder, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec,
+    Transform,
 };
 use thinet_graph::Graph;
 use thinet_models::{ImportRules, check_import, parse_device};

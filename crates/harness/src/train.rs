@@ -188,9 +188,8 @@ pub(crate) fn train(
             }
             let (images, labels) = feed.tensors(&batch)?;
             let lr = recipe.schedule.lr(recipe.lr, step, total);
-            let value =
-                train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
-                    .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))?;
+            let value = train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
+                .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))?;
             if !value.is_finite() {
                 return Ok(Trained::Diverged { step });
             }

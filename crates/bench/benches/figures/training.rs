@@ -1,8 +1,8 @@
 //! A training step against PyTorch's own eager step in Python: same network, batch and threads, in turn.
 
-use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use criterion::Criterion;
+use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 use thinet_bench::{Bound, Figure, Ratio};
 use thinet_graph::Graph;
@@ -93,15 +93,14 @@ impl Training {
         let spec = NetSpec { width: WIDTH, ..NetSpec::new(Arch::Vgg16Gap) };
         let graph = spec.build(INPUT, CLASSES)?;
         let weights = Weights::init(&graph, Seed::root(0).child("weights"), Device::Cpu)?;
-        let options =
-            SgdOptions {
-                momentum: MOMENTUM,
-                weight_decay: WEIGHT_DECAY,
-                bias_lr: 1.0,
-                bias_decay: 1.0,
-                layer_lr: BTreeMap::new(),
-                layer_decay: BTreeMap::new(),
-            };
+        let options = SgdOptions {
+            momentum: MOMENTUM,
+            weight_decay: WEIGHT_DECAY,
+            bias_lr: 1.0,
+            bias_decay: 1.0,
+            layer_lr: BTreeMap::new(),
+            layer_decay: BTreeMap::new(),
+        };
         let labels: Vec<i64> = (0..BATCH).map(|image| (image % CLASSES) as i64).collect();
         Ok(Self {
             weights: weights.to_format(MemoryFormat::ChannelsLast)?,
@@ -120,7 +119,15 @@ impl Training {
     fn block(&mut self) -> Result<f64> {
         let mut loss = 0.0;
         for _ in 0..BLOCK {
-            loss = train_step(&self.graph, &self.weights, &mut self.sgd, &self.images, &self.labels, LR, Precision::F32)?;
+            loss = train_step(
+                &self.graph,
+                &self.weights,
+                &mut self.sgd,
+                &self.images,
+                &self.labels,
+                LR,
+                Precision::F32,
+            )?;
         }
         ensure!(loss.is_finite(), "the loss is {loss}");
         Ok(loss)

@@ -24,7 +24,12 @@ pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
     }
     export_weights(&arguments.output, &net, layout, &metadata).map_err(HarnessError::from)?;
     let tensors = net.graph.tensors().len();
-    println!("{}: {} with {tensors} tensors, {} names", arguments.output.display(), net.graph.name(), layout.name());
+    println!(
+        "{}: {} with {tensors} tensors, {} names",
+        arguments.output.display(),
+        net.graph.name(),
+        layout.name()
+    );
     println!("load it with safetensors.torch.load_file; scripts/load_exported.py shows how");
     Ok(())
 }

@@ -40,6 +40,9 @@ const DATASETS: [(&str, &str); 6] = [
     ("cifar10", "50,000 + 10,000 RGB 32×32 images, 10 classes, official binary format"),
     ("cifar100", "50,000 + 10,000 RGB 32×32 images, 100 classes, official binary format"),
     ("imagenet", "ILSVRC-2012: train/<WordNet id>/*, val/ in class folders or flat with a list of labels"),
-    ("cub200", "CUB-200-2011: images/ and its index files images.txt, image_class_labels.txt, train_test_split.txt"),
+    (
+        "cub200",
+        "CUB-200-2011: images/ and its index files images.txt, image_class_labels.txt, train_test_split.txt",
+    ),
     ("image-folder", "train/<class>/* and test/<class>/* (or val/) of PNG or JPEG images"),
 ];

@@ -24,16 +24,16 @@ struct Known {
 pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
     let mut known = Vec::new();
     let mut failures = Vec::new();
-    for spec in &arguments.specs {
+    // By name, so that twins follow what they are twins of: a shell sorts `x-twins.toml` before `x.toml`.
+    let mut specs = arguments.specs.clone();
+    specs.sort_by_key(|spec| spec.with_extension(""));
+    for spec in &specs {
         let study = study_of(arguments, spec)?;
         let options = study.place.options(None);
         let outline = Outline::without_data(spec, &options)?.ok_or_else(|| {
             BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
         })?;
-        let outcome = match study.place.data {
-            Some(_) => Some(execute(&study, arguments.jobs)),
-            None => None,
-        };
+        let outcome = study.place.data.as_ref().map(|_| execute(&study, arguments.jobs));
         let (study, is_run) = match outcome {
             Some(Ok(outcome)) => (outcome.study, true),
             Some(Err(error)) => {
@@ -49,7 +49,9 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
     write_tables(&known, &arguments.results)?;
     left_out(&known, arguments);
     match failures.into_iter().next() {
-        Some(first) => Err(first.context("some experiments failed, the others are stored; the first failure")),
+        Some(first) => {
+            Err(first.context("some experiments failed, the others are stored; the first failure"))
+        }
         None => Ok(()),
     }
 }
@@ -84,11 +86,20 @@ fn write_tables(known: &[Known], results: &Path) -> anyhow::Result<()> {
             .filter(|k| k.outline.spec.paper_table.as_deref() == Some(name))
             .map(|k| PaperStudy { outline: &k.outline, study: &k.study, is_run: k.is_run })
             .collect();
+        let run = tables::paper_run(&studies);
+        if run == tables::NOT_RUN && !is_free(&folder, name)? {
+            show_measured(&folder, name)?;
+            continue;
+        }
         let table = tables::paper(name, &studies)?;
         println!("{}", table.markdown());
-        report_written(&tables::write(&folder, &table, &tables::paper_run(&studies))?);
+        report_written(&tables::write(&folder, &table, &run)?);
     }
     for Known { study, is_run, .. } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
+        if !is_run && !is_free(&folder, &study.table)? {
+            show_measured(&folder, &format!("{}-summary", study.table))?;
+            continue;
+        }
         let made = tables::selectors(study)?;
         // Hundreds of rows that say "not run" help nobody on a terminal; the means are enough.
         if let Some(summary) = made.get(usize::from(!is_run)) {
@@ -96,9 +107,7 @@ fn write_tables(known: &[Known], results: &Path) -> anyhow::Result<()> {
         }
         // What was run has written its tables itself.
         for table in made.iter().filter(|_| !is_run) {
-            if is_free(&folder, &table.name)? {
-                report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
-            }
+            report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
     }
     Ok(())
@@ -112,6 +121,15 @@ fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     }
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().nth(1).is_none_or(|line| line.starts_with(tables::NOT_RUN)))
+}
+
+/// Prints a table that an earlier run measured; without the data it cannot be made again.
+fn show_measured(folder: &Path, name: &str) -> anyhow::Result<()> {
+    let path = folder.join(format!("{name}.md"));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    println!("{text}");
+    eprintln!("stored:  {} (measured earlier)", path.display());
+    Ok(())
 }
 
 fn left_out(known: &[Known], arguments: &Paper) {

@@ -196,7 +196,8 @@ fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLi
     let mut lines: Vec<(Option<&Recipe>, Vec<String>)> = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         let is_last = i + 1 == layers.len();
-        let recipe = if spec.is_one_shot() && !is_last { None } else { spec.prune.recipe_after(layer, is_last) };
+        let recipe =
+            if spec.is_one_shot() && !is_last { None } else { spec.prune.recipe_after(layer, is_last) };
         match lines.iter_mut().find(|(known, _)| *known == recipe) {
             Some((_, after)) => after.push(layer.clone()),
             None => lines.push((recipe, vec![layer.clone()])),

@@ -26,7 +26,7 @@ fn what_was_measured_is_printed_again_until_it_is_forced() {
     let files = ["csv", "env.json", "md", "parquet"].map(|suffix| format!("results/tables/latency.{suffix}"));
     let read = || files.clone().map(|file| std::fs::read(fixture.path(&file)).unwrap());
     let bytes = read();
-    assert!(bytes[0].starts_with(b"run,model,") && bytes[0].windows(18).any(|w| w == b"latency-cpu-b1-t1,"));
+    assert!(bytes[0].starts_with(b"run,model,") && bytes[0].windows(7).any(|w| w == b"-b1-t1,"));
 
     let again = fixture.run(&with(&[]));
     assert_eq!((again.code, &again.out), (0, &first.out), "{}", again.err);
@@ -35,10 +35,9 @@ fn what_was_measured_is_printed_again_until_it_is_forced() {
     let json = [fixture.run(&with(&["--json"])), fixture.run(&["table", "latency", "--json"])];
     assert_eq!(json[0].out, json[1].out);
     let value: serde_json::Value = serde_json::from_str(&json[0].out).unwrap();
-    assert_eq!(
-        (value["run"].as_str(), &value["rows"][0]["forward_ms"]),
-        (Some("latency-cpu-b1-t1"), &().into())
-    );
+    let run = value["run"].as_str().unwrap();
+    assert!(run.starts_with("latency-cpu-") && run.ends_with("-b1-t1"), "{run}");
+    assert!(value["rows"][0]["forward_ms"].is_null());
     assert!(value["rows"][3]["forward_ms"].is_number());
     assert_eq!(read(), bytes, "printing changes nothing");
 

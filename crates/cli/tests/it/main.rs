@@ -6,4 +6,5 @@ mod errors;
 mod fixture;
 mod help;
 mod latency;
+mod paper;
 mod study;

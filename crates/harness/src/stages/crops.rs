@@ -129,8 +129,9 @@ fn decode_part(
     };
     let parts: Vec<Result<Vec<_>, DataError>> = std::thread::scope(|scope| {
         let chunks = part.chunks(part.len().div_ceil(threads).max(1));
-        let handles: Vec<_> =
-            chunks.map(|chunk| scope.spawn(move || chunk.iter().map(|&index| read(index)).collect())).collect();
+        let handles: Vec<_> = chunks
+            .map(|chunk| scope.spawn(move || chunk.iter().map(|&index| read(index)).collect()))
+            .collect();
         let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
             handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -181,9 +182,7 @@ impl Dataset for Crops {
             return Err(DataError::LeftOut { path: self.path.clone(), problem: format!("image {index}") });
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file
-            .seek(SeekFrom::Start((index * out.len()) as u64))
-            .and_then(|_| file.read_exact(out));
+        let read = file.seek(SeekFrom::Start((index * out.len()) as u64)).and_then(|_| file.read_exact(out));
         read.map_err(|source| DataError::Io { path: self.path.clone(), action: "read", source })
     }
 

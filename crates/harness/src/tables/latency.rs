@@ -53,17 +53,20 @@ pub struct ModelTimes {
 }
 
 impl LatencyRecord {
-    /// The run's id in files: `latency-<device>-b<batch>-t<threads>`.
+    /// The run's id in files, see [`latency_run`].
     #[must_use]
     pub fn run(&self) -> String {
-        latency_run(&self.environment.device, self.batch, self.environment.threads)
+        let Environment { device, cpu, threads, .. } = &self.environment;
+        latency_run(device, cpu.as_deref(), self.batch, *threads)
     }
 }
 
-/// The id of the run that times a batch on a device: `latency-cuda0-b32-t8`.
+/// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d-b32-t8`. The six digits stand for the processor,
+/// so that the times of one machine are not taken for another's.
 #[must_use]
-pub fn latency_run(device: &str, batch: usize, threads: usize) -> String {
-    format!("{NAME}-{}-b{batch}-t{threads}", device.replace(':', ""))
+pub fn latency_run(device: &str, cpu: Option<&str>, batch: usize, threads: usize) -> String {
+    let machine = &blake3::hash(cpu.unwrap_or_default().as_bytes()).to_hex()[..6];
+    format!("{NAME}-{}-{machine}-b{batch}-t{threads}", device.replace(':', ""))
 }
 
 /// One line of the table.
@@ -488,8 +491,9 @@ mod tests {
 
     #[test]
     fn runs_are_named_after_device_batch_and_threads() {
-        assert_eq!(record().run(), "latency-cpu-b4-t2");
-        assert_eq!(latency_run("cuda:1", 32, 16), "latency-cuda1-b32-t16");
+        assert_eq!(record().run(), "latency-cpu-6f5931-b4-t2");
+        assert_eq!(latency_run("cuda:1", None, 32, 16), "latency-cuda1-af1349-b32-t16");
+        assert_ne!(latency_run("cpu", Some("a"), 32, 2), latency_run("cpu", Some("b"), 32, 2));
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub use error::TableError;
 pub use figure4::figure4_flops;
 pub use latency::{LatencyRecord, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
 pub use markdown::{Align, Grid, GridColumn, grouped};
-pub use selectors::{rows_frame, selectors};
 pub use paper::{PaperStudy, paper, paper_run};
+pub use selectors::{rows_frame, selectors};
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 
 /// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).

@@ -55,8 +55,10 @@ impl Line<'_> {
 pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError> {
     let published = Published::load()?;
     let mut lines = Vec::new();
-    for study in studies {
-        lines.extend(lines_of(study, &published)?);
+    for (i, study) in studies.iter().enumerate() {
+        let is_dense_shown = studies[..i].iter().any(|other| has_same_dense(other, study));
+        let of_study = lines_of(study, &published)?;
+        lines.extend(of_study.into_iter().filter(|line| line.keep_rate.is_some() || !is_dense_shown));
     }
     Ok(Table {
         name: name.to_owned(),
@@ -76,6 +78,16 @@ pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
         return NOT_RUN.to_owned();
     }
     blake3::hash(runs.join("\n").as_bytes()).to_hex()[..12].to_owned()
+}
+
+/// Whether two experiments start from the same dense nets.
+fn has_same_dense(a: &PaperStudy<'_>, b: &PaperStudy<'_>) -> bool {
+    if a.is_run && b.is_run {
+        let ids = |s: &PaperStudy<'_>| s.study.dense.iter().map(|d| d.id.clone()).collect::<Vec<_>>();
+        return ids(a) == ids(b);
+    }
+    let (a, b) = (&a.outline.spec, &b.outline.spec);
+    (&a.dataset, &a.net, &a.dense, a.seeds) == (&b.dataset, &b.net, &b.dense, b.seeds)
 }
 
 fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<Line<'a>>, TableError> {
@@ -156,7 +168,8 @@ fn original<'a>(published: &'a Published, model: &str, protocol: &str) -> Option
         "caffe-short" => Protocol::ShorterSide256,
         _ => Protocol::NotStated,
     };
-    let mut rows = published.accuracy.iter().filter(|row| row.model == model && row.method == Method::Original);
+    let mut rows =
+        published.accuracy.iter().filter(|row| row.model == model && row.method == Method::Original);
     let same = rows.clone().find(|row| row.protocol == theirs);
     same.or_else(|| rows.find(|row| row.paper == Paper::Iccv))
 }
@@ -268,4 +281,50 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::plan::Options;
+    use crate::records::{Metric, Row};
+    use crate::study::not_run;
+
+    fn outline(name: &str) -> Outline {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../experiments/imagenet").join(name);
+        Outline::without_data(Path::new(&file), &Options::default()).unwrap().unwrap()
+    }
+
+    fn whole_net(stage: Stage, top1: f64, top5: f64) -> Vec<Row> {
+        let row = |metric, value| Row { layer: String::new(), stage, metric, value };
+        vec![row(Metric::Top1, top1), row(Metric::Top5, top5), row(Metric::Loss, 1.0)]
+    }
+
+    #[test]
+    fn ours_stand_beside_the_published_rows_and_the_rest_says_not_run() {
+        let (conv, twins) = (outline("vgg16-conv.toml"), outline("vgg16-conv-twins.toml"));
+        let (mut measured, missing) = (not_run(&conv), not_run(&twins));
+        measured.run = "0123456789ab".to_owned();
+        measured.dense[0].id = "dense-1".to_owned();
+        measured.dense[0].status = Status::Done;
+        measured.dense[0].rows = whole_net(Stage::Dense, 71.25, 90.0);
+        measured.cells[0].status = Status::Done;
+        measured.cells[0].rows = whole_net(Stage::AfterFineTune, 69.5, 89.25);
+        let studies = [
+            PaperStudy { outline: &conv, study: &measured, is_run: true },
+            PaperStudy { outline: &twins, study: &missing, is_run: false },
+        ];
+        let table = paper("imagenet-vgg16", &studies).unwrap();
+        insta::assert_snapshot!(table.markdown());
+        let column = |name: &str| table.frame.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+        // The dense net, ThiNet, three twins and the control; the twins' dense net is the same one.
+        assert_eq!(table.frame.height(), 6);
+        assert_eq!(column("top1_drop")[..3], [None, Some(1.75), None]);
+        let published = column("published_top1_drop")[1].unwrap();
+        assert!((published - 1.7).abs() < 1e-9, "{published}");
+        assert_ne!(paper_run(&studies), NOT_RUN);
+        assert_eq!(paper_run(&studies[1..]), NOT_RUN);
+    }
 }

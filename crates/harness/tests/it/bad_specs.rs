@@ -121,7 +121,10 @@ fn dense_weights_that_do_not_fit_are_refused_before_any_work() {
     save_net(&file, &net, &BTreeMap::new()).unwrap();
     let plan = fixture.plan(&spec, "results").unwrap();
     let error = run(&plan, &RunOptions { jobs: 1, worker: None }, &Silent).unwrap_err().to_string();
-    assert!(error.contains("near chance (16.67 %)") && error.contains("another order of the classes"), "{error}");
+    assert!(
+        error.contains("near chance (16.67 %)") && error.contains("another order of the classes"),
+        "{error}"
+    );
 
     let longer = SPEC.replacen("epochs = 2", "epochs = 40", 1);
     let trained = fixture.run(&longer, "trained", &Silent);

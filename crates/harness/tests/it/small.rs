@@ -111,7 +111,10 @@ fn imagenet(folder: &Path) -> PathBuf {
                 photo(&folder.join(format!("train/{wnid}/{wnid}_{i}.JPEG")), 3 * class + i);
             }
             for i in 0..if class == 0 { CLASSES } else { 1 } {
-                photo(&folder.join(format!("val/{wnid}/ILSVRC2012_val_{class:04}{i:04}.JPEG")), 3 * class + i);
+                photo(
+                    &folder.join(format!("val/{wnid}/ILSVRC2012_val_{class:04}{i:04}.JPEG")),
+                    3 * class + i,
+                );
             }
         }
     }

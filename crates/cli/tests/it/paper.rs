@@ -1,0 +1,125 @@
+//! Experiments at the paper's scale without their data, export, and the check of a dataset.
+
+use std::path::Path;
+
+use crate::fixture::{Fixture, SPEC};
+
+fn shipped(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments").join(name).display().to_string()
+}
+
+#[test]
+fn without_data_the_tables_say_not_run_and_stay_the_same() {
+    let fixture = Fixture::new();
+    let names = ["imagenet/vgg16-conv-twins.toml", "imagenet/vgg16-conv.toml", "cub200/selectors.toml"];
+    let specs = names.map(shipped);
+    let mut arguments = vec!["paper"];
+    arguments.extend(specs.iter().map(String::as_str));
+    let first = fixture.run(&arguments);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert!(first.err.contains("not run: cub200-selectors, vgg16-conv, vgg16-conv-twins"), "{}", first.err);
+    assert!(first.err.contains("IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011"), "{}", first.err);
+    let line = first.out.lines().find(|line| line.contains("| thinet-conv | vgg16-conv ")).unwrap();
+    assert!(line.contains("not run") && line.contains("69.80") && line.contains("1.70"), "{line}");
+    let tables = || {
+        let folder = fixture.path("results/tables");
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
+    };
+    let before = tables();
+    assert!(before.iter().any(|(_, file)| file.ends_with("imagenet-vgg16.csv")));
+    assert!(before.iter().any(|(_, file)| file.ends_with("cub200-selectors-summary.md")));
+    let again = fixture.run(&arguments);
+    assert_eq!((again.code, &again.out), (0, &first.out));
+    assert_eq!(tables(), before);
+
+    // What was measured earlier stays, and is shown.
+    let stored = "run,x\n0123456789ab,1\n";
+    fixture.write("results/tables/imagenet-vgg16.csv", stored);
+    fixture.write("results/tables/imagenet-vgg16.md", "measured earlier\n");
+    let third = fixture.run(&arguments);
+    assert_eq!(third.code, 0, "{}", third.err);
+    assert!(third.out.starts_with("measured earlier"), "{}", third.out);
+    let csv = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.csv")).unwrap();
+    assert_eq!(csv, stored);
+
+    fixture.write("small.toml", SPEC);
+    let other = fixture.run(&["paper", "small.toml"]);
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("only imagenet and cub200 experiments"), "{}", other.err);
+}
+
+#[test]
+fn an_experiment_that_fails_is_named_and_the_others_get_their_tables() {
+    let fixture = Fixture::new();
+    let (conv, birds) = (shipped("imagenet/vgg16-conv.toml"), shipped("cub200/selectors.toml"));
+    let ran = fixture.run(&["paper", &conv, &birds, "--imagenet", "nowhere"]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.contains("vgg16-conv.toml: nowhere/train: not found"), "{}", ran.err);
+    assert!(ran.err.lines().last().unwrap().starts_with("error: some experiments failed"), "{}", ran.err);
+    assert!(fixture.path("results/tables/imagenet-vgg16.md").exists());
+    assert!(fixture.path("results/tables/cub200-selectors.md").exists());
+}
+
+#[test]
+fn a_plan_of_a_paper_scale_experiment_needs_neither_data_nor_device() {
+    let fixture = Fixture::new();
+    let ran = fixture.run(&["plan", &shipped("imagenet/vgg16-conv.toml"), "--device", "cuda:0"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    for text in [
+        "ImageNet: 1281167 training, 50000 test images",
+        "after conv1_2, conv2_2, conv3_3: 2 epochs of batch 128, lr 0.001, × 0.1 at 50 %",
+        "after conv4_3: 12 epochs of batch 128",
+        "24 epochs of tuning a cell",
+        "32 32 64 64 128 128 128 256 256 256",
+        "time with 1 job on cuda:0: about",
+        "disk needed: about",
+    ] {
+        assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
+    }
+}
+
+#[test]
+fn a_stored_net_is_exported_once() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    let ran = fixture.run(&["run", "small.toml", "--data", "images", "--json"]);
+    let study: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let cell = study["cells"][0]["id"].as_str().unwrap().to_owned();
+    let arguments = ["export", &cell, "--layout", "own", "-o", "net.safetensors"];
+    let first = fixture.run(&arguments);
+    assert_eq!(first.code, 0, "{}", first.err);
+    let bytes = std::fs::read(fixture.path("net.safetensors")).unwrap();
+    let again = fixture.run(&arguments);
+    assert_eq!(again.code, 2);
+    assert!(again.err.contains("net.safetensors exists already; --force replaces it"), "{}", again.err);
+    assert_eq!(
+        fixture.run(&["export", &cell, "--layout", "own", "-o", "net.safetensors", "--force"]).code,
+        0
+    );
+    assert_eq!(std::fs::read(fixture.path("net.safetensors")).unwrap(), bytes);
+    let shown = fixture.run(&["show", "net.safetensors"]);
+    assert!(shown.out.starts_with("tiny: input 1×16×16, 3 classes"), "{}", shown.out);
+    let unknown = fixture.run(&["export", "cell-0", "-o", "x.safetensors"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("is neither a .safetensors file nor a stage"), "{}", unknown.err);
+}
+
+#[test]
+fn a_dataset_with_a_damaged_photograph_fails_its_check() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    let spec = SPEC.replace("channels = 1", "channels = 1, cache = false");
+    fixture.write("small.toml", &spec);
+    let check = || fixture.run(&["data", "check", "--for", "small.toml", "--data", "images"]);
+    let good = check();
+    assert_eq!(good.code, 0, "{}", good.err);
+    assert!(good.out.contains("72 of 72 files decoded, 0 damaged"), "{}", good.out);
+    fixture.write("images/train/class1/003.png", "no image");
+    let bad = check();
+    assert_eq!(bad.code, 3, "{}", bad.out);
+    assert!(bad.out.contains("damaged: images/train/class1/003.png"), "{}", bad.out);
+    assert_eq!(bad.err, "error: 1 files cannot be decoded\n");
+}
