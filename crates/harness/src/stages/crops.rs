@@ -1,10 +1,10 @@
 //! Calibration images of a set of photographs, decoded once and kept as bytes for all cells that look at the same ones.
 //!
-//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other. It is made again
+//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other, and a checksum. It is made again
 //! from the photographs at any time, so it counts as no result: `rm -r results/crops` loses nothing but time.
 
 use std::fs;
-use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ pub(crate) fn kept(
     let len = data.shape().iter().product::<usize>();
     let path = context.plan.results.join("crops").join(format!("{}.u8", name(&**data, &drawn)));
     let _lock = Lock::take(&path.with_extension("lock"))?;
-    let stored = read_header(&path, drawn.len(), len)?;
+    let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
         Some(is_there) => is_there,
         None => decode(&path, &**data, &drawn, len, progress)?,
@@ -60,18 +60,29 @@ fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
     hasher.finalize().to_hex()[..24].to_owned()
 }
 
-/// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there or not whole.
-fn read_header(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
-    let Ok(mut file) = fs::File::open(path) else { return Ok(None) };
-    let size = file.metadata().map_err(HarnessError::io("read", path))?.len();
-    if size != (count * (len + 1)) as u64 {
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = blake3::OUT_LEN;
+
+/// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there, or not as it was
+/// written.
+fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
+    let Ok(file) = fs::File::open(path) else { return Ok(None) };
+    let io = HarnessError::io("read", path);
+    if file.metadata().map_err(io)?.len() != (count * (len + 1) + CHECKSUM) as u64 {
         return Ok(None);
     }
-    let mut flags = vec![0; count];
-    file.seek(SeekFrom::Start((count * len) as u64))
-        .and_then(|_| file.read_exact(&mut flags))
-        .map_err(HarnessError::io("read", path))?;
-    Ok(Some(flags.into_iter().map(|flag| flag == 1).collect()))
+    let read = || -> std::io::Result<Option<Vec<u8>>> {
+        let mut hasher = blake3::Hasher::new();
+        let mut file = BufReader::new(&file);
+        std::io::copy(&mut (&mut file).take((count * len) as u64), &mut hasher)?;
+        let (mut flags, mut checksum) = (vec![0; count], [0; CHECKSUM]);
+        file.read_exact(&mut flags)?;
+        file.read_exact(&mut checksum)?;
+        hasher.update(&flags);
+        Ok((*hasher.finalize().as_bytes() == checksum).then_some(flags))
+    };
+    let flags = read().map_err(HarnessError::io("read", path))?;
+    Ok(flags.map(|flags| flags.into_iter().map(|flag| flag == 1).collect()))
 }
 
 /// Decodes the images on all cores into the file: temporary name, sync, rename.
@@ -94,18 +105,24 @@ fn decode(
     let mut is_there = Vec::with_capacity(drawn.len());
     {
         let mut file = BufWriter::new(temporary.as_file_mut());
+        let mut hasher = blake3::Hasher::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for part in drawn.chunks(threads * EACH) {
             let decoded = decode_part(data, part, len, threads)?;
             for image in decoded {
                 is_there.push(image.is_some());
                 let bytes = image.unwrap_or_else(|| vec![0; len]);
+                hasher.update(&bytes);
                 file.write_all(&bytes).map_err(HarnessError::io("write", path))?;
             }
             progress(is_there.len() as u64, drawn.len() as u64);
         }
         let flags: Vec<u8> = is_there.iter().map(|&flag| u8::from(flag)).collect();
-        file.write_all(&flags).and_then(|()| file.flush()).map_err(HarnessError::io("write", path))?;
+        let checksum = hasher.update(&flags).finalize();
+        file.write_all(&flags)
+            .and_then(|()| file.write_all(checksum.as_bytes()))
+            .and_then(|()| file.flush())
+            .map_err(HarnessError::io("write", path))?;
     }
     temporary.as_file().sync_all().map_err(HarnessError::io("write", path))?;
     temporary.persist(path).map_err(|e| write(e.error))?;

@@ -103,7 +103,7 @@ fn photo(path: &Path, value: usize) {
     image.save_with_format(path, image::ImageFormat::Jpeg).unwrap();
 }
 
-fn imagenet(folder: &Path) -> PathBuf {
+pub(crate) fn imagenet(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
         for class in 0..CLASSES {
             let wnid = format!("n{:08}", 1_440_764 + class);
