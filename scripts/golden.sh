@@ -5,8 +5,8 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 
-needs='import torch, numpy, safetensors; assert torch.__version__.split("+")[0] == "2.11.0"'
-packages='numpy==2.4.6 safetensors==0.8.0'
+needs='import torch, numpy, safetensors, PIL, scipy; assert torch.__version__.split("+")[0] == "2.11.0"'
+packages='numpy==2.4.6 safetensors==0.8.0 pillow==13.0.0 scipy==1.17.1'
 
 fail() {
     printf 'error: %s — fix: %s\n' "$1" "$2" >&2
@@ -30,7 +30,7 @@ if [ -z "$python" ] && [ -f .venv/thinet-setup ]; then
         fail "pip cannot install $packages in .venv" "check the network, then run this again"
     python=$(find_python)
 fi
-[ -n "$python" ] || fail "no Python with torch 2.11.0, numpy and safetensors" \
+[ -n "$python" ] || fail "no Python with torch 2.11.0, numpy, safetensors, pillow and scipy" \
     "python3 -m pip install torch==2.11.0 $packages in an environment and activate it"
 
 scripts=$(find crates -path '*/golden/*.py' | sort)

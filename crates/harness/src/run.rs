@@ -159,7 +159,8 @@ fn run_stages(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Res
 fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
     let compute = &plan.spec.compute;
     thinet_models::set_compute_threads(compute.threads)?;
-    thinet_models::set_tf32(compute.tf32)?;
+    // Training alone may round, and says so when it starts.
+    thinet_models::set_tf32(false)?;
     thinet_models::set_deterministic(compute.deterministic)?;
     let format = match compute.channels_last {
         true => MemoryFormat::ChannelsLast,
@@ -167,7 +168,14 @@ fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
     };
     let transform = plan.transform.clone();
     let loader_threads = loader_threads(plan);
-    Ok(Feed { device: plan.device, format, precision: compute.precision, transform, loader_threads })
+    Ok(Feed {
+        device: plan.device,
+        format,
+        precision: compute.precision,
+        tf32: compute.tf32,
+        transform,
+        loader_threads,
+    })
 }
 
 /// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,

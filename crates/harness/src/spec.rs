@@ -81,11 +81,11 @@ pub struct ComputeSpec {
     /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU, and on a GPU in bf16.
     #[serde(default)]
     pub channels_last: bool,
-    /// `f32`, or `bf16`: convolutions and linear layers in bfloat16 where libtorch's autocast says so. Calibration is
-    /// always in f32.
+    /// `f32`, or `bf16`: training computes convolutions and linear layers in bfloat16 where libtorch's autocast says so.
+    /// Calibration and testing are always in f32.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
-    /// Whether a GPU may round the factors of f32 products to TF32 (19 bits).
+    /// Whether training on a GPU may round the factors of f32 products to TF32 (19 bits).
     #[serde(default, skip_serializing_if = "is_default")]
     pub tf32: bool,
     /// Whether libtorch must use algorithms that give the same bits every time; an operation without one is an error.

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
 use thinet_metrics::{Evaluation, Evaluator};
 use thinet_models::{
     MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, load_tensors, save_tensors,
-    seed_torch, train_step,
+    seed_torch, set_tf32, train_step,
 };
 use thinet_seed::Seed;
 
@@ -36,8 +36,10 @@ pub(crate) struct Feed {
     pub(crate) device: Device,
     /// How images and weights lie in memory.
     pub(crate) format: MemoryFormat,
-    /// In what type training and testing compute.
+    /// In what type training computes; calibration and testing are always in 32-bit floats.
     pub(crate) precision: Precision,
+    /// Whether training may round the factors of 32-bit products to TF32.
+    pub(crate) tf32: bool,
     /// Pixels to inputs, without augmentation.
     pub(crate) transform: Transform,
     /// Loader threads; results do not depend on it.
@@ -87,14 +89,6 @@ impl Feed {
         let pinned = tensor.f_pin_memory(self.device)?;
         Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
     }
-
-    /// Logits in 32-bit floats, computed as the spec says.
-    pub(crate) fn logits(&self, net: &Net, images: &Tensor) -> Result<Tensor, HarnessError> {
-        let _autocast = self.precision.enter(self.device)?;
-        let logits = forward(&net.graph, &net.weights, images, Mode::Eval);
-        let logits = logits.map_err(|e| HarnessError::of_model(e, self.device, images.size()[0]))?;
-        Ok(logits.f_to_kind(Kind::Float)?)
-    }
 }
 
 /// Top-1, top-5 and mean cross-entropy of `net` on all images, in their order.
@@ -124,7 +118,9 @@ pub(crate) fn evaluate_some(
             continue;
         }
         let (images, labels) = feed.tensors(&batch)?;
-        evaluator.add(&feed.logits(net, &images)?, &labels)?;
+        let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
+            .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
+        evaluator.add(&logits, &labels)?;
         done += batch.indices.len() as u64;
         progress(done, total);
     }
@@ -151,8 +147,19 @@ pub(crate) struct Session<'a> {
     pub(crate) progress: &'a dyn Fn(u64, u64, f64),
 }
 
-/// Trains `net` in place.
+/// Trains `net` in place. TF32 is allowed for as long as that takes, if the spec says so.
 pub(crate) fn train(
+    net: &mut Net,
+    data: &Arc<dyn Dataset>,
+    session: &Session<'_>,
+) -> Result<Trained, HarnessError> {
+    set_tf32(session.feed.tf32)?;
+    let trained = train_steps(net, data, session);
+    set_tf32(false)?;
+    trained
+}
+
+fn train_steps(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,

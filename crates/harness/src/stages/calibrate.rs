@@ -50,7 +50,6 @@ pub(crate) fn calibrate(
         let (inputs, _) = context.feed.tensors(&batch)?;
         let mut failure = None;
         forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
-            // Under autocast an activation could be bfloat16; calibration runs outside of it.
             if failure.is_none() {
                 failure = collector.observe(node, activation, &batch.indices).err();
             }
