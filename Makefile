@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table smoke test check bench golden setup build data
+.PHONY: help reproduce-table smoke test check bench parity golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -12,6 +12,7 @@ DATA :=
 JOBS :=
 IMAGENET :=
 CUB :=
+IMAGES :=
 
 # Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
 ifndef CARGO_TARGET_DIR
@@ -52,6 +53,9 @@ check: setup ## Formatting and lints only
 
 bench: setup ## Measure selection, moments, calibration and training (release build)
 	cargo bench --package thinet-bench
+
+parity: setup ## Compare images, loader and weights with Pillow, torchvision and PyTorch (IMAGES=folder of JPEGs)
+	IMAGES='$(IMAGES)' scripts/parity.sh
 
 golden: setup ## Make the PyTorch golden files of the tests again
 	scripts/golden.sh

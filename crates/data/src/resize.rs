@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::Resize;
 use crate::decode::Picture;
@@ -40,34 +41,45 @@ impl Picture {
         [height, width]: [usize; 2],
         filter: Resize,
     ) -> Result<Self, String> {
-        let pixel_type = if self.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let side = |n: usize| u32::try_from(n).map_err(|error| error.to_string());
-        let source = ImageRef::new(side(self.width)?, side(self.height)?, &self.pixels, pixel_type)
-            .map_err(|error| error.to_string())?;
-        let source = CroppedImage::new(
-            &source,
-            side(window.left)?,
-            side(window.top)?,
-            side(window.width)?,
-            side(window.height)?,
-        )
-        .map_err(|error| error.to_string())?;
-        // Along the rows first, as Pillow does: values are rounded and cut off at 0 and 255 between the two passes.
-        let mut rows = Image::new(side(width)?, side(window.height)?, pixel_type);
-        let mut target = Image::new(side(width)?, side(height)?, pixel_type);
         let filter = match filter {
             Resize::Bicubic => FilterType::CatmullRom,
             Resize::Bilinear => FilterType::Bilinear,
         };
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-        RESIZER
-            .with_borrow_mut(|resizer| {
-                resizer.resize(&source, &mut rows, &options)?;
-                resizer.resize(&rows, &mut target, &options)
-            })
-            .map_err(|error| error.to_string())?;
-        Ok(Self { width, height, channels: self.channels, pixels: target.into_vec() })
+        let pixels = match self.channels {
+            1 => two_passes::<U8>(self, window, [height, width], &options),
+            _ => two_passes::<U8x3>(self, window, [height, width], &options),
+        }?;
+        Ok(Self { width, height, channels: self.channels, pixels })
     }
+}
+
+/// Along the rows first, as Pillow does: values are rounded and cut off at 0 and 255 between the two passes.
+fn two_passes<P: PixelTrait>(
+    picture: &Picture,
+    window: Window,
+    [height, width]: [usize; 2],
+    options: &ResizeOptions,
+) -> Result<Vec<u8>, String> {
+    let side = |n: usize| u32::try_from(n).map_err(|error| error.to_string());
+    let whole = TypedImageRef::<P>::from_buffer(side(picture.width)?, side(picture.height)?, &picture.pixels)
+        .map_err(|error| error.to_string())?;
+    let [left, top] = [side(window.left)?, side(window.top)?];
+    let source = TypedCroppedImage::from_ref(&whole, left, top, side(window.width)?, side(window.height)?)
+        .map_err(|error| error.to_string())?;
+    let mut narrow = vec![0; window.height * width * P::size()];
+    let mut target = vec![0; height * width * P::size()];
+    let mut rows = TypedImage::<P>::from_buffer(side(width)?, side(window.height)?, &mut narrow)
+        .map_err(|error| error.to_string())?;
+    let mut out = TypedImage::<P>::from_buffer(side(width)?, side(height)?, &mut target)
+        .map_err(|error| error.to_string())?;
+    RESIZER
+        .with_borrow_mut(|resizer| {
+            resizer.resize_typed(&source, &mut rows, options)?;
+            resizer.resize_typed(&rows, &mut out, options)
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(target)
 }
 
 #[cfg(test)]
