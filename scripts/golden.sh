@@ -6,7 +6,7 @@ unset CDPATH
 cd "$(dirname "$0")/.."
 
 needs='import torch, numpy, safetensors, PIL, scipy; assert torch.__version__.split("+")[0] == "2.11.0"'
-packages='numpy==2.4.6 safetensors==0.8.0 pillow==13.0.0 scipy==1.17.1'
+packages='numpy==2.4.6 safetensors==0.8.0 pillow==11.3.0 scipy==1.17.1'
 
 fail() {
     printf 'error: %s — fix: %s\n' "$1" "$2" >&2

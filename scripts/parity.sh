@@ -5,7 +5,7 @@ unset CDPATH
 cd "$(dirname "$0")/.."
 
 needs='import torch, torchvision, numpy, safetensors, PIL; assert torch.__version__.split("+")[0] == "2.11.0"'
-packages='torchvision==0.26.0 numpy==2.4.6 safetensors==0.8.0 pillow==13.0.0'
+packages='torchvision==0.26.0 numpy==2.4.6 safetensors==0.8.0 pillow==11.3.0'
 
 fail() {
     printf 'error: %s — fix: %s\n' "$1" "$2" >&2

@@ -54,7 +54,8 @@ impl Picture {
     }
 }
 
-/// Along the rows first, as Pillow does: values are rounded and cut off at 0 and 255 between the two passes.
+/// Along the rows first, as Pillow did up to version 11 (later ones turn it round for some tall images): values are rounded
+/// and cut off at 0 and 255 between the two passes.
 fn two_passes<P: PixelTrait>(
     picture: &Picture,
     window: Window,
