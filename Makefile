@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table smoke test check bench parity golden setup build data
+.PHONY: help reproduce-table smoke test check bench parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -56,6 +56,9 @@ bench: setup ## Measure selection, moments, calibration and training (release bu
 
 parity: setup ## Compare images, loader and weights with Pillow, torchvision and PyTorch (IMAGES=folder of JPEGs)
 	IMAGES='$(IMAGES)' scripts/parity.sh
+
+gpu-check: setup ## Build a folder that checks a CUDA machine without cargo or a network
+	scripts/gpu-check.sh
 
 golden: setup ## Make the PyTorch golden files of the tests again
 	scripts/golden.sh
