@@ -198,3 +198,25 @@ impl HarnessError {
         move |source| Self::Io { action, path, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+    use thinet_models::ModelError;
+
+    use super::*;
+
+    #[test]
+    fn a_gpu_without_memory_is_told_with_batch_and_device() {
+        let torch = |message: &str| ModelError::Torch { context: "x".into(), message: message.into() };
+        let full = torch("CUDA out of memory. Tried to allocate 20.00 MiB.");
+        let text = HarnessError::of_model(full, Device::Cuda(1), 128).to_string();
+        let start = "cuda:1 has not enough memory for a batch of 128: CUDA out of memory.";
+        assert!(
+            text.starts_with(start) && text.ends_with("use a smaller batch, or another device"),
+            "{text}"
+        );
+        let other = HarnessError::of_model(torch("shapes differ"), Device::Cuda(1), 128);
+        assert!(matches!(other, HarnessError::Model(_)), "{other}");
+    }
+}

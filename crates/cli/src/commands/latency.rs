@@ -16,7 +16,7 @@ use super::{duration, print_json};
 use crate::args::Latency;
 use crate::exit::BadArgument;
 
-/// Images in a batch, as the paper's, and timings that count, where not asked for: five minutes for all models on two
+/// Images in a batch, as the paper's, and timings that count, where not asked for: seven minutes for all models on two
 /// cores.
 const ON_CPU: (usize, usize) = (32, 3);
 /// The same on a GPU, where a timing takes a fraction of a second.
