@@ -1,8 +1,9 @@
 //! Changing an image's size as Pillow does: convolution with a filter that widens when an image shrinks.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
@@ -52,6 +53,16 @@ impl Picture {
         }?;
         Ok(Self { width, height, channels: self.channels, pixels })
     }
+
+    /// The pixels of a part, `[height, width, channels]`; a copy, unless it is the whole image.
+    fn cut_out(&self, Window { top, left, height, width }: Window) -> Cow<'_, [u8]> {
+        if (height, width) == (self.height, self.width) {
+            return Cow::Borrowed(&self.pixels);
+        }
+        let (row, part) = (self.width * self.channels, width * self.channels);
+        let rows = self.pixels.chunks_exact(row).skip(top).take(height);
+        Cow::Owned(rows.flat_map(|line| &line[left * self.channels..][..part]).copied().collect())
+    }
 }
 
 /// Along the rows first, as Pillow did up to version 11 (later ones turn it round for some tall images): values are rounded
@@ -62,25 +73,28 @@ fn two_passes<P: PixelTrait>(
     [height, width]: [usize; 2],
     options: &ResizeOptions,
 ) -> Result<Vec<u8>, String> {
+    let source = picture.cut_out(window);
+    let rows = one_pass::<P>(&source, [window.height, window.width], [window.height, width], options)?;
+    one_pass::<P>(&rows, [window.height, width], [height, width], options)
+}
+
+/// One kind of view for source and target: each pair of kinds would be compiled anew, which takes half a minute.
+fn one_pass<P: PixelTrait>(
+    pixels: &[u8],
+    from: [usize; 2],
+    to: [usize; 2],
+    options: &ResizeOptions,
+) -> Result<Vec<u8>, String> {
     let side = |n: usize| u32::try_from(n).map_err(|error| error.to_string());
-    let whole = TypedImageRef::<P>::from_buffer(side(picture.width)?, side(picture.height)?, &picture.pixels)
+    let source = TypedImageRef::<P>::from_buffer(side(from[1])?, side(from[0])?, pixels)
         .map_err(|error| error.to_string())?;
-    let [left, top] = [side(window.left)?, side(window.top)?];
-    let source = TypedCroppedImage::from_ref(&whole, left, top, side(window.width)?, side(window.height)?)
-        .map_err(|error| error.to_string())?;
-    let mut narrow = vec![0; window.height * width * P::size()];
-    let mut target = vec![0; height * width * P::size()];
-    let mut rows = TypedImage::<P>::from_buffer(side(width)?, side(window.height)?, &mut narrow)
-        .map_err(|error| error.to_string())?;
-    let mut out = TypedImage::<P>::from_buffer(side(width)?, side(height)?, &mut target)
+    let mut out = vec![0; to[0] * to[1] * P::size()];
+    let mut target = TypedImage::<P>::from_buffer(side(to[1])?, side(to[0])?, &mut out)
         .map_err(|error| error.to_string())?;
     RESIZER
-        .with_borrow_mut(|resizer| {
-            resizer.resize_typed(&source, &mut rows, options)?;
-            resizer.resize_typed(&rows, &mut out, options)
-        })
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, options))
         .map_err(|error| error.to_string())?;
-    Ok(target)
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -98,11 +98,23 @@ impl Outline {
         })
     }
 
+    /// The path of the dense net's weight file, if it starts from one.
+    #[must_use]
+    pub fn dense_weights(&self) -> Option<PathBuf> {
+        dense_weights(&self.spec, &self.path)
+    }
+
     /// How tables call the net.
     #[must_use]
     pub fn net_label(&self) -> String {
         net_label(&self.spec, &self.graph)
     }
+}
+
+/// A path written in a spec is relative to the spec's folder.
+pub(crate) fn dense_weights(spec: &Spec, path: &Path) -> Option<PathBuf> {
+    let weights = spec.dense.weights.as_ref()?;
+    Some(path.parent().unwrap_or(Path::new(".")).join(weights))
 }
 
 /// How tables call a net.

@@ -168,7 +168,7 @@ impl Plan {
         let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
         check::against_data(&spec, path, &data)?;
         let outline = Outline::new(spec, path, data.train.classes())?;
-        let weights = dense_weights(&outline)?;
+        let weights = weights_hash(&outline)?;
         let dense: Vec<DensePlan> = (0..outline.spec.seeds)
             .map(|seed| dense_plan(&outline, seed, &data, device, weights.as_ref()))
             .collect();
@@ -199,10 +199,10 @@ impl Plan {
         self.results.join("runs").join(format!("{}-{}", self.spec.name, self.run))
     }
 
-    /// The path of the dense net's weight file, if it is loaded rather than trained.
+    /// The path of the dense net's weight file, if it starts from one.
     #[must_use]
     pub fn dense_weights(&self) -> Option<PathBuf> {
-        self.spec.dense.weights.as_deref().map(|weights| beside(&self.path, weights))
+        crate::outline::dense_weights(&self.spec, &self.path)
     }
 
     /// How tables call the net.
@@ -212,16 +212,10 @@ impl Plan {
     }
 }
 
-/// A path written in a spec is relative to the spec's folder.
-fn beside(spec: &Path, file: &Path) -> PathBuf {
-    spec.parent().unwrap_or(Path::new(".")).join(file)
-}
-
 /// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.
-fn dense_weights(outline: &Outline) -> Result<Option<String>, HarnessError> {
+fn weights_hash(outline: &Outline) -> Result<Option<String>, HarnessError> {
     let Outline { spec, path, graph, .. } = outline;
-    let Some(weights) = &spec.dense.weights else { return Ok(None) };
-    let file = beside(path, weights);
+    let Some(file) = outline.dense_weights() else { return Ok(None) };
     check_import(&file, graph, &spec.dense.import).map_err(|e| check::value(path, "dense.weights", &e))?;
     let hash = crate::store::hash_file(&file)
         .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;

@@ -137,6 +137,7 @@ fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::
 fn verdict(report: &Report) -> anyhow::Result<()> {
     match &report.damaged[..] {
         [] => Ok(()),
+        [_] => Err(BadData("1 file cannot be decoded".to_owned()).into()),
         damaged => Err(BadData(format!("{} files cannot be decoded", damaged.len())).into()),
     }
 }

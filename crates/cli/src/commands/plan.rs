@@ -1,5 +1,7 @@
 //! `thinet plan`: cells, what is done, tuning, FLOPs, time and disk. Touches nothing, and needs neither data nor device.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use thinet_data::DataError;
 use thinet_harness::plan::Plan;
@@ -23,6 +25,8 @@ struct Report {
     train_images: Option<usize>,
     test_images: Option<usize>,
     net: String,
+    /// The file that the dense net starts from.
+    weights: Option<PathBuf>,
     mode: String,
     layers: Vec<String>,
     tuning: Vec<TuningLine>,
@@ -115,6 +119,7 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
         train_images: Some(images),
         test_images: Some(plan.data.test.len()),
         net: plan.net_label(),
+        weights: plan.dense_weights(),
         mode: plan.spec.prune.mode.to_string(),
         layers: plan.layers.clone(),
         tuning: tuning(&plan.spec, &plan.layers, Some(images)),
@@ -161,6 +166,7 @@ fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Opti
         train_images: images.map(|[train, _]| train),
         test_images: images.map(|[_, test]| test),
         net: outline.net_label(),
+        weights: outline.dense_weights(),
         mode: spec.prune.mode.to_string(),
         layers: outline.layers.clone(),
         tuning: tuning(spec, &outline.layers, images.map(|[train, _]| train)),
@@ -259,6 +265,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
         println!("not here    {missing}");
     }
     println!("net         {}", report.net);
+    if let Some(weights) = &report.weights {
+        let missing = if weights.is_file() { "" } else { " (not there)" };
+        println!("weights     {}{missing}", weights.display());
+    }
     println!("pruned      {}: {}", report.mode, report.layers.join(" "));
     let mut total = Some(0.0);
     for line in &report.tuning {

@@ -70,6 +70,7 @@ fn a_plan_of_a_paper_scale_experiment_needs_neither_data_nor_device() {
     for text in [
         "ImageNet: 1281167 training, 50000 test images",
         "after conv1_2, conv2_2, conv3_3: 2 epochs of batch 128, lr 0.001, × 0.1 at 50 %",
+        "data/weights/vgg16-caffe.pth (not there)",
         "after conv4_3: 12 epochs of batch 128",
         "24 epochs of tuning a cell",
         "32 32 64 64 128 128 128 256 256 256",
@@ -121,5 +122,5 @@ fn a_dataset_with_a_damaged_photograph_fails_its_check() {
     let bad = check();
     assert_eq!(bad.code, 3, "{}", bad.out);
     assert!(bad.out.contains("damaged: images/train/class1/003.png"), "{}", bad.out);
-    assert_eq!(bad.err, "error: 1 files cannot be decoded\n");
+    assert_eq!(bad.err, "error: 1 file cannot be decoded\n");
 }

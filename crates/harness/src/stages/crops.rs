@@ -95,7 +95,6 @@ fn decode(
 ) -> Result<Vec<bool>, HarnessError> {
     /// Images in memory at a time, for each thread.
     const EACH: usize = 16;
-    let write = HarnessError::io("write", path);
     let folder = path.parent().unwrap_or(std::path::Path::new("."));
     let mut temporary = tempfile::Builder::new()
         .prefix(".")
@@ -125,7 +124,7 @@ fn decode(
             .map_err(HarnessError::io("write", path))?;
     }
     temporary.as_file().sync_all().map_err(HarnessError::io("write", path))?;
-    temporary.persist(path).map_err(|e| write(e.error))?;
+    temporary.persist(path).map_err(|e| HarnessError::io("write", path)(e.error))?;
     Ok(is_there)
 }
 
