@@ -99,7 +99,7 @@ pub enum HarnessError {
         source: std::io::Error,
     },
     /// A stored stage is not what its record says.
-    #[error("stored stage {} is damaged: {problem}; remove that folder to have it redone", path.display())]
+    #[error("stored stage {} is damaged: {problem}; `thinet run` sets it aside and makes it again", path.display())]
     Damaged {
         /// The stage's folder.
         path: PathBuf,

@@ -41,12 +41,15 @@ pub struct Outcome {
     pub written: Vec<tables::Written>,
     /// Stages that ran now; the others were stored before.
     pub stages_run: usize,
+    /// Cells that failed; the tables say "not run" of them.
+    pub failure: Option<HarnessError>,
 }
 
 /// Runs what is missing and writes the tables.
 ///
 /// # Errors
-/// If the results folder cannot be written, the experiment is running already, or a stage fails.
+/// If the results folder cannot be written, the experiment is running already, or a stage fails that others need. Cells that
+/// fail cost themselves alone, see [`Outcome::failure`].
 pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
     let folder = plan.run_folder();
     writable(&plan.results)?;
@@ -58,7 +61,7 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     let environment = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
 
     let log = Logged { file: open_log(&folder)?, inner: reporter };
-    let stages_run = run_stages(plan, options, &log)?;
+    let (stages_run, failure) = run_stages(plan, options, &log)?;
 
     // The environment is that of the process which did the work; a run that only reads keeps the old one.
     let environment_file = folder.join("env.json");
@@ -73,7 +76,7 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     for table in &tables {
         written.push(tables::write(&plan.results.join("tables"), table, &plan.run)?);
     }
-    Ok(Outcome { study, tables, written, stages_run })
+    Ok(Outcome { study, tables, written, stages_run, failure })
 }
 
 /// The tables of a study. The resolved spec and the environment of the run go with the first.
@@ -117,42 +120,95 @@ pub fn run_stage(plan: &Plan, id: &str, reporter: &dyn Reporter) -> Result<(), H
     Ok(())
 }
 
-/// Waves of stages that do not need each other, as (id, label): dense nets, then evidence, then cells.
-fn waves(plan: &Plan) -> Vec<Vec<(&StageId, String)>> {
+/// Stages that do not need each other, as (id, label).
+type Wave<'a> = Vec<(&'a StageId, String)>;
+
+/// Dense nets, then evidence, which cells need; then the cells.
+fn waves(plan: &Plan) -> ([Wave<'_>; 2], Wave<'_>) {
     let dense = plan.dense.iter().map(|d| (&d.id, format!("dense net, seed {}", d.seed))).collect();
     let evidence = plan.dense.iter().map(|d| (&d.evidence, format!("calibration, seed {}", d.seed)));
     let evidence = if plan.spec.is_one_shot() { evidence.collect() } else { Vec::new() };
     let cells = plan.cells.iter().map(|cell| (&cell.id, cell.label())).collect();
-    vec![dense, evidence, cells]
+    ([dense, evidence], cells)
 }
 
-fn run_stages(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<usize, HarnessError> {
+/// Runs what is missing; returns how many stages that were, and what failed of the cells.
+fn run_stages(
+    plan: &Plan,
+    options: &RunOptions,
+    reporter: &dyn Reporter,
+) -> Result<(usize, Option<HarnessError>), HarnessError> {
     let store = Store::at(&plan.results);
+    let (needed, cells) = waves(plan);
+    let cells = missing(&store, cells, false, reporter)?;
     let mut stages_run = 0;
-    for wave in waves(plan) {
-        let missing: Vec<(String, String)> = wave
-            .into_iter()
-            .filter(|(id, _)| !store.is_done(id))
-            .map(|(id, label)| (id.to_string(), label))
-            .collect();
-        let total = missing.len();
-        stages_run += total;
-        match &options.worker {
-            Some(worker) if options.jobs > 1 && total > 1 => {
-                let failures = run_all(worker, missing, options.jobs, reporter);
-                if let Some(first) = failures.first() {
-                    let (failed, first) = (failures.len(), format!("{}: {}", first.label, first.error));
-                    return Err(HarnessError::StagesFailed { failed, total, first });
-                }
-            }
-            _ => {
-                for (id, _) in missing {
-                    run_stage(plan, &id, reporter)?;
-                }
-            }
+    for wave in needed {
+        // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
+        let wave = missing(&store, wave, !cells.is_empty(), reporter)?;
+        stages_run += wave.len();
+        if let Some(failure) = run_wave(plan, options, wave, reporter) {
+            return Err(failure);
         }
     }
-    Ok(stages_run)
+    stages_run += cells.len();
+    Ok((stages_run, run_wave(plan, options, cells, reporter)))
+}
+
+/// The stages of a wave that are not stored. One that is damaged is set aside and made again.
+fn missing(
+    store: &Store,
+    wave: Wave<'_>,
+    with_files: bool,
+    reporter: &dyn Reporter,
+) -> Result<Vec<(String, String)>, HarnessError> {
+    let mut missing = Vec::new();
+    for (id, label) in wave {
+        let mut damage = None;
+        if store.intact(id, with_files, &mut |problem| damage = Some(problem))?.is_some() {
+            continue;
+        }
+        if let Some(problem) = damage {
+            let aside = store.set_aside(id)?;
+            let text = format!(
+                "{label}: stored stage {id} is damaged ({problem}); set aside as {} and made again",
+                aside.display()
+            );
+            reporter.event(&Event::Note { id: id.to_string(), text });
+        }
+        missing.push((id.to_string(), label));
+    }
+    Ok(missing)
+}
+
+/// Runs stages that do not need each other, all of them, whatever happens to one. What failed, in one error.
+fn run_wave(
+    plan: &Plan,
+    options: &RunOptions,
+    stages: Vec<(String, String)>,
+    reporter: &dyn Reporter,
+) -> Option<HarnessError> {
+    let total = stages.len();
+    match &options.worker {
+        Some(worker) if options.jobs > 1 && total > 1 => {
+            let failures = run_all(worker, stages, options.jobs, reporter);
+            let first = failures.first()?;
+            let (failed, first) = (failures.len(), format!("{}: {}", first.label, first.error));
+            Some(HarnessError::StagesFailed { failed, total, first })
+        }
+        _ => {
+            let run = |(id, label): (String, String)| Some((label, run_stage(plan, &id, reporter).err()?));
+            let mut failures: Vec<_> = stages.into_iter().filter_map(run).collect();
+            if failures.is_empty() {
+                return None;
+            }
+            let (failed, (label, first)) = (failures.len(), failures.swap_remove(0));
+            // Alone, the error itself says most, and its kind decides the exit code.
+            if total == 1 {
+                return Some(first);
+            }
+            Some(HarnessError::StagesFailed { failed, total, first: format!("{label}: {first}") })
+        }
+    }
 }
 
 /// How images reach the net.

@@ -124,6 +124,49 @@ impl Store {
         Ok(Some(result))
     }
 
+    /// The record of a finished stage as [`Store::result`]; a damaged one counts as none, and `damaged` says why.
+    ///
+    /// # Errors
+    /// If the record cannot be read for another reason.
+    pub(crate) fn intact(
+        &self,
+        id: &StageId,
+        with_files: bool,
+        damaged: &mut dyn FnMut(String),
+    ) -> Result<Option<StageResult>, HarnessError> {
+        let checked = self.result(id).and_then(|result| {
+            if let Some(result) = &result
+                && with_files
+            {
+                for name in result.files.keys() {
+                    self.checked_file(id, result, name)?;
+                }
+            }
+            Ok(result)
+        });
+        match checked {
+            Err(HarnessError::Damaged { problem, .. }) => {
+                damaged(problem);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves a damaged stage out of the way, where a person can look at it; returns its new folder.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub(crate) fn set_aside(&self, id: &StageId) -> Result<PathBuf, HarnessError> {
+        let aside = self.root.join("damaged");
+        fs::create_dir_all(&aside).map_err(HarnessError::io("create", &aside))?;
+        let free = (1..).map(|n| aside.join(format!("{id}.{n}"))).find(|path| !path.exists());
+        let target = free.unwrap_or_else(|| unreachable!("a folder holds finitely many folders"));
+        let folder = self.folder(id);
+        fs::rename(&folder, &target).map_err(HarnessError::io("rename", folder))?;
+        Ok(target)
+    }
+
     /// Path of a file of a finished stage, after its checksum is compared.
     ///
     /// # Errors

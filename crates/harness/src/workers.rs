@@ -27,7 +27,8 @@ pub(crate) struct Failure {
     pub(crate) error: String,
 }
 
-/// Runs stages (id, label) in at most `jobs` processes at a time. A worker that dies costs its own stage only.
+/// Runs stages (id, label) in at most `jobs` processes at a time. A worker that dies (a signal, no memory) costs its own stage
+/// only, which is tried once more: what it had finished is stored.
 pub(crate) fn run_all(
     command: &WorkerCommand,
     stages: Vec<(String, String)>,
@@ -42,8 +43,15 @@ pub(crate) fn run_all(
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some((id, label)) = next() {
-                    if let Err(error) = run_one(command, &id, reporter) {
-                        let failure = Failure { label, error: error.to_string() };
+                    let mut ended = run_one(command, &id, reporter);
+                    if let Err(Ended::Died(how)) = &ended {
+                        let text = format!("{label}: its worker died ({how}); tried once more");
+                        reporter.event(&Event::Note { id: id.clone(), text });
+                        ended = run_one(command, &id, reporter);
+                    }
+                    if let Err(Ended::Died(problem) | Ended::Failed(problem)) = ended {
+                        let error = HarnessError::Worker { stage: id, problem }.to_string();
+                        let failure = Failure { label, error };
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                     }
                 }
@@ -53,8 +61,15 @@ pub(crate) fn run_all(
     failures.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run_one(command: &WorkerCommand, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
-    let worker = |problem: String| HarnessError::Worker { stage: id.to_owned(), problem };
+/// How a worker ended without finishing its stage.
+enum Ended {
+    /// It said why.
+    Failed(String),
+    /// A signal ended it.
+    Died(String),
+}
+
+fn run_one(command: &WorkerCommand, id: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
     let mut child = Command::new(&command.program)
         .args(&command.arguments)
         .arg(id)
@@ -62,7 +77,7 @@ fn run_one(command: &WorkerCommand, id: &str, reporter: &dyn Reporter) -> Result
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| worker(format!("cannot start {}: {e}", command.program.display())))?;
+        .map_err(|e| Ended::Failed(format!("cannot start {}: {e}", command.program.display())))?;
     // Dropped at the end: a worker whose parent dies sees its input close and ends.
     let _input = child.stdin.take();
     let errors = std::thread::scope(|scope| {
@@ -77,12 +92,15 @@ fn run_one(command: &WorkerCommand, id: &str, reporter: &dyn Reporter) -> Result
         forward_events(&mut child, id, reporter);
         errors.and_then(|thread| thread.join().ok()).unwrap_or_default()
     });
-    let status = child.wait().map_err(|e| worker(e.to_string()))?;
+    let status = child.wait().map_err(|e| Ended::Failed(e.to_string()))?;
     if status.success() {
         return Ok(());
     }
+    if status.code().is_none() {
+        return Err(Ended::Died(status.to_string()));
+    }
     let last = errors.trim().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    Err(worker(if last.is_empty() { status.to_string() } else { last }))
+    Err(Ended::Failed(if last.is_empty() { status.to_string() } else { last }))
 }
 
 /// Passes on the worker's events until its output ends; other output becomes notes.
@@ -123,7 +141,21 @@ mod tests {
         assert_eq!(failures[0].label, "cell bad");
         assert!(failures[0].error.contains("no luck"), "{}", failures[0].error);
         assert!(failures[1].error.contains("signal: 9"), "{}", failures[1].error);
-        assert_eq!(recorder.0.lock().unwrap().len(), 4);
+        // A note from each start, two of them of the stage that was killed, and one that says so.
+        let events = recorder.0.into_inner().unwrap();
+        assert_eq!(events.len(), 6);
+        let retried =
+            |event: &&Event| matches!(event, Event::Note { text, .. } if text.contains("tried once more"));
+        assert_eq!(events.iter().filter(retried).count(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_dies_once_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark").display().to_string();
+        let script = format!("if [ -e '{mark}' ]; then exit 0; fi; touch '{mark}'; kill -9 $$");
+        let failures = run_all(&shell(&script), vec![("a".into(), "a".into())], 1, &crate::progress::Silent);
+        assert_eq!(failures, []);
     }
 
     #[test]

@@ -35,7 +35,13 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
         })?;
         let outcome = study.place.data.as_ref().map(|_| execute(&study, arguments.jobs));
         let (study, is_run) = match outcome {
-            Some(Ok(outcome)) => (outcome.study, true),
+            Some(Ok(mut outcome)) => {
+                if let Some(failure) = outcome.failure.take() {
+                    eprintln!("failed: {}: {failure}", spec.display());
+                    failures.push(failure.into());
+                }
+                (outcome.study, true)
+            }
             Some(Err(error)) => {
                 let line = crate::exit::line(&error);
                 eprintln!("failed: {}: {line}", spec.display());

@@ -13,7 +13,8 @@ use crate::bars::{JsonLines, Progress};
 pub(crate) fn run(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
     let outcome = execute(study, asked)?;
     if json {
-        return super::print_json(&outcome.study);
+        super::print_json(&outcome.study)?;
+        return verdict(outcome);
     }
     for table in &outcome.tables {
         println!("{}", table.markdown());
@@ -21,7 +22,12 @@ pub(crate) fn run(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Resu
     for written in &outcome.written {
         super::table::report_written(written);
     }
-    Ok(())
+    verdict(outcome)
+}
+
+/// Cells that failed decide the exit code, after the tables of the others.
+pub(super) fn verdict(outcome: Outcome) -> anyhow::Result<()> {
+    outcome.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Runs what is missing of an experiment, with progress on standard error.

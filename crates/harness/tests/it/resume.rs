@@ -1,10 +1,12 @@
 //! A study that dies at any moment and is started again ends with the same bytes as an unbroken one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-use thinet_harness::progress::Silent;
-use thinet_harness::{HarnessError, RunOptions, run};
+use thinet_harness::HarnessError;
+use thinet_harness::progress::{Event, Reporter, Silent};
+use thinet_harness::records::Status;
 
 use crate::fixture::{DiesAt, Fixture, SPEC};
 
@@ -25,21 +27,58 @@ fn dying_at_any_event_and_starting_again_gives_the_same_weights_and_tables() {
 }
 
 #[test]
-fn a_changed_weight_file_is_refused_by_name() {
+fn a_damaged_stage_is_set_aside_and_made_again() {
     let fixture = Fixture::new();
-    let only_dense = fixture.run(SPEC, "results", &Silent);
-    let dense = &only_dense.study.dense[0].id;
+    let whole = fixture.run(SPEC, "results", &Silent);
+    let (weights, tables) = (fixture.weights("results"), fixture.tables("results"));
+    let dense = &whole.study.dense[0].id;
     let store = fixture.path("results").join("store");
-    let weights = store.join(dense).join("weights.safetensors");
-    let mut bytes = std::fs::read(&weights).unwrap();
+    // A changed weight file that is read, a record that is cut off, and cells to be made from them.
+    let file = store.join(dense).join("weights.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    std::fs::write(&weights, bytes).unwrap();
-    for cell in &only_dense.study.cells {
-        std::fs::remove_dir_all(store.join(&cell.id)).unwrap();
+    std::fs::write(&file, bytes).unwrap();
+    let cut = &whole.study.cells[1].id;
+    std::fs::write(store.join(cut).join("result.json"), "{").unwrap();
+    std::fs::remove_dir_all(store.join(&whole.study.cells[0].id)).unwrap();
+
+    let notes = Notes::default();
+    let again = fixture.run(SPEC, "results", &notes);
+    assert_eq!(again.stages_run, 3);
+    let notes = notes.0.into_inner().unwrap();
+    let named = |id: &str| notes.iter().any(|note| note.contains(id) && note.contains("set aside as"));
+    assert!(named(dense) && named(cut), "{notes:?}");
+    assert!(store.join("damaged").join(format!("{dense}.1")).is_dir());
+    assert_eq!(fixture.weights("results"), weights);
+    assert_eq!(fixture.tables("results"), tables);
+}
+
+#[test]
+fn a_cell_that_fails_costs_itself_alone() {
+    let fixture = Fixture::new();
+    let whole = fixture.run(SPEC, "whole", &Silent);
+    // A folder where the weight file has to go: the stage cannot be stored.
+    let cell = &whole.study.cells[2];
+    let blocked = fixture.path("results/store").join(&cell.id).join("weights.safetensors/x");
+    std::fs::create_dir_all(blocked).unwrap();
+    let outcome = fixture.run(SPEC, "results", &Silent);
+    let failure = outcome.failure.unwrap();
+    assert!(matches!(failure, HarnessError::StagesFailed { failed: 1, total: 6, .. }), "{failure}");
+    let states: Vec<Status> = outcome.study.cells.iter().map(|cell| cell.status).collect();
+    let mut expected = vec![Status::Done; 6];
+    expected[2] = Status::NotRun;
+    assert_eq!(states, expected);
+    assert!(fixture.path("results/tables/small.csv").is_file());
+}
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Reporter for Notes {
+    fn event(&self, event: &Event) {
+        if let Event::Note { text, .. } = event {
+            self.0.lock().unwrap().push(text.clone());
+        }
     }
-    let plan = fixture.plan(SPEC, "results").unwrap();
-    let error = run(&plan, &RunOptions { jobs: 1, worker: None }, &Silent).unwrap_err();
-    assert!(matches!(error, HarnessError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains(dense.as_str()), "{error}");
 }
