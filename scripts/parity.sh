@@ -4,7 +4,8 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 
-needs='import torch, torchvision, numpy, safetensors, PIL; assert torch.__version__.split("+")[0] == "2.11.0"'
+needs='import torch, torchvision, numpy, safetensors, PIL
+assert torch.__version__.split("+")[0] == "2.11.0" and int(PIL.__version__.split(".")[0]) < 13'
 packages='torchvision==0.26.0 numpy==2.4.6 safetensors==0.8.0 pillow==11.3.0'
 
 fail() {
@@ -29,7 +30,7 @@ if [ -z "$python" ] && [ -f .venv/thinet-setup ]; then
         fail "pip cannot install $packages in .venv" "check the network, then run this again"
     python=$(find_python)
 fi
-[ -n "$python" ] || fail "no Python with torch 2.11.0, torchvision, numpy, safetensors and pillow" \
+[ -n "$python" ] || fail "no Python with torch 2.11.0, torchvision, numpy, safetensors and pillow below 13" \
     "python3 -m pip install torch==2.11.0 $packages in an environment and activate it"
 
 if [ -n "${IMAGES:-}" ] && [ ! -d "$IMAGES" ]; then

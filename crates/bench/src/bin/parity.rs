@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use thinet_bench::process_memory;
 use thinet_data::{
     Augment, DatasetSpec, ImagenetSpec, Loader, LoaderOptions, Protocol, Split, Transform, open,
@@ -21,7 +21,7 @@ use thinet_models::{
 use thinet_seed::Seed;
 
 const USAGE: &str = "parity crops FOLDER CLASSES PROTOCOL OUT | loader FOLDER CLASSES SECONDS | \
-                     logits NET WEIGHTS LOGITS DTYPE | export FOLDER";
+                     decode FOLDER CLASSES SECONDS | logits NET WEIGHTS LOGITS DTYPE | export FOLDER";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +34,7 @@ fn main() -> Result<()> {
         ["loader", folder, classes, seconds] => {
             loader(&photos(folder, classes, "torchvision")?, seconds.parse().context("SECONDS")?)
         }
+        ["decode", folder, classes, seconds] => decode(folder, classes, seconds.parse().context("SECONDS")?),
         ["logits", net, weights, golden, dtype] => logits(net, Path::new(weights), Path::new(golden), dtype),
         ["export", folder] => export(Path::new(folder)),
         _ => bail!("usage: {USAGE}"),
@@ -80,6 +81,24 @@ fn loader(split: &Split, seconds: f64) -> Result<()> {
         }
         epoch += 1;
     }
+    let speed = images as f64 / start.elapsed().as_secs_f64();
+    println!("{{\"images_per_second\": {speed}, \"images\": {images}}}");
+    Ok(())
+}
+
+/// Images a second of decoding alone, as near as the library lets one in: each image is shrunk to one pixel.
+fn decode(folder: &str, classes: &str, seconds: f64) -> Result<()> {
+    let classes = classes.parse().context("CLASSES")?;
+    let one_pixel = ImagenetSpec { classes, side: Some(1), ..ImagenetSpec::new(Protocol::CaffeSquash) };
+    let spec = DatasetSpec::Imagenet(ImagenetSpec { crop: Some(1), ..one_pixel });
+    let set = open(&spec, Path::new(folder))?.train;
+    let (mut images, mut pixel, start) = (0, [0; 3], Instant::now());
+    while start.elapsed().as_secs_f64() < seconds {
+        for index in 0..set.len() {
+            set.read(index, &mut pixel)?;
+        }
+        images += set.len();
+    }
     println!("{{\"images_per_second\": {}}}", images as f64 / start.elapsed().as_secs_f64());
     Ok(())
 }
@@ -99,20 +118,21 @@ fn logits(net: &str, weights: &Path, golden: &Path, dtype: &str) -> Result<()> {
     let dtype = if dtype == "f16" { FileType::F16 } else { FileType::F32 };
     let rules = ImportRules { dtype, ..ImportRules::default() };
     let (weights, report) = import_weights(weights, &graph, &rules, Device::Cpu)?;
-    let peak = process_memory()?.peak / 1024;
+    let import_peak = process_memory()?.peak / 1024;
     let (golden, _) = load_tensors(golden, Device::Cpu)?;
     let (images, expected) = (&golden["images"], &golden["logits"]);
     let found = tch::no_grad(|| forward(&graph, &weights, images, Mode::Eval))?;
     let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
     let off = largest(&(found - expected)) / largest(expected);
+    let peak = process_memory()?.peak / 1024;
     println!(
-        "{{\"off\": {off}, \"taken\": {}, \"container\": {:?}, \"import_peak_mib\": {peak}}}",
-        report.taken, report.container
+        "{{\"off\": {off}, \"layout\": {:?}, \"import_peak_mib\": {import_peak}, \"peak_mib\": {peak}}}",
+        report.layout.name()
     );
     Ok(())
 }
 
-/// Two nets with pruned widths under torchvision's names, with images and our logits.
+/// Three nets with pruned widths under torchvision's names, with images and our logits.
 fn export(folder: &Path) -> Result<()> {
     let pruned = |layers: &[(&str, usize)]| layers.iter().map(|(l, w)| ((*l).to_owned(), *w)).collect();
     let vgg = NetSpec {
@@ -120,15 +140,16 @@ fn export(folder: &Path) -> Result<()> {
         widths: pruned(&[("conv1_1", 5), ("conv3_2", 40), ("conv5_3", 100), ("fc6", 64), ("fc7", 48)]),
         ..NetSpec::new(Arch::Vgg16)
     };
+    let vgg_bn = NetSpec { batch_norm: Some(true), ..vgg.clone() };
     let resnet = NetSpec {
         stride: Some(ResNetStride::Middle3x3),
         widths: pruned(&[("layer1.0.conv1", 30), ("layer2.0.conv2", 77), ("layer4.2.conv1", 300)]),
         ..NetSpec::new(Arch::Resnet50)
     };
-    for (name, spec) in [("vgg16", vgg), ("resnet50", resnet)] {
+    for (name, spec) in [("vgg16", vgg), ("vgg16_bn", vgg_bn), ("resnet50", resnet)] {
         let graph = spec.build([3, 224, 224], 1000)?;
-        let weights = Weights::init(&graph, Seed::root(0), Device::Cpu)?;
-        let images = images(2);
+        let weights = shaken(&Weights::init(&graph, Seed::root(0), Device::Cpu)?);
+        let images = images();
         let logits = tch::no_grad(|| forward(&graph, &weights, &images, Mode::Eval))?;
         let net = Net { graph, weights };
         let metadata = BTreeMap::new();
@@ -136,12 +157,31 @@ fn export(folder: &Path) -> Result<()> {
         let golden = [("images", &images), ("logits", &logits)];
         save_tensors(&folder.join(format!("{name}.check.safetensors")), &golden, &metadata)?;
     }
-    println!("{{\"exported\": 2}}");
+    println!("{{\"exported\": 3}}");
     Ok(())
 }
 
-/// Waves instead of noise: no generator is needed.
-fn images(count: usize) -> Tensor {
-    let values: Vec<f32> = (0..count * 3 * 224 * 224).map(|i| (i as f32 * 0.013).sin()).collect();
-    Tensor::from_slice(&values).view([count as i64, 3, 224, 224])
+/// Biases, scales and statistics that are not at their start, so that a mix-up shows, and classifiers large enough for the
+/// logits to depend on the image.
+fn shaken(start: &Weights) -> Weights {
+    let mut weights = Weights::new();
+    for (number, (name, tensor)) in start.iter().enumerate() {
+        let tensor = match tensor.size()[..] {
+            [len] => tensor + wave(len, 0.7, number as f64) * 0.3,
+            [_, _] => tensor * 4.0,
+            _ => tensor.shallow_clone(),
+        };
+        weights.insert(name, tensor);
+    }
+    weights
+}
+
+fn wave(len: i64, step: f64, phase: f64) -> Tensor {
+    (Tensor::arange(len, (Kind::Float, Device::Cpu)) * step + phase).sin()
+}
+
+/// Two images: waves instead of noise, as no generator is needed.
+fn images() -> Tensor {
+    let image = |step: f64| wave(3 * 224 * 224, step, 0.0).view([3, 224, 224]);
+    Tensor::stack(&[image(0.013), image(0.37)], 0)
 }
