@@ -1,0 +1,285 @@
+//! The Rust side of `make gpu-check`: what a CUDA device computes beside the CPU, and how fast it trains and calibrates.
+//! `gpu-check/gpu_check.py` runs it beside PyTorch on the GPU machine. Each command prints one line of JSON.
+
+#![allow(clippy::print_stdout, reason = "its output is read by gpu_check.py")]
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use tch::{Cuda, Device, Kind, Tensor};
+use thinet_graph::{Graph, PrunableLayer, prunable_layer};
+use thinet_models::{
+    Arch, MemoryFormat, Mode, NetSpec, Precision, ResNetStride, Sgd, SgdOptions, Weights, forward,
+    forward_taps, loss_and_gradients, paper_models, parse_device, peak_gpu_bytes, seed_torch,
+    set_compute_threads, set_deterministic, set_tf32, train_step,
+};
+use thinet_sampling::EvidenceCollector;
+use thinet_seed::Seed;
+use thinet_selectors::{Evidence, Needs};
+
+const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL,… | train NET PRECISION BATCH SECONDS DEVICE | \
+                     calibrate NET BATCH SECONDS DEVICE";
+const IMAGE: [usize; 3] = [3, 224, 224];
+const CLASSES: usize = 1000;
+/// Positions of each image that a calibration pass looks at, as the paper's.
+const POSITIONS: usize = 10;
+/// Runs before the clock starts.
+const WARM_UP: usize = 3;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    set_compute_threads(cores)?;
+    let report = match words[..] {
+        ["parity", device, batch, models] => parity(device, batch.parse().context("BATCH")?, models)?,
+        ["train", net, precision, batch, seconds, device] => train(
+            net,
+            precision,
+            batch.parse().context("BATCH")?,
+            seconds.parse().context("SECONDS")?,
+            device,
+        )?,
+        ["calibrate", net, batch, seconds, device] => {
+            calibrate(net, batch.parse().context("BATCH")?, seconds.parse().context("SECONDS")?, device)?
+        }
+        _ => bail!("usage: {USAGE}"),
+    };
+    println!("{report}");
+    Ok(())
+}
+
+/// Values in −1..1 by formula, so that every machine has the same.
+fn waves(shape: &[i64], phase: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    let i = Tensor::arange(count, (Kind::Double, Device::Cpu));
+    (i * 0.013 + phase).sin().to_kind(Kind::Float).view(shape)
+}
+
+fn images(batch: usize) -> Tensor {
+    waves(&[batch as i64, 3, 224, 224], 0.5)
+}
+
+fn labels(batch: usize) -> Tensor {
+    Tensor::arange(batch as i64, (Kind::Int64, Device::Cpu)).remainder(CLASSES as i64)
+}
+
+/// Random weights, batch statistics away from their start.
+fn weights(graph: &Graph) -> Result<Weights> {
+    let mut weights = Weights::init(graph, Seed::root(0).child("gpu-check"), Device::Cpu)?;
+    for (phase, spec) in graph.tensors().iter().enumerate() {
+        let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
+        if spec.name.ends_with("running_mean") {
+            weights.insert(spec.name.clone(), waves(&shape, phase as f64) * 0.1);
+        } else if spec.name.ends_with("running_var") {
+            weights.insert(spec.name.clone(), waves(&shape, phase as f64) * 0.3 + 1.0);
+        }
+    }
+    Ok(weights)
+}
+
+/// What a net computes on one device.
+struct Computed {
+    logits: Tensor,
+    loss: f64,
+    gradient: Tensor,
+}
+
+fn compute(graph: &Graph, weights: &Weights, batch: usize, device: Device) -> Result<Computed> {
+    let (images, labels) = (images(batch).to_device(device), labels(batch).to_device(device));
+    let weights = weights.to_device(device)?;
+    let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?.to_device(Device::Cpu);
+    let first =
+        graph.tensors().into_iter().find(|spec| spec.trainable).context("a net without weights")?.name;
+    // Dropout draws from another generator on each device: the gradient is taken without it.
+    let (loss, mut gradients) =
+        loss_and_gradients(graph, &weights, [first.as_str()], &images, &labels, Mode::Eval, Precision::F32)?;
+    Ok(Computed { logits, loss, gradient: gradients.remove(0).to_device(Device::Cpu) })
+}
+
+/// The largest difference, relative to the largest value.
+fn off(a: &Tensor, b: &Tensor) -> f64 {
+    let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
+    largest(&(a - b)) / largest(b).max(f64::MIN_POSITIVE)
+}
+
+fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
+    json!({ "name": name, "metric": metric, "value": value.into(), "note": note })
+}
+
+/// CPU against the device, in 32-bit floats without TF32, with deterministic algorithms.
+fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
+    let device = parse_device(device)?;
+    set_tf32(false)?;
+    set_deterministic(true)?;
+    let names: Vec<&str> = names.split(',').collect();
+    let mut rows = Vec::new();
+    for model in paper_models(ResNetStride::First1x1)? {
+        if !names.contains(&model.name) {
+            continue;
+        }
+        let graph = model.build()?;
+        let weights = weights(&graph)?;
+        let cpu = compute(&graph, &weights, batch, Device::Cpu)?;
+        let there = compute(&graph, &weights, batch, device)?;
+        let again = compute(&graph, &weights, batch, device)?;
+        rows.push(row(
+            model.name,
+            "logits, largest relative difference",
+            off(&there.logits, &cpu.logits),
+            "",
+        ));
+        rows.push(row(
+            model.name,
+            "loss, relative difference",
+            ((there.loss - cpu.loss) / cpu.loss).abs(),
+            "",
+        ));
+        let gradient = off(&there.gradient, &cpu.gradient);
+        rows.push(row(model.name, "gradient of the first layer, largest relative difference", gradient, ""));
+        let same = there.logits == again.logits && there.gradient == again.gradient;
+        rows.push(row(model.name, "the same bits in a second run", same, ""));
+    }
+    for (arch, layer) in SAMPLED {
+        let graph = net(arch)?;
+        let weights = weights(&graph)?;
+        let cpu = evidence(&graph, &weights, layer, batch, Device::Cpu)?;
+        let there = evidence(&graph, &weights, layer, batch, device)?;
+        rows.extend(compare(&format!("{arch} {layer}"), &cpu, &there)?);
+    }
+    Ok(json!({ "rows": rows }))
+}
+
+/// The layers whose moments are compared and whose calibration is timed.
+const SAMPLED: [(&str, &str); 3] =
+    [("vgg16-gap", "conv3_2"), ("resnet50", "layer2.0.conv1"), ("resnet50", "layer3.0.conv2")];
+
+fn net(name: &str) -> Result<Graph> {
+    let arch: Arch = name.parse()?;
+    Ok(NetSpec::new(arch).build(IMAGE, CLASSES)?)
+}
+
+fn needs() -> Needs {
+    Needs { filters: true, zeros: true, moments: true }
+}
+
+/// One calibration pass over a batch.
+fn evidence(graph: &Graph, weights: &Weights, layer: &str, batch: usize, device: Device) -> Result<Evidence> {
+    let weights = weights.to_device(device)?;
+    let layers = [(prunable_layer(graph, layer)?, needs())];
+    let indices: Vec<usize> = (0..batch).collect();
+    let mut all = pass(graph, &weights, &layers, &images(batch).to_device(device), &indices)?;
+    Ok(all.remove(0))
+}
+
+fn pass(
+    graph: &Graph,
+    weights: &Weights,
+    layers: &[(PrunableLayer, Needs)],
+    images: &Tensor,
+    indices: &[usize],
+) -> Result<Vec<Evidence>> {
+    let seed = Seed::root(0).child("positions");
+    let lookup = |name: &str| weights.get(name).ok();
+    let mut collector = EvidenceCollector::new(graph, layers, &lookup, POSITIONS, seed)?;
+    let taps = collector.taps();
+    let mut failure = None;
+    let _guard = tch::no_grad_guard();
+    forward_taps(graph, weights, images, Mode::Eval, &taps, &mut |node, activation| {
+        if failure.is_none() {
+            failure = collector.observe(node, activation, indices).err();
+        }
+    })?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(collector.finish()?),
+    }
+}
+
+/// Moments, and what every selector keeps of half of the channels.
+fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
+    let moments = |evidence: &Evidence| -> Result<Tensor> {
+        let moments = evidence.moments.as_ref().context("no moments")?;
+        let rows: Vec<f64> = (0..evidence.channels).flat_map(|i| moments.row(i).to_vec()).collect();
+        Ok(Tensor::from_slice(&rows))
+    };
+    let gram = off(&moments(there)?, &moments(cpu)?);
+    let mut rows = vec![row(name, "moments, largest relative difference", gram, "")];
+    let keep = cpu.channels / 2;
+    for selector in thinet_selectors::all() {
+        let seed = Seed::root(0).child("select");
+        let kept = |evidence: &Evidence| -> Result<Vec<usize>> {
+            Ok(selector.select(evidence, keep, seed)?.kept.kept().to_vec())
+        };
+        let (ours, theirs) = (kept(cpu)?, kept(there)?);
+        let other = theirs.iter().filter(|channel| !ours.contains(channel)).count();
+        let metric = format!("{}: channels kept on the CPU alone", selector.name());
+        rows.push(row(name, &metric, other, &format!("of {keep}")));
+    }
+    Ok(rows)
+}
+
+fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
+    let device = parse_device(device)?;
+    let (precision, format) = match precision {
+        "f32" => (Precision::F32, MemoryFormat::Contiguous),
+        "bf16" => (Precision::Bf16, MemoryFormat::ChannelsLast),
+        other => bail!("{other} is no precision"),
+    };
+    set_tf32(precision == Precision::Bf16)?;
+    let graph = net(net_name)?;
+    let weights = Weights::init(&graph, Seed::root(0), device)?.to_format(format)?;
+    let none = BTreeMap::new();
+    let options = SgdOptions {
+        momentum: 0.9,
+        weight_decay: 5e-4,
+        bias_lr: 1.0,
+        bias_decay: 1.0,
+        layer_lr: none.clone(),
+        layer_decay: none,
+    };
+    let mut sgd = Sgd::new(&graph, &options);
+    seed_torch(Seed::root(0));
+    let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
+    let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, 1e-4, precision);
+    let speed = repeat(batch, seconds, device, || step().map(drop).map_err(Into::into))?;
+    let peak = peak_gpu_bytes(device, false).map(|bytes| bytes >> 20);
+    Ok(json!({ "images_per_second": speed, "peak_mib": peak }))
+}
+
+fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
+    let device = parse_device(device)?;
+    set_tf32(false)?;
+    let graph = net(net_name)?;
+    let (_, layer) =
+        SAMPLED.iter().rev().find(|(arch, _)| *arch == net_name).context("no layer of this net")?;
+    let weights = Weights::init(&graph, Seed::root(0), device)?;
+    let layers = [(prunable_layer(&graph, layer)?, needs())];
+    let images = images(batch).to_device(device);
+    let indices: Vec<usize> = (0..batch).collect();
+    let speed =
+        repeat(batch, seconds, device, || pass(&graph, &weights, &layers, &images, &indices).map(drop))?;
+    Ok(json!({ "images_per_second": speed, "layer": layer }))
+}
+
+/// Images a second of something done over and over, the device waited for.
+fn repeat(batch: usize, seconds: f64, device: Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
+    let wait = || {
+        if let Device::Cuda(index) = device {
+            Cuda::synchronize(index as i64);
+        }
+    };
+    for _ in 0..WARM_UP {
+        once()?;
+    }
+    wait();
+    let (mut count, start) = (0, Instant::now());
+    while start.elapsed().as_secs_f64() < seconds {
+        once()?;
+        wait();
+        count += 1;
+    }
+    Ok((count * batch) as f64 / start.elapsed().as_secs_f64())
+}
