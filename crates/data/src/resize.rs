@@ -65,7 +65,7 @@ impl Picture {
     }
 }
 
-/// Along the rows first, as Pillow did up to version 11 (later ones turn it round for some tall images): values are rounded
+/// Along the rows first, as Pillow did up to version 12 (13 turns it round where the height shrinks more): values are rounded
 /// and cut off at 0 and 255 between the two passes.
 fn two_passes<P: PixelTrait>(
     picture: &Picture,
