@@ -1,10 +1,18 @@
 //! The published numbers that tables stand beside (Luo et al. 2017, tables 1 and 3, figure 4; its
 //! TPAMI version and the authors' README), each with its source.
 
+mod accuracy;
+mod figure4;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use thiserror::Error;
+
+use accuracy::describe;
+pub use accuracy::{Accuracy, AccuracyDrop, Latency, Method, OriginalRow, Paper, Protocol};
+use figure4::same_rate;
+pub use figure4::{Figure4, Point, Series, Suspect};
 
 /// The committed data file with the published numbers.
 const FILE: &str = "data/published.toml";
@@ -130,213 +138,6 @@ pub struct Compression {
     pub flops_b: Figure,
 }
 
-/// How the weights of a row of accuracies came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The dense net.
-    Original,
-    /// Pruned and fine-tuned.
-    Thinet,
-    /// The pruned net's widths, trained from random weights.
-    Scratch,
-}
-
-/// Where a row of accuracies stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Paper {
-    /// ICCV 2017, tables 1 and 3.
-    Iccv,
-    /// The journal version, TPAMI 2019.
-    Tpami,
-    /// README of the authors' code.
-    Readme,
-}
-
-/// How a test image is resized before its centre crop of 224×224.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Protocol {
-    /// To 256×256; the aspect is lost.
-    #[serde(rename = "256x256")]
-    Square256,
-    /// Shorter side to 256; the aspect is kept.
-    #[serde(rename = "shorter side 256")]
-    ShorterSide256,
-    /// No source tells.
-    #[serde(rename = "not stated")]
-    NotStated,
-}
-
-impl Protocol {
-    /// The protocol in words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Square256 => "256x256",
-            Self::ShorterSide256 => "shorter side 256",
-            Self::NotStated => "not stated",
-        }
-    }
-}
-
-/// Names the row of a dense net.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OriginalRow {
-    /// The dense net, `vgg16` or `resnet50`.
-    pub model: String,
-    /// Where the row stands.
-    pub paper: Paper,
-}
-
-/// Published accuracy of a model on ImageNet, per cent, one centre crop.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Accuracy {
-    /// Our name of the model, as in [`thinet_models::paper_models`].
-    pub model: String,
-    /// How its weights came about.
-    pub method: Method,
-    /// Where the row stands.
-    pub paper: Paper,
-    /// How test images were resized.
-    pub protocol: Protocol,
-    /// Whether `protocol` is a conclusion, not a statement of a source.
-    #[serde(default)]
-    pub protocol_inferred: bool,
-    /// Top-1 accuracy, per cent.
-    pub top1: Figure,
-    /// Top-5 accuracy, per cent.
-    pub top5: Figure,
-    /// The original row of the same protocol, which the drop is taken against; `None` of the original itself, and where
-    /// no row of that protocol is published.
-    pub baseline: Option<OriginalRow>,
-    /// The original row of the same table, where it is of another protocol.
-    pub printed_baseline: Option<OriginalRow>,
-}
-
-impl Accuracy {
-    /// The protocol in words, a conclusion labelled as such: `256x256 (inferred)`.
-    #[must_use]
-    pub fn protocol_text(&self) -> String {
-        let label = if self.protocol_inferred { " (inferred)" } else { "" };
-        format!("{}{label}", self.protocol.name())
-    }
-
-    fn is_verified(&self) -> bool {
-        self.top1.verified && self.top5.verified
-    }
-
-    fn describe(&self) -> String {
-        describe(&self.model, self.method, self.paper)
-    }
-}
-
-fn describe(model: &str, method: Method, paper: Paper) -> String {
-    format!("{model:?} ({method:?}, {paper:?})").to_lowercase()
-}
-
-/// How far accuracy falls from the original to a row, in points: positive where accuracy is lost.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AccuracyDrop {
-    /// Of top-1.
-    pub top1: f64,
-    /// Of top-5.
-    pub top5: f64,
-    /// Whether all four numbers were read in their sources.
-    pub verified: bool,
-}
-
-/// Published times of a model for a batch of 32 images on one M40 (ICCV tables 1 and 3, "f./b.").
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Latency {
-    /// Our name of the model, as in [`thinet_models::paper_models`].
-    pub model: String,
-    /// Forward pass, milliseconds.
-    pub forward_ms: Figure,
-    /// Backward pass, milliseconds.
-    pub backward_ms: Figure,
-}
-
-/// A point that stands in the source but cannot be right.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Suspect {
-    /// Which point.
-    pub keep_rate: f64,
-    /// Why it is not believed.
-    pub why: String,
-}
-
-/// One method of figure 4.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Series {
-    /// The method's name in the figure.
-    pub name: String,
-    /// Our selector for it.
-    pub selector: String,
-    /// Our reconstruction for it.
-    pub reconstruction: String,
-    /// Whether the paper's figure shows it.
-    pub in_paper: bool,
-    /// Top-1 accuracy after fine-tuning, per cent, one per keep rate.
-    pub top1: Vec<Digits>,
-    /// Points not to be believed.
-    #[serde(default)]
-    pub suspect: Vec<Suspect>,
-}
-
-/// One point of figure 4.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point<'a> {
-    /// Top-1 accuracy, per cent.
-    pub top1: &'a Digits,
-    /// Why it is not to be believed; such a point is never ranked.
-    pub suspect: Option<&'a str>,
-}
-
-/// Figure 4: selection criteria on CUB-200, VGG-16-GAP, first ten convolutions.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Figure4 {
-    /// The data it was measured on.
-    pub data: String,
-    /// A key of [`Published::sources`].
-    pub source: String,
-    /// Whether it was read in that source.
-    pub verified: bool,
-    /// Keep rates, descending.
-    pub keep_rates: Vec<f64>,
-    /// FLOPs relative to the full net, per cent, one per keep rate.
-    pub flops_percent: Vec<Digits>,
-    /// The methods.
-    pub series: Vec<Series>,
-}
-
-impl Figure4 {
-    /// The published series of a method, by what it is made of.
-    #[must_use]
-    pub fn find(&self, selector: &str, reconstruction: &str) -> Option<&Series> {
-        self.series.iter().find(|s| s.selector == selector && s.reconstruction == reconstruction)
-    }
-
-    /// The point of a series at a keep rate, if the figure has that rate.
-    #[must_use]
-    pub fn point<'a>(&self, series: &'a Series, keep_rate: f64) -> Option<Point<'a>> {
-        let at = self.keep_rates.iter().position(|&rate| same_rate(rate, keep_rate))?;
-        let suspect = series.suspect.iter().find(|s| same_rate(s.keep_rate, keep_rate));
-        Some(Point { top1: &series.top1[at], suspect: suspect.map(|s| s.why.as_str()) })
-    }
-}
-
-/// Whether two keep rates are the same but for rounding.
-fn same_rate(a: f64, b: f64) -> bool {
-    (a - b).abs() < 1e-9
-}
-
 /// All published numbers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -359,7 +160,7 @@ impl Published {
     /// # Errors
     /// If the file of published numbers is inconsistent.
     pub fn load() -> Result<Self, PublishedError> {
-        Self::parse(include_str!("../data/published.toml"))
+        Self::parse(include_str!("../../data/published.toml"))
     }
 
     /// Reads and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate, no
@@ -545,7 +346,7 @@ mod tests {
     use super::*;
 
     fn broken(from: &str, to: &str) -> String {
-        let text = include_str!("../data/published.toml");
+        let text = include_str!("../../data/published.toml");
         assert!(text.contains(from));
         Published::parse(&text.replacen(from, to, 1)).unwrap_err().to_string()
     }

@@ -1,0 +1,28 @@
+# shellcheck shell=sh
+# Read by golden.sh and parity.sh: finds the Python for `needs`, a Python text that fails where something is missing, and
+# puts `packages` into the environment that set-up made where they are not there. Sets `python`.
+
+fail() {
+    printf 'error: %s — fix: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+find_python() {
+    for candidate in .venv/bin/python ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} python3 python; do
+        if "$candidate" -c "$needs" 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+python=$(find_python)
+# The environment that set-up made has torch alone; one from elsewhere is not ours to change.
+if [ -z "$python" ] && [ -f .venv/thinet-setup ]; then
+    # shellcheck disable=SC2086 # a list of packages; without their dependencies, so that torch stays as it is
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $packages ||
+        fail "pip cannot install $packages in .venv" "check the network, then run this again"
+    python=$(find_python)
+fi
+[ -n "$python" ] || fail "no Python with torch 2.11.0 and $packages" \
+    "python3 -m pip install torch==2.11.0 $packages in an environment and activate it"
