@@ -4,7 +4,7 @@ use thinet_graph::Graph;
 
 use crate::error::HarnessError;
 use crate::outline::{Outline, OutlineCell};
-use crate::plan::{Cell, Plan};
+use crate::plan::Plan;
 use crate::records::Size;
 use crate::spec::{Recipe, Spec};
 use crate::store::Store;
@@ -56,7 +56,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
             .then(|| bytes(plan.data.calibration.shape())),
     };
     let dense = plan.dense.iter().map(|stage| (&stage.id, work.dense_macs()));
-    let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.into())));
+    let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.outline)));
     let (mut stages, mut done) = (0, 0);
     let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
     for (id, macs) in dense.chain(cells) {
@@ -73,7 +73,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     }
     let is_measured = done > 0 && seconds > 0.0 && known > 0.0;
     let rate = if is_measured { known / seconds } else { work.assumed_rate(plan.device.is_cuda()) };
-    let disk = work.disk(plan.cells.iter().map(|cell| cell.size), plan.dense.len(), jobs);
+    let disk = work.disk(plan.cells.iter().map(|cell| cell.outline.size), plan.dense.len(), jobs);
     let seconds = missing / rate / jobs.max(1) as f64;
     Ok(Estimate { stages, done, macs: missing, seconds, is_measured, rate, disk })
 }
@@ -89,7 +89,7 @@ pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, job
         image_bytes: outline.spec.dataset.protocol().map(|_| bytes(outline.spec.dataset.shape())),
     };
     let seeds = outline.spec.seeds as usize;
-    let cells = outline.cells.iter().map(|cell| work.cell_macs(&cell.into()));
+    let cells = outline.cells.iter().map(|cell| work.cell_macs(cell));
     let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
     let rate = work.assumed_rate(is_gpu);
     Estimate {
@@ -100,25 +100,6 @@ pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, job
         is_measured: false,
         rate,
         disk: work.disk(outline.cells.iter().map(|cell| cell.size), seeds, jobs),
-    }
-}
-
-/// What an estimate needs to know of a cell.
-struct CellWork<'a> {
-    size: Size,
-    keep: &'a [(String, usize)],
-    is_from_scratch: bool,
-}
-
-impl<'a> From<&'a Cell> for CellWork<'a> {
-    fn from(cell: &'a Cell) -> Self {
-        Self { size: cell.size, keep: &cell.keep, is_from_scratch: cell.is_from_scratch }
-    }
-}
-
-impl<'a> From<&'a OutlineCell> for CellWork<'a> {
-    fn from(cell: &'a OutlineCell) -> Self {
-        Self { size: cell.size, keep: &cell.keep, is_from_scratch: cell.is_from_scratch }
     }
 }
 
@@ -147,7 +128,7 @@ impl Work<'_> {
     }
 
     /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
-    fn cell_macs(&self, cell: &CellWork<'_>) -> f64 {
+    fn cell_macs(&self, cell: &OutlineCell) -> f64 {
         let prune = &self.spec.prune;
         let test = self.images[1] as f64;
         let (dense, pruned) = (macs(self.dense), cell.size.paper.macs as f64);

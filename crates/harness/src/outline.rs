@@ -35,6 +35,14 @@ pub struct OutlineCell {
     pub size: Size,
 }
 
+impl OutlineCell {
+    /// For progress and logs, such as `thinet r=0.5 seed 0`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} r={} seed {}", self.method.label(), self.keep_rate, self.seed)
+    }
+}
+
 /// A spec, checked against everything but its data.
 #[derive(Clone, Debug)]
 pub struct Outline {

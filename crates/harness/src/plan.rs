@@ -15,7 +15,7 @@ use crate::check;
 use crate::error::HarnessError;
 use crate::outline::{Outline, OutlineCell};
 use crate::records::Size;
-use crate::spec::{MethodSpec, Spec};
+use crate::spec::Spec;
 use crate::store::StageId;
 
 /// Version of what a dense stage does; raised when its meaning changes.
@@ -101,30 +101,10 @@ pub struct Cell {
     pub id: StageId,
     /// Position of its dense net in [`Plan::dense`].
     pub dense: usize,
-    /// The method.
-    pub method: MethodSpec,
-    /// Whether this is the control that is trained from a random start at the same widths.
-    pub is_from_scratch: bool,
-    /// Fraction of channels kept.
-    pub keep_rate: f64,
-    /// Root seed.
-    pub seed: u64,
-    /// Channels kept per pruned layer, in pruning order.
-    pub keep: Vec<(String, usize)>,
-    /// The net of these widths.
-    pub graph: Graph,
-    /// Its size.
-    pub size: Size,
+    /// Method, keep rate, seed and widths.
+    pub outline: OutlineCell,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
-}
-
-impl Cell {
-    /// For progress and logs, such as `thinet r=0.5 seed 0`.
-    #[must_use]
-    pub fn label(&self) -> String {
-        format!("{} r={} seed {}", self.method.label(), self.keep_rate, self.seed)
-    }
 }
 
 /// A checked experiment: nothing in it can be wrong any more except what happens while running.
@@ -172,8 +152,11 @@ impl Plan {
         let dense: Vec<DensePlan> = (0..outline.spec.seeds)
             .map(|seed| dense_plan(&outline, seed, &data, device, weights.as_ref()))
             .collect();
-        let cells: Vec<Cell> =
-            outline.cells.iter().map(|cell| planned(&outline, cell, &dense[cell.seed as usize])).collect();
+        let cells: Vec<Cell> = outline
+            .cells
+            .iter()
+            .map(|cell| planned(&outline, cell.clone(), &dense[cell.seed as usize]))
+            .collect();
         let run = run_id(&dense, &cells);
         let Outline { spec, path, table, transform, graph, size, layers, .. } = outline;
         Ok(Self {
@@ -276,7 +259,7 @@ fn device_kind(device: Device) -> &'static str {
 }
 
 /// A cell with everything that can change its result.
-fn planned(outline: &Outline, cell: &OutlineCell, parent: &DensePlan) -> Cell {
+fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Cell {
     let spec = &outline.spec;
     let prune = &spec.prune;
     let (id, inputs) = if cell.is_from_scratch {
@@ -310,18 +293,7 @@ fn planned(outline: &Outline, cell: &OutlineCell, parent: &DensePlan) -> Cell {
         }
         (StageId::of("cell", CELL_VERSION, &inputs), inputs)
     };
-    Cell {
-        id,
-        dense: parent.seed as usize,
-        method: cell.method.clone(),
-        is_from_scratch: cell.is_from_scratch,
-        keep_rate: cell.keep_rate,
-        seed: cell.seed,
-        keep: cell.keep.clone(),
-        graph: cell.graph.clone(),
-        size: cell.size,
-        inputs,
-    }
+    Cell { id, dense: parent.seed as usize, outline: cell, inputs }
 }
 
 /// The run's id: the table it makes is a function of these stages and of nothing else.

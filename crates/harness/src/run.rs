@@ -128,7 +128,7 @@ fn waves(plan: &Plan) -> ([Wave<'_>; 2], Wave<'_>) {
     let dense = plan.dense.iter().map(|d| (&d.id, format!("dense net, seed {}", d.seed))).collect();
     let evidence = plan.dense.iter().map(|d| (&d.evidence, format!("calibration, seed {}", d.seed)));
     let evidence = if plan.spec.is_one_shot() { evidence.collect() } else { Vec::new() };
-    let cells = plan.cells.iter().map(|cell| (&cell.id, cell.label())).collect();
+    let cells = plan.cells.iter().map(|cell| (&cell.id, cell.outline.label())).collect();
     ([dense, evidence], cells)
 }
 

@@ -36,13 +36,13 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         let result = stored(&cell.id)?;
         cells.push(CellRecord {
             id: cell.id.to_string(),
-            method: cell.method.label(),
-            selector: cell.method.selector.clone(),
-            reconstruction: cell.method.reconstruction.clone(),
-            keep_rate: cell.keep_rate,
-            seed: cell.seed,
+            method: cell.outline.method.label(),
+            selector: cell.outline.method.selector.clone(),
+            reconstruction: cell.outline.method.reconstruction.clone(),
+            keep_rate: cell.outline.keep_rate,
+            seed: cell.outline.seed,
             status: result.status,
-            size: cell.size,
+            size: cell.outline.size,
             rows: result.rows,
             kept: result.kept,
         });

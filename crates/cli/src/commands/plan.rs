@@ -7,7 +7,7 @@ use thinet_data::DataError;
 use thinet_harness::plan::Plan;
 use thinet_harness::spec::{Recipe, Spec};
 use thinet_harness::store::Store;
-use thinet_harness::{Estimate, HarnessError, Outline, estimate, estimate_outline};
+use thinet_harness::{Estimate, HarnessError, Outline, OutlineCell, estimate, estimate_outline};
 use thinet_models::Schedule;
 
 use super::{duration, jobs, print_json};
@@ -67,6 +67,21 @@ struct CellLine {
     parameters: u64,
     flops: u64,
     widths: Vec<usize>,
+}
+
+impl CellLine {
+    fn new(cell: &OutlineCell, id: Option<String>, is_done: bool) -> Self {
+        Self {
+            id,
+            method: cell.method.label(),
+            keep_rate: cell.keep_rate,
+            seed: cell.seed,
+            is_done,
+            parameters: cell.size.paper.params,
+            flops: cell.size.paper.flops,
+            widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -137,16 +152,7 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
         cells: plan
             .cells
             .iter()
-            .map(|cell| CellLine {
-                id: Some(cell.id.to_string()),
-                method: cell.method.label(),
-                keep_rate: cell.keep_rate,
-                seed: cell.seed,
-                is_done: store.is_done(&cell.id),
-                parameters: cell.size.paper.params,
-                flops: cell.size.paper.flops,
-                widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
-            })
+            .map(|cell| CellLine::new(&cell.outline, Some(cell.id.to_string()), store.is_done(&cell.id)))
             .collect(),
         cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
     })
@@ -179,20 +185,7 @@ fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Opti
                 flops: outline.size.paper.flops,
             })
             .collect(),
-        cells: outline
-            .cells
-            .iter()
-            .map(|cell| CellLine {
-                id: None,
-                method: cell.method.label(),
-                keep_rate: cell.keep_rate,
-                seed: cell.seed,
-                is_done: false,
-                parameters: cell.size.paper.params,
-                flops: cell.size.paper.flops,
-                widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
-            })
-            .collect(),
+        cells: outline.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
         cost: images.map(|images| Cost::new(estimate_outline(outline, images, is_gpu, jobs), device, jobs)),
     }
 }

@@ -33,18 +33,18 @@ pub(crate) fn ensure(context: &Context<'_>, cell: &Cell) -> Result<StageResult, 
 
 fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
     let started = Instant::now();
-    context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.label() });
+    context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.outline.label() });
     let folder = context.store.begin(&cell.id)?;
-    let (state, status) = if cell.is_from_scratch {
+    let (state, status) = if cell.outline.is_from_scratch {
         from_scratch(context, cell, &folder)?
     } else {
         let job = Job {
             context,
             cell,
             folder: &folder,
-            selector: thinet_selectors::find(&cell.method.selector)?,
-            reconstructor: thinet_reconstruction::find(&cell.method.reconstruction)?,
-            seed: Seed::root(cell.seed),
+            selector: thinet_selectors::find(&cell.outline.method.selector)?,
+            reconstructor: thinet_reconstruction::find(&cell.outline.method.reconstruction)?,
+            seed: Seed::root(cell.outline.seed),
         };
         if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? }
     };
@@ -53,7 +53,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         ("stage".to_owned(), cell.id.to_string()),
         ("run".to_owned(), context.plan.run.clone()),
         ("kept".to_owned(), to_json(&state.kept)?),
-        ("counts".to_owned(), to_json(&cell.size)?),
+        ("counts".to_owned(), to_json(&cell.outline.size)?),
     ]);
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -83,9 +83,9 @@ fn from_scratch(context: &Context<'_>, cell: &Cell, folder: &Path) -> Result<(St
     let Some(recipe) = &plan.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
     };
-    let seed = Seed::root(cell.seed).child("from-scratch");
-    let weights = Weights::init(&cell.graph, seed.child("init"), plan.device)?;
-    let net = Net { graph: cell.graph.clone(), weights: weights.to_format(context.feed.format)? };
+    let seed = Seed::root(cell.outline.seed).child("from-scratch");
+    let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
+    let net = Net { graph: cell.outline.graph.clone(), weights: weights.to_format(context.feed.format)? };
     let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
     let checkpoint = folder.join(TRAIN_CHECKPOINT);
     let session = Session {
@@ -97,7 +97,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell, folder: &Path) -> Result<(St
     };
     match train(&mut state.net, &plan.data.train, &session)? {
         Trained::Diverged { step } => {
-            context.note(&cell.id, format!("{}: training diverged at step {step}", cell.label()));
+            context.note(&cell.id, format!("{}: training diverged at step {step}", cell.outline.label()));
             return Ok((state, Status::Diverged));
         }
         Trained::Done { loss } => {
@@ -130,8 +130,8 @@ impl Job<'_> {
     fn layer_by_layer(&self) -> Result<(State, Status), HarnessError> {
         let prune = &self.context.plan.spec.prune;
         let mut state = self.resume()?;
-        for (i, (name, keep)) in self.cell.keep.iter().enumerate().skip(state.kept.len()) {
-            let is_last = i + 1 == self.cell.keep.len();
+        for (i, (name, keep)) in self.cell.outline.keep.iter().enumerate().skip(state.kept.len()) {
+            let is_last = i + 1 == self.cell.outline.keep.len();
             let layer = prunable_layer(&state.net.graph, name)?;
             let step = format!("{name}: calibrate");
             let mut evidence = calibrate(
@@ -169,13 +169,13 @@ impl Job<'_> {
         let net = dense::load(self.context, parent)?;
         let all = evidence::load(self.context, parent, &net)?;
         let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
-        for (evidence, (name, keep)) in all.iter().zip(&self.cell.keep) {
+        for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
             let kept = self.select(evidence, *keep)?;
             self.cut(&mut state, name, &kept)?;
             state.kept.insert(name.clone(), kept);
         }
         state.rows.extend(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
-        for (evidence, (name, _)) in all.iter().zip(&self.cell.keep) {
+        for (evidence, (name, _)) in all.iter().zip(&self.cell.outline.keep) {
             let kept = state.kept[name].clone();
             let scale = self.refit(&mut state, evidence, &kept)?;
             self.rescale(&mut state, name, &scale)?;
@@ -263,7 +263,7 @@ impl Job<'_> {
             Trained::Diverged { step } => {
                 context.note(
                     id,
-                    format!("{}: training diverged at step {step} after {layer}", self.cell.label()),
+                    format!("{}: training diverged at step {step} after {layer}", self.cell.outline.label()),
                 );
                 return Ok(false);
             }
