@@ -15,7 +15,7 @@ Start here:
   thinet count --all                     the paper's eight models, ours beside published
 
 Exit codes: 0 done, 1 the run failed, 2 the spec or the arguments are wrong (nothing was started),
-3 the data cannot be had, 4 the same experiment is running already.")]
+3 the data cannot be had, 4 the same experiment is running already, 130 stopped on request.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -25,18 +25,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run an experiment: only what is not stored yet, then write and print its tables
     #[command(after_help = "\
-A run can be stopped at any time, by any means; the same command continues it. Results do not
-depend on --jobs.
+A run can be stopped at any time, by any means; the same command continues it. Ctrl-C keeps what a
+training has come to and ends; a second Ctrl-C ends at once. Results do not depend on --jobs.
 
 Examples:
   thinet run experiments/fashion-mnist-selectors.toml
+  thinet run experiments/cub200/selectors.toml --data ~/CUB_200_2011 --devices cuda:0,cuda:1
   thinet run experiments/cifar10-selectors.toml --data ~/cifar-10-batches-bin --seeds 3")]
     Run {
         #[command(flatten)]
         study: Study,
-        /// Stages that run at a time, each in its own process [default: cores / compute.threads]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-        jobs: Option<u16>,
+        #[command(flatten)]
+        workers: Workers,
         /// Print the records as JSON instead of tables
         #[arg(long)]
         json: bool,
@@ -127,13 +127,13 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Run one stage and print its events; started by `thinet run`
+    /// Make the stages named on standard input and print what happens; started by `thinet run`
     #[command(hide = true)]
     Worker {
         #[command(flatten)]
         study: Study,
-        /// The stage
-        id: String,
+        #[command(flatten)]
+        pace: Pace,
     },
 }
 
@@ -148,6 +148,32 @@ pub(crate) struct Study {
     pub(crate) seeds: Option<u64>,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+/// Who does the work.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Workers {
+    /// Stages that run at a time, each in its own process [default: cores / compute.threads, one for each GPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// Devices to spread the processes over, such as cuda:0,cuda:1; instead of --device
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with = "device")]
+    pub(crate) devices: Vec<String>,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+}
+
+/// How often work in progress is kept.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Pace {
+    /// Keep the state of a training so often, less where writing it takes long; 0: after every step [default: 15]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) checkpoint_every: Option<f64>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if (0.0..=1e6).contains(&seconds) { Ok(seconds) } else { Err("allowed: 0 to 1000000".to_owned()) }
 }
 
 /// Where things are and where to compute.
@@ -165,6 +191,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The same with another device.
+    pub(crate) fn on(&self, device: &str) -> Self {
+        Self { device: device.to_owned(), ..self.clone() }
+    }
+
     pub(crate) fn options(&self, seeds: Option<u64>) -> Options {
         Options { seeds, device: self.device.clone(), data: self.data.clone(), results: self.results.clone() }
     }
@@ -249,9 +280,8 @@ pub(crate) struct Paper {
     /// Folder of all results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
-    /// Stages that run at a time, each in its own process [default: cores / compute.threads on a CPU, 1 on a GPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) jobs: Option<u16>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use thinet_harness::Said;
 use thinet_harness::progress::{Event, Reporter};
 
 /// In a log, a long step says how far it is this often.
@@ -120,6 +121,14 @@ impl Progress {
         self.line(&format!("done   {finished}/{}  {label}: {summary} ({seconds:.1} s)", self.stages));
     }
 
+    fn failed(&self, id: &str, label: &str, error: &str) {
+        let running = self.state().running.remove(id);
+        if let Some(bar) = running.and_then(|running| running.bar) {
+            bar.finish_and_clear();
+        }
+        self.line(&format!("failed {label}: {error}"));
+    }
+
     /// Removes the bars.
     pub(crate) fn close(&self) {
         if let Some(bars) = &self.bars {
@@ -132,7 +141,11 @@ impl Reporter for Progress {
     fn event(&self, event: &Event) {
         match event {
             Event::StageStarted { id, label } => self.started(id, label),
-            Event::Progress { id, step, done, total, loss } => self.advanced(id, step, *done, *total, *loss),
+            Event::Progress { id, step, done, total, loss, .. } => {
+                self.advanced(id, step, *done, *total, *loss);
+            }
+            Event::Measured { .. } => {}
+            Event::StageFailed { id, label, error } => self.failed(id, label, error),
             Event::Note { text, .. } => self.line(&format!("note   {text}")),
             Event::StageFinished { id, summary, seconds } => self.finished(id, summary, *seconds),
         }
@@ -150,6 +163,12 @@ pub(crate) struct JsonLines {
 impl JsonLines {
     pub(crate) fn new() -> Self {
         Self { last: Mutex::new(None) }
+    }
+
+    pub(crate) fn say(&self, said: &Said) {
+        if let Ok(line) = serde_json::to_string(said) {
+            println!("{line}");
+        }
     }
 
     /// Whether a progress event is due; the last one of a step always is.
@@ -170,8 +189,6 @@ impl Reporter for JsonLines {
         {
             return;
         }
-        if let Ok(line) = serde_json::to_string(event) {
-            println!("{line}");
-        }
+        self.say(&Said::Event(event.clone()));
     }
 }

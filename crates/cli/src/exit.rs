@@ -10,6 +10,8 @@ const BAD_SPEC: u8 = 2;
 const NO_DATA: u8 = 3;
 /// The same experiment is running already.
 const BUSY: u8 = 4;
+/// Somebody asked the work to stop; the number that shells give an interrupted program.
+pub(crate) const STOPPED: u8 = 130;
 /// The run failed.
 const FAILED: u8 = 1;
 
@@ -57,6 +59,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(error) if error.is_bad_spec() => BAD_SPEC,
         Some(HarnessError::Data(_)) => NO_DATA,
         Some(HarnessError::Busy { .. }) => BUSY,
+        Some(HarnessError::Stopped) => STOPPED,
         _ => FAILED,
     }
 }

@@ -19,7 +19,7 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { study, jobs, json } => commands::run::run(&study, jobs, json),
+        Command::Run { study, workers, json } => commands::run::run(&study, &workers, json),
         Command::Plan { study, jobs, json } => commands::plan::plan(&study, jobs, json),
         Command::Table { names, place, json } => commands::table::table(&names, &place, json),
         Command::Count(count) => commands::count::count(&count),
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Command::Paper(paper) => commands::paper::paper(&paper),
         Command::Export(export) => commands::export::export(&export),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),
-        Command::Worker { study, id } => commands::run::worker(&study, &id),
+        Command::Worker { study, pace } => commands::run::worker(&study, &pace),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,14 +27,18 @@ pub struct Environment {
     pub device: String,
     /// libtorch threads per process.
     pub threads: usize,
-    /// Worker processes.
-    pub jobs: usize,
+    /// Worker processes of the run; of a single stage there is no such number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<usize>,
+    /// Name of the machine, kept with stages; tables that are passed on do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl Environment {
     /// Looks around. What cannot be found out is left empty.
     #[must_use]
-    pub fn here(device: tch::Device, threads: usize, jobs: usize, checkout: &Path) -> Self {
+    pub fn here(device: tch::Device, threads: usize, checkout: &Path) -> Self {
         let git = |arguments: &[&str]| {
             let output = Command::new("git").arg("-C").arg(checkout).args(arguments).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -51,7 +55,8 @@ impl Environment {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             device: format!("{device:?}").to_lowercase(),
             threads,
-            jobs,
+            jobs: None,
+            host: Some(crate::claim::host_name()),
         }
     }
 }

@@ -107,7 +107,7 @@ pub enum HarnessError {
         problem: String,
     },
     /// Another process works on the same experiment.
-    #[error("{} is in use: the same experiment is running already (process {holder})", path.display())]
+    #[error("{} is in use: the same experiment is running already ({holder})", path.display())]
     Busy {
         /// The run folder.
         path: PathBuf,
@@ -131,6 +131,15 @@ pub enum HarnessError {
         total: usize,
         /// Label and error of the first failure.
         first: String,
+    },
+    /// Somebody asked the work to end.
+    #[error("stopped; the same command goes on from here")]
+    Stopped,
+    /// A stage needs another one, which failed.
+    #[error("needs {needed}, which failed")]
+    Needs {
+        /// Label of the other stage.
+        needed: String,
     },
     /// A worker process failed.
     #[error("worker for {stage}: {problem}")]

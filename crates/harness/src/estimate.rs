@@ -44,17 +44,7 @@ pub struct Estimate {
 /// If a stored record is damaged.
 pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let store = Store::at(&plan.results);
-    let work = Work {
-        spec: &plan.spec,
-        dense: &plan.graph,
-        images: [plan.data.train.len(), plan.data.test.len()],
-        classes: plan.data.train.classes(),
-        image_bytes: plan
-            .data
-            .calibration
-            .is_decoded_each_time()
-            .then(|| bytes(plan.data.calibration.shape())),
-    };
+    let work = work(plan);
     let dense = plan.dense.iter().map(|stage| (&stage.id, work.dense_macs()));
     let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.outline)));
     let (mut stages, mut done) = (0, 0);
@@ -103,7 +93,19 @@ pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, job
     }
 }
 
-struct Work<'a> {
+/// What the stages of a plan cost.
+pub(crate) fn work(plan: &Plan) -> Work<'_> {
+    let calibration = &plan.data.calibration;
+    Work {
+        spec: &plan.spec,
+        dense: &plan.graph,
+        images: [plan.data.train.len(), plan.data.test.len()],
+        classes: plan.data.train.classes(),
+        image_bytes: calibration.is_decoded_each_time().then(|| bytes(calibration.shape())),
+    }
+}
+
+pub(crate) struct Work<'a> {
     spec: &'a Spec,
     dense: &'a Graph,
     images: [usize; 2],
@@ -122,13 +124,13 @@ impl Work<'_> {
         TRAINING_FACTOR * macs * recipe.map_or(0.0, steps)
     }
 
-    fn dense_macs(&self) -> f64 {
+    pub(crate) fn dense_macs(&self) -> f64 {
         let dense = macs(self.dense);
         self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
     }
 
     /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
-    fn cell_macs(&self, cell: &OutlineCell) -> f64 {
+    pub(crate) fn cell_macs(&self, cell: &OutlineCell) -> f64 {
         let prune = &self.spec.prune;
         let test = self.images[1] as f64;
         let (dense, pruned) = (macs(self.dense), cell.size.paper.macs as f64);

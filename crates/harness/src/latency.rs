@@ -198,7 +198,11 @@ fn choose_models(names: &[String]) -> Result<Vec<PaperModel>, LatencyError> {
 
 impl LatencyOptions {
     fn environment(&self) -> Environment {
-        let here = Environment::here(self.device, self.threads, 1, Path::new("."));
+        let here = Environment {
+            jobs: Some(1),
+            host: None,
+            ..Environment::here(self.device, self.threads, Path::new("."))
+        };
         Environment { device: self.device_name(), ..here }
     }
 

@@ -94,6 +94,20 @@ pub struct DensePlan {
     pub calibration_data: String,
 }
 
+impl DensePlan {
+    /// For progress and logs.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("dense net, seed {}", self.seed)
+    }
+
+    /// The same of its one-shot evidence.
+    #[must_use]
+    pub fn evidence_label(&self) -> String {
+        format!("calibration, seed {}", self.seed)
+    }
+}
+
 /// One cell: a method at a keep rate with a seed.
 #[derive(Clone, Debug)]
 pub struct Cell {
@@ -113,6 +127,8 @@ pub struct Plan {
     pub spec: Spec,
     /// The spec file.
     pub path: PathBuf,
+    /// Hash of the spec with overrides applied, before anything is filled in.
+    pub asked: String,
     /// Hash over all stages: the run's id.
     pub run: String,
     /// Table name without extension.
@@ -144,6 +160,7 @@ impl Plan {
     /// If the spec is wrong (file, key and allowed values are named), the data cannot be had or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = Outline::read(path, options)?;
+        let asked = asked(&spec)?;
         let device = parse_device(&options.device).map_err(HarnessError::Device)?;
         let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
         check::against_data(&spec, path, &data)?;
@@ -162,6 +179,7 @@ impl Plan {
         Ok(Self {
             table,
             path,
+            asked,
             run,
             results: options.results.clone(),
             device,
@@ -193,6 +211,14 @@ impl Plan {
     pub fn net_label(&self) -> String {
         crate::outline::net_label(&self.spec, &self.graph)
     }
+}
+
+/// Identifies what a spec file and the command line ask, without the data.
+///
+/// # Errors
+/// If the spec cannot be written as TOML.
+pub fn asked(spec: &Spec) -> Result<String, HarnessError> {
+    Ok(blake3::hash(spec.to_toml()?.as_bytes()).to_hex()[..16].to_owned())
 }
 
 /// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::records::Row;
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
@@ -25,6 +27,15 @@ pub enum Event {
         total: u64,
         /// Running training loss, if the step has one.
         loss: Option<f64>,
+        /// Learning rate, likewise.
+        lr: Option<f64>,
+    },
+    /// Values of a stage are known.
+    Measured {
+        /// The stage's id.
+        id: String,
+        /// The values.
+        rows: Vec<Row>,
     },
     /// Something worth a line in the log.
     Note {
@@ -32,6 +43,15 @@ pub enum Event {
         id: String,
         /// The line.
         text: String,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// The stage's id.
+        id: String,
+        /// What it is, for people.
+        label: String,
+        /// Why.
+        error: String,
     },
     /// A stage is complete and stored.
     StageFinished {

@@ -4,30 +4,43 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thinet_models::MemoryFormat;
 
+use crate::claim::{Claim, Doing, Holder, PATIENCE};
 use crate::environment::Environment;
 use crate::error::HarnessError;
-use crate::lock::Lock;
 use crate::plan::Plan;
 use crate::progress::{Event, Reporter};
-use crate::records::StudyRecord;
+use crate::records::{Status, StudyRecord};
+use crate::schedule::{Schedule, Task};
+use crate::stage_list::StageList;
 use crate::stages::{Context, cell, dense, evidence};
+use crate::stop::Stop;
 use crate::store::{StageId, Store, write_atomically};
 use crate::study::study;
 use crate::tables::{self, Table};
-use crate::train::Feed;
-use crate::workers::{WorkerCommand, run_all};
+use crate::tensorboard::TensorBoard;
+use crate::train::{Busy, Feed};
+use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
 
 /// How a plan is run; none of it changes a result.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Stages that run at a time, each in a process of its own; 1 runs everything in this process.
-    pub jobs: usize,
-    /// How to start a worker. Needed for more than one job.
-    pub worker: Option<WorkerCommand>,
+    /// How to start each worker; as many stages are made at a time. None: everything is done in this process.
+    pub workers: Vec<WorkerCommand>,
+    /// A training keeps its state this often, less often if writing would take more than a hundredth of the time; zero: after
+    /// every step.
+    pub checkpoint_every: Duration,
+    /// Asks the run to end.
+    pub stop: Stop,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { workers: Vec::new(), checkpoint_every: Duration::from_secs(15), stop: Stop::default() }
+    }
 }
 
 /// What a run came to.
@@ -41,26 +54,26 @@ pub struct Outcome {
     pub written: Vec<tables::Written>,
     /// Stages that ran now; the others were stored before.
     pub stages_run: usize,
-    /// Cells that failed; the tables say "not run" of them.
+    /// What failed; the tables say "not run" of it.
     pub failure: Option<HarnessError>,
 }
 
 /// Runs what is missing and writes the tables.
 ///
 /// # Errors
-/// If the results folder cannot be written, the experiment is running already, or a stage fails that others need. Cells that
-/// fail cost themselves alone, see [`Outcome::failure`].
+/// If the results folder cannot be written, the experiment is running already, it is asked to stop, or no cell comes to an
+/// end. Stages that fail cost what needs them and nothing else, see [`Outcome::failure`].
 pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
     let folder = plan.run_folder();
     writable(&plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    let _lock = Lock::try_take(&folder.join("lock"), &folder)?;
-    write_atomically(&folder.join("resolved.toml"), plan.spec.to_toml()?.as_bytes())?;
-    let checkout = plan.path.parent().unwrap_or(Path::new("."));
-    let environment = Environment::here(plan.device, plan.spec.compute.threads, options.jobs, checkout);
+    let _claim = Claim::try_take(&folder.join("claim"), &folder, PATIENCE)?;
+    start_folder(plan)?;
+    let environment =
+        Environment { jobs: Some(options.workers.len().max(1)), host: None, ..environment(plan) };
     let environment = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
 
-    let log = Logged { file: open_log(&folder)?, inner: reporter };
+    let log = Logged::open(&folder.join("log.jsonl"), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &log)?;
 
     // The environment is that of the process which did the work; a run that only reads keeps the old one.
@@ -69,6 +82,11 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
         write_atomically(&environment_file, environment.as_bytes())?;
     }
     let study = study(plan)?;
+    match failure {
+        // Without a single cell there is nothing to make tables of.
+        Some(failure) if study.cells.iter().all(|cell| cell.status == Status::NotRun) => return Err(failure),
+        _ => {}
+    }
     let rows = tables::parquet_bytes(&tables::rows_frame(&study)?)?;
     write_atomically(&folder.join("rows.parquet"), &rows)?;
     let tables = study_tables(plan, &study)?;
@@ -97,72 +115,209 @@ pub fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, Harn
     Ok(tables)
 }
 
-/// Runs one stage of a plan by its id; what a worker does.
-///
-/// # Errors
-/// If the plan has no such stage, or it fails.
-pub fn run_stage(plan: &Plan, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
-    let store = Store::at(&plan.results);
-    let feed = feed(plan)?;
-    let context = Context { plan, store: &store, feed: &feed, reporter };
-    let _lock = Lock::take(&store.lock_file(id))?;
-    if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
-        dense::ensure(&context, stage)?;
-    } else if let Some(stage) = plan.dense.iter().find(|stage| stage.evidence.as_str() == id) {
-        evidence::ensure(&context, stage)?;
-    } else if let Some(stage) = plan.cells.iter().find(|stage| stage.id.as_str() == id) {
-        cell::ensure(&context, stage)?;
-    } else {
-        let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
-        return Err(HarnessError::Worker { stage: id.to_owned(), problem });
+/// What is there from the start of a run: the spec with every default filled in, and the list of its stages.
+pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
+    let folder = plan.run_folder();
+    fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+    write_atomically(&folder.join("resolved.toml"), plan.spec.to_toml()?.as_bytes())?;
+    StageList::of(plan).write(&folder)
+}
+
+/// Where this process works.
+fn environment(plan: &Plan) -> Environment {
+    let checkout = plan.path.parent().unwrap_or(Path::new("."));
+    Environment::here(plan.device, plan.spec.compute.threads, checkout)
+}
+
+/// Makes single stages of a plan in this process.
+pub struct Runner<'a> {
+    plan: &'a Plan,
+    store: Store,
+    feed: Feed,
+    environment: Environment,
+}
+
+impl<'a> Runner<'a> {
+    /// Sets libtorch up as the spec says.
+    ///
+    /// # Errors
+    /// If libtorch refuses a setting.
+    pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
+        let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
+        Ok(Self { plan, store, feed, environment: environment(plan) })
     }
-    note_left_out(plan, id, reporter);
-    Ok(())
+
+    /// Makes the stage with this id if it is not stored. What it needs must be.
+    ///
+    /// # Errors
+    /// If the plan has no such stage, it fails, or it is asked to stop.
+    pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let result = self.make(id, reporter);
+        match &result {
+            Err(HarnessError::Stopped) | Ok(()) => {}
+            Err(error) => self.store.note_failure(id, &error.to_string()),
+        }
+        result
+    }
+
+    fn make(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let plan = self.plan;
+        let waiting = |holder: &Holder| {
+            let text = format!("{id}: {holder} makes it; waiting");
+            reporter.event(&Event::Note { id: id.to_owned(), text });
+        };
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, PATIENCE, &waiting)?;
+        self.store.forget_failure(id);
+        self.feed.busy.take();
+        let reporter = Told { claim: &claim, inner: reporter };
+        let reporter = TensorBoard::new(&plan.run_folder().join("tensorboard"), &reporter);
+        let (store, feed, environment) = (&self.store, &self.feed, &self.environment);
+        let context = Context { plan, store, feed, reporter: &reporter, environment, claim: &claim };
+        if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
+            dense::ensure(&context, stage)?;
+        } else if let Some(stage) = plan.dense.iter().find(|stage| stage.evidence.as_str() == id) {
+            evidence::ensure(&context, stage)?;
+        } else if let Some(stage) = plan.cells.iter().find(|stage| stage.id.as_str() == id) {
+            cell::ensure(&context, stage)?;
+        } else {
+            let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
+            return Err(HarnessError::Worker { stage: id.to_owned(), problem });
+        }
+        note_left_out(plan, id, &reporter);
+        Ok(())
+    }
 }
 
-/// Stages that do not need each other, as (id, label).
-type Wave<'a> = Vec<(&'a StageId, String)>;
-
-/// Dense nets, then evidence, which cells need; then the cells.
-fn waves(plan: &Plan) -> ([Wave<'_>; 2], Wave<'_>) {
-    let dense = plan.dense.iter().map(|d| (&d.id, format!("dense net, seed {}", d.seed))).collect();
-    let evidence = plan.dense.iter().map(|d| (&d.evidence, format!("calibration, seed {}", d.seed)));
-    let evidence = if plan.spec.is_one_shot() { evidence.collect() } else { Vec::new() };
-    let cells = plan.cells.iter().map(|cell| (&cell.id, cell.outline.label())).collect();
-    ([dense, evidence], cells)
+/// Passes events on and shows progress in the claim, where other processes see it.
+struct Told<'a> {
+    claim: &'a Claim,
+    inner: &'a dyn Reporter,
 }
 
-/// Runs what is missing; returns how many stages that were, and what failed of the cells.
+impl Reporter for Told<'_> {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { step, done, total, loss, .. } = event {
+            self.claim.tell(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
+        }
+        self.inner.event(event);
+    }
+}
+
+/// Stages of one kind, as (id, label).
+type Kind<'a> = Vec<(&'a StageId, String)>;
+
+/// Makes what is missing; returns how many stages that were, and what failed.
 fn run_stages(
     plan: &Plan,
     options: &RunOptions,
     reporter: &dyn Reporter,
 ) -> Result<(usize, Option<HarnessError>), HarnessError> {
-    let store = Store::at(&plan.results);
-    let (needed, cells) = waves(plan);
-    let cells = missing(&store, cells, false, reporter)?;
-    let mut stages_run = 0;
-    for wave in needed {
-        // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
-        let wave = missing(&store, wave, !cells.is_empty(), reporter)?;
-        stages_run += wave.len();
-        if let Some(failure) = run_wave(plan, options, wave, reporter) {
-            return Err(failure);
-        }
+    let tasks = tasks(plan, reporter)?;
+    if tasks.is_empty() {
+        return Ok((0, None));
     }
-    stages_run += cells.len();
-    Ok((stages_run, run_wave(plan, options, cells, reporter)))
+    let schedule = Schedule::new(tasks);
+    if options.workers.is_empty() {
+        let runner = Runner::new(plan, options)?;
+        while let Some(task) = schedule.next(&options.stop) {
+            note_end(&schedule, task, runner.run_stage(&task.id, reporter), reporter);
+        }
+    } else {
+        run_in_workers(&Store::at(&plan.results), &schedule, options, reporter);
+    }
+    let (done, failure) = schedule.outcome();
+    options.stop.check()?;
+    Ok((done, failure))
 }
 
-/// The stages of a wave that are not stored. One that is damaged is set aside and made again.
+fn run_in_workers(store: &Store, schedule: &Schedule, options: &RunOptions, reporter: &dyn Reporter) {
+    let (inputs, all_ended) = (Inputs::default(), Stop::default());
+    std::thread::scope(|scope| {
+        let mut slots = Vec::new();
+        for command in &options.workers {
+            let inputs = &inputs;
+            slots.push(scope.spawn(move || {
+                let mut slot = Slot::new(command, inputs);
+                while let Some(task) = schedule.next(&options.stop) {
+                    let failed = |problem: String| {
+                        // The worker had no time to.
+                        store.note_failure(&task.id, &problem);
+                        HarnessError::Worker { stage: task.id.clone(), problem }
+                    };
+                    let result = slot.run(&task.id, &task.label, reporter).map_err(|ended| match ended {
+                        Ended::Stopped => HarnessError::Stopped,
+                        _ if options.stop.is_set() => HarnessError::Stopped,
+                        Ended::Died(how) => failed(how),
+                        Ended::Failed(why) => HarnessError::Worker { stage: task.id.clone(), problem: why },
+                    });
+                    note_end(schedule, task, result, reporter);
+                }
+            }));
+        }
+        scope.spawn(|| {
+            while !all_ended.is_set() {
+                if options.stop.is_set() {
+                    inputs.stop_all();
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        for slot in slots {
+            if let Err(panic) = slot.join() {
+                all_ended.set();
+                std::panic::resume_unwind(panic);
+            }
+        }
+        all_ended.set();
+    });
+}
+
+fn note_end(schedule: &Schedule, task: &Task, result: Result<(), HarnessError>, reporter: &dyn Reporter) {
+    match &result {
+        Ok(()) | Err(HarnessError::Stopped) => {}
+        Err(error) => {
+            reporter.event(&Event::StageFailed {
+                id: task.id.clone(),
+                label: task.label.clone(),
+                error: error.to_string(),
+            });
+        }
+    }
+    schedule.ended(task, result);
+}
+
+/// The stages that are not stored, dense nets first, then what the cells need of them, then the cells.
+fn tasks(plan: &Plan, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
+    let store = Store::at(&plan.results);
+    let dense: Kind<'_> = plan.dense.iter().map(|d| (&d.id, d.label())).collect();
+    let evidence = plan.dense.iter().filter(|_| plan.spec.is_one_shot());
+    let evidence: Kind<'_> = evidence.map(|d| (&d.evidence, d.evidence_label())).collect();
+    let cells: Kind<'_> = plan.cells.iter().map(|cell| (&cell.id, cell.outline.label())).collect();
+    let cells = missing(&store, cells, false, reporter)?;
+    // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
+    let is_read = !cells.is_empty();
+    let mut tasks: Vec<Task> = Vec::new();
+    let list = StageList::of(plan);
+    let parents = list.parents();
+    let before = [missing(&store, dense, is_read, reporter)?, missing(&store, evidence, is_read, reporter)?];
+    for (id, label) in before.into_iter().flatten().chain(cells) {
+        // A parent that is stored is no task.
+        let parent = parents.get(id.as_str());
+        let needs = parent.and_then(|parent| tasks.iter().position(|task| task.id == *parent));
+        tasks.push(Task { id, label, needs });
+    }
+    Ok(tasks)
+}
+
+/// The stages of a kind that are not stored. One that is damaged is set aside and made again.
 fn missing(
     store: &Store,
-    wave: Wave<'_>,
+    stages: Kind<'_>,
     with_files: bool,
     reporter: &dyn Reporter,
 ) -> Result<Vec<(String, String)>, HarnessError> {
     let mut missing = Vec::new();
-    for (id, label) in wave {
+    for (id, label) in stages {
         let mut damage = None;
         if store.intact(id, with_files, &mut |problem| damage = Some(problem))?.is_some() {
             continue;
@@ -180,39 +335,8 @@ fn missing(
     Ok(missing)
 }
 
-/// Runs stages that do not need each other, all of them, whatever happens to one. What failed, in one error.
-fn run_wave(
-    plan: &Plan,
-    options: &RunOptions,
-    stages: Vec<(String, String)>,
-    reporter: &dyn Reporter,
-) -> Option<HarnessError> {
-    let total = stages.len();
-    match &options.worker {
-        Some(worker) if options.jobs > 1 && total > 1 => {
-            let failures = run_all(worker, stages, options.jobs, reporter);
-            let first = failures.first()?;
-            let (failed, first) = (failures.len(), format!("{}: {}", first.label, first.error));
-            Some(HarnessError::StagesFailed { failed, total, first })
-        }
-        _ => {
-            let run = |(id, label): (String, String)| Some((label, run_stage(plan, &id, reporter).err()?));
-            let mut failures: Vec<_> = stages.into_iter().filter_map(run).collect();
-            if failures.is_empty() {
-                return None;
-            }
-            let (failed, (label, first)) = (failures.len(), failures.swap_remove(0));
-            // Alone, the error itself says most, and its kind decides the exit code.
-            if total == 1 {
-                return Some(first);
-            }
-            Some(HarnessError::StagesFailed { failed, total, first: format!("{label}: {first}") })
-        }
-    }
-}
-
 /// How images reach the net.
-fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
+fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     let compute = &plan.spec.compute;
     thinet_models::set_compute_threads(compute.threads)?;
     // Training alone may round, and says so when it starts.
@@ -231,6 +355,9 @@ fn feed(plan: &Plan) -> Result<Feed, HarnessError> {
         tf32: compute.tf32,
         transform,
         loader_threads,
+        checkpoint_every: options.checkpoint_every,
+        stop: options.stop.clone(),
+        busy: Busy::default(),
     })
 }
 
@@ -264,17 +391,23 @@ fn writable(results: &Path) -> Result<(), HarnessError> {
     Ok(())
 }
 
-/// Passes events on and keeps those that last in the run's `log.jsonl`.
-struct Logged<'a> {
-    file: Mutex<(fs::File, PathBuf)>,
+/// Passes events on and keeps those that last in a file of JSON lines.
+pub struct Logged<'a> {
+    path: PathBuf,
+    file: Mutex<fs::File>,
     inner: &'a dyn Reporter,
 }
 
-fn open_log(folder: &Path) -> Result<Mutex<(fs::File, PathBuf)>, HarnessError> {
-    let path = folder.join("log.jsonl");
-    let file =
-        fs::File::options().create(true).append(true).open(&path).map_err(HarnessError::io("open", &path))?;
-    Ok(Mutex::new((file, path)))
+impl<'a> Logged<'a> {
+    /// Goes on with the file, or starts it.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path, inner: &'a dyn Reporter) -> Result<Self, HarnessError> {
+        let file = fs::File::options().create(true).append(true).open(path);
+        let file = Mutex::new(file.map_err(HarnessError::io("open", path))?);
+        Ok(Self { path: path.to_owned(), file, inner })
+    }
 }
 
 impl Reporter for Logged<'_> {
@@ -284,11 +417,12 @@ impl Reporter for Logged<'_> {
             return;
         }
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let line = serde_json::json!({ "unix-seconds": seconds, "what": event });
+        let line = serde_json::json!({ "unix-seconds": seconds, "what": event }).to_string() + "\n";
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log that cannot be written must not end a run whose results can.
-        if let Err(e) = writeln!(file.0, "{line}") {
-            let text = format!("cannot write {}: {e}", file.1.display());
+        // A log that cannot be written must not end a run whose results can. One call, so that lines of several
+        // processes do not mix.
+        if let Err(e) = file.write_all(line.as_bytes()) {
+            let text = format!("cannot write {}: {e}", self.path.display());
             self.inner.event(&Event::Note { id: String::new(), text });
         }
     }

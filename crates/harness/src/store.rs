@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thinet_graph::ChannelSet;
 
+use crate::claim::host_name;
+use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::records::{Row, Status};
 
@@ -21,6 +23,8 @@ const STORE_VERSION: u32 = 1;
 
 /// Name of the record that makes a stage complete.
 const RESULT: &str = "result.json";
+/// Name of the note on why a stage failed.
+const FAILURE: &str = "failure.json";
 
 /// Identity of a stage: kind and hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,8 +73,14 @@ pub struct StageResult {
     pub kept: BTreeMap<String, ChannelSet>,
     /// blake3 of each file of the stage.
     pub files: BTreeMap<String, String>,
-    /// Wall time of the stage in seconds; feeds time estimates, never a table.
+    /// Wall time of the stage in seconds since it was last started; feeds time estimates, never a table.
     pub seconds: f64,
+    /// Of these, seconds in libtorch and waiting for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_seconds: Option<f64>,
+    /// Where it was made. Records of old versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
 }
 
 /// The folder that holds all stages.
@@ -92,9 +102,32 @@ impl Store {
         self.root.join(id.as_str())
     }
 
-    /// The lock file of a stage: outside its folder, so that a finished stage holds nothing else.
-    pub(crate) fn lock_file(&self, id: &str) -> PathBuf {
-        self.root.join("locks").join(id)
+    /// The claim file of a stage: outside its folder, so that a finished stage holds nothing else.
+    pub(crate) fn claim_file(&self, id: &str) -> PathBuf {
+        self.root.join("claims").join(id)
+    }
+
+    /// Keeps why a stage failed, until it is stored. What cannot be written was told already.
+    pub(crate) fn note_failure(&self, id: &str, error: &str) {
+        let folder = self.root.join(id);
+        let failure = serde_json::json!({ "error": error, "host": host_name() }).to_string();
+        if fs::create_dir_all(&folder).is_ok() {
+            let _ = write_atomically(&folder.join(FAILURE), failure.as_bytes());
+        }
+    }
+
+    /// Why a stage failed the last time, if it did.
+    #[must_use]
+    pub fn failure(&self, id: &str) -> Option<String> {
+        let text = fs::read_to_string(self.root.join(id).join(FAILURE)).ok()?;
+        let failure: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(failure.get("error")?.as_str()?.to_owned())
+    }
+
+    /// Forgets a failure: the stage is tried again.
+    pub(crate) fn forget_failure(&self, id: &str) {
+        // If it stays, a finished stage counts as finished all the same.
+        let _ = fs::remove_file(self.root.join(id).join(FAILURE));
     }
 
     /// Whether a stage is complete. Reads no more than one directory entry.
@@ -280,6 +313,8 @@ mod tests {
             kept: BTreeMap::new(),
             files: BTreeMap::new(),
             seconds: 1.5,
+            busy_seconds: None,
+            environment: None,
         }
     }
 

@@ -102,6 +102,8 @@ fn missing(id: &StageId) -> StageResult {
         kept: BTreeMap::new(),
         files: BTreeMap::new(),
         seconds: 0.0,
+        busy_seconds: None,
+        environment: None,
     }
 }
 

@@ -1,34 +1,39 @@
-//! Training and evaluation loops: seeded order, augmentation and dropout; exact resume from the end of an epoch.
+//! Training and evaluation loops: seeded order, augmentation and dropout; exact resume from the middle of an epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
 use thinet_metrics::{Evaluation, Evaluator};
 use thinet_models::{
-    MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, load_tensors, save_tensors,
-    seed_torch, set_tf32, train_step,
+    MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, generator_state, load_tensors,
+    save_tensors, seed_torch, set_generator_state, set_tf32, train_step,
 };
 use thinet_seed::Seed;
 
+use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
 use crate::spec::Recipe;
+use crate::stop::Stop;
 
 /// Most images per forward pass where no gradient is needed.
 const EVAL_BATCH: usize = 250;
 /// Most pixels per such pass: 20 images of 224×224, 250 of 64×64.
 const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
 
-/// A checkpoint is written at the end of an epoch if this much time has passed since the last one.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(15);
+/// Writing checkpoints takes at most one part in so many of the time.
+const CHECKPOINT_SHARE: u32 = 100;
 
 // Names in a training checkpoint.
 const WEIGHT: &str = "weight.";
 const VELOCITY: &str = "velocity.";
 const STEP: &str = "step";
+const LOSS_SUM: &str = "loss-sum";
+const GENERATOR: &str = "generator";
 
 /// How images become tensors.
 #[derive(Clone, Debug)]
@@ -44,6 +49,30 @@ pub(crate) struct Feed {
     pub(crate) transform: Transform,
     /// Loader threads; results do not depend on it.
     pub(crate) loader_threads: usize,
+    /// A training keeps its state this often, less often if writing it takes long; zero: after every step.
+    pub(crate) checkpoint_every: Duration,
+    /// Looked at between batches.
+    pub(crate) stop: Stop,
+    /// Time spent in libtorch and waiting for images.
+    pub(crate) busy: Busy,
+}
+
+/// Adds up the time that is not the harness's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Busy(Arc<AtomicU64>);
+
+impl Busy {
+    pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        self.0.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Seconds since the last call.
+    pub(crate) fn take(&self) -> f64 {
+        self.0.swap(0, Ordering::Relaxed) as f64 * 1e-9
+    }
 }
 
 impl Feed {
@@ -55,15 +84,18 @@ impl Feed {
         Ok(Loader::new(data.clone(), order, &self.transform, None, self.options(batch, false))?)
     }
 
-    /// Batches of one training epoch: order and augmentation are drawn from the epoch's own streams.
+    /// Batches of one training epoch from batch `first` on: order and augmentation are drawn from the epoch's own streams,
+    /// augmentation from one for each image, so that what was skipped changes nothing.
     fn training(
         &self,
         data: &Arc<dyn Dataset>,
         recipe: &Recipe,
         seed: Seed,
         epoch: usize,
+        first: usize,
     ) -> Result<Loader, HarnessError> {
-        let order = thinet_data::shuffled(data.len(), seed.child("order").index(epoch as u64));
+        let mut order = thinet_data::shuffled(data.len(), seed.child("order").index(epoch as u64));
+        order.drain(..first * recipe.batch);
         let transform = Transform { augment: recipe.augment, ..self.transform.clone() };
         let augment = seed.child("augment").index(epoch as u64);
         Ok(Loader::new(data.clone(), order, &transform, Some(augment), self.options(recipe.batch, true))?)
@@ -112,15 +144,19 @@ pub(crate) fn evaluate_some(
     let _guard = tch::no_grad_guard();
     let mut evaluator = Evaluator::default();
     let (mut done, total) = (0, order.len() as u64);
-    for batch in feed.plain(data, order)? {
+    let mut batches = feed.plain(data, order)?;
+    while let Some(batch) = feed.busy.time(|| batches.next()) {
+        feed.stop.check()?;
         let batch = batch?;
         if batch.indices.is_empty() {
             continue;
         }
-        let (images, labels) = feed.tensors(&batch)?;
-        let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
-            .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
-        evaluator.add(&logits, &labels)?;
+        feed.busy.time(|| {
+            let (images, labels) = feed.tensors(&batch)?;
+            let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
+                .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
+            Ok::<_, HarnessError>(evaluator.add(&logits, &labels)?)
+        })?;
         done += batch.indices.len() as u64;
         progress(done, total);
     }
@@ -141,10 +177,23 @@ pub(crate) struct Session<'a> {
     pub(crate) feed: &'a Feed,
     pub(crate) recipe: &'a Recipe,
     pub(crate) seed: Seed,
-    /// Where the state at the end of an epoch is kept; an existing one is continued.
-    pub(crate) checkpoint: Option<&'a Path>,
-    /// Told the steps done, the steps in all and the running loss.
-    pub(crate) progress: &'a dyn Fn(u64, u64, f64),
+    /// Where the state is kept; the latest one is continued.
+    pub(crate) checkpoints: Checkpoints<'a>,
+    /// Told how far it is.
+    pub(crate) progress: &'a dyn Fn(Advance),
+    /// Told what a person should know.
+    pub(crate) note: &'a dyn Fn(String),
+}
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Advance {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+    /// Mean loss of the epoch so far.
+    pub(crate) loss: f64,
+    /// Learning rate of the last step.
+    pub(crate) lr: f64,
 }
 
 /// Trains `net` in place. TF32 is allowed for as long as that takes, if the spec says so.
@@ -176,51 +225,79 @@ fn train_steps(
         layer_decay: recipe.layer_decay.clone(),
     };
     let mut sgd = Sgd::new(&net.graph, &options);
-    let mut step = match session.checkpoint {
-        Some(path) if path.is_file() => resume(path, net, &mut sgd, feed)?,
-        _ => 0,
-    };
-    let mut saved = Instant::now();
+    let mut at = Position::default();
+    let damaged = |name| (session.note)(format!("checkpoint {name} is damaged; an older state is continued"));
+    if let Some(path) = session.checkpoints.latest(&mut { damaged })? {
+        at = resume(&path, net, &mut sgd, feed)?;
+    }
+    let (mut saved, mut due) = (Instant::now(), feed.checkpoint_every);
     let mut loss = f64::NAN;
-    while step < total {
-        let epoch = step / steps_per_epoch;
-        seed_torch(seed.child("torch").index(epoch as u64));
-        let (mut sum, first) = (0.0, step);
-        for batch in feed.training(data, recipe, seed, epoch)? {
-            let batch = batch?;
-            if batch.indices.is_empty() {
-                // Every image was left out as damaged; the schedule goes on all the same.
-                step += 1;
-                continue;
-            }
-            let (images, labels) = feed.tensors(&batch)?;
-            let lr = recipe.schedule.lr(recipe.lr, step, total);
-            let value = train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
-                .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))?;
-            if !value.is_finite() {
-                return Ok(Trained::Diverged { step });
-            }
-            sum += value;
-            step += 1;
-            loss = sum / (step - first) as f64;
-            (session.progress)(step as u64, total as u64, loss);
-            if step == total {
-                break;
-            }
+    while at.step < total {
+        let (epoch, first) = (at.step / steps_per_epoch, at.step % steps_per_epoch);
+        match at.generator.take() {
+            Some(state) if first > 0 => set_generator_state(feed.device, &state)?,
+            _ => seed_torch(seed.child("torch").index(epoch as u64)),
         }
-        if let Some(path) = session.checkpoint
-            && step < total
-            && saved.elapsed() >= CHECKPOINT_EVERY
+        if first == 0 {
+            at.loss_sum = 0.0;
+        }
+        let mut batches = feed.training(data, recipe, seed, epoch, first)?;
+        while at.step < total
+            && let Some(batch) = feed.busy.time(|| batches.next())
         {
-            save(path, net, &sgd, step)?;
-            saved = Instant::now();
+            let batch = batch?;
+            // If every image was left out as damaged, the schedule goes on all the same.
+            if !batch.indices.is_empty() {
+                let lr = recipe.schedule.lr(recipe.lr, at.step, total);
+                let value = feed.busy.time(|| {
+                    let (images, labels) = feed.tensors(&batch)?;
+                    train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
+                        .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
+                })?;
+                if !value.is_finite() {
+                    return Ok(Trained::Diverged { step: at.step });
+                }
+                at.loss_sum += value;
+                loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
+                let (done, total) = (at.step as u64 + 1, total as u64);
+                (session.progress)(Advance { done, total, loss, lr });
+            }
+            at.step += 1;
+            let is_stopped = feed.stop.is_set();
+            if is_stopped || saved.elapsed() >= due {
+                let started = Instant::now();
+                save(&session.checkpoints, net, &sgd, &at, feed)?;
+                saved = Instant::now();
+                if !feed.checkpoint_every.is_zero() {
+                    due = feed.checkpoint_every.max(CHECKPOINT_SHARE * (saved - started));
+                }
+            }
+            if is_stopped {
+                return Err(HarnessError::Stopped);
+            }
         }
     }
     Ok(Trained::Done { loss })
 }
 
-/// One file, renamed into place, holds weights, velocities and the step.
-fn save(path: &Path, net: &Net, sgd: &Sgd, step: usize) -> Result<(), HarnessError> {
+/// Where a training is, besides weights and velocities.
+#[derive(Default)]
+struct Position {
+    step: usize,
+    /// Sum of the losses of this epoch's steps.
+    loss_sum: f64,
+    /// State of libtorch's generator, from which dropout draws, where a checkpoint was made; an epoch starts with its own.
+    generator: Option<Vec<u8>>,
+}
+
+/// One file, renamed into place, holds weights, velocities and the position.
+fn save(
+    checkpoints: &Checkpoints<'_>,
+    net: &Net,
+    sgd: &Sgd,
+    at: &Position,
+    feed: &Feed,
+) -> Result<(), HarnessError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for (name, tensor) in net.weights.iter() {
         tensors.push((format!("{WEIGHT}{name}"), tensor.shallow_clone()));
@@ -228,16 +305,20 @@ fn save(path: &Path, net: &Net, sgd: &Sgd, step: usize) -> Result<(), HarnessErr
     for (name, velocity) in sgd.state() {
         tensors.push((format!("{VELOCITY}{name}"), velocity));
     }
-    tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[step as i64])?));
-    Ok(save_tensors(path, &tensors, &BTreeMap::new())?)
+    tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[at.step as i64])?));
+    tensors.push((LOSS_SUM.to_owned(), Tensor::f_from_slice(&[at.loss_sum])?));
+    let generator: Vec<i64> = generator_state(feed.device)?.into_iter().map(i64::from).collect();
+    tensors.push((GENERATOR.to_owned(), Tensor::f_from_slice(&generator)?));
+    checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, &BTreeMap::new())?))
 }
 
-/// Puts net and optimiser back to what [`save`] saw and returns the step.
-fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<usize, HarnessError> {
+/// Puts net and optimiser back to what [`save`] saw and returns the position.
+fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<Position, HarnessError> {
     let damaged =
         |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
     let (tensors, _) = load_tensors(path, feed.device)?;
-    let (mut weights, mut velocities, mut step) = (Weights::new(), BTreeMap::new(), None);
+    let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
+    let (mut step, mut loss_sum, mut generator) = (None, None, None);
     for (name, tensor) in tensors {
         if let Some(name) = name.strip_prefix(WEIGHT) {
             weights.insert(name, tensor);
@@ -245,11 +326,21 @@ fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<usiz
             velocities.insert(name.to_owned(), tensor);
         } else if name == STEP && tensor.numel() == 1 {
             step = usize::try_from(tensor.f_int64_value(&[0])?).ok();
+        } else if name == LOSS_SUM && tensor.numel() == 1 {
+            loss_sum = Some(tensor.f_double_value(&[0])?);
+        } else if name == GENERATOR {
+            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(Device::Cpu)?)?);
         }
     }
-    let step = step.ok_or_else(|| damaged("does not say how many steps were done"))?;
+    let missing = || damaged("is not a whole checkpoint of a training");
+    let generator = generator.ok_or_else(missing)?.into_iter().map(|byte| byte as u8).collect();
+    let position = Position {
+        step: step.ok_or_else(missing)?,
+        loss_sum: loss_sum.ok_or_else(missing)?,
+        generator: Some(generator),
+    };
     weights.check(&net.graph)?;
     net.weights = weights.to_format(feed.format)?;
     sgd.restore(&net.weights, velocities)?;
-    Ok(step)
+    Ok(position)
 }

@@ -1,123 +1,226 @@
-//! Worker processes: one stage each. libtorch's global state makes threads unsafe; processes also survive each other.
+//! Worker processes: each makes one stage after the other. libtorch's global state makes threads unsafe; processes also
+//! survive each other.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::HarnessError;
 use crate::progress::{Event, Reporter};
+use crate::run::Runner;
 
-/// How to start a worker: this program and arguments; the stage's id is added at the end. A worker prints its events
-/// as JSON lines, ends when its standard input closes, and exits with 0 when the stage is stored.
+/// How to start a worker. It is told what to do by lines on its standard input, [`RUN`] and the stage's id or [`STOP`], says
+/// what happens by lines of JSON ([`Said`]), and ends when its input closes.
 #[derive(Clone, Debug)]
 pub struct WorkerCommand {
     /// The program.
     pub program: PathBuf,
-    /// Arguments before the stage's id.
+    /// Its arguments.
     pub arguments: Vec<OsString>,
 }
 
-/// A stage that failed, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) label: String,
-    pub(crate) error: String,
+/// Before the id of a stage to make.
+pub const RUN: &str = "run ";
+/// Asks a worker to keep what it has and to end.
+pub const STOP: &str = "stop";
+
+/// What a worker says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// It has done what it can for a stage.
+    Ended {
+        /// The stage.
+        ended: String,
+        /// Why it failed, if it did.
+        error: Option<String>,
+        /// Whether it was asked to stop.
+        stopped: bool,
+    },
+    /// Something happened.
+    Event(Event),
 }
 
-/// Runs stages (id, label) in at most `jobs` processes at a time. A worker that dies (a signal, no memory) costs its own stage
-/// only, which is tried once more: what it had finished is stored.
-pub(crate) fn run_all(
-    command: &WorkerCommand,
-    stages: Vec<(String, String)>,
-    jobs: usize,
+/// Makes the stages that `ids` names, one after the other; what a worker does.
+pub fn serve(
+    runner: &Runner<'_>,
+    ids: impl IntoIterator<Item = String>,
     reporter: &dyn Reporter,
-) -> Vec<Failure> {
-    let jobs = jobs.min(stages.len());
-    let queue = Mutex::new(VecDeque::from(stages));
-    let failures = Mutex::new(Vec::new());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while let Some((id, label)) = next() {
-                    let mut ended = run_one(command, &id, reporter);
-                    if let Err(Ended::Died(how)) = &ended {
-                        let text = format!("{label}: its worker died ({how}); tried once more");
-                        reporter.event(&Event::Note { id: id.clone(), text });
-                        ended = run_one(command, &id, reporter);
-                    }
-                    if let Err(Ended::Died(problem) | Ended::Failed(problem)) = ended {
-                        let error = HarnessError::Worker { stage: id, problem }.to_string();
-                        let failure = Failure { label, error };
-                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-                    }
-                }
-            });
-        }
-    });
-    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    say: &dyn Fn(Said),
+) {
+    for ended in ids {
+        let failure = runner.run_stage(&ended, reporter).err();
+        let stopped = matches!(failure, Some(HarnessError::Stopped));
+        let error = failure.map(|failure| failure.to_string());
+        say(Said::Ended { ended, error, stopped });
+    }
 }
 
-/// How a worker ended without finishing its stage.
-enum Ended {
-    /// It said why.
+/// How a stage ended that is not stored.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The worker said why it failed.
     Failed(String),
-    /// A signal ended it.
+    /// The worker was ended by a signal.
     Died(String),
+    /// The worker was asked to stop.
+    Stopped,
 }
 
-fn run_one(command: &WorkerCommand, id: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
-    let mut child = Command::new(&command.program)
-        .args(&command.arguments)
-        .arg(id)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| Ended::Failed(format!("cannot start {}: {e}", command.program.display())))?;
-    // Dropped at the end: a worker whose parent dies sees its input close and ends.
-    let _input = child.stdin.take();
-    let errors = std::thread::scope(|scope| {
-        let errors = child.stderr.take().map(|mut stderr| {
-            scope.spawn(move || {
-                let mut text = String::new();
-                // What cannot be read is not worth more than the exit status.
-                let _ = stderr.read_to_string(&mut text);
-                text
-            })
-        });
-        forward_events(&mut child, id, reporter);
-        errors.and_then(|thread| thread.join().ok()).unwrap_or_default()
-    });
-    let status = child.wait().map_err(|e| Ended::Failed(e.to_string()))?;
-    if status.success() {
-        return Ok(());
-    }
-    if status.code().is_none() {
-        return Err(Ended::Died(status.to_string()));
-    }
-    let last = errors.trim().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    Err(Ended::Failed(if last.is_empty() { status.to_string() } else { last }))
-}
+/// The inputs of all running workers, so that they can be asked to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs(Mutex<Vec<Arc<Mutex<ChildStdin>>>>);
 
-/// Passes on the worker's events until its output ends; other output becomes notes.
-fn forward_events(child: &mut Child, id: &str, reporter: &dyn Reporter) {
-    let Some(output) = child.stdout.take() else { return };
-    for line in BufReader::new(output).lines().map_while(Result::ok) {
-        match serde_json::from_str::<Event>(&line) {
-            Ok(event) => reporter.event(&event),
-            Err(_) => reporter.event(&Event::Note { id: id.to_owned(), text: line }),
+impl Inputs {
+    /// Asks every worker to stop; one that has ended does not hear it.
+    pub(crate) fn stop_all(&self) {
+        for input in self.lock().iter() {
+            let _ = writeln!(input.lock().unwrap_or_else(PoisonError::into_inner), "{STOP}");
         }
     }
+
+    fn add(&self, input: ChildStdin) -> Arc<Mutex<ChildStdin>> {
+        let input = Arc::new(Mutex::new(input));
+        self.lock().push(input.clone());
+        input
+    }
+
+    fn remove(&self, input: &Arc<Mutex<ChildStdin>>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, input));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Mutex<ChildStdin>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place for one worker at a time; a new one is started when there is none.
+pub(crate) struct Slot<'a> {
+    command: &'a WorkerCommand,
+    inputs: &'a Inputs,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    input: Arc<Mutex<ChildStdin>>,
+    output: Lines<BufReader<ChildStdout>>,
+    errors: JoinHandle<Vec<u8>>,
+}
+
+impl<'a> Slot<'a> {
+    pub(crate) fn new(command: &'a WorkerCommand, inputs: &'a Inputs) -> Self {
+        Self { command, inputs, process: None }
+    }
+
+    /// Makes a stage. A worker that dies (a signal, no memory) costs its own stage only, which is tried once more by a new
+    /// one: what was finished of it is stored.
+    pub(crate) fn run(&mut self, id: &str, label: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+        let first = self.run_once(id, reporter);
+        let Err(Ended::Died(how)) = &first else { return first };
+        let text = format!("{label}: its worker died ({how}); tried once more");
+        reporter.event(&Event::Note { id: id.to_owned(), text });
+        self.run_once(id, reporter)
+    }
+
+    fn run_once(&mut self, id: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            none => none.insert(Process::start(self.command, self.inputs)?),
+        };
+        // A worker that has ended does not hear it; its output ends at once.
+        let _ = writeln!(process.input.lock().unwrap_or_else(PoisonError::into_inner), "{RUN}{id}");
+        for line in process.output.by_ref().map_while(Result::ok) {
+            match serde_json::from_str::<Said>(&line) {
+                Ok(Said::Event(event)) => reporter.event(&event),
+                Ok(Said::Ended { ended, error, stopped }) if ended == id => {
+                    return match error {
+                        None => Ok(()),
+                        Some(_) if stopped => Err(Ended::Stopped),
+                        Some(error) => Err(Ended::Failed(error)),
+                    };
+                }
+                _ => reporter.event(&Event::Note { id: id.to_owned(), text: line }),
+            }
+        }
+        let process = self.process.take();
+        Err(process.map_or(Ended::Stopped, |process| process.end(self.inputs)))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.end(self.inputs);
+        }
+    }
+}
+
+impl Process {
+    fn start(command: &WorkerCommand, inputs: &Inputs) -> Result<Self, Ended> {
+        let failed =
+            |problem: String| Ended::Failed(format!("cannot start {}: {problem}", command.program.display()));
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| failed(e.to_string()))?;
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(failed("it has no pipes".into()));
+        };
+        let errors = std::thread::Builder::new().spawn(move || last_part(errors));
+        Ok(Self {
+            input: inputs.add(input),
+            output: BufReader::new(output).lines(),
+            errors: errors.map_err(|e| failed(e.to_string()))?,
+            child,
+        })
+    }
+
+    /// Closes its input, which ends it, and says how it ended.
+    fn end(mut self, inputs: &Inputs) -> Ended {
+        inputs.remove(&self.input);
+        drop(self.input);
+        let status = match self.child.wait() {
+            Ok(status) => status,
+            Err(e) => return Ended::Failed(e.to_string()),
+        };
+        let errors = self.errors.join().unwrap_or_default();
+        if status.code().is_none() {
+            return Ended::Died(status.to_string());
+        }
+        let errors = String::from_utf8_lossy(&errors);
+        let last = errors.trim().lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Ended::Failed(if last.is_empty() { status.to_string() } else { last.to_owned() })
+    }
+}
+
+/// The end of what a worker writes to standard error, as much as a message may need.
+fn last_part(mut errors: ChildStderr) -> Vec<u8> {
+    const KEPT: usize = 1 << 14;
+    let (mut all, mut part) = (Vec::new(), [0; 4096]);
+    // What cannot be read is not worth more than the exit status.
+    while let Ok(read @ 1..) = errors.read(&mut part) {
+        all.extend_from_slice(&part[..read]);
+        all.drain(..all.len().saturating_sub(KEPT));
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[derive(Default)]
     struct Recorder(Mutex<Vec<Event>>);
 
     impl Reporter for Recorder {
@@ -126,21 +229,27 @@ mod tests {
         }
     }
 
-    fn shell(script: &str) -> WorkerCommand {
+    /// A worker in shell: `$id` is the stage asked for.
+    fn shell(body: &str) -> WorkerCommand {
+        let script = format!(
+            "while read -r word id; do {body}; echo \"{{\\\"ended\\\":\\\"$id\\\",\\\"error\\\":null,\\\"stopped\\\":false}}\"; done"
+        );
         WorkerCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
     }
 
     #[test]
     fn events_are_passed_on_and_a_dying_worker_costs_its_own_stage_only() {
-        let recorder = Recorder(Mutex::new(Vec::new()));
-        let script = r#"echo '{"event":"note","id":"x","text":"hello"}'; if [ "$0" = bad ]; then echo 'error: no luck' >&2; exit 3; fi; if [ "$0" = killed ]; then kill -9 $$; fi"#;
-        let stages = ["good", "bad", "killed", "good2"].map(|id| (id.to_owned(), format!("cell {id}")));
-        let mut failures = run_all(&shell(script), stages.to_vec(), 2, &recorder);
-        failures.sort_by(|a, b| a.label.cmp(&b.label));
-        assert_eq!(failures.len(), 2);
-        assert_eq!(failures[0].label, "cell bad");
-        assert!(failures[0].error.contains("no luck"), "{}", failures[0].error);
-        assert!(failures[1].error.contains("signal: 9"), "{}", failures[1].error);
+        let recorder = Recorder::default();
+        let command = shell(
+            r#"echo '{"event":"note","id":"x","text":"hello"}'; case $id in bad) echo '{"ended":"bad","error":"no luck","stopped":false}'; continue;; killed) kill -9 $$;; esac"#,
+        );
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        let mut run = |id: &str| slot.run(id, &format!("cell {id}"), &recorder);
+        assert!(run("good").is_ok());
+        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
+        assert!(matches!(run("killed"), Err(Ended::Died(how)) if how.contains("signal: 9")));
+        assert!(run("good2").is_ok());
         // A note from each start, two of them of the stage that was killed, and one that says so.
         let events = recorder.0.into_inner().unwrap();
         assert_eq!(events.len(), 6);
@@ -150,18 +259,31 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_dies_once_costs_nothing() {
+    fn one_worker_makes_many_stages_and_one_that_dies_once_costs_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("mark").display().to_string();
-        let script = format!("if [ -e '{mark}' ]; then exit 0; fi; touch '{mark}'; kill -9 $$");
-        let failures = run_all(&shell(&script), vec![("a".into(), "a".into())], 1, &crate::progress::Silent);
-        assert_eq!(failures, []);
+        let command = shell(&format!(
+            "[ -n \"$started\" ] || echo started >>'{mark}'; started=1; if [ $id = b ] && [ $(wc -l <'{mark}') = 1 ]; then kill -9 $$; fi"
+        ));
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        for id in ["a", "b", "c", "d"] {
+            assert!(slot.run(id, id, &crate::progress::Silent).is_ok());
+        }
+        assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_worker_that_cannot_start_or_refuses_says_why() {
+        let inputs = Inputs::default();
         let command = WorkerCommand { program: "/no/such/program".into(), arguments: Vec::new() };
-        let failures = run_all(&command, vec![("a".into(), "a".into())], 1, &crate::progress::Silent);
-        assert!(failures[0].error.contains("/no/such/program"));
+        let ended = Slot::new(&command, &inputs).run("a", "a", &crate::progress::Silent);
+        assert!(matches!(ended, Err(Ended::Failed(why)) if why.contains("/no/such/program")));
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), "echo noise >&2; echo error: no data >&2; exit 3".into()],
+        };
+        let ended = Slot::new(&command, &inputs).run("a", "a", &crate::progress::Silent);
+        assert!(matches!(ended, Err(Ended::Failed(why)) if why == "no data"));
     }
 }

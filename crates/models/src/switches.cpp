@@ -1,11 +1,25 @@
-// Switches of libtorch that the Rust bindings lack: autocast with its type, TF32, deterministic algorithms, and the
-// peak of a device's memory. Errors come back as a return value; no exception crosses into Rust.
+// What the Rust bindings lack of libtorch: autocast with its type, TF32, deterministic algorithms, the state of the
+// random generators, and the peak of a device's memory. Errors come back as a return value; no exception crosses into Rust.
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
+#include <cstring>
+#include <mutex>
+
+namespace {
+
+// The default generator of the CPU (-1) or of a GPU.
+const at::Generator& generator(int cuda) {
+  const auto device =
+      cuda < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(cuda));
+  return at::globalContext().defaultGenerator(device);
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -72,6 +86,34 @@ std::int64_t thinet_peak_gpu_bytes(int index, int reset) {
     return stats.allocated_bytes[0].peak;
   } catch (...) {
     return -1;
+  }
+}
+
+// Copies the state of a generator to `to` if it fits; its length in bytes, or -1.
+std::int64_t thinet_generator_state(int cuda, unsigned char* to, std::int64_t capacity) {
+  try {
+    auto source = generator(cuda);
+    const std::lock_guard<std::mutex> lock(source.mutex());
+    const auto state = source.get_state().contiguous();
+    if (state.numel() <= capacity) {
+      std::memcpy(to, state.data_ptr(), static_cast<std::size_t>(state.numel()));
+    }
+    return state.numel();
+  } catch (...) {
+    return -1;
+  }
+}
+
+int thinet_set_generator_state(int cuda, const unsigned char* from, std::int64_t length) {
+  try {
+    auto state = at::empty({length}, at::kByte);
+    std::memcpy(state.data_ptr(), from, static_cast<std::size_t>(length));
+    auto target = generator(cuda);
+    const std::lock_guard<std::mutex> lock(target.mutex());
+    target.set_state(state);
+    return 0;
+  } catch (...) {
+    return 1;
   }
 }
 }

@@ -1,7 +1,11 @@
-//! Switches of libtorch that change bits and speed: bfloat16 autocast, TF32, deterministic algorithms; and the peak of a
-//! GPU's memory. The bindings lack them, so a few lines of C++ (`switches.cpp`) stand beside this file.
+//! Switches of libtorch that change bits and speed: bfloat16 autocast, TF32, deterministic algorithms; the state of its
+//! random generators; and the peak of a GPU's memory. The bindings lack them, so a few lines of C++ (`switches.cpp`) stand
+//! beside this file.
 
-#![allow(unsafe_code, reason = "calls into switches.cpp, whose functions take and return plain integers")]
+#![allow(
+    unsafe_code,
+    reason = "calls into switches.cpp, whose functions take plain integers and byte buffers"
+)]
 
 use std::ffi::c_int;
 
@@ -16,6 +20,8 @@ unsafe extern "C" {
     safe fn thinet_set_tf32(allowed: c_int) -> c_int;
     safe fn thinet_set_deterministic(required: c_int) -> c_int;
     safe fn thinet_peak_gpu_bytes(index: c_int, reset: c_int) -> i64;
+    fn thinet_generator_state(cuda: c_int, to: *mut u8, capacity: i64) -> i64;
+    fn thinet_set_generator_state(cuda: c_int, from: *const u8, length: i64) -> c_int;
 }
 
 /// The type in which convolutions and linear layers compute.
@@ -85,6 +91,46 @@ pub fn peak_gpu_bytes(device: Device, reset: bool) -> Option<u64> {
     u64::try_from(thinet_peak_gpu_bytes(index, c_int::from(reset))).ok()
 }
 
+/// The state of libtorch's default generator of a device, which dropout draws from.
+///
+/// # Errors
+/// If the device has none.
+pub fn generator_state(device: Device) -> Result<Vec<u8>, ModelError> {
+    let refused = || ModelError::BadSetting {
+        key: "random generator",
+        problem: format!("the state of {device:?}'s cannot be read"),
+    };
+    let mut state = Vec::new();
+    loop {
+        let capacity = i64::try_from(state.len()).map_err(|_| refused())?;
+        // SAFETY: at most `capacity` bytes are written, which `state` has.
+        let length = unsafe { thinet_generator_state(index_of(device), state.as_mut_ptr(), capacity) };
+        let length = usize::try_from(length).map_err(|_| refused())?;
+        if length == state.len() {
+            return Ok(state);
+        }
+        state.resize(length, 0);
+    }
+}
+
+/// Puts the default generator of a device back to a state.
+///
+/// # Errors
+/// If libtorch does not take it for one.
+pub fn set_generator_state(device: Device, state: &[u8]) -> Result<(), ModelError> {
+    // SAFETY: as many bytes are read as the slice has.
+    let code = unsafe { thinet_set_generator_state(index_of(device), state.as_ptr(), state.len() as i64) };
+    done(code, "random generator")
+}
+
+/// -1 for the CPU.
+fn index_of(device: Device) -> c_int {
+    match device {
+        Device::Cuda(index) => c_int::try_from(index).unwrap_or(0),
+        _ => -1,
+    }
+}
+
 fn done(code: c_int, key: &'static str) -> Result<(), ModelError> {
     if code == 0 {
         return Ok(());
@@ -122,6 +168,20 @@ mod tests {
         assert_eq!(run(&weight), 2.0);
         tch::no_grad(|| drop(weight.fill_(3.0)));
         assert_eq!(run(&weight), 6.0);
+    }
+
+    #[test]
+    fn a_generator_put_back_draws_the_same_again() {
+        // Other tests draw from the same generator; so it is tried until nothing came between.
+        let draw = || Vec::<f32>::try_from(Tensor::rand([5], (Kind::Float, Device::Cpu))).unwrap();
+        let repeats = (0..100).any(|_| {
+            let state = generator_state(Device::Cpu).unwrap();
+            let first = draw();
+            set_generator_state(Device::Cpu, &state).unwrap();
+            first == draw()
+        });
+        assert!(repeats);
+        assert!(set_generator_state(Device::Cpu, &[1, 2, 3]).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod paper;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
+mod signals;
 pub(crate) mod table;
 
 use std::path::Path;

@@ -33,7 +33,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
         let outline = Outline::without_data(spec, &options)?.ok_or_else(|| {
             BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
         })?;
-        let outcome = study.place.data.as_ref().map(|_| execute(&study, arguments.jobs));
+        let outcome = study.place.data.as_ref().map(|_| execute(&study, &arguments.workers));
         let (study, is_run) = match outcome {
             Some(Ok(mut outcome)) => {
                 if let Some(failure) = outcome.failure.take() {

@@ -1,17 +1,23 @@
 //! `thinet run`: what is missing of an experiment, then its tables. And the hidden worker that runs one stage.
 
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::BufRead as _;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use thinet_harness::{Outcome, RunOptions, WorkerCommand, estimate, run_stage};
+use thinet_harness::{
+    Estimate, HarnessError, Outcome, RUN, RunOptions, Runner, STOP, Said, Stop, WorkerCommand, estimate,
+    serve,
+};
 
-use super::{duration, jobs, open_plan};
-use crate::args::Study;
+use super::{duration, jobs, open_plan, signals};
+use crate::args::{Pace, Study, Workers};
 use crate::bars::{JsonLines, Progress};
+use crate::exit::BadArgument;
 
-pub(crate) fn run(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
-    let outcome = execute(study, asked)?;
+pub(crate) fn run(study: &Study, workers: &Workers, json: bool) -> anyhow::Result<()> {
+    let outcome = execute(study, workers)?;
     if json {
         super::print_json(&outcome.study)?;
         return verdict(outcome);
@@ -31,33 +37,66 @@ pub(super) fn verdict(outcome: Outcome) -> anyhow::Result<()> {
 }
 
 /// Runs what is missing of an experiment, with progress on standard error.
-pub(super) fn execute(study: &Study, asked: Option<u16>) -> anyhow::Result<Outcome> {
+pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcome> {
+    let devices = devices(workers, &study.place.device)?;
+    let study = &Study { place: study.place.on(&devices[0]), ..study.clone() };
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let jobs = jobs(asked, plan.spec.compute.threads, &study.place.device);
+    let jobs = match devices.len() {
+        1 => jobs(workers.jobs, plan.spec.compute.threads, &devices[0]),
+        several => workers.jobs.map_or(several, usize::from),
+    };
     let cost = estimate(&plan, jobs)?;
-    if cost.done < cost.stages {
-        let left = duration(cost.seconds);
-        eprintln!(
-            "{}: {} stages, {} stored, about {left} of work with {jobs} job{}",
-            plan.spec.name,
-            cost.stages,
-            cost.done,
-            if jobs == 1 { "" } else { "s" }
-        );
-    }
+    announce(&plan.spec.name, &cost, jobs);
     let progress = Progress::new(cost.stages - cost.done);
-    let options = RunOptions { jobs, worker: Some(worker_command(study)?) };
+    let options = RunOptions {
+        workers: (0..jobs)
+            .map(|slot| worker_command(study, &devices[slot % devices.len()], &workers.pace))
+            .collect::<anyhow::Result<_>>()?,
+        checkpoint_every: workers.pace.checkpoint_every(),
+        stop: signals::stop_when_asked()?,
+    };
     let outcome = thinet_harness::run(&plan, &options, &progress);
     progress.close();
     Ok(outcome?)
 }
 
-/// This program with the same experiment and options.
-fn worker_command(study: &Study) -> anyhow::Result<WorkerCommand> {
+fn announce(name: &str, cost: &Estimate, jobs: usize) {
+    if cost.done < cost.stages {
+        let (stages, done, left) = (cost.stages, cost.done, duration(cost.seconds));
+        let plural = if jobs == 1 { "" } else { "s" };
+        eprintln!("{name}: {stages} stages, {done} stored, about {left} of work with {jobs} job{plural}");
+    }
+}
+
+/// The devices that workers are spread over; all of one kind, as the kind is part of what results are stored under.
+fn devices(workers: &Workers, device: &str) -> anyhow::Result<Vec<String>> {
+    let devices = if workers.devices.is_empty() { vec![device.to_owned()] } else { workers.devices.clone() };
+    let kind = |device: &str| device.split(':').next().unwrap_or_default().to_owned();
+    if let Some(other) = devices.iter().find(|other| kind(other) != kind(&devices[0])) {
+        let first = &devices[0];
+        let problem =
+            format!("--devices {first},{other}: results of a CPU and of a GPU are never mixed in a study");
+        return Err(BadArgument(problem).into());
+    }
+    for device in &devices {
+        thinet_models::parse_device(device).map_err(HarnessError::Device)?;
+    }
+    Ok(devices)
+}
+
+/// This program with the same experiment and options, on a device.
+fn worker_command(study: &Study, device: &str, pace: &Pace) -> anyhow::Result<WorkerCommand> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut arguments: Vec<OsString> = vec!["worker".into()];
+    arguments.extend(["--device".into(), device.into()]);
+    arguments.extend(stage_arguments(study, pace));
+    Ok(WorkerCommand { program, arguments })
+}
+
+/// What a process needs to be told to make the same stages.
+pub(super) fn stage_arguments(study: &Study, pace: &Pace) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-    option("--device", study.place.device.clone().into());
     option("--results", study.place.results.clone().into());
     if let Some(data) = &study.place.data {
         option("--data", data.clone().into());
@@ -65,18 +104,41 @@ fn worker_command(study: &Study) -> anyhow::Result<WorkerCommand> {
     if let Some(seeds) = study.seeds {
         option("--seeds", seeds.to_string().into());
     }
+    if let Some(seconds) = pace.checkpoint_every {
+        option("--checkpoint-every", seconds.to_string().into());
+    }
     arguments.extend(["--".into(), study.spec.clone().into()]);
-    Ok(WorkerCommand { program, arguments })
+    arguments
 }
 
-pub(crate) fn worker(study: &Study, id: &str) -> anyhow::Result<()> {
-    // The parent holds the other end: when it is gone, by whatever means, so is this worker.
-    std::thread::spawn(|| {
-        let mut rest = Vec::new();
-        let _ = std::io::stdin().read_to_end(&mut rest);
+/// Makes the stages that it is told on standard input.
+pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
+    // Ctrl-C reaches all processes of a terminal; what it means here, the parent decides.
+    signals::ignore_interrupts()?;
+    let stop = Stop::default();
+    let (ids, asked) = channel();
+    let stop_asked = stop.clone();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line == STOP {
+                stop_asked.set();
+            } else if let Some(id) = line.strip_prefix(RUN) {
+                let _ = ids.send(id.to_owned());
+            }
+        }
+        // The parent holds the other end: when it is gone, by whatever means, so is this worker.
         #[expect(clippy::exit, reason = "nothing half-written counts, and nobody waits for this process")]
         std::process::exit(1);
     });
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    Ok(run_stage(&plan, id, &JsonLines::new())?)
+    let options = RunOptions { stop, checkpoint_every: pace.checkpoint_every(), ..RunOptions::default() };
+    let lines = JsonLines::new();
+    serve(&Runner::new(&plan, &options)?, asked, &lines, &|said: Said| lines.say(&said));
+    Ok(())
+}
+
+impl Pace {
+    pub(super) fn checkpoint_every(&self) -> Duration {
+        self.checkpoint_every.map_or(RunOptions::default().checkpoint_every, Duration::from_secs_f64)
+    }
 }

@@ -85,8 +85,8 @@ fn a_second_start_while_the_first_runs_is_refused() {
     let started = Instant::now();
     let locked = || {
         let runs = std::fs::read_dir(fixture.path("results/runs")).ok()?;
-        let lock = runs.filter_map(Result::ok).next()?.path().join("lock");
-        std::fs::read_to_string(lock).ok().filter(|holder| !holder.is_empty())
+        let claim = runs.filter_map(Result::ok).next()?.path().join("claim");
+        std::fs::read_to_string(claim).ok().filter(|holder| !holder.is_empty())
     };
     while locked().is_none() && started.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(20));
@@ -95,6 +95,6 @@ fn a_second_start_while_the_first_runs_is_refused() {
     first.kill().unwrap();
     first.wait().unwrap();
     assert_eq!(second.code, 4, "{}", second.err);
-    let expected = format!("is running already (process {})", first.id());
+    let expected = format!("is running already (process {} on ", first.id());
     assert!(second.err.contains(&expected), "{}", second.err);
 }

@@ -39,7 +39,10 @@ pub(crate) fn calibrate(
     let mut done = 0;
     let _guard = tch::no_grad_guard();
     let (data, order, indices) = crops::kept(context, data, images, progress)?;
-    for batch in context.feed.plain(&data, order)? {
+    let feed = context.feed;
+    let mut batches = feed.plain(&data, order)?;
+    while let Some(batch) = feed.busy.time(|| batches.next()) {
+        feed.stop.check()?;
         let mut batch = batch?;
         if batch.indices.is_empty() {
             continue;
@@ -47,12 +50,15 @@ pub(crate) fn calibrate(
         for index in &mut batch.indices {
             *index = indices[*index];
         }
-        let (inputs, _) = context.feed.tensors(&batch)?;
         let mut failure = None;
-        forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
-            if failure.is_none() {
-                failure = collector.observe(node, activation, &batch.indices).err();
-            }
+        feed.busy.time(|| {
+            let (inputs, _) = feed.tensors(&batch)?;
+            forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
+                if failure.is_none() {
+                    failure = collector.observe(node, activation, &batch.indices).err();
+                }
+            })
+            .map_err(HarnessError::from)
         })?;
         if let Some(error) = failure {
             return Err(error.into());

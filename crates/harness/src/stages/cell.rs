@@ -11,17 +11,20 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
 use super::calibrate::calibrate;
-use super::{Context, TRAIN_CHECKPOINT, WEIGHTS, dense, evidence, find};
+use super::{Context, Made, WEIGHTS, dense, evidence, find};
+use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
 use crate::plan::Cell;
 use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::spec::Recipe;
 use crate::store::StageResult;
-use crate::train::{Session, Trained, train};
+use crate::train::Trained;
 
-/// State after the last finished layer of a cell in progress.
-const CHECKPOINT: &str = "cell-checkpoint.safetensors";
+/// Checkpoints of the state after each finished layer of a cell in progress.
+const LAYERS: &str = "layers";
+/// Name of the long tuning among the trainings of a cell.
+const LAST: &str = "last";
 
 /// Makes the cell if it is not stored. Its dense net must be.
 pub(crate) fn ensure(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
@@ -36,7 +39,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
     context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.outline.label() });
     let folder = context.store.begin(&cell.id)?;
     let (state, status) = if cell.outline.is_from_scratch {
-        from_scratch(context, cell, &folder)?
+        from_scratch(context, cell)?
     } else {
         let job = Job {
             context,
@@ -56,29 +59,19 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         ("counts".to_owned(), to_json(&cell.outline.size)?),
     ]);
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let result = StageResult {
-        id: cell.id.to_string(),
-        inputs: cell.inputs.clone(),
-        status,
-        rows: state.rows,
-        kept: state.kept,
-        files: BTreeMap::new(),
-        seconds,
-    };
-    let result = context.store.finish(&cell.id, result, &[WEIGHTS])?;
-    let top1 = |stage| find(&result.rows, stage, Metric::Top1);
+    let top1 = |stage| find(&state.rows, stage, Metric::Top1);
     let summary = match top1(Stage::AfterFineTune).or_else(|| top1(Stage::AfterReconstruction)) {
         _ if status == Status::Diverged => "diverged".into(),
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "done".into(),
     };
-    context.reporter.event(&Event::StageFinished { id: cell.id.to_string(), summary, seconds });
-    Ok(result)
+    let (id, inputs) = (&cell.id, cell.inputs.clone());
+    let State { rows, kept, .. } = state;
+    context.finish(Made { id, inputs, status, rows, kept, started, summary }, &[WEIGHTS])
 }
 
 /// The control: a net of the cell's widths from a random start.
-fn from_scratch(context: &Context<'_>, cell: &Cell, folder: &Path) -> Result<(State, Status), HarnessError> {
+fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Status), HarnessError> {
     let plan = context.plan;
     let Some(recipe) = &plan.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
@@ -87,15 +80,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell, folder: &Path) -> Result<(St
     let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
     let net = Net { graph: cell.outline.graph.clone(), weights: weights.to_format(context.feed.format)? };
     let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
-    let checkpoint = folder.join(TRAIN_CHECKPOINT);
-    let session = Session {
-        feed: context.feed,
-        recipe,
-        seed: seed.child("train"),
-        checkpoint: Some(&checkpoint),
-        progress: &|done, total, loss| context.progress(&cell.id, "train", done, total, Some(loss)),
-    };
-    match train(&mut state.net, &plan.data.train, &session)? {
+    match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), ("train", "scratch"))? {
         Trained::Diverged { step } => {
             context.note(&cell.id, format!("{}: training diverged at step {step}", cell.outline.label()));
             return Ok((state, Status::Diverged));
@@ -139,7 +124,7 @@ impl Job<'_> {
                 &state.net,
                 vec![layer],
                 self.seed.child("calibration").child(name),
-                &|done, total| self.context.progress(&self.cell.id, &step, done, total, None),
+                &|done, total| self.context.progress(&self.cell.id, &step, done, total),
             )?;
             let evidence = evidence.remove(0);
             let kept = self.select(&evidence, *keep)?;
@@ -158,6 +143,7 @@ impl Job<'_> {
             }
             if !is_last {
                 self.checkpoint(&state)?;
+                Checkpoints::new(self.folder, format!("train-{name}")).clear()?;
             }
         }
         Ok((state, Status::Done))
@@ -213,6 +199,7 @@ impl Job<'_> {
                 let layer = evidence.layer.clone();
                 state.rows.push(Row { layer, stage, metric: Metric::ReconstructionError, value });
             }
+            self.context.measured(&self.cell.id, &state.rows[state.rows.len() - 2..]);
         }
         Ok(scale)
     }
@@ -250,16 +237,9 @@ impl Job<'_> {
         let Some(recipe) = recipe else { return Ok(true) };
         let (context, id) = (self.context, &self.cell.id);
         let step = if is_last { "fine-tune".to_owned() } else { format!("{layer}: tune") };
-        // Only the long tuning is worth a checkpoint inside; a short one starts again from its layer.
-        let checkpoint = self.folder.join(TRAIN_CHECKPOINT);
-        let session = Session {
-            feed: context.feed,
-            recipe,
-            seed: self.seed.child("tune").child(if is_last { "last" } else { layer }),
-            checkpoint: is_last.then_some(checkpoint.as_path()),
-            progress: &|done, total, loss| context.progress(id, &step, done, total, Some(loss)),
-        };
-        match train(&mut state.net, &context.plan.data.train, &session)? {
+        let name = if is_last { LAST } else { layer };
+        let seed = self.seed.child("tune").child(name);
+        match context.train(id, &mut state.net, recipe, seed, (&step, name))? {
             Trained::Diverged { step } => {
                 context.note(
                     id,
@@ -285,22 +265,24 @@ impl Job<'_> {
             ("rows".to_owned(), to_json(&state.rows)?),
             ("kept".to_owned(), to_json(&state.kept)?),
         ]);
-        Ok(save_net(&self.folder.join(CHECKPOINT), &state.net, &metadata)?)
+        let checkpoints = Checkpoints::new(self.folder, LAYERS);
+        checkpoints.save(state.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
     }
 
     fn resume(&self) -> Result<State, HarnessError> {
-        let path = self.folder.join(CHECKPOINT);
-        if !path.is_file() {
+        let note = |name| {
+            let label = self.cell.outline.label();
+            self.context.note(&self.cell.id, format!("{label}: checkpoint {name} is damaged"));
+        };
+        let Some(path) = Checkpoints::new(self.folder, LAYERS).latest(&mut { note })? else {
             let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
             return Ok(State { net, rows: Vec::new(), kept: BTreeMap::new() });
-        }
+        };
         let (mut net, metadata) = load_net(&path, self.context.plan.device)?;
         net.weights = net.weights.to_format(self.context.feed.format)?;
         let field = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
-        let damaged = |e: serde_json::Error| HarnessError::Damaged {
-            path: self.folder.to_owned(),
-            problem: format!("{CHECKPOINT}: {e}"),
-        };
+        let damaged =
+            |e: serde_json::Error| HarnessError::Damaged { path: path.clone(), problem: e.to_string() };
         Ok(State {
             net,
             rows: serde_json::from_str(field("rows")).map_err(damaged)?,

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thinet_data::{DataError, Dataset};
 
 use super::Context;
+use crate::claim::{Claim, PATIENCE};
 use crate::error::HarnessError;
-use crate::lock::Lock;
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
 type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
@@ -30,11 +30,11 @@ pub(crate) fn kept(
     }
     let len = data.shape().iter().product::<usize>();
     let path = context.plan.results.join("crops").join(format!("{}.u8", name(&**data, &drawn)));
-    let _lock = Lock::take(&path.with_extension("lock"))?;
+    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, PATIENCE, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
         Some(is_there) => is_there,
-        None => decode(&path, &**data, &drawn, len, progress)?,
+        None => context.feed.busy.time(|| decode(&path, &**data, &drawn, len, progress))?,
     };
     let file = fs::File::open(&path).map_err(HarnessError::io("open", &path))?;
     let crops = Crops {

@@ -6,13 +6,13 @@ use std::time::Instant;
 use thinet_models::{Net, Weights, import_weights, load_net, save_net};
 use thinet_seed::Seed;
 
-use super::{Context, TRAIN_CHECKPOINT, WEIGHTS, find};
+use super::{Context, Made, WEIGHTS, find};
 use crate::error::HarnessError;
 use crate::plan::DensePlan;
 use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::store::StageResult;
-use crate::train::{Session, Trained, evaluate_some, train};
+use crate::train::{Trained, evaluate_some};
 
 /// Makes the stage if it is not stored.
 pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
@@ -36,7 +36,7 @@ pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, Harn
 fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
     let plan = context.plan;
     let started = Instant::now();
-    let label = format!("dense net, seed {}", dense.seed);
+    let label = dense.label();
     context.reporter.event(&Event::StageStarted { id: dense.id.to_string(), label });
     let folder = context.store.begin(&dense.id)?;
 
@@ -45,15 +45,7 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     let seed = Seed::root(dense.seed).child("dense");
     let mut net = start(context, dense, seed)?;
     if let Some(recipe) = &plan.spec.dense.train {
-        let checkpoint = folder.join(TRAIN_CHECKPOINT);
-        let session = Session {
-            feed: context.feed,
-            recipe,
-            seed: seed.child("train"),
-            checkpoint: Some(&checkpoint),
-            progress: &|done, total, loss| context.progress(&dense.id, "train", done, total, Some(loss)),
-        };
-        match train(&mut net, &plan.data.train, &session)? {
+        match context.train(&dense.id, &mut net, recipe, seed.child("train"), ("train", "dense"))? {
             Trained::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 stage: Stage::Dense,
@@ -72,23 +64,12 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         rows.extend(context.evaluate(&dense.id, &net, Stage::Dense)?);
     }
     save_net(&folder.join(WEIGHTS), &net, &BTreeMap::from([("stage".to_owned(), dense.id.to_string())]))?;
-    let seconds = started.elapsed().as_secs_f64();
-    let result = StageResult {
-        id: dense.id.to_string(),
-        inputs: dense.inputs.clone(),
-        status,
-        rows,
-        kept: BTreeMap::new(),
-        files: BTreeMap::new(),
-        seconds,
-    };
-    let result = context.store.finish(&dense.id, result, &[WEIGHTS])?;
-    let summary = match find(&result.rows, Stage::Dense, Metric::Top1) {
+    let summary = match find(&rows, Stage::Dense, Metric::Top1) {
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "diverged".into(),
     };
-    context.reporter.event(&Event::StageFinished { id: dense.id.to_string(), summary, seconds });
-    Ok(result)
+    let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
+    context.finish(Made { id, inputs, status, rows, kept, started, summary }, &[WEIGHTS])
 }
 
 /// The net before training: random, or with the tensors of a file.
@@ -127,7 +108,7 @@ fn not_by_chance(context: &Context<'_>, dense: &DensePlan, net: &Net) -> Result<
     let images = test.len().min(FIRST_LOOK);
     // Spread over the whole set: its images are often sorted by class.
     let order: Vec<usize> = (0..images).map(|i| i * test.len() / images.max(1)).collect();
-    let progress = |done, total| context.progress(&dense.id, "first look", done, total, None);
+    let progress = |done, total| context.progress(&dense.id, "first look", done, total);
     let top1 = evaluate_some(net, test, order, context.feed, &progress)?.top1;
     let chance = 100.0 / test.classes() as f64;
     // With few classes five times chance is out of reach: half way from guessing to always right must do.

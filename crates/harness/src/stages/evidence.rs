@@ -11,12 +11,11 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Moments, ZeroCounts};
 
 use super::calibrate::calibrate;
-use super::{Context, dense};
+use super::{Context, Made, dense};
 use crate::error::HarnessError;
 use crate::plan::DensePlan;
 use crate::progress::Event;
 use crate::records::Status;
-use crate::store::StageResult;
 
 const FILE: &str = "evidence.safetensors";
 
@@ -27,12 +26,12 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
         return Ok(());
     }
     let started = Instant::now();
-    let label = format!("calibration, seed {}", dense.seed);
+    let label = dense.evidence_label();
     context.reporter.event(&Event::StageStarted { id: id.to_string(), label });
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
     let seed = Seed::root(dense.seed).child("calibration");
-    let progress = |done, total| context.progress(id, "calibrate", done, total, None);
+    let progress = |done, total| context.progress(id, "calibrate", done, total);
     let evidence = calibrate(context, &net, layers(context, &net)?, seed, &progress)?;
 
     let mut tensors = Vec::new();
@@ -50,19 +49,16 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
         push("total", Tensor::f_from_slice(&[zeros.total as i64])?);
     }
     save_tensors(&folder.join(FILE), &tensors, &BTreeMap::from([("stage".to_owned(), id.to_string())]))?;
-    let seconds = started.elapsed().as_secs_f64();
-    let result = StageResult {
-        id: id.to_string(),
+    let made = Made {
+        id,
         inputs: json!({ "dense": dense.id.as_str() }),
         status: Status::Done,
         rows: Vec::new(),
         kept: BTreeMap::new(),
-        files: BTreeMap::new(),
-        seconds,
+        started,
+        summary: format!("{} layers", evidence.len()),
     };
-    context.store.finish(id, result, &[FILE])?;
-    let summary = format!("{} layers", evidence.len());
-    context.reporter.event(&Event::StageFinished { id: id.to_string(), summary, seconds });
+    context.finish(made, &[FILE])?;
     Ok(())
 }
 

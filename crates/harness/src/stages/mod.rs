@@ -7,22 +7,28 @@ pub(crate) mod crops;
 pub(crate) mod dense;
 pub(crate) mod evidence;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use thinet_data::Dataset;
+use thinet_graph::ChannelSet;
 use thinet_models::Net;
+use thinet_seed::Seed;
 
+use crate::checkpoint::Checkpoints;
+use crate::claim::Claim;
+use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::plan::Plan;
 use crate::progress::{Event, Reporter};
-use crate::records::{Metric, Row, Stage};
-use crate::store::{StageId, Store};
-use crate::train::{Feed, evaluate};
+use crate::records::{Metric, Row, Stage, Status};
+use crate::spec::Recipe;
+use crate::store::{StageId, StageResult, Store};
+use crate::train::{Advance, Feed, Session, Trained, evaluate, train};
 
 /// The file of a stage's net.
 pub(crate) const WEIGHTS: &str = "weights.safetensors";
-/// The state of a training in progress.
-pub(crate) const TRAIN_CHECKPOINT: &str = "train-checkpoint.safetensors";
 
 /// What every stage works with.
 pub(crate) struct Context<'a> {
@@ -30,12 +36,68 @@ pub(crate) struct Context<'a> {
     pub(crate) store: &'a Store,
     pub(crate) feed: &'a Feed,
     pub(crate) reporter: &'a dyn Reporter,
+    /// Where the work is done.
+    pub(crate) environment: &'a Environment,
+    /// The claim under which the stage is made.
+    pub(crate) claim: &'a Claim,
 }
 
 impl Context<'_> {
-    pub(crate) fn progress(&self, id: &StageId, step: &str, done: u64, total: u64, loss: Option<f64>) {
+    pub(crate) fn progress(&self, id: &StageId, step: &str, done: u64, total: u64) {
         let (id, step) = (id.to_string(), step.to_owned());
-        self.reporter.event(&Event::Progress { id, step, done, total, loss });
+        self.reporter.event(&Event::Progress { id, step, done, total, loss: None, lr: None });
+    }
+
+    pub(crate) fn measured(&self, id: &StageId, rows: &[Row]) {
+        self.reporter.event(&Event::Measured { id: id.to_string(), rows: rows.to_vec() });
+    }
+
+    /// Trains a net of the stage in place; `step` names it for people, `kind` its checkpoints.
+    pub(crate) fn train(
+        &self,
+        id: &StageId,
+        net: &mut Net,
+        recipe: &Recipe,
+        seed: Seed,
+        (step, kind): (&str, &str),
+    ) -> Result<Trained, HarnessError> {
+        let folder = self.store.folder(id);
+        let session = Session {
+            feed: self.feed,
+            recipe,
+            seed,
+            checkpoints: Checkpoints::new(&folder, format!("train-{kind}")),
+            progress: &|Advance { done, total, loss, lr }| {
+                let (id, step, loss, lr) = (id.to_string(), step.to_owned(), Some(loss), Some(lr));
+                self.reporter.event(&Event::Progress { id, step, done, total, loss, lr });
+            },
+            note: &|text| self.note(id, text),
+        };
+        train(net, &self.plan.data.train, &session)
+    }
+
+    /// Stores the stage's result and tells of it, unless another process has taken the stage over.
+    pub(crate) fn finish(&self, made: Made<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
+        let Made { id, inputs, status, rows, kept, started, summary } = made;
+        if !self.claim.is_held() {
+            let problem = "another process took the stage over while this one was frozen".into();
+            return Err(HarnessError::Worker { stage: id.to_string(), problem });
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let result = StageResult {
+            id: id.to_string(),
+            inputs,
+            status,
+            rows,
+            kept,
+            files: BTreeMap::new(),
+            seconds,
+            busy_seconds: Some(self.feed.busy.take()),
+            environment: Some(self.environment.clone()),
+        };
+        let result = self.store.finish(id, result, files)?;
+        self.reporter.event(&Event::StageFinished { id: id.to_string(), summary, seconds });
+        Ok(result)
     }
 
     pub(crate) fn note(&self, id: &StageId, text: String) {
@@ -46,15 +108,28 @@ impl Context<'_> {
     pub(crate) fn evaluate(&self, id: &StageId, net: &Net, stage: Stage) -> Result<Vec<Row>, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
         let step = format!("test {}", stage.name());
-        let result =
-            evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total, None))?;
+        let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total))?;
         let row = |metric, value| Row { layer: String::new(), stage, metric, value };
-        Ok(vec![
+        let rows = vec![
             row(Metric::Top1, result.top1),
             row(Metric::Top5, result.top5),
             row(Metric::Loss, result.loss),
-        ])
+        ];
+        self.measured(id, &rows);
+        Ok(rows)
     }
+}
+
+/// A stage that is made and not yet stored.
+pub(crate) struct Made<'a> {
+    pub(crate) id: &'a StageId,
+    pub(crate) inputs: serde_json::Value,
+    pub(crate) status: Status,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) kept: BTreeMap<String, ChannelSet>,
+    pub(crate) started: Instant,
+    /// Its result in a few words.
+    pub(crate) summary: String,
 }
 
 /// A row's value among rows of the whole net.

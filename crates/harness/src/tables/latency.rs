@@ -405,7 +405,8 @@ mod tests {
             cores: 2,
             device: device.to_owned(),
             threads: 2,
-            jobs: 1,
+            jobs: Some(1),
+            host: None,
         }
     }
 

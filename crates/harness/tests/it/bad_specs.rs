@@ -120,7 +120,7 @@ fn dense_weights_that_do_not_fit_are_refused_before_any_work() {
     // Random weights fit the net and guess: found out before anything is pruned.
     save_net(&file, &net, &BTreeMap::new()).unwrap();
     let plan = fixture.plan(&spec, "results").unwrap();
-    let error = run(&plan, &RunOptions { jobs: 1, worker: None }, &Silent).unwrap_err().to_string();
+    let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err().to_string();
     assert!(
         error.contains("near chance (16.67 %)") && error.contains("another order of the classes"),
         "{error}"

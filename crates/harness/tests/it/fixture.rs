@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use rand::Rng;
@@ -90,7 +91,8 @@ impl Fixture {
     /// Runs a spec in this process.
     pub(crate) fn run(&self, spec: &str, results: &str, reporter: &dyn Reporter) -> Outcome {
         let plan = self.plan(spec, results).unwrap();
-        run(&plan, &RunOptions { jobs: 1, worker: None }, reporter).unwrap()
+        let options = RunOptions { checkpoint_every: Duration::ZERO, ..RunOptions::default() };
+        run(&plan, &options, reporter).unwrap()
     }
 
     /// Every file below `results/tables` with its bytes, the environment aside.
@@ -98,14 +100,15 @@ impl Fixture {
         files(&self.path(results).join("tables")).filter(|(name, _)| !name.ends_with("env.json")).collect()
     }
 
-    /// The weight files of all finished stages.
-    pub(crate) fn weights(&self, results: &str) -> BTreeMap<String, Vec<u8>> {
+    /// Checksums of the weight files of all finished stages.
+    pub(crate) fn weights(&self, results: &str) -> BTreeMap<String, String> {
         let stages = fs::read_dir(self.path(results).join("store")).unwrap().map(|e| e.unwrap().path());
         stages
             .filter(|stage| stage.join("weights.safetensors").exists())
             .map(|stage| {
                 let name = stage.file_name().unwrap().to_string_lossy().into_owned();
-                (name, fs::read(stage.join("weights.safetensors")).unwrap())
+                let bytes = fs::read(stage.join("weights.safetensors")).unwrap();
+                (name, blake3::hash(&bytes).to_hex().to_string())
             })
             .collect()
     }

@@ -86,7 +86,7 @@ impl Study {
     }
 
     fn run(&self, spec: &str, results: &str, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
-        run(&self.plan(spec, results), &RunOptions { jobs: 1, worker: None }, reporter)
+        run(&self.plan(spec, results), &RunOptions::default(), reporter)
     }
 
     /// Files of kept calibration images with their contents.

@@ -74,7 +74,7 @@ fn every_shipped_spec_plans_and_takes_its_first_step() {
         let cells = methods * spec.prune.keep_rates.len() * spec.seeds as usize;
         assert_eq!(plan.cells.len(), cells, "{}", file.display());
         let reporter = StopsAtFirstStep::default();
-        let options = RunOptions { jobs: 1, worker: None };
+        let options = RunOptions::default();
         let stopped = catch_unwind(AssertUnwindSafe(|| run(&plan, &options, &reporter)));
         if let Ok(Err(error)) = &stopped {
             panic!("{}: {error}", file.display());

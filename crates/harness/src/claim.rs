@@ -1,0 +1,448 @@
+//! Claims: who works on a run or a stage, on one machine or on several that share a file system.
+//!
+//! A claim is a file made by an atomic create. Its holder rewrites it every few seconds; a claim that does not change for a while
+//! has lost its holder, and whoever waits for it takes it over. How long "a while" is, the waiting process measures on its own
+//! monotonic clock: clocks that differ between machines, or are set back, mean nothing here. Where the holder ran on
+//! this machine, the system is asked instead, so that a restart after a crash does not wait.
+//!
+//! Claims save work, they do not protect results: those are written under temporary names and renamed, and two holders
+//! of one claim would write the same bytes.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::HarnessError;
+use crate::stop::Stop;
+
+/// How often a holder shows that it is there, and how long nobody may see it before its claim is free.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) beat: Duration,
+    pub(crate) expiry: Duration,
+}
+
+/// File systems of clusters may show a change half a minute late.
+pub(crate) const PATIENCE: Patience =
+    Patience { beat: Duration::from_secs(3), expiry: Duration::from_secs(90) };
+
+/// How often a waiting process looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What is being done under a claim.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Doing {
+    /// The step, such as `conv2_1: tune`.
+    pub step: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// Running training loss, if the step has one.
+    pub loss: Option<f64>,
+}
+
+/// Who holds a claim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    /// Name of the machine.
+    pub host: String,
+    /// Its boot and the process's namespace: numbers of processes mean something only within both.
+    boot: String,
+    /// Number of the process.
+    pub pid: u32,
+    /// When the process started, in the system's own count.
+    start: u64,
+    /// Distinguishes the claims of one process.
+    serial: u64,
+    /// Rises while the holder is there.
+    beat: u64,
+    /// What it is doing.
+    pub doing: Doing,
+}
+
+impl Holder {
+    fn here() -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let pid = std::process::id();
+        Self {
+            host: host_name(),
+            boot: boot(),
+            pid,
+            start: start_of(pid).unwrap_or(0),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            beat: 0,
+            doing: Doing::default(),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.host, &self.boot, self.pid, self.start, self.serial)
+            == (&other.host, &other.boot, other.pid, other.start, other.serial)
+    }
+
+    /// Whether the process is there; `None` if it ran on another machine.
+    fn is_alive(&self) -> Option<bool> {
+        (self.host == host_name() && self.boot == boot()).then(|| start_of(self.pid) == Some(self.start))
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}
+
+fn boot() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the second, a name in parentheses, may hold spaces. A process that has ended and waits
+/// for its parent to notice is not there.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Told of each look at another's claim: its holder, if that can be read, and its bytes.
+type Look<'a> = dyn FnMut(Option<&Holder>, &[u8]) -> Result<(), HarnessError> + 'a;
+
+/// Held until dropped, or until the process ends and somebody notices.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    holder: Arc<Mutex<Holder>>,
+    /// Dropped to end the beating.
+    end: Option<Sender<()>>,
+    beating: Option<JoinHandle<()>>,
+}
+
+impl Claim {
+    /// Takes the claim, or says that it is in use: at once where the holder can be asked, else when it shows itself.
+    pub(crate) fn try_take(path: &Path, held: &Path, patience: Patience) -> Result<Self, HarnessError> {
+        let first = read(path)?;
+        Self::wait(path, patience, &mut |holder, content| {
+            let shows_itself = holder.and_then(Holder::is_alive) == Some(true)
+                || first.as_deref().is_none_or(|first| first != content);
+            if shows_itself {
+                let holder = holder.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+                return Err(HarnessError::Busy { path: held.to_owned(), holder });
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits for the claim until told to stop; `waiting` learns once for whom.
+    pub(crate) fn take(
+        path: &Path,
+        stop: &Stop,
+        patience: Patience,
+        waiting: &dyn Fn(&Holder),
+    ) -> Result<Self, HarnessError> {
+        let mut told = None;
+        Self::wait(path, patience, &mut |holder, _| {
+            stop.check()?;
+            if let Some(holder) = holder
+                && told.as_ref().is_none_or(|told: &Holder| !told.is_same(holder))
+            {
+                waiting(holder);
+                told = Some(holder.clone());
+            }
+            Ok(())
+        })
+    }
+
+    /// Tries until the claim is ours or `held` (told of each look at another's) ends it.
+    fn wait(path: &Path, patience: Patience, held: &mut Look<'_>) -> Result<Self, HarnessError> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(HarnessError::io("create", folder))?;
+        }
+        let mut seen: Option<(Vec<u8>, Instant)> = None;
+        loop {
+            if let Some(holder) = create(path)? {
+                return Ok(Self::beat(path, holder, patience.beat));
+            }
+            let Some(content) = read(path)? else { continue };
+            let holder: Option<Holder> = serde_json::from_slice(&content).ok();
+            let is_unchanged_for = match &seen {
+                Some((before, since)) if *before == content => since.elapsed(),
+                _ => {
+                    seen = Some((content.clone(), Instant::now()));
+                    Duration::ZERO
+                }
+            };
+            let is_gone = match holder.as_ref().and_then(Holder::is_alive) {
+                Some(is_alive) => !is_alive,
+                None => is_unchanged_for >= patience.expiry,
+            };
+            if is_gone {
+                remove_stale(path, &content)?;
+                continue;
+            }
+            held(holder.as_ref(), &content)?;
+            std::thread::sleep(LOOK_EVERY.min(patience.beat));
+        }
+    }
+
+    fn beat(path: &Path, holder: Holder, every: Duration) -> Self {
+        let holder = Arc::new(Mutex::new(holder));
+        let (end, ended) = channel();
+        let (file, shown) = (path.to_owned(), holder.clone());
+        let beating = std::thread::Builder::new().name("claim".into()).spawn(move || {
+            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                let mut holder = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                holder.beat += 1;
+                // A beat that cannot be written is made up for by the next one; who has lost the claim stays silent.
+                if is_held_by(&file, &holder) {
+                    let _ = rewrite(&file, &holder);
+                }
+            }
+        });
+        Self { path: path.to_owned(), holder, end: Some(end), beating: beating.ok() }
+    }
+
+    /// What the next beat tells.
+    pub(crate) fn tell(&self, doing: Doing) {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner).doing = doing;
+    }
+
+    /// Whether nobody took the claim over, as happens to a process that was frozen for longer than claims last.
+    pub(crate) fn is_held(&self) -> bool {
+        is_held_by(&self.path, &self.holder.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.beating.take() {
+            // It only panics if memory runs out; the claim is given back all the same.
+            let _ = thread.join();
+        }
+        let _guard = Guard::take(&self.path);
+        if self.is_held() {
+            // What stays is taken for stale as soon as this process has ended.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The holder of a claim file, if there is one that can be read and may still be there.
+#[allow(dead_code)]
+pub(crate) fn holder(path: &Path) -> Option<Holder> {
+    let holder: Holder = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (holder.is_alive() != Some(false)).then_some(holder)
+}
+
+fn is_held_by(path: &Path, holder: &Holder) -> bool {
+    fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok())
+        .is_some_and(|found| found.is_same(holder))
+}
+
+/// Makes the file, unless it exists.
+fn create(path: &Path) -> Result<Option<Holder>, HarnessError> {
+    let mut file = match File::create_new(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        Err(e) => return Err(HarnessError::io("create", path)(e)),
+    };
+    let holder = Holder::here();
+    let bytes = serde_json::to_vec(&holder).map_err(HarnessError::Json)?;
+    if let Err(e) = file.write_all(&bytes).and_then(|()| file.sync_all()) {
+        let _ = fs::remove_file(path);
+        return Err(HarnessError::io("write", path)(e));
+    }
+    Ok(Some(holder))
+}
+
+/// In place: a rename would put the file back that somebody else has just taken over.
+fn rewrite(path: &Path, holder: &Holder) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(holder)?;
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, HarnessError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(HarnessError::io("read", path)(e)),
+    }
+}
+
+/// Removes a claim that was seen as `content` and judged stale, unless it has changed since.
+fn remove_stale(path: &Path, content: &[u8]) -> Result<(), HarnessError> {
+    let _guard = Guard::take(path);
+    match read(path)? {
+        Some(found) if found == content => fs::remove_file(path).map_err(HarnessError::io("remove", path)),
+        _ => Ok(()),
+    }
+}
+
+/// Held for the moment between reading a claim and removing it, so that nobody removes a new claim for an old one.
+struct Guard {
+    _file: Option<File>,
+}
+
+impl Guard {
+    /// A lock of the file system, which may die with another machine, is tried for a second only: without it two may in rare
+    /// cases hold one claim, which costs work and nothing else.
+    fn take(path: &Path) -> Self {
+        const TRIES: u32 = 100;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(path.with_file_name(".guard")).ok();
+        if let Some(file) = &file {
+            for _ in 0..TRIES {
+                if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Self { _file: file }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Patience = Patience { beat: Duration::from_millis(20), expiry: Duration::from_millis(400) };
+
+    fn foreign(beat: u64) -> Vec<u8> {
+        let holder = Holder { host: "elsewhere".into(), beat, ..Holder::here() };
+        serde_json::to_vec(&holder).unwrap()
+    }
+
+    #[test]
+    fn a_second_taker_is_told_who_holds_it_and_gets_it_after_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("claims/run");
+        let first = Claim::try_take(&path, dir.path(), QUICK).unwrap();
+        let error = Claim::try_take(&path, dir.path(), QUICK).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(first);
+        assert!(!path.exists());
+        assert!(Claim::try_take(&path, dir.path(), QUICK).is_ok());
+    }
+
+    #[test]
+    fn a_process_of_this_machine_that_has_ended_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        let dead = Holder { pid, ..Holder::here() };
+        fs::write(&path, serde_json::to_vec(&dead).unwrap()).unwrap();
+        assert_eq!(holder(&path), None);
+        let never = Patience { expiry: Duration::from_secs(3600), ..QUICK };
+        let claim = Claim::try_take(&path, dir.path(), never).unwrap();
+        assert!(claim.is_held());
+        // The same number, but another process has it now.
+        drop(claim);
+        let reused = Holder { start: 1, ..Holder::here() };
+        fs::write(&path, serde_json::to_vec(&reused).unwrap()).unwrap();
+        assert!(Claim::try_take(&path, dir.path(), never).is_ok());
+    }
+
+    #[test]
+    fn a_claim_from_elsewhere_is_respected_while_it_changes_and_expires_when_it_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        fs::write(&path, foreign(0)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for beat in 1..20 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    fs::write(&path, foreign(beat)).unwrap();
+                }
+            });
+            let error = Claim::try_take(&path, dir.path(), QUICK).unwrap_err().to_string();
+            assert!(error.contains("elsewhere"), "{error}");
+        });
+        let started = Instant::now();
+        let _claim = Claim::try_take(&path, dir.path(), QUICK).unwrap();
+        assert!(started.elapsed() >= QUICK.expiry);
+    }
+
+    #[test]
+    fn clocks_say_nothing_about_a_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        // Left in the future by a clock that was set back since, and cut off while it was written.
+        fs::write(&path, &foreign(0)[..10]).unwrap();
+        let future = std::time::SystemTime::now() + Duration::from_secs(1_000_000);
+        File::options().write(true).open(&path).unwrap().set_modified(future).unwrap();
+        assert!(Claim::try_take(&path, dir.path(), QUICK).is_ok());
+    }
+
+    #[test]
+    fn of_many_that_find_a_stale_claim_one_gets_it_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        fs::write(&path, foreign(0)).unwrap();
+        let holders = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let claim = Claim::take(&path, &Stop::default(), QUICK, &|_| ()).unwrap();
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::sleep(Duration::from_millis(2));
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn waiting_ends_when_told_to_stop_and_a_holder_that_lost_its_claim_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let claim = Claim::try_take(&path, dir.path(), QUICK).unwrap();
+        claim.tell(Doing { step: "train".into(), done: 3, total: 9, loss: Some(0.5) });
+        let stop = Stop::default();
+        let told = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                stop.set();
+            });
+            Claim::take(&path, &stop, QUICK, &|_| ()).unwrap_err()
+        });
+        assert!(matches!(told, HarnessError::Stopped), "{told}");
+        assert_eq!(holder(&path).unwrap().doing.done, 3);
+        fs::write(&path, foreign(0)).unwrap();
+        assert!(!claim.is_held());
+        drop(claim);
+        assert!(path.exists(), "it is not ours any more");
+    }
+}

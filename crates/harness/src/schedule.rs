@@ -1,0 +1,190 @@
+//! Which stage is made next: stages in the plan's order, each after those that it needs.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::HarnessError;
+use crate::stop::Stop;
+
+/// A stage that is not stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) id: String,
+    /// What it is, for people.
+    pub(crate) label: String,
+    /// Position of a task before this one that must be done first.
+    pub(crate) needs: Option<usize>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+    Failed(HarnessError),
+}
+
+/// Shared by the workers' threads.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    tasks: Vec<Task>,
+    states: Mutex<Vec<State>>,
+    changed: Condvar,
+}
+
+impl Schedule {
+    pub(crate) fn new(tasks: Vec<Task>) -> Self {
+        let states = tasks.iter().map(|_| State::Waiting).collect();
+        Self { tasks, states: Mutex::new(states), changed: Condvar::new() }
+    }
+
+    /// The first task that can be made, when there is one; `None` when no more will come, or `stop` is set.
+    pub(crate) fn next(&self, stop: &Stop) -> Option<&Task> {
+        /// How soon a wish to stop is seen.
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let mut states = self.states();
+        loop {
+            if stop.is_set() {
+                return None;
+            }
+            let is_ready = |index: usize| {
+                matches!(states[index], State::Waiting)
+                    && self.tasks[index].needs.is_none_or(|needed| matches!(states[needed], State::Done))
+            };
+            if let Some(index) = (0..self.tasks.len()).find(|&index| is_ready(index)) {
+                states[index] = State::Running;
+                return Some(&self.tasks[index]);
+            }
+            if !states.iter().any(|state| matches!(state, State::Running)) {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(states, LOOK_EVERY);
+            states = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Notes how a task ended; what needs a failed one fails, too.
+    pub(crate) fn ended(&self, task: &Task, result: Result<(), HarnessError>) {
+        let mut states = self.states();
+        let state = match result {
+            Ok(()) => State::Done,
+            Err(HarnessError::Stopped) => State::Waiting,
+            Err(error) => State::Failed(error),
+        };
+        for (index, other) in self.tasks.iter().enumerate() {
+            if other.id == task.id {
+                states[index] = state;
+                break;
+            }
+        }
+        for index in 0..self.tasks.len() {
+            if let (State::Waiting, Some(needed)) = (&states[index], self.tasks[index].needs)
+                && matches!(states[needed], State::Failed(_))
+            {
+                states[index] =
+                    State::Failed(HarnessError::Needs { needed: self.tasks[needed].label.clone() });
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// How many tasks are done, and what failed: one error, by itself if all others only needed it.
+    pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
+        let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (total, mut done, mut failed) = (self.tasks.len(), 0, 0);
+        let mut causes = Vec::new();
+        for (task, state) in self.tasks.iter().zip(states) {
+            match state {
+                State::Done => done += 1,
+                State::Failed(error) => {
+                    failed += 1;
+                    if !matches!(error, HarnessError::Needs { .. }) {
+                        causes.push((&task.label, error));
+                    }
+                }
+                State::Waiting | State::Running => {}
+            }
+        }
+        let only_cause = causes.len() == 1 && failed == total - done && done == 0;
+        let mut causes = causes.into_iter();
+        let failure = causes.next().map(|(label, error)| {
+            // Alone, the error itself says most, and its kind decides the exit code.
+            if only_cause {
+                return error;
+            }
+            HarnessError::StagesFailed { failed, total, first: format!("{label}: {error}") }
+        });
+        (done, failure)
+    }
+
+    fn states(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(needs: &[Option<usize>]) -> Schedule {
+        let task = |(i, needs): (usize, &Option<usize>)| Task {
+            id: i.to_string(),
+            label: format!("task {i}"),
+            needs: *needs,
+        };
+        Schedule::new(needs.iter().enumerate().map(task).collect())
+    }
+
+    fn failed() -> Result<(), HarnessError> {
+        Err(HarnessError::Worker { stage: "x".into(), problem: "no luck".into() })
+    }
+
+    #[test]
+    fn tasks_come_in_order_after_what_they_need() {
+        let schedule = tasks(&[None, None, Some(0), Some(1), Some(0)]);
+        let stop = Stop::default();
+        let first = schedule.next(&stop).unwrap().clone();
+        let second = schedule.next(&stop).unwrap().clone();
+        assert_eq!((first.id.as_str(), second.id.as_str()), ("0", "1"));
+        schedule.ended(&second, Ok(()));
+        assert_eq!(schedule.next(&stop).unwrap().id, "3");
+        schedule.ended(&first, Ok(()));
+        assert_eq!(schedule.next(&stop).unwrap().id, "2");
+        stop.set();
+        assert!(schedule.next(&stop).is_none());
+        assert_eq!(schedule.outcome().0, 2);
+    }
+
+    #[test]
+    fn a_failure_costs_what_needs_it_and_nothing_else() {
+        let schedule = tasks(&[None, None, Some(0), Some(1), Some(2)]);
+        let stop = Stop::default();
+        let mut made = Vec::new();
+        while let Some(task) = schedule.next(&stop) {
+            made.push(task.id.clone());
+            schedule.ended(task, if task.id == "0" { failed() } else { Ok(()) });
+        }
+        assert_eq!(made, ["0", "1", "3"]);
+        let (done, failure) = schedule.outcome();
+        assert_eq!(done, 2);
+        let text = failure.unwrap().to_string();
+        assert!(text.starts_with("3 of 5 stages failed") && text.contains("task 0: "), "{text}");
+    }
+
+    #[test]
+    fn a_cause_of_everything_stays_itself() {
+        let schedule = tasks(&[None, Some(0)]);
+        let task = schedule.next(&Stop::default()).unwrap();
+        schedule.ended(task, failed());
+        assert!(schedule.next(&Stop::default()).is_none());
+        assert!(matches!(schedule.outcome(), (0, Some(HarnessError::Worker { .. }))));
+    }
+
+    #[test]
+    fn a_stopped_task_is_neither_done_nor_failed() {
+        let schedule = tasks(&[None]);
+        let task = schedule.next(&Stop::default()).unwrap();
+        schedule.ended(task, Err(HarnessError::Stopped));
+        assert!(matches!(schedule.outcome(), (0, None)));
+    }
+}
