@@ -1,0 +1,117 @@
+#!/bin/sh
+# A sweep with two workers is killed again and again at seeded random moments (all processes, the parent alone, one worker
+# alone), each time started again, and has to end with the bytes of an unbroken one.
+#
+#     scripts/test-resume.sh [KILLS [SEED]]      default: 20 kills, seed 1
+#
+# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Ends with "resume: …" and 0, or says
+# what differs and 1.
+set -eu
+unset CDPATH
+cd "$(dirname "$0")/.."
+kills=${1:-20}
+seed=${2:-1}
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    exit 1
+}
+
+if [ -z "${THINET:-}" ]; then
+    cargo build --quiet --release --package thinet-cli
+    THINET=${CARGO_TARGET_DIR:-target}/release/thinet
+fi
+"$THINET" data fetch --for experiments/smoke.toml >/dev/null 2>&1 || fail 'cannot get Fashion-MNIST'
+work=$(mktemp -d)
+group=
+trap '[ -z "$group" ] || kill -9 -- "-$group" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+
+# Dropout draws from libtorch's own generator, batch norm keeps running statistics, two seeds train at a time.
+cat >"$work/sweep.toml" <<'SPEC'
+name = "sweep"
+table = "sweep"
+seeds = 2
+dataset = { kind = "fashion-mnist", train-limit = 1000, test-limit = 500 }
+input.size = 32
+net = { arch = "vgg16", batch-norm = true, width = 0.0625 }
+dense.train = { epochs = 2, batch = 50, lr = 0.05, augment = { crop-padding = 2, mirror = true } }
+calibration = { images-per-class = 2, positions-per-image = 5 }
+methods = [
+    { selector = "thinet", reconstruction = "channel-scale" },
+    { selector = "apoz" },
+    { selector = "random" },
+]
+[prune]
+layers = ["conv1_1", "conv2_2", "conv5_3"]
+keep-rates = [0.5]
+after-layer = { steps = 10, batch = 50, lr = 0.01 }
+after-last = { epochs = 2, batch = 50, lr = 0.01 }
+SPEC
+
+# start RESULTS: in a process group of its own
+start() {
+    setsid "$THINET" run "$work/sweep.toml" --results "$work/$1" --jobs 2 --checkpoint-every 0.2 >"$work/out" 2>"$work/log" &
+    group=$!
+}
+
+# sums RESULTS: checksums of tables, weights and records of where channels stayed
+sums() {
+    (cd "$work/$1" && find tables store -type f \( -name '*.csv' -o -name '*.md' -o -name '*.parquet' -o -name '*.kept.json' \
+        -o -name 'weights.safetensors' \) -exec sha256sum {} + | sort -k 2)
+}
+
+start unbroken
+wait "$group" || fail "the unbroken run failed: $(tail -1 "$work/log")"
+sums unbroken >"$work/expected"
+files=$(wc -l <"$work/expected")
+[ "$files" -ge 16 ] || fail "the unbroken run left $files files, expected tables and eight nets"
+
+# check RESULTS: a broken run has come to its end
+check() {
+    sums "$1" >"$work/found"
+    cmp -s "$work/expected" "$work/found" || {
+        diff "$work/expected" "$work/found" >&2 || true
+        fail "after $done_kills kills (seed $seed) the results differ from those of the unbroken run"
+    }
+    rest=$(find "$work/$1" -name '*.tmp' -o -name 'train-*' -o -name 'layers-*' | wc -l)
+    [ "$rest" -eq 0 ] || fail "the finished run left $rest temporary files or checkpoints"
+}
+
+done_kills=0
+run=1
+ended=0
+for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i < n; i++) printf "%.2f:%d\n", 0.3 + 4 * rand(), int(3 * rand()) }'); do
+    [ "$done_kills" -lt "$kills" ] || break
+    start "broken-$run"
+    sleep "${draw%:*}"
+    if ! kill -0 "$group" 2>/dev/null; then
+        # It has ended before it could be killed: that is a result, and the next kill meets a new run.
+        wait "$group" || fail "a started-again run failed: $(tail -1 "$work/log")"
+        check "broken-$run"
+        ended=$((ended + 1))
+        run=$((run + 1))
+        continue
+    fi
+    case ${draw#*:} in
+        0) kill -9 -- "-$group" ;;
+        1) kill -9 "$group" ;;
+        2)
+            worker=$(ps -o pid= --ppid "$group" | head -1)
+            # A worker alone is replaced; the run goes on until the parent is killed, too.
+            if [ -n "$worker" ]; then
+                kill -9 "$worker" 2>/dev/null || true
+                sleep 1
+            fi
+            kill -9 -- "-$group" 2>/dev/null || true
+            ;;
+    esac
+    wait "$group" 2>/dev/null || true
+    done_kills=$((done_kills + 1))
+done
+[ "$done_kills" -eq "$kills" ] || fail "only $done_kills kills met a running sweep"
+start "broken-$run"
+wait "$group" || fail "the last start failed: $(tail -1 "$work/log")"
+group=
+check "broken-$run"
+printf 'resume: %d kills (seed %d) in %d sweeps, %d files byte-identical each time\n' "$done_kills" "$seed" $((ended + 1)) "$files"
