@@ -24,7 +24,7 @@ fi
 "$THINET" data fetch --for experiments/smoke.toml >/dev/null 2>&1 || fail 'cannot get Fashion-MNIST'
 work=$(mktemp -d)
 group=
-trap '[ -z "$group" ] || kill -9 -- "-$group" 2>/dev/null; rm -rf "$work"' EXIT
+trap '[ -z "$group" ] || kill -9 "-$group" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 
 # Dropout draws from libtorch's own generator, batch norm keeps running statistics, two seeds train at a time.
@@ -94,7 +94,7 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
         continue
     fi
     case ${draw#*:} in
-        0) kill -9 -- "-$group" ;;
+        0) kill -9 "-$group" ;;
         1) kill -9 "$group" ;;
         2)
             worker=$(ps -o pid= --ppid "$group" | head -1)
@@ -103,7 +103,7 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
                 kill -9 "$worker" 2>/dev/null || true
                 sleep 1
             fi
-            kill -9 -- "-$group" 2>/dev/null || true
+            kill -9 "-$group" 2>/dev/null || true
             ;;
     esac
     wait "$group" 2>/dev/null || true

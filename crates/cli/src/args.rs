@@ -52,6 +52,25 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Say what is stored, running, queued and failed of an experiment, or a line for each run
+    #[command(after_help = "\
+Needs neither the data nor the device, and may be asked on another machine that sees the results.
+
+Examples:
+  thinet status
+  thinet status experiments/fashion-mnist-selectors.toml")]
+    Status(StatusOf),
+    /// Submit what is missing of an experiment to Slurm: dense nets, then an array of cells, then the tables
+    #[command(after_help = "\
+Each task is one stage; a task that is pre-empted, or whose time is over, is queued again and goes on
+where it was. A second submit sends what is neither stored nor in the queue. The results folder must be
+seen by all nodes. Options of sbatch go behind `--`.
+
+Examples:
+  thinet submit experiments/imagenet/vgg16-conv.toml --data /data/ILSVRC2012 --partition gpu \\
+      --gpus-per-task 1 --time 24:00:00 -- --account=lab --constraint=a100
+  thinet submit experiments/cifar10-selectors.toml --time 1:00:00 --dry-run")]
+    Submit(Submit),
     /// Make tables again from what is stored, or the tables that need no run
     #[command(after_help = "\
 Examples:
@@ -127,6 +146,23 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Make the named stages of an experiment; what a Slurm task runs
+    #[command(hide = true)]
+    Task {
+        #[command(flatten)]
+        study: Study,
+        #[command(flatten)]
+        pace: Pace,
+        /// The stages' ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Write an experiment's tables; what Slurm's last job runs
+    #[command(hide = true)]
+    Tables {
+        #[command(flatten)]
+        study: Study,
+    },
     /// Make the stages named on standard input and print what happens; started by `thinet run`
     #[command(hide = true)]
     Worker {
@@ -197,7 +233,13 @@ impl Place {
     }
 
     pub(crate) fn options(&self, seeds: Option<u64>) -> Options {
-        Options { seeds, device: self.device.clone(), data: self.data.clone(), results: self.results.clone() }
+        Options {
+            seeds,
+            device: self.device.clone(),
+            data: self.data.clone(),
+            results: self.results.clone(),
+            is_elsewhere: false,
+        }
     }
 }
 
@@ -282,6 +324,67 @@ pub(crate) struct Paper {
     pub(crate) results: PathBuf,
     #[command(flatten)]
     pub(crate) workers: Workers,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOf {
+    /// An experiment's TOML file, or the beginning of a run's name [default: all runs]
+    #[arg(value_name = "SPEC|RUN")]
+    pub(crate) what: Option<String>,
+    /// Number of root seeds, where `run` was given another than the spec's
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The experiment's TOML file
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+    /// Number of root seeds, instead of the spec's
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// Device of a task: cpu or cuda [default: cuda where --gpus-per-task is given, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Folder of the dataset [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Partition
+    #[arg(long, value_name = "NAME")]
+    pub(crate) partition: Option<String>,
+    /// GPUs of a task
+    #[arg(long, value_name = "N")]
+    pub(crate) gpus_per_task: Option<u16>,
+    /// CPU cores of a task [default: compute.threads]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus_per_task: Option<u16>,
+    /// Memory of a task, such as 16G
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) mem: Option<String>,
+    /// Time limit of a task, such as 8:00:00; one that needs more is queued again
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// Tasks that run at a time
+    #[arg(long, value_name = "N")]
+    pub(crate) max_running: Option<u32>,
+    /// Write the batch scripts, submit nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    /// Options for sbatch
+    #[arg(last = true, value_name = "SBATCH-OPTION")]
+    pub(crate) sbatch: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         Command::Paper(paper) => commands::paper::paper(&paper),
         Command::Export(export) => commands::export::export(&export),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),
+        Command::Status(status) => commands::status::status(&status),
+        Command::Submit(submit) => commands::submit::submit(&submit),
+        Command::Task { study, pace, ids } => commands::submit::task(&study, &ids, &pace),
+        Command::Tables { study } => commands::submit::tables(&study),
         Command::Worker { study, pace } => commands::run::worker(&study, &pace),
     };
     match result {

@@ -250,9 +250,10 @@ impl Drop for Claim {
 }
 
 /// The holder of a claim file, if there is one that can be read and may still be there.
-#[allow(dead_code)]
 pub(crate) fn holder(path: &Path) -> Option<Holder> {
-    let holder: Holder = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let read = || serde_json::from_slice::<Holder>(&fs::read(path).ok()?).ok();
+    // The second look is for a file that was being rewritten at the first.
+    let holder = read().or_else(read)?;
     (holder.is_alive() != Some(false)).then_some(holder)
 }
 

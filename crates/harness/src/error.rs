@@ -141,6 +141,14 @@ pub enum HarnessError {
         /// Label of the other stage.
         needed: String,
     },
+    /// Slurm is not there, or refuses.
+    #[error("{program}: {problem}")]
+    Slurm {
+        /// The program that was called.
+        program: &'static str,
+        /// What it said.
+        problem: String,
+    },
     /// A worker process failed.
     #[error("worker for {stage}: {problem}")]
     Worker {

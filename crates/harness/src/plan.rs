@@ -38,11 +38,13 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Folder of all results.
     pub results: PathBuf,
+    /// Whether the work is done on other machines, so that the device need not be here.
+    pub is_elsewhere: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seeds: None, device: "cpu".into(), data: None, results: "results".into() }
+        Self { seeds: None, device: "cpu".into(), data: None, results: "results".into(), is_elsewhere: false }
     }
 }
 
@@ -161,7 +163,10 @@ impl Plan {
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = Outline::read(path, options)?;
         let asked = asked(&spec)?;
-        let device = parse_device(&options.device).map_err(HarnessError::Device)?;
+        let device = match options.is_elsewhere && options.device.starts_with("cuda") {
+            true => Device::Cuda(0),
+            false => parse_device(&options.device).map_err(HarnessError::Device)?,
+        };
         let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
         check::against_data(&spec, path, &data)?;
         let outline = Outline::new(spec, path, data.train.classes())?;

@@ -25,6 +25,9 @@ use crate::tensorboard::TensorBoard;
 use crate::train::{Busy, Feed};
 use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
 
+/// Where a run was made, in its folder.
+const ENVIRONMENT: &str = "env.json";
+
 /// How a plan is run; none of it changes a result.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -69,23 +72,36 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     let _claim = Claim::try_take(&folder.join("claim"), &folder, PATIENCE)?;
     start_folder(plan)?;
-    let environment =
-        Environment { jobs: Some(options.workers.len().max(1)), host: None, ..environment(plan) };
-    let environment = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
-
     let log = Logged::open(&folder.join("log.jsonl"), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &log)?;
 
     // The environment is that of the process which did the work; a run that only reads keeps the old one.
-    let environment_file = folder.join("env.json");
-    if stages_run > 0 || !environment_file.exists() {
-        write_atomically(&environment_file, environment.as_bytes())?;
+    if stages_run > 0 {
+        write_environment(plan, options.workers.len().max(1))?;
     }
     let study = study(plan)?;
     match failure {
         // Without a single cell there is nothing to make tables of.
-        Some(failure) if study.cells.iter().all(|cell| cell.status == Status::NotRun) => return Err(failure),
-        _ => {}
+        Some(failure) if study.cells.iter().all(|cell| cell.status == Status::NotRun) => Err(failure),
+        _ => Ok(Outcome { stages_run, failure, ..write_tables(plan, study)? }),
+    }
+}
+
+fn write_environment(plan: &Plan, jobs: usize) -> Result<(), HarnessError> {
+    let environment = Environment { jobs: Some(jobs), host: None, ..environment(plan) };
+    let text = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
+    write_atomically(&plan.run_folder().join(ENVIRONMENT), text.as_bytes())
+}
+
+/// Writes the rows and the tables of what is stored.
+///
+/// # Errors
+/// If a table cannot be made, or a file cannot be written.
+pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessError> {
+    start_folder(plan)?;
+    let folder = plan.run_folder();
+    if !folder.join(ENVIRONMENT).exists() {
+        write_environment(plan, 1)?;
     }
     let rows = tables::parquet_bytes(&tables::rows_frame(&study)?)?;
     write_atomically(&folder.join("rows.parquet"), &rows)?;
@@ -94,16 +110,16 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     for table in &tables {
         written.push(tables::write(&plan.results.join("tables"), table, &plan.run)?);
     }
-    Ok(Outcome { study, tables, written, stages_run, failure })
+    Ok(Outcome { study, tables, written, stages_run: 0, failure: None })
 }
 
 /// The tables of a study. The resolved spec and the environment of the run go with the first.
 ///
 /// # Errors
 /// If a table cannot be made or a file of the run's folder cannot be read.
-pub fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, HarnessError> {
+fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, HarnessError> {
     let mut tables = tables::selectors(study)?;
-    for suffix in ["resolved.toml", "env.json"] {
+    for suffix in ["resolved.toml", ENVIRONMENT] {
         let path = plan.run_folder().join(suffix);
         if let Some(main) = tables.first_mut()
             && path.exists()

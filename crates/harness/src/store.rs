@@ -102,6 +102,11 @@ impl Store {
         self.root.join(id.as_str())
     }
 
+    /// The record of a stage by its id as text, whether it exists or not.
+    pub(crate) fn record_file(&self, id: &str) -> PathBuf {
+        self.root.join(id).join(RESULT)
+    }
+
     /// The claim file of a stage: outside its folder, so that a finished stage holds nothing else.
     pub(crate) fn claim_file(&self, id: &str) -> PathBuf {
         self.root.join("claims").join(id)

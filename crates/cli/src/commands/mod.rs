@@ -10,6 +10,8 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod show;
 mod signals;
+pub(crate) mod status;
+pub(crate) mod submit;
 pub(crate) mod table;
 
 use std::path::Path;

@@ -22,13 +22,18 @@ pub(crate) fn run(study: &Study, workers: &Workers, json: bool) -> anyhow::Resul
         super::print_json(&outcome.study)?;
         return verdict(outcome);
     }
+    show(&outcome);
+    verdict(outcome)
+}
+
+/// Prints the tables and where they were written.
+pub(super) fn show(outcome: &Outcome) {
     for table in &outcome.tables {
         println!("{}", table.markdown());
     }
     for written in &outcome.written {
         super::table::report_written(written);
     }
-    verdict(outcome)
 }
 
 /// Cells that failed decide the exit code, after the tables of the others.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use thinet_harness::tables::{self, Table, Written};
-use thinet_harness::{HarnessError, study, study_tables};
+use thinet_harness::{HarnessError, study, write_tables};
 
 use super::{open_plan, print_json};
 use crate::args::Place;
@@ -25,7 +25,8 @@ pub(crate) fn table(names: &[String], place: &Place, json: bool) -> anyhow::Resu
                     print_json(&study)?;
                     continue;
                 }
-                (study_tables(&plan, &study)?, plan.run)
+                super::run::show(&write_tables(&plan, study)?);
+                continue;
             }
             other => {
                 let known = "compression, figure4-flops, latency, or a spec file (*.toml)";

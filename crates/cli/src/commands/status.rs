@@ -1,0 +1,143 @@
+//! `thinet status`: what is stored, running, queued and failed; needs neither data nor device.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use thinet_harness::plan::Options;
+use thinet_harness::slurm::{Queued, queue};
+use thinet_harness::status::{RunStatus, StageState, Tally, runs_of};
+use thinet_harness::{StageKind, list_runs};
+
+use super::{duration, print_json};
+use crate::args::StatusOf;
+use crate::exit::BadArgument;
+
+/// Failures and running stages of a run that are told one by one.
+const TOLD: usize = 20;
+
+pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
+    let results = &arguments.results;
+    let Some(what) = &arguments.what else { return all(results, arguments.json) };
+    let names = if what.ends_with(".toml") {
+        let options = Options { seeds: arguments.seeds, results: results.clone(), ..Options::default() };
+        runs_of(Path::new(what), &options)?
+    } else {
+        list_runs(results)?.into_iter().filter(|name| name.starts_with(what.as_str())).collect()
+    };
+    let Some((name, others)) = names.split_last() else {
+        return Err(BadArgument(format!(
+            "no run of {what} was started in {}; start it: thinet run {what}",
+            results.display()
+        ))
+        .into());
+    };
+    let Some(status) = RunStatus::of(results, name)? else {
+        return Err(BadArgument(format!(
+            "{name} was made by an older version and has no list of stages; thinet run notes it"
+        ))
+        .into());
+    };
+    // What was never submitted needs no Slurm, and where the queue cannot be asked the store still tells.
+    let (queued, problem) = match queue(&results.join("runs").join(name)) {
+        Ok(queued) => (queued, None),
+        Err(error) => (BTreeMap::new(), Some(error.to_string())),
+    };
+    if arguments.json {
+        return print_json(&serde_json::json!({
+            "run": status, "tally": status.tally(None), "slurm": queued, "slurm-problem": problem,
+        }));
+    }
+    print(&status, &queued);
+    if let Some(problem) = problem {
+        eprintln!("Slurm cannot be asked: {problem}");
+    }
+    if !others.is_empty() {
+        eprintln!("other runs of this: {}", others.join(", "));
+    }
+    Ok(())
+}
+
+/// A line for each run.
+fn all(results: &Path, json: bool) -> anyhow::Result<()> {
+    let mut known = Vec::new();
+    for name in list_runs(results)? {
+        let status = RunStatus::of(results, &name)?;
+        known.push((name, status.map(|status| status.tally(None))));
+    }
+    if json {
+        let all: Vec<_> =
+            known.iter().map(|(name, tally)| serde_json::json!({ "run": name, "tally": tally })).collect();
+        return print_json(&all);
+    }
+    if known.is_empty() {
+        eprintln!("nothing is stored in {}", results.display());
+    }
+    let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, tally) in known {
+        let tally = tally.map_or_else(|| "made by an older version".to_owned(), words);
+        println!("{name:<width$}  {tally}");
+    }
+    Ok(())
+}
+
+fn words(tally: Tally) -> String {
+    let Tally { done, diverged, running, failed, missing } = tally;
+    let mut words = vec![format!("{done} of {} stages done", done + running + failed + missing)];
+    for (count, word) in
+        [(diverged, "diverged"), (running, "running"), (failed, "failed"), (missing, "missing")]
+    {
+        if count > 0 {
+            words.push(format!("{count} {word}"));
+        }
+    }
+    words.join(", ")
+}
+
+fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
+    println!("{}: {}", status.name, words(status.tally(None)));
+    let cells = status.tally(Some(StageKind::Cell));
+    println!("cells: {} of {}", cells.done, cells.done + cells.running + cells.failed + cells.missing);
+    if let Some(parent) = &status.parent {
+        println!("thinet run: {parent}");
+    }
+    if !queued.is_empty() {
+        let mut states: BTreeMap<String, usize> = BTreeMap::new();
+        for queued in queued.values() {
+            let reason =
+                if queued.state == "PENDING" { format!(" ({})", queued.reason) } else { String::new() };
+            *states.entry(format!("{}{reason}", queued.state.to_lowercase())).or_default() += 1;
+        }
+        let states: Vec<String> = states.iter().map(|(state, n)| format!("{n} {state}")).collect();
+        println!("Slurm: {}", states.join(", "));
+    }
+    let mut told = 0;
+    for stage in &status.stages {
+        let line = match &stage.state {
+            StageState::Running { holder } => {
+                let doing = &holder.doing;
+                let loss = doing.loss.map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
+                format!(
+                    "running  {}: {} {}/{}{loss} ({holder})",
+                    stage.stage.label, doing.step, doing.done, doing.total
+                )
+            }
+            StageState::Failed { error } => format!("failed   {}: {error}", stage.stage.label),
+            StageState::Diverged { .. } => format!("diverged {}", stage.stage.label),
+            StageState::Done { .. } | StageState::Missing => continue,
+        };
+        told += 1;
+        if told <= TOLD {
+            println!("{line}");
+        }
+    }
+    if told > TOLD {
+        println!("and {} more, see --json", told - TOLD);
+    }
+    let is_worked_on = status.parent.is_some() || status.tally(None).running > 0;
+    match status.seconds_left {
+        Some(0.0) => {}
+        Some(left) if is_worked_on => println!("left: about {}", duration(left)),
+        Some(left) => println!("left: about {} one after the other; nobody works on it", duration(left)),
+        None => println!("left: unknown until the first stage is stored"),
+    }
+}

@@ -1,0 +1,191 @@
+//! What is stored, running and failed of a run: from the list of its stages, the store and the claims. Needs no data and no device.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::claim::{Holder, holder};
+use crate::error::HarnessError;
+use crate::outline::Outline;
+use crate::plan::{Options, asked};
+use crate::records::Status;
+use crate::stage_list::{ListedStage, StageKind, StageList};
+use crate::store::Store;
+use crate::study::list_runs;
+
+/// How a stage is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum StageState {
+    /// Stored.
+    Done {
+        /// Wall time it took.
+        seconds: f64,
+    },
+    /// Stored; its loss became NaN or infinite.
+    Diverged {
+        /// Wall time it took.
+        seconds: f64,
+    },
+    /// Somebody makes it.
+    Running {
+        /// Who, and how far it is.
+        holder: Holder,
+    },
+    /// It failed the last time.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// Nobody has made it yet.
+    Missing,
+}
+
+/// A stage and how it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StageStatus {
+    /// What it is.
+    #[serde(flatten)]
+    pub stage: ListedStage,
+    /// How it is.
+    #[serde(flatten)]
+    pub state: StageState,
+}
+
+/// How a run is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunStatus {
+    /// Name of the run's folder.
+    pub name: String,
+    /// The spec file as it was given.
+    pub spec: PathBuf,
+    /// Whether a `thinet run` works on it.
+    pub parent: Option<Holder>,
+    /// Each stage.
+    pub stages: Vec<StageStatus>,
+    /// Seconds left with as many stages at a time as run now, or one; unknown while none is stored.
+    pub seconds_left: Option<f64>,
+}
+
+/// How many stages are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Stored, diverged ones among them.
+    pub done: usize,
+    /// Of these, diverged.
+    pub diverged: usize,
+    /// Being made.
+    pub running: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Not made yet.
+    pub missing: usize,
+}
+
+impl RunStatus {
+    /// Looks at a run by the name of its folder; `None` if it has no list of stages, as runs of old versions.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn of(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
+        let folder = results.join("runs").join(name);
+        let Some(list) = StageList::read(&folder)? else { return Ok(None) };
+        let store = Store::at(results);
+        let status = |stage: ListedStage| StageStatus { state: state(&store, &stage.id), stage };
+        let stages: Vec<StageStatus> = list.stages.into_iter().map(status).collect();
+        Ok(Some(Self {
+            name: name.to_owned(),
+            spec: list.spec,
+            parent: holder(&folder.join("claim")),
+            seconds_left: seconds_left(&stages),
+            stages,
+        }))
+    }
+
+    /// Counts stages, of one kind or all.
+    #[must_use]
+    pub fn tally(&self, kind: Option<StageKind>) -> Tally {
+        let mut tally = Tally::default();
+        for stage in self.stages.iter().filter(|stage| kind.is_none_or(|kind| stage.stage.kind == kind)) {
+            match stage.state {
+                StageState::Done { .. } => tally.done += 1,
+                StageState::Diverged { .. } => {
+                    tally.done += 1;
+                    tally.diverged += 1;
+                }
+                StageState::Running { .. } => tally.running += 1,
+                StageState::Failed { .. } => tally.failed += 1,
+                StageState::Missing => tally.missing += 1,
+            }
+        }
+        tally
+    }
+}
+
+/// The little of a record that is looked at here.
+#[derive(Deserialize)]
+struct Brief {
+    status: Status,
+    seconds: f64,
+}
+
+fn state(store: &Store, id: &str) -> StageState {
+    // A record that cannot be read is made again, so it is missing.
+    let brief =
+        fs::read(store.record_file(id)).ok().and_then(|bytes| serde_json::from_slice::<Brief>(&bytes).ok());
+    if let Some(Brief { status, seconds }) = brief {
+        return match status {
+            Status::Diverged => StageState::Diverged { seconds },
+            _ => StageState::Done { seconds },
+        };
+    }
+    if let Some(holder) = holder(&store.claim_file(id)) {
+        return StageState::Running { holder };
+    }
+    store.failure(id).map_or(StageState::Missing, |error| StageState::Failed { error })
+}
+
+/// By the rate of the stages that are stored, less what the running ones have done of their step.
+fn seconds_left(stages: &[StageStatus]) -> Option<f64> {
+    let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
+    for stage in stages {
+        match &stage.state {
+            StageState::Done { seconds } | StageState::Diverged { seconds } => {
+                known += stage.stage.macs;
+                spent += seconds;
+            }
+            StageState::Running { .. } => {
+                left += stage.stage.macs;
+                running += 1;
+            }
+            StageState::Failed { .. } | StageState::Missing => left += stage.stage.macs,
+        }
+    }
+    if left == 0.0 {
+        return Some(0.0);
+    }
+    (known > 0.0 && spent > 0.0).then(|| left * spent / known / f64::from(running.max(1)))
+}
+
+/// Names of the runs that a spec file with these options has led to, the last started last.
+///
+/// # Errors
+/// If the spec is wrong or the results folder cannot be read.
+pub fn runs_of(spec: &Path, options: &Options) -> Result<Vec<String>, HarnessError> {
+    let spec = Outline::read(spec, options)?;
+    let asked = asked(&spec)?;
+    let prefix = format!("{}-", spec.name);
+    let mut found = Vec::new();
+    for name in list_runs(&options.results)?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        let folder = options.results.join("runs").join(&name);
+        if StageList::read(&folder)?.is_some_and(|list| list.asked == asked) {
+            let started = fs::metadata(folder.join("resolved.toml")).and_then(|file| file.modified()).ok();
+            found.push((started, name));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
