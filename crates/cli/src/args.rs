@@ -135,9 +135,41 @@ Examples:
   thinet export cell-0123456789abcdef --layout torchvision -o thinet-conv.safetensors
   thinet export results/store/dense-0123456789abcdef/weights.safetensors -o dense.safetensors")]
     Export(Export),
-    /// Show a stored run or the network in a weight file
+    /// Say what differs between two runs: spec, environment, kept channels, metrics
+    Diff {
+        /// A run (name or its beginning, see `thinet list runs`)
+        first: String,
+        /// Another run
+        second: String,
+        /// Folder of all results
+        #[arg(long, value_name = "DIR", default_value = "results")]
+        results: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make cells of a table again and compare them with it, bit by bit on a CPU
+    #[command(after_help = "\
+The spec is the one that lies beside the table. The dense net is taken from the store if it is there.
+
+Examples:
+  thinet verify selectors-fashion-mnist
+  thinet verify selectors-fashion-mnist --cells 5 --dense
+  thinet verify cub200-selectors --device cuda:0 --data ~/CUB_200_2011 --tolerance 0.3")]
+    Verify(Verify),
+    /// Remove what the results folder can do without; lists it and asks first
+    #[command(after_help = "\
+Without options: stages that no run lists, damaged stages that were set aside, leftovers of processes
+that were killed. Tables are never touched.
+
+Examples:
+  thinet clean
+  thinet clean --run smoke --yes")]
+    Clean(Clean),
+    /// Show a stored run, a stage of a table, or the network in a weight file
     Show {
-        /// A run (name or its beginning, see `thinet list runs`) or a .safetensors file
+        /// A run (name or its beginning, see `thinet list runs`), a stage's id (the column `cell` of a table) or
+        /// a .safetensors file
         what: String,
         /// Results folder
         #[arg(long, value_name = "DIR", default_value = "results")]
@@ -339,6 +371,57 @@ pub(crate) struct StatusOf {
     pub(crate) results: PathBuf,
     /// Print JSON
     #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The table, such as selectors-fashion-mnist
+    pub(crate) table: String,
+    /// How many cells, spread over the table
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cells: u16,
+    /// These cells, by the table's last column
+    #[arg(long, value_name = "ID", conflicts_with = "cells")]
+    pub(crate) cell: Vec<String>,
+    /// Every cell
+    #[arg(long, conflicts_with_all = ["cells", "cell"])]
+    pub(crate) all: bool,
+    /// Train the dense net again, too
+    #[arg(long)]
+    pub(crate) dense: bool,
+    /// Largest difference of a number that counts as none [default: none on a CPU, 0.5 on a GPU]
+    #[arg(long, value_name = "D")]
+    pub(crate) tolerance: Option<f64>,
+    /// The spec, where the one beside the table does not find the dense net's weights
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) spec: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Clean {
+    /// Remove this run, too, with the stages that only it lists (name or its beginning)
+    #[arg(long = "run", value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// Remove calibration images, too; they are made again when needed
+    #[arg(long)]
+    pub(crate) crops: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only list
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Print JSON, remove nothing
+    #[arg(long, conflicts_with = "yes")]
     pub(crate) json: bool,
 }
 

@@ -28,6 +28,11 @@ fn main() -> ExitCode {
         Command::List { what, results, json } => commands::list::list(what, &results, json),
         Command::Paper(paper) => commands::paper::paper(&paper),
         Command::Export(export) => commands::export::export(&export),
+        Command::Diff { first, second, results, json } => {
+            commands::diff::diff(&first, &second, &results, json)
+        }
+        Command::Verify(verify) => commands::verify::verify(&verify),
+        Command::Clean(clean) => commands::clean::clean(&clean),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),
         Command::Status(status) => commands::status::status(&status),
         Command::Submit(submit) => commands::submit::submit(&submit),

@@ -141,6 +141,24 @@ pub enum HarnessError {
         /// Label of the other stage.
         needed: String,
     },
+    /// A table cannot be put to the test.
+    #[error("{} cannot be verified: {problem}", path.display())]
+    Unverifiable {
+        /// The table.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// Cells that were made again differ from their table.
+    #[error("{differ} of {cells} cells differ from {}", path.display())]
+    Unlike {
+        /// The table.
+        path: PathBuf,
+        /// Cells that differ.
+        differ: usize,
+        /// Cells that were made again.
+        cells: usize,
+    },
     /// Slurm is not there, or refuses.
     #[error("{program}: {problem}")]
     Slurm {

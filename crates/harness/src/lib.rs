@@ -3,6 +3,8 @@
 mod check;
 mod checkpoint;
 mod claim;
+mod clean;
+mod diff;
 mod environment;
 mod error;
 mod estimate;
@@ -25,9 +27,12 @@ mod study;
 pub mod tables;
 mod tensorboard;
 mod train;
+mod verify;
 mod workers;
 
 pub use claim::{Doing, Holder, host_name};
+pub use clean::{Cleaning, Garbage, find_garbage};
+pub use diff::{Difference, RunDifference, StageDifference, diff};
 pub use environment::{Environment, cpu_model};
 pub use error::{HarnessError, SpecError};
 pub use estimate::{Estimate, estimate, estimate_outline};
@@ -37,4 +42,5 @@ pub use run::{Logged, Outcome, RunOptions, Runner, run, write_tables};
 pub use stage_list::{ListedStage, StageKind, StageList};
 pub use stop::Stop;
 pub use study::{list_runs, not_run, study};
+pub use verify::{Verified, VerifyOptions, verify};
 pub use workers::{RUN, STOP, Said, WorkerCommand, serve};

@@ -22,7 +22,7 @@ use crate::records::{Row, Status};
 const STORE_VERSION: u32 = 1;
 
 /// Name of the record that makes a stage complete.
-const RESULT: &str = "result.json";
+pub(crate) const RESULT: &str = "result.json";
 /// Name of the note on why a stage failed.
 const FAILURE: &str = "failure.json";
 
@@ -222,17 +222,22 @@ impl Store {
         if *expected == found { Ok(path) } else { Err(damaged(format!("{name} has changed"))) }
     }
 
+    /// The record of a finished stage by its id as text, `None` if there is none.
+    ///
+    /// # Errors
+    /// If the record is damaged or belongs to another stage.
+    pub fn find(&self, id: &str) -> Result<Option<StageResult>, HarnessError> {
+        let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if is_plain { self.result(&StageId(id.to_owned())) } else { Ok(None) }
+    }
+
     /// The weight file of a finished stage by its id as text, checksum compared; `None` if there is no such stage.
     ///
     /// # Errors
     /// If its record is damaged or the file has changed.
     pub fn find_weights(&self, id: &str) -> Result<Option<PathBuf>, HarnessError> {
-        let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let Some(result) = self.find(id)? else { return Ok(None) };
         let id = StageId(id.to_owned());
-        if !is_plain {
-            return Ok(None);
-        }
-        let Some(result) = self.result(&id)? else { return Ok(None) };
         self.checked_file(&id, &result, crate::stages::WEIGHTS).map(Some)
     }
 

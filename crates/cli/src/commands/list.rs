@@ -3,22 +3,28 @@
 use std::path::Path;
 
 use thinet_harness::list_runs;
+use thinet_harness::status::RunStatus;
 use thinet_models::Arch;
 
 use super::print_json;
 use crate::args::Listed;
 
 pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<()> {
-    let lines: Vec<(String, &str)> = match what {
+    let lines: Vec<(String, String)> = match what {
         Listed::Selectors => {
-            thinet_selectors::all().iter().map(|s| (s.name().to_owned(), s.about())).collect()
+            thinet_selectors::all().iter().map(|s| (s.name().to_owned(), s.about().to_owned())).collect()
         }
         Listed::Reconstructions => {
-            thinet_reconstruction::all().iter().map(|r| (r.name().to_owned(), r.about())).collect()
+            thinet_reconstruction::all().iter().map(|r| (r.name().to_owned(), r.about().to_owned())).collect()
         }
-        Listed::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about())).collect(),
-        Listed::Datasets => DATASETS.iter().map(|(kind, about)| ((*kind).to_owned(), *about)).collect(),
-        Listed::Runs => list_runs(results)?.into_iter().map(|run| (run, "")).collect(),
+        Listed::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about().to_owned())).collect(),
+        Listed::Datasets => {
+            DATASETS.iter().map(|(kind, about)| ((*kind).to_owned(), (*about).to_owned())).collect()
+        }
+        Listed::Runs => {
+            let line = |run: String| anyhow::Ok((run.clone(), about_run(results, &run)?));
+            list_runs(results)?.into_iter().map(line).collect::<anyhow::Result<_>>()?
+        }
     };
     if json {
         let entries: Vec<_> =
@@ -33,6 +39,13 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
         println!("{}", format!("{name:<width$}  {about}").trim_end());
     }
     Ok(())
+}
+
+fn about_run(results: &Path, run: &str) -> anyhow::Result<String> {
+    Ok(RunStatus::of(results, run)?.map_or_else(
+        || "made by an older version".to_owned(),
+        |status| format!("{}; {}", super::status::words(status.tally(None)), status.spec.display()),
+    ))
 }
 
 const DATASETS: [(&str, &str); 6] = [

@@ -1,60 +1,96 @@
-//! `thinet show`: a stored run, or the network in a weight file.
+//! `thinet show`: a stored run, a stage, or the network in a weight file.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use thinet_graph::{Convention, count};
-use thinet_harness::{HarnessError, list_runs};
+use thinet_harness::store::{StageResult, Store};
+use thinet_harness::{Environment, HarnessError, StageList};
 
-use super::print_json;
-use crate::exit::BadArgument;
+use super::{find_run, print_json};
 
 pub(crate) fn show(what: &str, results: &Path, json: bool) -> anyhow::Result<()> {
     if what.ends_with(".safetensors") {
-        show_weights(Path::new(what), json)
-    } else {
-        show_run(&find_run(what, results)?, json)
+        return show_weights(Path::new(what), json);
+    }
+    match Store::at(results).find(what)? {
+        Some(stage) => show_stage(&stage, json),
+        None => show_run(&find_run(what, results)?, results, json),
     }
 }
 
-/// The folder of the one run whose name starts with `what`.
-fn find_run(what: &str, results: &Path) -> anyhow::Result<PathBuf> {
-    let names = list_runs(results)?;
-    let found: Vec<&String> = names.iter().filter(|name| name.starts_with(what)).collect();
-    match found[..] {
-        [one] => Ok(results.join("runs").join(one)),
-        [] => {
-            let stored = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            Err(BadArgument(format!(
-                "no run in {} starts with {what:?}; stored: {stored}",
-                results.display()
-            ))
-            .into())
+/// Where a row of a table comes from.
+fn show_stage(stage: &StageResult, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(stage);
+    }
+    println!("{}: {:?}, {:.1} s\n", stage.id, stage.status, stage.seconds);
+    println!(
+        "made by:  {}",
+        stage.environment.as_ref().map_or_else(|| "an older version".to_owned(), made_by)
+    );
+    for (name, hash) in &stage.files {
+        println!("file:     {name}, blake3 {hash}");
+    }
+    for row in &stage.rows {
+        let layer = if row.layer.is_empty() { "" } else { &format!(" of {}", row.layer) };
+        println!("measured: {}{layer} {}: {}", row.metric.name(), row.stage.name(), row.value);
+    }
+    for (layer, kept) in &stage.kept {
+        println!("kept:     {layer}: {} of {}: {:?}", kept.kept().len(), kept.width(), kept.kept());
+    }
+    println!("\n## What can change it\n\n{}", serde_json::to_string_pretty(&stage.inputs)?);
+    Ok(())
+}
+
+fn made_by(environment: &Environment) -> String {
+    let commit = environment.commit.as_deref().map_or("no commit", |commit| &commit[..commit.len().min(12)]);
+    let dirty = if environment.dirty == Some(true) { " with changes" } else { "" };
+    let Environment { version, libtorch, device, threads, cpu, host, .. } = environment;
+    let (cpu, host) = (cpu.as_deref().unwrap_or("unknown processor"), host.as_deref().unwrap_or("unknown"));
+    format!(
+        "version {version}, commit {commit}{dirty}, libtorch {libtorch}, {device}, {threads} threads, {cpu}, host {host}"
+    )
+}
+
+/// Who made the stages of a run, and how many.
+fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut makers = BTreeMap::new();
+    let store = Store::at(results);
+    for stage in StageList::read(folder)?.into_iter().flat_map(|list| list.stages) {
+        if let Some(result) = store.find(&stage.id)? {
+            let maker = result.environment.as_ref().map_or_else(|| "an older version".to_owned(), made_by);
+            *makers.entry(maker).or_default() += 1;
         }
-        _ => Err(BadArgument(format!("several runs start with {what:?}: {found:?}")).into()),
     }
+    Ok(makers)
 }
 
-fn show_run(folder: &Path, json: bool) -> anyhow::Result<()> {
+fn show_run(name: &str, results: &Path, json: bool) -> anyhow::Result<()> {
+    let folder = results.join("runs").join(name);
     let read = |name: &str| {
         let path = folder.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let (spec, environment) = (read("resolved.toml")?, read("env.json")?);
+    let spec = read("resolved.toml")?;
+    // There is none until a run has come to its end once.
+    let environment = if folder.join("env.json").exists() { read("env.json")? } else { "null".to_owned() };
+    let makers = makers(results, &folder)?;
     if json {
-        let spec: serde_json::Value = thinet_harness::spec::Spec::parse(&spec, &folder.join("resolved.toml"))
-            .map_err(HarnessError::from)
-            .and_then(|spec| serde_json::to_value(spec).map_err(HarnessError::Json))?;
+        let spec: toml::Value = toml::from_str(&spec)?;
         let environment: serde_json::Value = serde_json::from_str(&environment)?;
-        return print_json(
-            &serde_json::json!({ "folder": folder, "spec": spec, "environment": environment }),
-        );
+        return print_json(&serde_json::json!({
+            "folder": folder, "spec": spec, "environment": environment, "stages-made-by": makers,
+        }));
     }
-    println!(
-        "# {}\n\n## Spec, every default filled in\n\n{spec}\n## Environment\n\n{environment}",
-        folder.display()
-    );
+    let path = folder.display();
+    println!("# {path}\n\n## Spec, every default filled in\n\n{spec}\n## Environment\n\n{environment}");
+    println!("## Stages were made by\n");
+    for (maker, stages) in makers {
+        println!("{stages} × {maker}");
+    }
     Ok(())
 }
 

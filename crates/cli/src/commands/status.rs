@@ -80,7 +80,7 @@ fn all(results: &Path, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn words(tally: Tally) -> String {
+pub(super) fn words(tally: Tally) -> String {
     let Tally { done, diverged, running, failed, missing } = tally;
     let mut words = vec![format!("{done} of {} stages done", done + running + failed + missing)];
     for (count, word) in

@@ -23,6 +23,7 @@ pub use latency::{LatencyRecord, ModelTimes, StoredLatency, latency, latency_run
 pub use markdown::{Align, Grid, GridColumn, grouped};
 pub use paper::{PaperStudy, paper, paper_run};
 pub use selectors::{rows_frame, selectors};
+pub(crate) use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 
 /// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).

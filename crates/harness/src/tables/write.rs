@@ -32,9 +32,7 @@ const UNKNOWN_RUN: &str = "unknown";
 /// # Errors
 /// If the folder or a file cannot be read, renamed or written; the message names it.
 pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError> {
-    let mut frame = table.frame.clone();
-    let ids = Series::new("run".into(), vec![run; frame.height()]);
-    frame.insert_column(0, ids.into_column())?;
+    let mut frame = with_run(&table.frame, run)?;
     // The CSV file comes first: it says whose the others are, should the writing be cut short.
     let mut contents = vec![
         ("csv", csv_bytes(&mut frame)?),
@@ -109,6 +107,18 @@ fn free_stem(dir: &Path, name: &str, run: &str, suffixes: &[&str]) -> Result<Str
         }
     }
     unreachable!("a folder holds finitely many files")
+}
+
+fn with_run(frame: &DataFrame, run: &str) -> Result<DataFrame, TableError> {
+    let mut frame = frame.clone();
+    let ids = Series::new("run".into(), vec![run; frame.height()]);
+    frame.insert_column(0, ids.into_column())?;
+    Ok(frame)
+}
+
+/// A table's CSV file as [`write()`] makes it.
+pub(crate) fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
+    Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
 }
 
 fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {

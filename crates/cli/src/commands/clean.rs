@@ -1,0 +1,65 @@
+//! `thinet clean`: what a results folder could do without; asks before it removes anything.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, IsTerminal as _};
+
+use thinet_harness::find_garbage;
+
+use super::{find_run, print_json, size};
+use crate::args::Clean;
+use crate::exit::BadArgument;
+
+pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
+    let results = &arguments.results;
+    let runs: Vec<String> =
+        arguments.runs.iter().map(|run| find_run(run, results)).collect::<anyhow::Result<_>>()?;
+    let cleaning = find_garbage(results, &runs, arguments.crops)?;
+    if arguments.json {
+        return print_json(&cleaning);
+    }
+    for garbage in &cleaning.garbage {
+        println!("{:>10}  {}: {}", size(garbage.bytes), garbage.path.display(), garbage.why);
+    }
+    let mut by_kind: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for garbage in &cleaning.garbage {
+        let (count, bytes) = by_kind.entry(garbage.why).or_default();
+        *count += 1;
+        *bytes += garbage.bytes;
+    }
+    for (why, (count, bytes)) in by_kind {
+        eprintln!("{:>10}  {count} × {why}", size(bytes));
+    }
+    if !cleaning.unlisted.is_empty() {
+        eprintln!(
+            "stages that no run lists stay: older runs do not tell theirs ({}); `thinet run` notes them, `--run` removes them",
+            cleaning.unlisted.join(", ")
+        );
+    }
+    if cleaning.garbage.is_empty() {
+        eprintln!("nothing to remove in {}", results.display());
+        return Ok(());
+    }
+    if arguments.dry_run || !is_agreed(arguments.yes, cleaning.bytes())? {
+        eprintln!("nothing was removed");
+        return Ok(());
+    }
+    cleaning.remove()?;
+    eprintln!("removed {}", size(cleaning.bytes()));
+    Ok(())
+}
+
+fn is_agreed(yes: bool, bytes: u64) -> anyhow::Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(BadArgument(
+            "nobody can be asked here; --yes removes it, --dry-run only lists it".to_owned(),
+        )
+        .into());
+    }
+    eprintln!("remove all of this, {}? [y/N]", size(bytes));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

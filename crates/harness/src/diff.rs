@@ -1,0 +1,228 @@
+//! What differs between two runs: spec, environment, kept channels, metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use thinet_graph::ChannelSet;
+
+use crate::error::HarnessError;
+use crate::records::Row;
+use crate::stage_list::StageList;
+use crate::store::{StageResult, Store};
+
+/// A value that differs; none where a run does not have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Difference {
+    /// What it is, such as `prune.keep-rates[0]`.
+    pub key: String,
+    /// Its value in the first run.
+    pub first: Option<String>,
+    /// Its value in the second run.
+    pub second: Option<String>,
+}
+
+/// A stage of both runs whose outcome differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StageDifference {
+    /// The stage, such as `thinet r=0.5 seed 0`.
+    pub label: String,
+    /// Measured values.
+    pub metrics: Vec<Difference>,
+    /// For each layer with other channels: how many are kept in both, in the first only, in the second only.
+    pub kept: Vec<(String, [usize; 3])>,
+}
+
+/// All that differs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunDifference {
+    /// Keys of the specs, every default filled in.
+    pub spec: Vec<Difference>,
+    /// Where the runs were made.
+    pub environment: Vec<Difference>,
+    /// What went into the dense nets beside the spec, such as the fingerprint of the images.
+    pub inputs: Vec<Difference>,
+    /// Stages of one run only, or stored of one run only.
+    pub only_first: Vec<String>,
+    /// Likewise.
+    pub only_second: Vec<String>,
+    /// Stages of both whose outcome differs.
+    pub stages: Vec<StageDifference>,
+    /// Stages of both with the same outcome.
+    pub same: usize,
+}
+
+/// Compares two runs by the names of their folders.
+///
+/// # Errors
+/// If a file of either cannot be read.
+pub fn diff(results: &Path, first: &str, second: &str) -> Result<RunDifference, HarnessError> {
+    let (first, second) = (Facts::read(results, first)?, Facts::read(results, second)?);
+    let mut stages = Vec::new();
+    let mut same = 0;
+    for (label, one) in &first.stages {
+        let Some(other) = second.stages.get(label) else { continue };
+        let metrics = differences(&metrics(one), &metrics(other));
+        let kept = kept(&one.kept, &other.kept);
+        if metrics.is_empty() && kept.is_empty() {
+            same += 1;
+        } else {
+            stages.push(StageDifference { label: label.clone(), metrics, kept });
+        }
+    }
+    let only = |these: &Facts, those: &Facts| {
+        these.stages.keys().filter(|label| !those.stages.contains_key(*label)).cloned().collect()
+    };
+    Ok(RunDifference {
+        spec: differences(&first.spec, &second.spec),
+        environment: differences(&first.environment, &second.environment),
+        inputs: differences(&first.inputs, &second.inputs),
+        only_first: only(&first, &second),
+        only_second: only(&second, &first),
+        stages,
+        same,
+    })
+}
+
+/// What is known of a run.
+struct Facts {
+    spec: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
+    inputs: BTreeMap<String, String>,
+    /// Stored stages by label.
+    stages: BTreeMap<String, StageResult>,
+}
+
+impl Facts {
+    fn read(results: &Path, name: &str) -> Result<Self, HarnessError> {
+        let folder = results.join("runs").join(name);
+        let text = |file: &str| {
+            let path = folder.join(file);
+            fs::read_to_string(&path).map_err(HarnessError::io("read", path))
+        };
+        let damaged = |e: String| HarnessError::Damaged { path: folder.clone(), problem: e };
+        let spec: toml::Value =
+            toml::from_str(&text("resolved.toml")?).map_err(|e| damaged(format!("resolved.toml: {e}")))?;
+        let spec = serde_json::to_value(spec).map_err(HarnessError::Json)?;
+        // A run that was stopped before its first end has none yet.
+        let environment = match text("env.json") {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| damaged(format!("env.json: {e}")))?,
+            Err(_) => serde_json::Value::Null,
+        };
+        let store = Store::at(results);
+        let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        for stage in StageList::read(&folder)?.into_iter().flat_map(|list| list.stages) {
+            if let Some(result) = store.find(&stage.id)? {
+                if stage.needs.is_none() {
+                    let mut of_stage = result.inputs.clone();
+                    // The net is told by the spec in fewer words.
+                    of_stage.as_object_mut().map(|inputs| inputs.remove("graph"));
+                    flatten(&stage.label, &of_stage, &mut inputs);
+                }
+                stages.insert(stage.label, result);
+            }
+        }
+        Ok(Self { spec: flat(&spec), environment: flat(&environment), inputs, stages })
+    }
+}
+
+fn flat(value: &serde_json::Value) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    flatten("", value, &mut out);
+    out
+}
+
+/// Leaves by their dotted keys.
+fn flatten(key: &str, value: &serde_json::Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, out);
+            }
+        }
+        serde_json::Value::Array(values)
+            if values.iter().any(|value| value.is_object() || value.is_array()) =>
+        {
+            for (i, value) in values.iter().enumerate() {
+                flatten(&format!("{key}[{i}]"), value, out);
+            }
+        }
+        serde_json::Value::Null => {}
+        serde_json::Value::String(text) => {
+            out.insert(key.to_owned(), text.clone());
+        }
+        other => {
+            out.insert(key.to_owned(), other.to_string());
+        }
+    }
+}
+
+fn differences(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Difference> {
+    let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let pair = |key: &String| Difference {
+        key: key.clone(),
+        first: first.get(key).cloned(),
+        second: second.get(key).cloned(),
+    };
+    keys.into_iter().filter(|key| first.get(*key) != second.get(*key)).map(pair).collect()
+}
+
+fn metrics(result: &StageResult) -> BTreeMap<String, String> {
+    let name = |row: &Row| {
+        let layer = if row.layer.is_empty() { String::new() } else { format!("{} ", row.layer) };
+        format!("{layer}{} {}", row.metric.name(), row.stage.name())
+    };
+    let mut metrics: BTreeMap<String, String> =
+        result.rows.iter().map(|row| (name(row), row.value.to_string())).collect();
+    metrics.insert("status".into(), format!("{:?}", result.status).to_lowercase());
+    metrics
+}
+
+fn kept(
+    first: &BTreeMap<String, ChannelSet>,
+    second: &BTreeMap<String, ChannelSet>,
+) -> Vec<(String, [usize; 3])> {
+    let mut out = Vec::new();
+    for (layer, one) in first {
+        let Some(other) = second.get(layer) else { continue };
+        let (one, other): (BTreeSet<usize>, BTreeSet<usize>) =
+            (one.kept().iter().copied().collect(), other.kept().iter().copied().collect());
+        if one != other {
+            let both = one.intersection(&other).count();
+            out.push((layer.clone(), [both, one.len() - both, other.len() - both]));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_are_told_by_dotted_keys() {
+        let value = serde_json::json!({
+            "net": { "arch": "tiny" }, "rates": [0.5, 0.2], "methods": [{ "selector": "a" }, { "selector": "b" }], "none": null,
+        });
+        let other = serde_json::json!({ "net": { "arch": "tiny" }, "rates": [0.5], "methods": [{ "selector": "a" }] });
+        let found = differences(&flat(&value), &flat(&other));
+        let keys: Vec<&str> = found.iter().map(|d| d.key.as_str()).collect();
+        assert_eq!(keys, ["methods[1].selector", "rates"]);
+        assert_eq!(found[0].second, None);
+        assert_eq!(found[1].first.as_deref(), Some("[0.5,0.2]"));
+    }
+
+    #[test]
+    fn kept_channels_are_counted_by_where_they_are_kept() {
+        let set = |kept: &[usize]| {
+            BTreeMap::from([("conv1".to_owned(), ChannelSet::new(8, kept.to_vec()).unwrap())])
+        };
+        assert_eq!(kept(&set(&[0, 1, 2]), &set(&[1, 2, 7])), [("conv1".to_owned(), [2, 1, 1])]);
+        assert_eq!(kept(&set(&[0, 1]), &set(&[0, 1])), []);
+    }
+}

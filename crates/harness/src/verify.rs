@@ -1,0 +1,213 @@
+//! A committed table put to the test: cells of it are made anew and their rows compared, bit by bit or within a tolerance.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::HarnessError;
+use crate::plan::{Options, Plan};
+use crate::progress::Reporter;
+use crate::run::{RunOptions, Runner};
+use crate::store::{StageId, Store};
+use crate::study::study;
+use crate::tables;
+
+/// Which cells are made again, and how exactly they must agree.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// Ids of cells; empty: `count` of them, spread over the table.
+    pub cells: Vec<String>,
+    /// How many.
+    pub count: usize,
+    /// Whether the dense net is trained again, too, although it is stored.
+    pub with_dense: bool,
+    /// Largest difference of a number; none: the text must be the same.
+    pub tolerance: Option<f64>,
+}
+
+/// A cell that was made again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verified {
+    /// Its id.
+    pub cell: String,
+    /// What it is, for people.
+    pub label: String,
+    /// Columns that differ: name, value in the table, value now.
+    pub differences: Vec<(String, String, String)>,
+    /// Whether the weights are those that are stored; none if nothing is stored.
+    pub same_weights: Option<bool>,
+}
+
+/// Makes cells of `<results>/tables/<table>.csv` again in a scratch folder and compares their rows.
+///
+/// # Errors
+/// If the table or its spec is not there, spec, data, device or version would make another run, or a cell fails.
+pub fn verify(
+    table: &str,
+    spec: Option<&Path>,
+    options: &Options,
+    verify: &VerifyOptions,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Verified>, HarnessError> {
+    let folder = options.results.join("tables");
+    let path = folder.join(format!("{table}.csv"));
+    let stored = Csv::read(&path)?;
+    let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
+    let unfit = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
+    if !spec.is_file() {
+        return Err(unfit(format!("its spec {} is not there", spec.display())));
+    }
+
+    let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(&options.results);
+    let scratch = scratch.map_err(HarnessError::io("create a folder in", &options.results))?;
+    let plan = Plan::new(&spec, &Options { results: scratch.path().to_owned(), ..options.clone() })?;
+    if let Some(run) = stored.rows.first().map(|row| &row[0])
+        && *run != plan.run
+    {
+        let here = &plan.run;
+        return Err(unfit(format!(
+            "it is of run {run}; this spec, data, device and version make run {here}"
+        )));
+    }
+    let chosen = choose(&plan, &stored, verify).map_err(unfit)?;
+
+    let (old, runner) = (Store::at(&options.results), Runner::new(&plan, &RunOptions::default())?);
+    for &index in &chosen {
+        let (cell, dense) = (&plan.cells[index], &plan.dense[plan.cells[index].dense]);
+        if !cell.outline.is_from_scratch {
+            let is_copied = !verify.with_dense && copy_stage(&old, &Store::at(scratch.path()), &dense.id)?;
+            if !is_copied {
+                runner.run_stage(dense.id.as_str(), reporter)?;
+            }
+            if plan.spec.is_one_shot() {
+                runner.run_stage(dense.evidence.as_str(), reporter)?;
+            }
+        }
+        runner.run_stage(cell.id.as_str(), reporter)?;
+    }
+
+    let made = study(&plan)?;
+    let frame = tables::selectors(&made)?.swap_remove(0).frame;
+    let made = Csv::parse(&tables::csv_text(&frame, &plan.run)?);
+    let mut verified = Vec::new();
+    for index in chosen {
+        let cell = &plan.cells[index];
+        let id = cell.id.to_string();
+        let (Some(before), Some(now)) = (stored.row(&id), made.row(&id)) else { continue };
+        let columns = stored.header.iter().zip(before).zip(now);
+        let differs = |(before, now): (&String, &String)| !agree(before, now, verify.tolerance);
+        let differences = columns
+            .filter(|((_, before), now)| differs((before, now)))
+            .map(|((name, before), now)| (name.clone(), before.clone(), now.clone()))
+            .collect();
+        let weights =
+            |store: &Store| Ok::<_, HarnessError>(store.result(&cell.id)?.map(|result| result.files));
+        let same_weights = weights(&old)?
+            .map(|old| Some(&old) == weights(&Store::at(scratch.path())).ok().flatten().as_ref());
+        verified.push(Verified { cell: id, label: cell.outline.label(), differences, same_weights });
+    }
+    Ok(verified)
+}
+
+/// Positions in the plan of the cells to make.
+fn choose(plan: &Plan, stored: &Csv, verify: &VerifyOptions) -> Result<Vec<usize>, String> {
+    let known = |id: &str| plan.cells.iter().position(|cell| cell.id.as_str() == id);
+    if !verify.cells.is_empty() {
+        return verify
+            .cells
+            .iter()
+            .map(|id| known(id).ok_or_else(|| format!("it has no cell {id}")))
+            .collect();
+    }
+    let run: Vec<usize> = (0..plan.cells.len())
+        .filter(|&index| {
+            stored.field(plan.cells[index].id.as_str(), "status").is_some_and(|status| status != "not-run")
+        })
+        .collect();
+    if run.is_empty() {
+        return Err("none of its cells was run".into());
+    }
+    let count = verify.count.clamp(1, run.len());
+    Ok((0..count).map(|i| run[i * run.len() / count]).collect())
+}
+
+/// Copies a stage that is stored as its record says; false if there is none.
+fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessError> {
+    if to.is_done(id) {
+        return Ok(true);
+    }
+    let Some(result) = from.intact(id, true, &mut |_| ())? else { return Ok(false) };
+    let folder = to.begin(id)?;
+    let names = result.files.keys().map(String::as_str).chain([crate::store::RESULT]);
+    for name in names {
+        let (old, new): (PathBuf, PathBuf) = (from.folder(id).join(name), folder.join(name));
+        fs::copy(&old, &new).map_err(HarnessError::io("copy", old))?;
+    }
+    Ok(true)
+}
+
+/// The same text, or numbers that are near.
+fn agree(before: &str, now: &str, tolerance: Option<f64>) -> bool {
+    match (tolerance, before.parse::<f64>(), now.parse::<f64>()) {
+        (Some(tolerance), Ok(before), Ok(now)) => (before - now).abs() <= tolerance,
+        _ => before == now,
+    }
+}
+
+/// A table of ours: its last column names the cell. Labels of methods may be quoted.
+struct Csv {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Csv {
+    fn read(path: &Path) -> Result<Self, HarnessError> {
+        Ok(Self::parse(&fs::read_to_string(path).map_err(HarnessError::io("read", path))?))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut lines = text.lines().map(fields);
+        Self { header: lines.next().unwrap_or_default(), rows: lines.collect() }
+    }
+
+    fn row(&self, cell: &str) -> Option<&Vec<String>> {
+        self.rows.iter().find(|row| row.last().is_some_and(|last| last == cell))
+    }
+
+    fn field(&self, cell: &str, column: &str) -> Option<&str> {
+        let at = self.header.iter().position(|name| name == column)?;
+        Some(self.row(cell)?.get(at)?.as_str())
+    }
+}
+
+fn fields(line: &str) -> Vec<String> {
+    let (mut out, mut field, mut is_quoted) = (Vec::new(), String::new(), false);
+    for c in line.chars() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => out.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
+    }
+    out.push(field);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_may_be_quoted() {
+        assert_eq!(fields("a,\"b, c\",,d"), ["a", "b, c", "", "d"]);
+    }
+
+    #[test]
+    fn numbers_agree_within_a_tolerance_and_else_as_text() {
+        assert!(agree("72.9", "72.9", None) && !agree("72.9", "72.90", None));
+        assert!(agree("72.9", "73.1", Some(0.25)) && !agree("72.9", "73.2", Some(0.25)));
+        assert!(agree("done", "done", Some(0.5)) && !agree("done", "diverged", Some(0.5)));
+    }
+}

@@ -1,0 +1,185 @@
+#!/bin/sh
+# A private Slurm cluster on this machine for tests: munge, a controller and a few nodes of one core, all in one folder.
+#
+#     scripts/slurm.sh install             slurm-wlm and munge from Debian's packages, if they are missing; 3: cannot
+#     scripts/slurm.sh start DIR NODES     waits until nodes n1, n2, … are idle; DIR/env.sh then points Slurm's commands here
+#     scripts/slurm.sh kill-node DIR NODE  SIGKILL for its slurmd and all that runs there, as when a node loses power
+#     scripts/slurm.sh start-node DIR NODE brings it back
+#     scripts/slurm.sh hurry DIR           makes requeued jobs eligible now; by itself Slurm waits two minutes
+#     scripts/slurm.sh stop DIR            ends everything it started
+#
+# Needs root, as slurmd does. Nothing outside DIR changes, no system service is started.
+set -eu
+unset CDPATH
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    exit "${2:-1}"
+}
+
+# What is installed must not start services of its own.
+install_packages() {
+    if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then return; fi
+    command -v apt-get >/dev/null || fail 'Slurm is missing and there is no apt-get to install it' 3
+    [ "$(id -u)" -eq 0 ] || fail 'Slurm is missing and only root can install it' 3
+    guard=/usr/sbin/policy-rc.d
+    made_guard=
+    if [ ! -e "$guard" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$guard"
+        chmod +x "$guard"
+        made_guard=1
+    fi
+    status=0
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurm-wlm munge; } >/dev/null 2>&1 || status=3
+    [ -z "$made_guard" ] || rm -f "$guard"
+    [ "$status" -eq 0 ] || fail 'slurm-wlm and munge cannot be installed from the system packages' 3
+}
+
+configure() {
+    dir=$1
+    nodes=$2
+    mkdir -p "$dir/state" "$dir/log" "$dir/run" "$dir/munge"
+    # munge wants its own folders to be nobody else's.
+    chmod 700 "$dir/munge"
+    chmod 755 "$dir" "$dir/run"
+    dd if=/dev/urandom of="$dir/munge/key" bs=1024 count=1 2>/dev/null
+    chmod 600 "$dir/munge/key"
+    # Clusters of several folders get ports of their own.
+    base=$((20000 + $(printf '%s' "$dir" | cksum | cut -d ' ' -f 1) % 200 * 100))
+    host=$(hostname)
+    {
+        cat <<CONF
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$base
+AuthType=auth/munge
+AuthInfo=socket=$dir/run/munge.socket
+CryptoType=crypto/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=$dir/state
+SlurmdSpoolDir=$dir/spool-%n
+SlurmctldPidFile=$dir/run/slurmctld.pid
+SlurmdPidFile=$dir/run/slurmd-%n.pid
+SlurmctldLogFile=$dir/log/slurmctld.log
+SlurmdLogFile=$dir/log/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
+MpiDefault=none
+SwitchType=switch/none
+ReturnToService=2
+JobRequeue=1
+SlurmdTimeout=8
+SlurmctldTimeout=8
+InactiveLimit=0
+KillWait=5
+MinJobAge=300
+CONF
+        i=1
+        while [ "$i" -le "$nodes" ]; do
+            printf 'NodeName=n%d NodeHostname=%s NodeAddr=127.0.0.1 Port=%d CPUs=1 State=UNKNOWN\n' "$i" "$host" $((base + i))
+            i=$((i + 1))
+        done
+        printf 'PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO\n'
+    } >"$dir/slurm.conf"
+    printf 'export SLURM_CONF=%s/slurm.conf\n' "$dir" >"$dir/env.sh"
+}
+
+# until SECONDS COMMAND...
+until_true() {
+    tries=$(($1 * 5))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.2
+    done
+}
+
+all_idle() { [ "$(sinfo --noheader --Node --format=%T | grep -c '^idle$')" -eq "$1" ]; }
+is_up() { sinfo --noheader --Node --nodes="$1" --format=%T | grep -q '^idle\|^mixed\|^allocated'; }
+
+start_slurmd() {
+    slurmd -N "$2" -f "$1/slurm.conf"
+}
+
+# What runs under a node: its slurmd, the step managers it started, and all their children.
+tree() {
+    for pid in $(pgrep -P "$1"); do tree "$pid"; done
+    echo "$1"
+}
+
+node_processes() {
+    [ ! -f "$1/run/slurmd-$2.pid" ] || pgrep -F "$1/run/slurmd-$2.pid" slurmd || true
+    # Step managers are no children of slurmd, but write to its log.
+    for pid in $(pgrep slurmstepd || true); do
+        if ls -l "/proc/$pid/fd" 2>/dev/null | grep -q "$1/log/slurmd-$2.log"; then tree "$pid"; fi
+    done
+}
+
+kill_node() {
+    pids=$(node_processes "$1" "$2")
+    [ -n "$pids" ] || fail "no process of node $2 is there"
+    # shellcheck disable=SC2086
+    kill -9 $pids 2>/dev/null || true
+}
+
+start() {
+    dir=$1
+    configure "$dir" "$2"
+    munged --force --key-file="$dir/munge/key" --socket="$dir/run/munge.socket" --pid-file="$dir/munge/pid" \
+        --log-file="$dir/munge/log" --seed-file="$dir/munge/seed" || fail 'munged does not start'
+    . "$dir/env.sh"
+    slurmctld -f "$dir/slurm.conf" -c
+    i=1
+    while [ "$i" -le "$2" ]; do
+        start_slurmd "$dir" "n$i"
+        i=$((i + 1))
+    done
+    until_true 60 all_idle "$2" || {
+        tail -n 20 "$dir"/log/*.log >&2
+        stop "$dir"
+        fail 'the nodes are not idle after a minute'
+    }
+}
+
+stop() {
+    dir=$1
+    for conf in "$dir"/run/slurmd-*.pid; do
+        [ -e "$conf" ] || continue
+        node=${conf##*/slurmd-}
+        # shellcheck disable=SC2046
+        kill -9 $(node_processes "$dir" "${node%.pid}") 2>/dev/null || true
+    done
+    for pid in "$dir/run/slurmctld.pid" "$dir/munge/pid"; do
+        if [ -f "$pid" ]; then kill "$(cat "$pid")" 2>/dev/null || true; fi
+    done
+    gone() { ! pgrep -f "$dir/slurm.conf" && ! pgrep -f "$dir/munge/key"; }
+    until_true 10 gone || pkill -9 -f "$dir/" || true
+}
+
+[ $# -ge 1 ] || fail 'usage: scripts/slurm.sh install | start DIR NODES | kill-node DIR NODE | start-node DIR NODE | hurry DIR | stop DIR'
+case $1 in
+    install) install_packages ;;
+    start) mkdir -p "$2" && start "$(cd "$2" && pwd)" "$3" ;;
+    stop) if [ -d "$2" ]; then stop "$(cd "$2" && pwd)"; fi ;;
+    kill-node) kill_node "$(cd "$2" && pwd)" "$3" ;;
+    start-node)
+        dir=$(cd "$2" && pwd)
+        . "$dir/env.sh"
+        start_slurmd "$dir" "$3"
+        scontrol update "nodename=$3" state=resume 2>/dev/null || true
+        until_true 60 is_up "$3" || fail "node $3 does not come back"
+        ;;
+    hurry)
+        . "$(cd "$2" && pwd)/env.sh"
+        for job in $(squeue --noheader --array --states=PENDING --format=%i); do
+            scontrol update "jobid=$job" starttime=now 2>/dev/null || true
+        done
+        ;;
+    *) fail "unknown command $1" ;;
+esac

@@ -1,0 +1,114 @@
+#!/bin/sh
+# A sweep through a real Slurm on this machine: submitted as arrays, a node loses power half-way, a task is told that its time is
+# over, another one is cancelled; what is missing is submitted again, and the tables have to be those of a local run.
+#
+#     scripts/test-slurm.sh        as root; installs Slurm from Debian's packages if it is missing (3: cannot)
+#
+# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Ends with "slurm: …" and 0, or says
+# what does not hold and 1.
+set -eu
+unset CDPATH
+cd "$(dirname "$0")/.."
+scripts/slurm.sh install
+if [ -z "${THINET:-}" ]; then
+    cargo build --quiet --release --package thinet-cli
+    THINET=${CARGO_TARGET_DIR:-target}/release/thinet
+fi
+"$THINET" data fetch --for experiments/smoke.toml >/dev/null 2>&1 || {
+    echo 'error: cannot get Fashion-MNIST' >&2
+    exit 1
+}
+work=$(mktemp -d)
+cluster=$work/cluster
+trap 'scripts/slurm.sh stop "$cluster" || true; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    squeue --array >&2 || true
+    tail -n 5 "$work"/results/runs/*/slurm/*.out >&2 2>/dev/null || true
+    exit 1
+}
+
+cat >"$work/sweep.toml" <<'SPEC'
+name = "sweep"
+table = "sweep"
+seeds = 2
+dataset = { kind = "fashion-mnist", train-limit = 1000, test-limit = 500 }
+input.size = 32
+net = { arch = "cifar-vgg16", width = 0.125 }
+dense.train = { epochs = 2, batch = 50, lr = 0.05 }
+calibration = { images-per-class = 2, positions-per-image = 5 }
+methods = [
+    { selector = "thinet", reconstruction = "channel-scale" },
+    { selector = "thinet" },
+    { selector = "apoz" },
+    { selector = "weight-sum-l1" },
+    { selector = "random" },
+]
+[prune]
+layers = ["conv1_1", "conv2_2"]
+keep-rates = [0.5]
+after-last = { epochs = 12, batch = 50, lr = 0.01 }
+SPEC
+
+"$THINET" run "$work/sweep.toml" --results "$work/local" --jobs 2 >/dev/null 2>"$work/log" || fail "the local run failed: $(tail -1 "$work/log")"
+
+scripts/slurm.sh start "$cluster" 2
+. "$cluster/env.sh"
+
+# asked WHAT: a number out of `thinet status`
+asked() { "$THINET" status "$work/sweep.toml" --results "$work/results" --json | python3 -c "import json, sys; s = json.load(sys.stdin); print($1)"; }
+submit() { "$THINET" submit "$work/sweep.toml" --results "$work/results" --partition test --checkpoint-every 0.2; }
+
+# until_queue SECONDS CONDITION: a condition on the output of squeue, with requeued jobs not made to wait
+until_queue() {
+    end=$(($(date +%s) + $1))
+    until eval "$2"; do
+        [ "$(date +%s)" -lt "$end" ] || fail "after $1 s in vain: $2"
+        scripts/slurm.sh hurry "$cluster"
+        sleep 0.5
+    done
+}
+stored() { find "$work/results/store" -path '*/cell-*/result.json' 2>/dev/null | wc -l; }
+# running NODE: job and task of an array on this node
+running() { squeue --noheader --array --states=RUNNING --nodelist="$1" --name="$cells" --format='%i' | head -1; }
+cells=thinet-sweep-001-cells-0
+
+first=$(submit)
+printf '%s\n' "$first"
+printf '%s\n' "$first" | grep -q '10 tasks' || fail 'the first submission was to send ten cells'
+squeue --noheader --name="$cells" --format=%E | grep -q afterok || fail 'cells were to wait for the dense nets'
+[ -z "$(submit)" ] || fail 'a second submission was to send nothing, as everything is in the queue'
+
+until_queue 120 '[ "$(stored)" -ge 2 ] && [ -n "$(running n2)" ] && [ -n "$(running n1)" ]'
+again=$(running n1)
+scontrol show job "$again" >/dev/null
+# Two minutes before its time is over, Slurm sends this signal.
+scancel --signal=USR1 --batch "$again"
+lost=$(running n2)
+scripts/slurm.sh kill-node "$cluster" n2
+cancelled=$(squeue --noheader --array --states=PENDING --name="$cells" --format=%i | tail -1)
+[ -n "$cancelled" ] && [ -n "$lost" ] || fail 'a cell was to run on n2 and one to wait'
+scancel "$cancelled"
+sleep 2
+scripts/slurm.sh start-node "$cluster" n2
+until_queue 180 '[ "$(squeue --noheader --name="$cells" --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
+until_queue 60 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
+
+grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again was to queue itself again"
+[ "$(asked 's["tally"]["missing"]')" -eq 1 ] || fail "one cell was to be missing, the cancelled $cancelled"
+second=$(submit)
+printf '%s\n' "$second"
+printf '%s\n' "$second" | grep -q '1 task ' || fail 'the second submission was to send one cell'
+until_queue 120 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
+[ "$(asked 's["tally"]["done"]')" -eq 12 ] || fail 'twelve stages were to be stored'
+
+for table in "$work"/local/tables/*; do
+    name=${table##*/}
+    case $name in *.env.json) continue ;; esac
+    cmp -s "$table" "$work/results/tables/$name" || fail "$name differs from the local run's"
+done
+files=$(find "$work/local/tables" -type f ! -name '*.env.json' | wc -l)
+printf 'slurm: 10 cells in an array, node n2 killed under task %s, task %s queued again at its notice, %s cancelled and sent again, %d files as of a local run\n' \
+    "$lost" "$again" "$cancelled" "$files"
