@@ -237,6 +237,9 @@ pub(crate) struct Pace {
     /// Keep the state of a training so often, less where writing it takes long; 0: after every step [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) checkpoint_every: Option<f64>,
+    /// Take over what another machine has claimed and not touched for so long [default: 90]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) claim_expiry: Option<f64>,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -118,7 +118,9 @@ impl Progress {
         if let Some(bars) = &self.bars {
             bars.total.set_position(finished as u64);
         }
-        self.line(&format!("done   {finished}/{}  {label}: {summary} ({seconds:.1} s)", self.stages));
+        // `thinet verify` does not know how many.
+        let of = if self.stages == 0 { String::new() } else { format!("/{}", self.stages) };
+        self.line(&format!("done   {finished}{of}  {label}: {summary} ({seconds:.1} s)"));
     }
 
     fn failed(&self, id: &str, label: &str, error: &str) {

@@ -29,9 +29,12 @@ pub(crate) struct Patience {
     pub(crate) expiry: Duration,
 }
 
-/// File systems of clusters may show a change half a minute late.
-pub(crate) const PATIENCE: Patience =
-    Patience { beat: Duration::from_secs(3), expiry: Duration::from_secs(90) };
+impl Patience {
+    /// Claims that expire after so long show themselves every three seconds, or more often.
+    pub(crate) fn expiring_after(expiry: Duration) -> Self {
+        Self { beat: Duration::from_secs(3).min(expiry / 10).max(Duration::from_millis(1)), expiry }
+    }
+}
 
 /// How often a waiting process looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

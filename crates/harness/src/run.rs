@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thinet_models::MemoryFormat;
 
-use crate::claim::{Claim, Doing, Holder, PATIENCE};
+use crate::claim::{Claim, Doing, Holder, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::plan::Plan;
@@ -36,13 +36,21 @@ pub struct RunOptions {
     /// A training keeps its state this often, less often if writing would take more than a hundredth of the time; zero: after
     /// every step.
     pub checkpoint_every: Duration,
+    /// How long the claim of another machine may stay unchanged until its holder counts as gone. File systems of clusters may
+    /// show a change half a minute late.
+    pub claim_expiry: Duration,
     /// Asks the run to end.
     pub stop: Stop,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { workers: Vec::new(), checkpoint_every: Duration::from_secs(15), stop: Stop::default() }
+        Self {
+            workers: Vec::new(),
+            checkpoint_every: Duration::from_secs(15),
+            claim_expiry: Duration::from_secs(90),
+            stop: Stop::default(),
+        }
     }
 }
 
@@ -70,7 +78,8 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     let folder = plan.run_folder();
     writable(&plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    let _claim = Claim::try_take(&folder.join("claim"), &folder, PATIENCE)?;
+    let _claim =
+        Claim::try_take(&folder.join("claim"), &folder, Patience::expiring_after(options.claim_expiry))?;
     start_folder(plan)?;
     let log = Logged::open(&folder.join("log.jsonl"), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &log)?;
@@ -151,6 +160,7 @@ pub struct Runner<'a> {
     store: Store,
     feed: Feed,
     environment: Environment,
+    patience: Patience,
 }
 
 impl<'a> Runner<'a> {
@@ -160,7 +170,8 @@ impl<'a> Runner<'a> {
     /// If libtorch refuses a setting.
     pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
         let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
-        Ok(Self { plan, store, feed, environment: environment(plan) })
+        let patience = Patience::expiring_after(options.claim_expiry);
+        Ok(Self { plan, store, feed, environment: environment(plan), patience })
     }
 
     /// Makes the stage with this id if it is not stored. What it needs must be.
@@ -182,13 +193,15 @@ impl<'a> Runner<'a> {
             let text = format!("{id}: {holder} makes it; waiting");
             reporter.event(&Event::Note { id: id.to_owned(), text });
         };
-        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, PATIENCE, &waiting)?;
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
         self.store.forget_failure(id);
         self.feed.busy.take();
         let reporter = Told { claim: &claim, inner: reporter };
         let reporter = TensorBoard::new(&plan.run_folder().join("tensorboard"), &reporter);
-        let (store, feed, environment) = (&self.store, &self.feed, &self.environment);
-        let context = Context { plan, store, feed, reporter: &reporter, environment, claim: &claim };
+        let (store, feed, environment, patience) =
+            (&self.store, &self.feed, &self.environment, self.patience);
+        let context =
+            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
         if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
             dense::ensure(&context, stage)?;
         } else if let Some(stage) = plan.dense.iter().find(|stage| stage.evidence.as_str() == id) {

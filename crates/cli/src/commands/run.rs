@@ -43,6 +43,8 @@ pub(super) fn verdict(outcome: Outcome) -> anyhow::Result<()> {
 
 /// Runs what is missing of an experiment, with progress on standard error.
 pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcome> {
+    // First of all, so that it is heard while data and weights are looked over.
+    let stop = signals::stop_when_asked()?;
     let devices = devices(workers, &study.place.device)?;
     let study = &Study { place: study.place.on(&devices[0]), ..study.clone() };
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
@@ -57,8 +59,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
         workers: (0..jobs)
             .map(|slot| worker_command(study, &devices[slot % devices.len()], &workers.pace))
             .collect::<anyhow::Result<_>>()?,
-        checkpoint_every: workers.pace.checkpoint_every(),
-        stop: signals::stop_when_asked()?,
+        ..workers.pace.options(stop)
     };
     let outcome = thinet_harness::run(&plan, &options, &progress);
     progress.close();
@@ -109,8 +110,11 @@ pub(super) fn stage_arguments(study: &Study, pace: &Pace) -> Vec<OsString> {
     if let Some(seeds) = study.seeds {
         option("--seeds", seeds.to_string().into());
     }
-    if let Some(seconds) = pace.checkpoint_every {
-        option("--checkpoint-every", seconds.to_string().into());
+    let paces = [("--checkpoint-every", pace.checkpoint_every), ("--claim-expiry", pace.claim_expiry)];
+    for (name, seconds) in paces {
+        if let Some(seconds) = seconds {
+            option(name, seconds.to_string().into());
+        }
     }
     arguments.extend(["--".into(), study.spec.clone().into()]);
     arguments
@@ -136,14 +140,22 @@ pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
         std::process::exit(1);
     });
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let options = RunOptions { stop, checkpoint_every: pace.checkpoint_every(), ..RunOptions::default() };
+    let options = pace.options(stop);
     let lines = JsonLines::new();
     serve(&Runner::new(&plan, &options)?, asked, &lines, &|said: Said| lines.say(&said));
     Ok(())
 }
 
 impl Pace {
-    pub(super) fn checkpoint_every(&self) -> Duration {
-        self.checkpoint_every.map_or(RunOptions::default().checkpoint_every, Duration::from_secs_f64)
+    /// How single stages are made in this process.
+    pub(super) fn options(&self, stop: Stop) -> RunOptions {
+        let usual = RunOptions::default();
+        let seconds = |asked: Option<f64>, usual| asked.map_or(usual, Duration::from_secs_f64);
+        RunOptions {
+            checkpoint_every: seconds(self.checkpoint_every, usual.checkpoint_every),
+            claim_expiry: seconds(self.claim_expiry, usual.claim_expiry),
+            stop,
+            ..usual
+        }
     }
 }

@@ -8,7 +8,7 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::flag::register;
 use thinet_harness::plan::{Options, Plan};
 use thinet_harness::slurm::{SlurmOptions, submit as submit_plan};
-use thinet_harness::{HarnessError, Logged, RunOptions, Runner};
+use thinet_harness::{HarnessError, Logged, Runner};
 
 use super::run::stage_arguments;
 use super::{open_plan, signals};
@@ -80,8 +80,7 @@ pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result
     register(SIGUSR1, queue_again.clone()).context("cannot handle signals")?;
     register(SIGUSR1, stop.flag()).context("cannot handle signals")?;
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let options = RunOptions { stop, checkpoint_every: pace.checkpoint_every(), ..RunOptions::default() };
-    let runner = Runner::new(&plan, &options)?;
+    let runner = Runner::new(&plan, &pace.options(stop))?;
     let progress = Progress::new(ids.len());
     let log = Logged::open(&plan.run_folder().join("log.jsonl"), &progress)?;
     let result = ids.iter().try_for_each(|id| runner.run_stage(id, &log));

@@ -19,7 +19,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     };
     let table = arguments.table.trim_end_matches(".csv").rsplit('/').next().unwrap_or_default();
     let place = arguments.place.options(None);
-    let progress = Progress::new(arguments.cell.len().max(options.count.min(1)));
+    let progress = Progress::new(0);
     let verified = verify_table(table, arguments.spec.as_deref(), &place, &options, &progress);
     progress.close();
     let verified = verified?;

@@ -37,7 +37,7 @@ fn a_study_runs_in_workers_and_again_without_work() {
     assert_eq!(table.out, first.out);
 
     let runs = fixture.run(&["list", "runs"]);
-    let run = runs.out.trim();
+    let run = runs.out.split(" ").next().unwrap();
     assert!(run.starts_with("small-"), "{run}");
     let shown = fixture.run(&["show", run]);
     assert!(shown.out.contains("momentum = 0.9") && shown.out.contains("\"libtorch\""), "{}", shown.out);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thinet_data::{DataError, Dataset};
 
 use super::Context;
-use crate::claim::{Claim, PATIENCE};
+use crate::claim::Claim;
 use crate::error::HarnessError;
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
@@ -30,7 +30,7 @@ pub(crate) fn kept(
     }
     let len = data.shape().iter().product::<usize>();
     let path = context.plan.results.join("crops").join(format!("{}.u8", name(&**data, &drawn)));
-    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, PATIENCE, &|_| ())?;
+    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.patience, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
         Some(is_there) => is_there,

@@ -17,7 +17,7 @@ use thinet_models::Net;
 use thinet_seed::Seed;
 
 use crate::checkpoint::Checkpoints;
-use crate::claim::Claim;
+use crate::claim::{Claim, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::plan::Plan;
@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
     pub(crate) environment: &'a Environment,
     /// The claim under which the stage is made.
     pub(crate) claim: &'a Claim,
+    /// How long other claims are respected.
+    pub(crate) patience: Patience,
 }
 
 impl Context<'_> {
