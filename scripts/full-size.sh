@@ -71,14 +71,16 @@ positions-per-image = 10
 SPEC
 }
 
-# run NAME: in this process and one job, so that the peak is that of one worker
+# run NAME: one job, so that the peak is that of one worker
 run() {
     "$thinet" run "$work/$1.toml" --data "$work/data" --results "$work/results" --jobs 1 >"$work/$1.out" 2>"$work/$1.log" &
     pid=$!
     peak=0
     while kill -0 "$pid" 2>/dev/null; do
-        now=$(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status" 2>/dev/null || echo 0)
-        if [ "${now:-0}" -gt "$peak" ]; then peak=$now; fi
+        for process in "$pid" $(pgrep -P "$pid"); do
+            now=$(awk '/^VmHWM/ { print $2 }' "/proc/$process/status" 2>/dev/null || echo 0)
+            if [ "${now:-0}" -gt "$peak" ]; then peak=$now; fi
+        done
         if [ "${2:-0}" -gt 0 ] && [ "$(ls "$work/results/store" 2>/dev/null | grep -c '^cell')" -ge "$2" ]; then
             kill -9 "$pid"
         fi

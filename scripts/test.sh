@@ -48,5 +48,20 @@ counts=${counts:-0 1}
 passed=$((passed + ${counts% *}))
 failed=$((failed + ${counts#* }))
 
+# Minutes each, and the second installs Slurm: asked for by CI, and by `make test-resume` and `make test-slurm`.
+if [ "${LONG_TESTS:-}" = 1 ]; then
+    THINET=${CARGO_TARGET_DIR:-target}/debug/thinet
+    export THINET
+    heading 'a sweep that is killed twenty times'
+    if scripts/test-resume.sh; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    heading 'a sweep through Slurm'
+    scripts/slurm.sh install
+    case $? in
+        0) if scripts/test-slurm.sh; then passed=$((passed + 1)); else failed=$((failed + 1)); fi ;;
+        3) echo 'not run: Slurm cannot be installed here' ;;
+        *) failed=$((failed + 1)) ;;
+    esac
+fi
+
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]
