@@ -49,7 +49,7 @@ methods = [
 [prune]
 layers = ["conv1_1", "conv2_2"]
 keep-rates = [0.5]
-after-last = { epochs = 12, batch = 50, lr = 0.01 }
+after-last = { epochs = 30, batch = 50, lr = 0.01 }
 SPEC
 
 "$THINET" run "$work/sweep.toml" --results "$work/local" --jobs 2 >/dev/null 2>"$work/log" || fail "the local run failed: $(tail -1 "$work/log")"
@@ -81,12 +81,10 @@ printf '%s\n' "$first" | grep -q '10 tasks' || fail 'the first submission was to
 squeue --noheader --name="$cells" --format=%E | grep -q afterok || fail 'cells were to wait for the dense nets'
 [ -z "$(submit)" ] || fail 'a second submission was to send nothing, as everything is in the queue'
 
-until_queue 120 '[ "$(stored)" -ge 2 ] && [ -n "$(running n2)" ] && [ -n "$(running n1)" ]'
-again=$(running n1)
-scontrol show job "$again" >/dev/null
+# Both tasks as they are seen at one look: between two looks one may end.
+until_queue 180 '[ "$(stored)" -ge 2 ] && again=$(running n1) && lost=$(running n2) && [ -n "$again" ] && [ -n "$lost" ]'
 # Two minutes before its time is over, Slurm sends this signal.
 scancel --signal=USR1 --batch "$again"
-lost=$(running n2)
 scripts/slurm.sh kill-node "$cluster" n2
 cancelled=$(squeue --noheader --array --states=PENDING --name="$cells" --format=%i | tail -1)
 [ -n "$cancelled" ] && [ -n "$lost" ] || fail 'a cell was to run on n2 and one to wait'

@@ -48,7 +48,7 @@ counts=${counts:-0 1}
 passed=$((passed + ${counts% *}))
 failed=$((failed + ${counts#* }))
 
-# Minutes each, and the second installs Slurm: asked for by CI, and by `make test-resume` and `make test-slurm`.
+# Minutes each, and the second installs Slurm: for those who ask.
 if [ "${LONG_TESTS:-}" = 1 ]; then
     THINET=${CARGO_TARGET_DIR:-target}/debug/thinet
     export THINET
