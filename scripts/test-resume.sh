@@ -17,11 +17,7 @@ fail() {
     exit 1
 }
 
-if [ -z "${THINET:-}" ]; then
-    cargo build --quiet --release --package thinet-cli
-    THINET=${CARGO_TARGET_DIR:-target}/release/thinet
-fi
-"$THINET" data fetch --for experiments/smoke.toml >/dev/null 2>&1 || fail 'cannot get Fashion-MNIST'
+. scripts/program.sh
 work=$(mktemp -d)
 group=
 trap '[ -z "$group" ] || kill -9 "-$group" 2>/dev/null; rm -rf "$work"' EXIT

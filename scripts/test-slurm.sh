@@ -10,14 +10,7 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 scripts/slurm.sh install
-if [ -z "${THINET:-}" ]; then
-    cargo build --quiet --release --package thinet-cli
-    THINET=${CARGO_TARGET_DIR:-target}/release/thinet
-fi
-"$THINET" data fetch --for experiments/smoke.toml >/dev/null 2>&1 || {
-    echo 'error: cannot get Fashion-MNIST' >&2
-    exit 1
-}
+. scripts/program.sh
 work=$(mktemp -d)
 cluster=$work/cluster
 trap 'scripts/slurm.sh stop "$cluster" || true; rm -rf "$work"' EXIT

@@ -81,6 +81,9 @@ Examples:
         /// that were run
         #[arg(required = true, value_name = "TABLE|SPEC")]
         names: Vec<String>,
+        /// Number of root seeds, where `run` was given another than the spec's
+        #[arg(long, value_name = "N")]
+        seeds: Option<u64>,
         #[command(flatten)]
         place: Place,
         /// Print JSON
@@ -188,12 +191,6 @@ Examples:
         /// The stages' ids
         #[arg(required = true)]
         ids: Vec<String>,
-    },
-    /// Write an experiment's tables; what Slurm's last job runs
-    #[command(hide = true)]
-    Tables {
-        #[command(flatten)]
-        study: Study,
     },
     /// Make the stages named on standard input and print what happens; started by `thinet run`
     #[command(hide = true)]

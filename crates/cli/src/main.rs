@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { study, workers, json } => commands::run::run(&study, &workers, json),
         Command::Plan { study, jobs, json } => commands::plan::plan(&study, jobs, json),
-        Command::Table { names, place, json } => commands::table::table(&names, &place, json),
+        Command::Table { names, seeds, place, json } => commands::table::table(&names, seeds, &place, json),
         Command::Count(count) => commands::count::count(&count),
         Command::Latency(latency) => commands::latency::latency(&latency),
         Command::Data(data) => commands::data::data(&data),
@@ -37,7 +37,6 @@ fn main() -> ExitCode {
         Command::Status(status) => commands::status::status(&status),
         Command::Submit(submit) => commands::submit::submit(&submit),
         Command::Task { study, pace, ids } => commands::submit::task(&study, &ids, &pace),
-        Command::Tables { study } => commands::submit::tables(&study),
         Command::Worker { study, pace } => commands::run::worker(&study, &pace),
     };
     match result {

@@ -163,7 +163,7 @@ pub enum HarnessError {
     #[error("{program}: {problem}")]
     Slurm {
         /// The program that was called.
-        program: &'static str,
+        program: String,
         /// What it said.
         problem: String,
     },

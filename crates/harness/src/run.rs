@@ -1,28 +1,23 @@
 //! Running a plan: the missing stages in order, in this process or in workers, then the records and the tables.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::Duration;
 
-use thinet_models::MemoryFormat;
-
-use crate::claim::{Claim, Doing, Holder, Patience};
+use crate::claim::{Claim, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
+use crate::log::Logged;
 use crate::plan::Plan;
 use crate::progress::{Event, Reporter};
 use crate::records::{Status, StudyRecord};
+use crate::runner::{Runner, environment};
 use crate::schedule::{Schedule, Task};
 use crate::stage_list::StageList;
-use crate::stages::{Context, cell, dense, evidence};
 use crate::stop::Stop;
 use crate::store::{StageId, Store, write_atomically};
 use crate::study::study;
 use crate::tables::{self, Table};
-use crate::tensorboard::TensorBoard;
-use crate::train::{Busy, Feed};
 use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
 
 /// Where a run was made, in its folder.
@@ -146,90 +141,6 @@ pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     write_atomically(&folder.join("resolved.toml"), plan.spec.to_toml()?.as_bytes())?;
     StageList::of(plan).write(&folder)
-}
-
-/// Where this process works.
-fn environment(plan: &Plan) -> Environment {
-    let checkout = plan.path.parent().unwrap_or(Path::new("."));
-    Environment::here(plan.device, plan.spec.compute.threads, checkout)
-}
-
-/// Makes single stages of a plan in this process.
-pub struct Runner<'a> {
-    plan: &'a Plan,
-    store: Store,
-    feed: Feed,
-    environment: Environment,
-    patience: Patience,
-}
-
-impl<'a> Runner<'a> {
-    /// Sets libtorch up as the spec says.
-    ///
-    /// # Errors
-    /// If libtorch refuses a setting.
-    pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
-        let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
-        let patience = Patience::expiring_after(options.claim_expiry);
-        Ok(Self { plan, store, feed, environment: environment(plan), patience })
-    }
-
-    /// Makes the stage with this id if it is not stored. What it needs must be.
-    ///
-    /// # Errors
-    /// If the plan has no such stage, it fails, or it is asked to stop.
-    pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
-        let result = self.make(id, reporter);
-        match &result {
-            Err(HarnessError::Stopped) | Ok(()) => {}
-            Err(error) => self.store.note_failure(id, &error.to_string()),
-        }
-        result
-    }
-
-    fn make(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
-        let plan = self.plan;
-        let waiting = |holder: &Holder| {
-            let text = format!("{id}: {holder} makes it; waiting");
-            reporter.event(&Event::Note { id: id.to_owned(), text });
-        };
-        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
-        self.store.forget_failure(id);
-        self.feed.busy.take();
-        let reporter = Told { claim: &claim, inner: reporter };
-        let reporter = TensorBoard::new(&plan.run_folder().join("tensorboard"), &reporter);
-        let (store, feed, environment, patience) =
-            (&self.store, &self.feed, &self.environment, self.patience);
-        let context =
-            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
-        if let Some(stage) = plan.dense.iter().find(|stage| stage.id.as_str() == id) {
-            dense::ensure(&context, stage)?;
-        } else if let Some(stage) = plan.dense.iter().find(|stage| stage.evidence.as_str() == id) {
-            evidence::ensure(&context, stage)?;
-        } else if let Some(stage) = plan.cells.iter().find(|stage| stage.id.as_str() == id) {
-            cell::ensure(&context, stage)?;
-        } else {
-            let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
-            return Err(HarnessError::Worker { stage: id.to_owned(), problem });
-        }
-        note_left_out(plan, id, &reporter);
-        Ok(())
-    }
-}
-
-/// Passes events on and shows progress in the claim, where other processes see it.
-struct Told<'a> {
-    claim: &'a Claim,
-    inner: &'a dyn Reporter,
-}
-
-impl Reporter for Told<'_> {
-    fn event(&self, event: &Event) {
-        if let Event::Progress { step, done, total, loss, .. } = event {
-            self.claim.tell(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
-        }
-        self.inner.event(event);
-    }
 }
 
 /// Stages of one kind, as (id, label).
@@ -364,52 +275,6 @@ fn missing(
     Ok(missing)
 }
 
-/// How images reach the net.
-fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
-    let compute = &plan.spec.compute;
-    thinet_models::set_compute_threads(compute.threads)?;
-    // Training alone may round, and says so when it starts.
-    thinet_models::set_tf32(false)?;
-    thinet_models::set_deterministic(compute.deterministic)?;
-    let format = match compute.channels_last {
-        true => MemoryFormat::ChannelsLast,
-        false => MemoryFormat::Contiguous,
-    };
-    let transform = plan.transform.clone();
-    let loader_threads = loader_threads(plan);
-    Ok(Feed {
-        device: plan.device,
-        format,
-        precision: compute.precision,
-        tf32: compute.tf32,
-        transform,
-        loader_threads,
-        checkpoint_every: options.checkpoint_every,
-        stop: options.stop.clone(),
-        busy: Busy::default(),
-    })
-}
-
-/// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,
-/// all cores do.
-fn loader_threads(plan: &Plan) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if plan.device.is_cuda() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
-}
-
-/// Names the files that were left out as damaged.
-fn note_left_out(plan: &Plan, id: &str, reporter: &dyn Reporter) {
-    let mut files = plan.data.train.left_out();
-    for set in [&plan.data.calibration, &plan.data.test] {
-        files.extend(set.left_out());
-    }
-    files.sort();
-    files.dedup();
-    for file in files {
-        reporter.event(&Event::Note { id: id.to_owned(), text: format!("left out as damaged: {file}") });
-    }
-}
-
 /// Tries the results folder before any work.
 fn writable(results: &Path) -> Result<(), HarnessError> {
     for name in ["runs", "store", "tables"] {
@@ -418,41 +283,4 @@ fn writable(results: &Path) -> Result<(), HarnessError> {
         tempfile::tempfile_in(&folder).map_err(HarnessError::io("write to", &folder))?;
     }
     Ok(())
-}
-
-/// Passes events on and keeps those that last in a file of JSON lines.
-pub struct Logged<'a> {
-    path: PathBuf,
-    file: Mutex<fs::File>,
-    inner: &'a dyn Reporter,
-}
-
-impl<'a> Logged<'a> {
-    /// Goes on with the file, or starts it.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
-    pub fn open(path: &Path, inner: &'a dyn Reporter) -> Result<Self, HarnessError> {
-        let file = fs::File::options().create(true).append(true).open(path);
-        let file = Mutex::new(file.map_err(HarnessError::io("open", path))?);
-        Ok(Self { path: path.to_owned(), file, inner })
-    }
-}
-
-impl Reporter for Logged<'_> {
-    fn event(&self, event: &Event) {
-        self.inner.event(event);
-        if matches!(event, Event::Progress { .. }) {
-            return;
-        }
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let line = serde_json::json!({ "unix-seconds": seconds, "what": event }).to_string() + "\n";
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log that cannot be written must not end a run whose results can. One call, so that lines of several
-        // processes do not mix.
-        if let Err(e) = file.write_all(line.as_bytes()) {
-            let text = format!("cannot write {}: {e}", self.path.display());
-            self.inner.event(&Event::Note { id: String::new(), text });
-        }
-    }
 }

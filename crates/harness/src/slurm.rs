@@ -150,7 +150,10 @@ impl Submission<'_> {
             }
             let answer = output(command.arg(&job.script))?;
             let number = answer.trim().split(';').next().unwrap_or_default();
-            let number = number.parse().map_err(|_| slurm("sbatch", format!("answered {answer:?}")))?;
+            let number = number.parse().map_err(|_| HarnessError::Slurm {
+                program: "sbatch".into(),
+                problem: format!("answered {answer:?}"),
+            })?;
             job.job = Some(number);
             let line = serde_json::to_string(&job).map_err(HarnessError::Json)?;
             let record = self.folder.join(format!("{stem}.job.json"));
@@ -227,10 +230,9 @@ pub fn queue(run: &Path) -> Result<BTreeMap<String, Queued>, HarnessError> {
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let user = output(Command::new("id").arg("-un"))?;
-    let mut command = Command::new("squeue");
-    command.args(["--noheader", "--array", "--format=%F|%K|%T|%r", "--user", user.trim()]);
-    Ok(joined(&jobs, &output(&mut command)?))
+    let answer =
+        output(Command::new("squeue").args(["--me", "--noheader", "--array", "--format=%F|%K|%T|%r"]))?;
+    Ok(joined(&jobs, &answer))
 }
 
 /// The jobs that were submitted for a run.
@@ -276,21 +278,15 @@ fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, Queued> {
     found
 }
 
-fn slurm(program: &'static str, problem: String) -> HarnessError {
-    HarnessError::Slurm { program, problem }
-}
-
 fn output(command: &mut Command) -> Result<String, HarnessError> {
-    let name = match command.get_program().to_str() {
-        Some("sbatch") => "sbatch",
-        Some("squeue") => "squeue",
-        _ => "id",
+    let problem = match command.output() {
+        Ok(output) if output.status.success() => {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("cannot be started: {error}"),
     };
-    let output = command.output().map_err(|e| slurm(name, format!("cannot be started: {e}")))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(slurm(name, String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    Err(HarnessError::Slurm { program: command.get_program().to_string_lossy().into_owned(), problem })
 }
 
 #[cfg(test)]

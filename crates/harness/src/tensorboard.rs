@@ -9,11 +9,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crc::{CRC_32_ISCSI, Crc};
 
 use crate::claim::host_name;
+use crate::log::unix_seconds;
 use crate::progress::{Event, Reporter};
 use crate::records::Row;
 
@@ -94,7 +95,7 @@ impl Reporter for TensorBoard<'_> {
 impl State {
     fn scalar(&mut self, tag: &str, step: i64, value: f64) -> std::io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        record(file, &scalar_event(now(), step, tag, value as f32))?;
+        record(file, &scalar_event(unix_seconds(), step, tag, value as f32))?;
         if self.last_flush.is_none_or(|last| last.elapsed() >= FLUSH_EVERY) {
             file.flush()?;
             self.last_flush = Some(Instant::now());
@@ -121,18 +122,14 @@ fn folder_name(label: &str) -> String {
 fn start(folder: &Path) -> std::io::Result<BufWriter<File>> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder)?;
-    let (serial, seconds) = (SERIAL.fetch_add(1, Ordering::Relaxed), now() as u64);
+    let (serial, seconds) = (SERIAL.fetch_add(1, Ordering::Relaxed), unix_seconds() as u64);
     let name = format!("events.out.tfevents.{seconds:010}.{}.{}.{serial}", host_name(), std::process::id());
     let mut file = BufWriter::new(File::create(folder.join(name))?);
     let mut version = Vec::new();
-    version.extend(double(1, now()));
+    version.extend(double(1, unix_seconds()));
     version.extend(bytes(3, b"brain.Event:2"));
     record(&mut file, &version)?;
     Ok(file)
-}
-
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// `Event { wall_time: 1, step: 2, summary: 5 { value: 1 { tag: 1, simple_value: 2 } } }`.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HarnessError;
 use crate::progress::{Event, Reporter};
-use crate::run::Runner;
+use crate::runner::Runner;
 
 /// How to start a worker. It is told what to do by lines on its standard input, [`RUN`] and the stage's id or [`STOP`], says
 /// what happens by lines of JSON ([`Said`]), and ends when its input closes.

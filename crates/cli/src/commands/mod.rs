@@ -34,6 +34,11 @@ fn open_plan(spec: &Path, options: &Options) -> anyhow::Result<Plan> {
     Ok(Plan::new(spec, options)?)
 }
 
+/// The same for work that other machines do or have done: the device need not be here.
+fn plan_elsewhere(spec: &Path, options: &Options) -> anyhow::Result<Plan> {
+    open_plan(spec, &Options { is_elsewhere: true, ..options.clone() })
+}
+
 /// Processes that fill the cores; on a GPU one, as its memory and its units are shared.
 fn jobs(asked: Option<u16>, threads: usize, device: &str) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

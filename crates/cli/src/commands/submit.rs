@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::flag::register;
-use thinet_harness::plan::{Options, Plan};
+use thinet_harness::plan::Plan;
 use thinet_harness::slurm::{SlurmOptions, submit as submit_plan};
 use thinet_harness::{HarnessError, Logged, Runner};
 
 use super::run::stage_arguments;
-use super::{open_plan, signals};
+use super::{open_plan, plan_elsewhere, signals};
 use crate::args::{Pace, Place, Study, Submit};
 use crate::bars::Progress;
 
@@ -22,8 +22,7 @@ pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
     });
     let place = Place { device, data: arguments.data.clone(), results: arguments.results.clone() };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
-    let options = Options { is_elsewhere: true, ..study.place.options(study.seeds) };
-    let plan = Plan::new(&study.spec, &options)?;
+    let plan = plan_elsewhere(&study.spec, &study.place.options(study.seeds))?;
     let jobs = submit_plan(&plan, &slurm_options(arguments, &study, &plan)?, arguments.dry_run)?;
     if jobs.is_empty() {
         eprintln!("{}: nothing to submit: every stage is stored or in the queue", plan.spec.name);
@@ -68,7 +67,7 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
         sbatch,
         max_running: arguments.max_running,
         task: words("task", &arguments.pace)?,
-        tables: words("tables", &Pace::default())?,
+        tables: words("table", &Pace::default())?,
     })
 }
 
@@ -100,13 +99,4 @@ fn queue_task_again() {
             "time is nearly over and the job could not be queued again; thinet submit sends what is missing"
         ),
     }
-}
-
-/// Writes the tables of what is stored.
-pub(crate) fn tables(study: &Study) -> anyhow::Result<()> {
-    let options = Options { is_elsewhere: true, ..study.place.options(study.seeds) };
-    let plan = Plan::new(&study.spec, &options)?;
-    let study = thinet_harness::study(&plan)?;
-    super::run::show(&thinet_harness::write_tables(&plan, study)?);
-    Ok(())
 }

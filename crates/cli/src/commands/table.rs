@@ -5,11 +5,11 @@ use std::path::Path;
 use thinet_harness::tables::{self, Table, Written};
 use thinet_harness::{HarnessError, study, write_tables};
 
-use super::{open_plan, print_json};
+use super::{plan_elsewhere, print_json};
 use crate::args::Place;
 use crate::exit::BadArgument;
 
-pub(crate) fn table(names: &[String], place: &Place, json: bool) -> anyhow::Result<()> {
+pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: bool) -> anyhow::Result<()> {
     for name in names {
         let (all, run) = match name.as_str() {
             "compression" => (vec![tables::compression()?], tables::DERIVED.to_owned()),
@@ -19,7 +19,7 @@ pub(crate) fn table(names: &[String], place: &Place, json: bool) -> anyhow::Resu
                 continue;
             }
             spec if spec.ends_with(".toml") => {
-                let plan = open_plan(Path::new(spec), &place.options(None))?;
+                let plan = plan_elsewhere(Path::new(spec), &place.options(seeds))?;
                 let study = study(&plan)?;
                 if json {
                     print_json(&study)?;

@@ -50,3 +50,16 @@ fn results_that_cannot_be_written_are_named_before_any_work() {
     assert_eq!(ran.code, 1);
     assert!(ran.err.lines().any(|l| l.starts_with("error: cannot create blocked")), "{}", ran.err);
 }
+
+#[test]
+fn a_task_of_another_plan_is_refused_before_a_file_is_touched() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    let run = fixture.run(&["submit", "small.toml", "--data", "images", "--dry-run"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let refused = fixture.run(&["task", "--data", "images", "--", "small.toml", "../escape"]);
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(refused.err.contains("the plan has no such stage"), "{}", refused.err);
+    assert!(!fixture.path("results/store").exists() && !fixture.path("results/escape").exists());
+}

@@ -1,0 +1,162 @@
+//! One process at work: libtorch set up as the spec says, and single stages of a plan made under their claims.
+
+use std::path::Path;
+
+use thinet_models::MemoryFormat;
+
+use crate::claim::{Claim, Doing, Holder, Patience};
+use crate::environment::Environment;
+use crate::error::HarnessError;
+use crate::plan::{Cell, DensePlan, Plan};
+use crate::progress::{Event, Reporter};
+use crate::run::RunOptions;
+use crate::stages::{Context, cell, dense, evidence};
+use crate::store::Store;
+use crate::tensorboard::TensorBoard;
+use crate::train::{Busy, Feed};
+
+/// Where this process works.
+pub(crate) fn environment(plan: &Plan) -> Environment {
+    let checkout = plan.path.parent().unwrap_or(Path::new("."));
+    Environment::here(plan.device, plan.spec.compute.threads, checkout)
+}
+
+/// Makes single stages of a plan in this process.
+pub struct Runner<'a> {
+    plan: &'a Plan,
+    store: Store,
+    feed: Feed,
+    environment: Environment,
+    patience: Patience,
+}
+
+impl<'a> Runner<'a> {
+    /// Sets libtorch up as the spec says.
+    ///
+    /// # Errors
+    /// If libtorch refuses a setting.
+    pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
+        let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
+        let patience = Patience::expiring_after(options.claim_expiry);
+        Ok(Self { plan, store, feed, environment: environment(plan), patience })
+    }
+
+    /// Makes the stage with this id if it is not stored. What it needs must be.
+    ///
+    /// # Errors
+    /// If the plan has no such stage, it fails, or it is asked to stop.
+    pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let stage = self.find(id)?;
+        let result = self.make(id, stage, reporter);
+        match &result {
+            Err(HarnessError::Stopped) | Ok(()) => {}
+            Err(error) => self.store.note_failure(id, &error.to_string()),
+        }
+        result
+    }
+
+    /// The plan's stage with this id; another plan's is refused before a file is touched.
+    fn find(&self, id: &str) -> Result<Stage<'a>, HarnessError> {
+        let plan = self.plan;
+        let dense = plan.dense.iter().find(|stage| stage.id.as_str() == id).map(Stage::Dense);
+        let evidence = || plan.dense.iter().find(|stage| stage.evidence.as_str() == id).map(Stage::Evidence);
+        let cell = || plan.cells.iter().find(|stage| stage.id.as_str() == id).map(Stage::Cell);
+        dense.or_else(evidence).or_else(cell).ok_or_else(|| {
+            let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
+            HarnessError::Worker { stage: id.to_owned(), problem }
+        })
+    }
+
+    fn make(&self, id: &str, stage: Stage<'_>, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let plan = self.plan;
+        let waiting = |holder: &Holder| {
+            let text = format!("{id}: {holder} makes it; waiting");
+            reporter.event(&Event::Note { id: id.to_owned(), text });
+        };
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
+        self.store.forget_failure(id);
+        self.feed.busy.take();
+        let reporter = Told { claim: &claim, inner: reporter };
+        let reporter = TensorBoard::new(&plan.run_folder().join("tensorboard"), &reporter);
+        let (store, feed, environment, patience) =
+            (&self.store, &self.feed, &self.environment, self.patience);
+        let context =
+            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
+        match stage {
+            Stage::Dense(stage) => drop(dense::ensure(&context, stage)?),
+            Stage::Evidence(stage) => evidence::ensure(&context, stage)?,
+            Stage::Cell(stage) => drop(cell::ensure(&context, stage)?),
+        }
+        note_left_out(plan, id, &reporter);
+        Ok(())
+    }
+}
+
+/// One stage of a plan.
+#[derive(Clone, Copy)]
+enum Stage<'a> {
+    Dense(&'a DensePlan),
+    Evidence(&'a DensePlan),
+    Cell(&'a Cell),
+}
+
+/// Passes events on and shows progress in the claim, where other processes see it.
+struct Told<'a> {
+    claim: &'a Claim,
+    inner: &'a dyn Reporter,
+}
+
+impl Reporter for Told<'_> {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { step, done, total, loss, .. } = event {
+            self.claim.tell(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
+        }
+        self.inner.event(event);
+    }
+}
+
+/// How images reach the net.
+fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
+    let compute = &plan.spec.compute;
+    thinet_models::set_compute_threads(compute.threads)?;
+    // Training alone may round, and says so when it starts.
+    thinet_models::set_tf32(false)?;
+    thinet_models::set_deterministic(compute.deterministic)?;
+    let format = match compute.channels_last {
+        true => MemoryFormat::ChannelsLast,
+        false => MemoryFormat::Contiguous,
+    };
+    let transform = plan.transform.clone();
+    let loader_threads = loader_threads(plan);
+    Ok(Feed {
+        device: plan.device,
+        format,
+        precision: compute.precision,
+        tf32: compute.tf32,
+        transform,
+        loader_threads,
+        checkpoint_every: options.checkpoint_every,
+        stop: options.stop.clone(),
+        busy: Busy::default(),
+    })
+}
+
+/// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,
+/// all cores do.
+fn loader_threads(plan: &Plan) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if plan.device.is_cuda() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
+}
+
+/// Names the files that were left out as damaged.
+fn note_left_out(plan: &Plan, id: &str, reporter: &dyn Reporter) {
+    let mut files = plan.data.train.left_out();
+    for set in [&plan.data.calibration, &plan.data.test] {
+        files.extend(set.left_out());
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        reporter.event(&Event::Note { id: id.to_owned(), text: format!("left out as damaged: {file}") });
+    }
+}
