@@ -5,7 +5,7 @@
 #     scripts/slurm.sh start DIR NODES     waits until nodes n1, n2, … are idle; DIR/env.sh then points Slurm's commands here
 #     scripts/slurm.sh kill-node DIR NODE  SIGKILL for its slurmd and all that runs there, as when a node loses power
 #     scripts/slurm.sh start-node DIR NODE brings it back
-#     scripts/slurm.sh hurry DIR           makes requeued jobs eligible now; by itself Slurm waits two minutes
+#     scripts/slurm.sh hurry DIR           makes requeued jobs eligible now
 #     scripts/slurm.sh stop DIR            ends everything it started
 #
 # Needs root, as slurmd does. Nothing outside DIR changes, no system service is started.
@@ -53,7 +53,7 @@ ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$base
 AuthType=auth/munge
-AuthInfo=socket=$dir/run/munge.socket
+AuthInfo=socket=$dir/run/munge.socket,cred_expire=10
 CryptoType=crypto/munge
 SlurmUser=root
 SlurmdUser=root
@@ -78,6 +78,7 @@ SlurmctldTimeout=8
 InactiveLimit=0
 KillWait=5
 MinJobAge=300
+MessageTimeout=5
 CONF
         i=1
         while [ "$i" -le "$nodes" ]; do
@@ -103,6 +104,8 @@ until_true() {
 all_idle() { [ "$(sinfo --noheader --Node --format=%T | grep -c '^idle$')" -eq "$1" ]; }
 is_up() { sinfo --noheader --Node --nodes="$1" --format=%T | grep -q '^idle\|^mixed\|^allocated'; }
 
+is_registered() { grep -q 'slurmd started' "$1/log/slurmd-$2.log" && pgrep -F "$1/run/slurmd-$2.pid" slurmd; }
+
 start_slurmd() {
     slurmd -N "$2" -f "$1/slurm.conf"
 }
@@ -124,6 +127,9 @@ node_processes() {
 kill_node() {
     pids=$(node_processes "$1" "$2")
     [ -n "$pids" ] || fail "no process of node $2 is there"
+    # Frozen first, so that nothing writes or reports on while the others die.
+    # shellcheck disable=SC2086
+    kill -STOP $pids 2>/dev/null || true
     # shellcheck disable=SC2086
     kill -9 $pids 2>/dev/null || true
 }
@@ -158,8 +164,12 @@ stop() {
     for pid in "$dir/run/slurmctld.pid" "$dir/munge/pid"; do
         if [ -f "$pid" ]; then kill "$(cat "$pid")" 2>/dev/null || true; fi
     done
-    gone() { ! pgrep -f "$dir/slurm.conf" && ! pgrep -f "$dir/munge/key"; }
-    until_true 10 gone || pkill -9 -f "$dir/" || true
+    gone() {
+        for pid in "$dir/run/slurmctld.pid" "$dir/munge/pid"; do
+            if [ -f "$pid" ] && pgrep -F "$pid"; then return 1; fi
+        done
+    }
+    until_true 10 gone || fail "not everything of $dir ends"
 }
 
 [ $# -ge 1 ] || fail 'usage: scripts/slurm.sh install | start DIR NODES | kill-node DIR NODE | start-node DIR NODE | hurry DIR | stop DIR'
@@ -172,12 +182,16 @@ case $1 in
         dir=$(cd "$2" && pwd)
         . "$dir/env.sh"
         start_slurmd "$dir" "$3"
-        scontrol update "nodename=$3" state=resume 2>/dev/null || true
+        # A node that is back before it was missed would keep its lost job as running for most of a minute. Only once it
+        # has registered: before, its next job would be taken for the lost one.
+        until_true 30 is_registered "$dir" "$3" || fail "node $3 does not register"
+        scontrol update "nodename=$3" state=down reason=killed
+        scontrol update "nodename=$3" state=resume
         until_true 60 is_up "$3" || fail "node $3 does not come back"
         ;;
     hurry)
         . "$(cd "$2" && pwd)/env.sh"
-        for job in $(squeue --noheader --array --states=PENDING --format=%i); do
+        for job in $(squeue --noheader --states=PENDING --format=%F | sort -u); do
             scontrol update "jobid=$job" starttime=now 2>/dev/null || true
         done
         ;;
