@@ -186,7 +186,8 @@ case $1 in
         # has registered: before, its next job would be taken for the lost one.
         until_true 30 is_registered "$dir" "$3" || fail "node $3 does not register"
         scontrol update "nodename=$3" state=down reason=killed
-        scontrol update "nodename=$3" state=resume
+        # Refused where the node has already come back by itself.
+        scontrol update "nodename=$3" state=resume 2>/dev/null || true
         until_true 60 is_up "$3" || fail "node $3 does not come back"
         ;;
     hurry)

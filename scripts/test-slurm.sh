@@ -64,8 +64,9 @@ until_queue() {
     done
 }
 stored() { find "$work/results/store" -path '*/cell-*/result.json' 2>/dev/null | wc -l; }
-# running NODE: job and task of an array on this node
-running() { squeue --noheader --array --states=RUNNING --nodelist="$1" --name="$cells" --format='%i' | head -1; }
+# running NODE: job and task of an array that has been on this node for one to four seconds, so that it has started and is far
+# from its end
+running() { squeue --noheader --array --states=RUNNING --nodelist="$1" --name="$cells" --format='%i %M' | awk '$2 ~ /^0:0[1-4]$/ { print $1; exit }'; }
 cells=thinet-sweep-001-cells-0
 
 first=$(submit)
