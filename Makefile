@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table smoke test test-resume test-slurm check bench parity gpu-check golden setup build data
+.PHONY: help reproduce-table smoke test test-resume test-slurm sweeps check bench parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -56,6 +56,9 @@ test-resume: build ## Kill a sweep twenty times and compare its bytes with those
 
 test-slurm: build ## Send a sweep through a real Slurm on this machine (root; installs slurm-wlm and munge)
 	@THINET= scripts/test-slurm.sh
+
+sweeps: build ## Measure what sweeps cost beside the computing (workers, overhead, shared work, status)
+	@THINET= scripts/sweeps.sh
 
 bench: setup ## Measure selection, moments, calibration and training (release build)
 	cargo bench --package thinet-bench

@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +191,7 @@ impl Process {
     fn end(mut self, inputs: &Inputs) -> Ended {
         inputs.remove(&self.input);
         drop(self.input);
-        let status = match self.child.wait() {
+        let status = match wait_or_kill(&mut self.child) {
             Ok(status) => status,
             Err(e) => return Ended::Failed(e.to_string()),
         };
@@ -202,6 +203,20 @@ impl Process {
         let last = errors.trim().lines().last().unwrap_or_default().trim_start_matches("error: ");
         Ended::Failed(if last.is_empty() { status.to_string() } else { last.to_owned() })
     }
+}
+
+/// Waits for a worker whose input is closed, but not for one that hangs.
+fn wait_or_kill(child: &mut Child) -> std::io::Result<ExitStatus> {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    const LOOKS: u32 = 1000;
+    for _ in 0..LOOKS {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    child.kill()?;
+    child.wait()
 }
 
 /// The end of what a worker writes to standard error, as much as a message may need.
@@ -271,6 +286,17 @@ mod tests {
             assert!(slot.run(id, id, &crate::progress::Silent).is_ok());
         }
         assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_end_with_its_input_is_killed() {
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), "exec sleep 600 <&- >/dev/null 2>&1".into()],
+        };
+        let inputs = Inputs::default();
+        let ended = Slot::new(&command, &inputs).run_once("a", &crate::progress::Silent);
+        assert!(matches!(ended, Err(Ended::Died(how)) if how.contains("signal: 9")));
     }
 
     #[test]

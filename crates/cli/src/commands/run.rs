@@ -136,8 +136,8 @@ pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
             }
         }
         // The parent holds the other end: when it is gone, by whatever means, so is this worker.
-        #[expect(clippy::exit, reason = "nothing half-written counts, and nobody waits for this process")]
-        std::process::exit(1);
+        // At once: libtorch's own clean-up could wait for the thread that computes.
+        signal_hook::low_level::exit(1);
     });
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
     let options = pace.options(stop);

@@ -1,0 +1,125 @@
+#!/bin/sh
+# What sweeps cost beside the computing: workers against threads, the harness's own time, looking again at what is done, shared
+# work, and the state of ten thousand cells. Writes results/sweeps/sweeps.csv and says what does not hold.
+#
+#     scripts/sweeps.sh        takes about six minutes on two cores, which should have nothing else to do
+#
+# Uses `thinet` of the release build, or $THINET. Ends with 0 if every figure holds, else with 1.
+set -eu
+unset CDPATH
+cd "$(dirname "$0")/.."
+. scripts/program.sh
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+mkdir -p results/sweeps
+out=results/sweeps/sweeps.csv
+printf 'figure,value,required,holds\n' >"$work/out"
+
+# note FIGURE VALUE CONDITION: the condition is awk's, of the value v
+note() {
+    holds=$(awk -v v="$2" "BEGIN { print ($3) ? \"yes\" : \"no\" }")
+    printf '%s,%s,%s,%s\n' "$1" "$2" "$(printf '%s' "$3" | sed 's/^v //')" "$holds" >>"$work/out"
+    printf '%-60s %10s   %s: %s\n' "$1" "$2" "$3" "$holds"
+}
+now() { date +%s.%N; }
+# timed COMMAND...: its wall time in $seconds
+timed() {
+    from=$(now)
+    "$@" >"$work/last.out" 2>"$work/last.log" || {
+        tail -n 3 "$work/last.log" >&2
+        exit 1
+    }
+    seconds=$(echo "$from $(now)" | awk '{ printf "%.3f", $2 - $1 }')
+}
+
+# spec NAME SEEDS TRAIN-LIMIT THREADS MODE KEEP-RATES [NET LAYERS]
+spec() {
+    net=${7:-'arch = "cifar-vgg16", width = 0.125'}
+    layers=${8:-'"conv1_1", "conv2_2", "conv5_3"'}
+    cat >"$work/$1.toml" <<SPEC
+name = "$1"
+table = "$1"
+seeds = $2
+dataset = { kind = "fashion-mnist", train-limit = $3, test-limit = 500 }
+input.size = 32
+net = { $net }
+compute.threads = $4
+dense.train = { epochs = 1, batch = 50, lr = 0.05 }
+calibration = { images-per-class = 2, positions-per-image = 5 }
+methods = [
+    { selector = "thinet", reconstruction = "channel-scale" },
+    { selector = "thinet" },
+    { selector = "thinet-omp", reconstruction = "channel-scale" },
+    { selector = "apoz" },
+    { selector = "weight-sum-l1" },
+    { selector = "random" },
+]
+[prune]
+mode = "$5"
+layers = [$layers]
+keep-rates = [$6]
+after-last = { epochs = 2, batch = 50, lr = 0.01 }
+SPEC
+}
+run() { "$THINET" run "$work/$1.toml" --results "$work/$2" --jobs "$3"; }
+
+# compare NET SEEDS TRAIN-LIMIT [NET LAYERS]: in turn, twice, so that both meet the same machine; the better of each
+compare() {
+    name=$1
+    spec "workers-$name" "$2" "$3" 1 layer-by-layer '0.5, 0.25' "${4:-}" "${5:-}"
+    spec "threads-$name" "$2" "$3" 2 layer-by-layer '0.5, 0.25' "${4:-}" "${5:-}"
+    workers=1e9
+    threads=1e9
+    for turn in 1 2; do
+        timed run "threads-$name" "threads-$name-$turn" 1
+        threads=$(echo "$threads $seconds" | awk '{ print ($2 < $1) ? $2 : $1 }')
+        timed run "workers-$name" "workers-$name-$turn" 2
+        workers=$(echo "$workers $seconds" | awk '{ print ($2 < $1) ? $2 : $1 }')
+    done
+    note "$name: two workers over one worker with two threads (${workers} s and ${threads} s)" \
+        "$(echo "$threads $workers" | awk '{ printf "%.2f", $1 / $2 }')" 'v >= 1.3'
+}
+compare tiny 2 8000 'arch = "tiny"' '"conv1", "conv2"'
+compare cifar-vgg16 2 4000
+
+# Of a study as a user runs it: a small net, thousands of images.
+spec usual 1 20000 1 layer-by-layer '0.5'
+timed run usual usual 1
+overhead=$(cat "$work"/usual/store/cell-*/result.json | awk -F '[:,]' '/^  "seconds"/ { all += $2 } /^  "busy_seconds"/ { busy += $2 } END { printf "%.2f", 100 * (1 - busy / all) }')
+note 'cell time outside libtorch and decoding, per cent' "$overhead" 'v < 2'
+
+# Six methods, four rates, three seeds, all layers from one calibration.
+spec grid 3 1000 1 one-shot '0.7, 0.5, 0.4, 0.3'
+timed run grid grid 2
+stages() { ls "$work/grid/store" | grep -c "^$1-"; }
+made() { cat "$work"/grid/runs/*/log.jsonl | grep '"event":"stage-finished"' | grep -c "\"id\":\"$1-"; }
+note '6 methods x 4 rates x 3 seeds: dense nets made' "$(made dense)" 'v == 3'
+note '6 methods x 4 rates x 3 seeds: calibrations made' "$(made evidence)" 'v == 3'
+note '6 methods x 4 rates x 3 seeds: cells made' "$(made cell)" 'v == 72'
+[ "$(stages cell)" -eq 72 ] || exit 1
+
+# A hundred cells and more, looked at again.
+spec hundred 5 100 1 one-shot '0.7, 0.5, 0.4, 0.3'
+timed run hundred hundred 2
+timed run hundred hundred 2
+note "a finished sweep of $(ls "$work/hundred/store" | grep -c '^cell-') cells looked at again, seconds" "$seconds" 'v < 1'
+
+# Ten thousand cells: the list of stages from a dry submission, the records made up, as only their number matters.
+rates=$(awk 'BEGIN { for (i = 0; i < 40; i++) printf "%s%.3f", i ? ", " : "", 0.5 + i * 0.01 }')
+spec large 42 1000 1 layer-by-layer "$rates"
+"$THINET" submit "$work/large.toml" --results "$work/large" --dry-run >/dev/null 2>&1
+record=$(cat "$(ls -d "$work"/usual/store/cell-*/result.json | head -1)")
+tr '{' '\n' <"$(ls "$work"/large/runs/*/stages.json)" | sed -n 's/.*"id":"\([a-z0-9-]*\)".*/\1/p' | while read -r id || [ -n "$id" ]; do
+    mkdir -p "$work/large/store/$id"
+    printf '%s' "$record" >"$work/large/store/$id/result.json"
+done
+timed "$THINET" status "$work/large.toml" --results "$work/large"
+grep -q 'cells: 10080 of 10080' "$work/last.out" || {
+    cat "$work/last.out" >&2
+    exit 1
+}
+note 'thinet status of 10,080 finished cells, seconds' "$seconds" 'v < 1'
+
+cp "$work/out" "$out"
+! grep -q ',no$' "$out"
