@@ -12,7 +12,7 @@ use crate::run::RunOptions;
 use crate::runner::Runner;
 use crate::store::{StageId, Store};
 use crate::study::study;
-use crate::tables;
+use crate::tables::{self, StoredTable};
 
 /// Which cells are made again, and how exactly they must agree.
 #[derive(Clone, Debug)]
@@ -54,9 +54,10 @@ pub fn verify(
 ) -> Result<Vec<Verified>, HarnessError> {
     let folder = options.results.join("tables");
     let path = folder.join(format!("{table}.csv"));
-    let stored = Csv::read(&path)?;
     let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
     let unfit = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
+    let csv = fs::read(&path).map_err(HarnessError::io("read", &path))?;
+    let stored = StoredTable::parse(csv).map_err(|error| unfit(error.to_string()))?;
     if !spec.is_file() {
         return Err(unfit(format!("its spec {} is not there", spec.display())));
     }
@@ -64,8 +65,8 @@ pub fn verify(
     let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(&options.results);
     let scratch = scratch.map_err(HarnessError::io("create a folder in", &options.results))?;
     let plan = Plan::new(&spec, &Options { results: scratch.path().to_owned(), ..options.clone() })?;
-    if let Some(run) = stored.rows.first().map(|row| &row[0])
-        && *run != plan.run
+    if let Some(run) = stored.run()
+        && run != plan.run
     {
         let here = &plan.run;
         return Err(unfit(format!(
@@ -91,18 +92,12 @@ pub fn verify(
 
     let made = study(&plan)?;
     let frame = tables::selectors(&made)?.swap_remove(0).frame;
-    let made = Csv::parse(&tables::csv_text(&frame, &plan.run)?);
+    let made = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
     let mut verified = Vec::new();
     for index in chosen {
         let cell = &plan.cells[index];
         let id = cell.id.to_string();
-        let (Some(before), Some(now)) = (stored.row(&id), made.row(&id)) else { continue };
-        let columns = stored.header.iter().zip(before).zip(now);
-        let differs = |(before, now): (&String, &String)| !agree(before, now, verify.tolerance);
-        let differences = columns
-            .filter(|((_, before), now)| differs((before, now)))
-            .map(|((name, before), now)| (name.clone(), before.clone(), now.clone()))
-            .collect();
+        let differences = differences(&stored, &made, &id, verify.tolerance);
         let weights =
             |store: &Store| Ok::<_, HarnessError>(store.result(&cell.id)?.map(|result| result.files));
         let same_weights = weights(&old)?
@@ -112,8 +107,27 @@ pub fn verify(
     Ok(verified)
 }
 
+/// Columns of a cell that differ: name, value in the table, value now. What a table does not have is empty.
+fn differences(
+    stored: &StoredTable,
+    made: &StoredTable,
+    cell: &str,
+    tolerance: Option<f64>,
+) -> Vec<(String, String, String)> {
+    let value = |table: &StoredTable, column: &str| {
+        let row = table.row(cell);
+        row.and_then(|row| table.text(column, row)).unwrap_or_default().to_owned()
+    };
+    let columns = stored.columns().into_iter();
+    let columns = columns.chain(made.columns().into_iter().filter(|name| !stored.columns().contains(name)));
+    columns
+        .map(|name| (name.to_owned(), value(stored, name), value(made, name)))
+        .filter(|(_, before, now)| !agree(before, now, tolerance))
+        .collect()
+}
+
 /// Positions in the plan of the cells to make.
-fn choose(plan: &Plan, stored: &Csv, verify: &VerifyOptions) -> Result<Vec<usize>, String> {
+fn choose(plan: &Plan, stored: &StoredTable, verify: &VerifyOptions) -> Result<Vec<usize>, String> {
     let known = |id: &str| plan.cells.iter().position(|cell| cell.id.as_str() == id);
     if !verify.cells.is_empty() {
         return verify
@@ -124,7 +138,8 @@ fn choose(plan: &Plan, stored: &Csv, verify: &VerifyOptions) -> Result<Vec<usize
     }
     let run: Vec<usize> = (0..plan.cells.len())
         .filter(|&index| {
-            stored.field(plan.cells[index].id.as_str(), "status").is_some_and(|status| status != "not-run")
+            let row = stored.row(plan.cells[index].id.as_str());
+            row.and_then(|row| stored.text("status", row)).is_some_and(|status| status != "not-run")
         })
         .collect();
     if run.is_empty() {
@@ -157,53 +172,9 @@ fn agree(before: &str, now: &str, tolerance: Option<f64>) -> bool {
     }
 }
 
-/// A table of ours: its last column names the cell. Labels of methods may be quoted.
-struct Csv {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Csv {
-    fn read(path: &Path) -> Result<Self, HarnessError> {
-        Ok(Self::parse(&fs::read_to_string(path).map_err(HarnessError::io("read", path))?))
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut lines = text.lines().map(fields);
-        Self { header: lines.next().unwrap_or_default(), rows: lines.collect() }
-    }
-
-    fn row(&self, cell: &str) -> Option<&Vec<String>> {
-        self.rows.iter().find(|row| row.last().is_some_and(|last| last == cell))
-    }
-
-    fn field(&self, cell: &str, column: &str) -> Option<&str> {
-        let at = self.header.iter().position(|name| name == column)?;
-        Some(self.row(cell)?.get(at)?.as_str())
-    }
-}
-
-fn fields(line: &str) -> Vec<String> {
-    let (mut out, mut field, mut is_quoted) = (Vec::new(), String::new(), false);
-    for c in line.chars() {
-        match c {
-            '"' => is_quoted = !is_quoted,
-            ',' if !is_quoted => out.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    out.push(field);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_may_be_quoted() {
-        assert_eq!(fields("a,\"b, c\",,d"), ["a", "b, c", "", "d"]);
-    }
 
     #[test]
     fn numbers_agree_within_a_tolerance_and_else_as_text() {

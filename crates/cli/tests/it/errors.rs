@@ -9,7 +9,7 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     fixture.write("selector.toml", &SPEC.replace("\"random\"", "\"randon\""));
     fixture.write("not-toml.toml", "name = ");
     fixture.write("good.toml", SPEC);
-    let cases: [(&[&str], i32); 14] = [
+    let cases: [(&[&str], i32); 21] = [
         (&["run", "typo.toml"], 2),
         (&["plan", "selector.toml"], 2),
         (&["run", "not-toml.toml"], 2),
@@ -24,6 +24,13 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
         (&["latency", "--device", "tpu"], 2),
         (&["show", "nothing"], 2),
         (&["show", "nothing.safetensors"], 1),
+        (&["run", "good.toml", "--devices", "cpu,cuda:0"], 2),
+        (&["run", "good.toml", "--devices", "tpu"], 2),
+        (&["status", "good.toml"], 2),
+        (&["status", "nothing"], 2),
+        (&["submit", "good.toml", "--data", "nowhere", "--dry-run"], 3),
+        (&["diff", "nothing", "nowhere"], 2),
+        (&["verify", "nothing"], 1),
     ];
     let mut text = String::new();
     for (arguments, code) in cases {

@@ -9,3 +9,4 @@ mod help;
 mod latency;
 mod paper;
 mod study;
+mod submit;

@@ -25,10 +25,14 @@ fn a_study_runs_in_workers_and_again_without_work() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(std::fs::read(fixture.path("results/tables/small.csv")).unwrap(), csv);
 
-    // One process and two give the same bytes.
-    let alone = fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1", "--results", "alone"]);
-    assert_eq!(alone.code, 0, "{}", alone.err);
-    assert_eq!(std::fs::read(fixture.path("alone/tables/small.csv")).unwrap(), csv);
+    // One process and two, and one for each device, give the same bytes.
+    for (results, workers) in [("alone", ["--jobs", "1"]), ("spread", ["--devices", "cpu,cpu"])] {
+        let mut arguments = vec!["run", "small.toml", "--data", "images", "--results", results];
+        arguments.extend(workers);
+        let other = fixture.run(&arguments);
+        assert_eq!(other.code, 0, "{}", other.err);
+        assert_eq!(std::fs::read(fixture.path(results).join("tables/small.csv")).unwrap(), csv);
+    }
 
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
     let after: serde_json::Value = serde_json::from_str(&plan.out).unwrap();

@@ -8,6 +8,7 @@ mod latency;
 mod markdown;
 mod paper;
 mod selectors;
+mod stored;
 mod summary;
 mod write;
 
@@ -23,6 +24,7 @@ pub use latency::{LatencyRecord, ModelTimes, StoredLatency, latency, latency_run
 pub use markdown::{Align, Grid, GridColumn, grouped};
 pub use paper::{PaperStudy, paper, paper_run};
 pub use selectors::{rows_frame, selectors};
+pub(crate) use stored::StoredTable;
 pub(crate) use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 

@@ -1,7 +1,11 @@
 //! What a study's numbers may not depend on: time, order of cells, other methods, other rates, loader threads.
 
+use std::fs;
+
+use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use thinet_harness::progress::Silent;
 use thinet_harness::records::{Metric, Stage, Status};
+use thinet_harness::{study, write_tables};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -123,10 +127,29 @@ fn a_keep_rate_of_one_changes_nothing_before_tuning() {
 }
 
 #[test]
-fn a_diverging_cell_is_told_from_a_missing_one() {
+fn a_diverging_cell_is_told_from_a_missing_one_in_every_file() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("epochs = 2\nbatch = 16\nlr = 0.01", "epochs = 2\nbatch = 16\nlr = 1e30");
-    let outcome = fixture.run(&spec, "results", &Silent);
-    assert!(outcome.study.cells.iter().all(|cell| cell.status == Status::Diverged));
-    assert!(outcome.tables[0].markdown().contains("diverged"));
+    let cells = fixture.run(&spec, "results", &Silent).study.cells;
+    assert!(cells.iter().all(|cell| cell.status == Status::Diverged));
+    fs::remove_dir_all(fixture.path("results/store").join(&cells[1].id)).unwrap();
+    let plan = fixture.plan(&spec, "results").unwrap();
+    let outcome = write_tables(&plan, study(&plan).unwrap()).unwrap();
+
+    let mut expected = vec![Some("diverged"); cells.len()];
+    expected[1] = Some("not-run");
+    let file =
+        |suffix: &str| fs::File::open(fixture.path("results/tables/small").with_extension(suffix)).unwrap();
+    for frame in
+        [CsvReader::new(file("csv")).finish().unwrap(), ParquetReader::new(file("parquet")).finish().unwrap()]
+    {
+        let column = |name: &str| frame.column(name).unwrap();
+        assert_eq!(column("status").str().unwrap().iter().collect::<Vec<_>>(), expected);
+        // What was measured before the loss became NaN is there; no number stands for what was not.
+        assert_eq!(column("after_cut_top1").is_null().sum(), Some(1));
+        assert_eq!(column("after_fine_tune_top1").null_count(), cells.len());
+    }
+    let text = outcome.tables[0].markdown();
+    let lines = |word: &str| text.lines().filter(|line| line.starts_with('|') && line.contains(word)).count();
+    assert_eq!((lines(" diverged |"), lines(" not run |")), (cells.len() - 1, 1), "{text}");
 }
