@@ -61,6 +61,9 @@ impl std::fmt::Display for StageId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageResult {
+    /// blake3 of this record's text with nothing in the place of the checksum. Records of old versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// The stage's id, so that a copied folder is recognised.
     pub id: String,
     /// What went into the id, for people.
@@ -158,6 +161,11 @@ impl Store {
             serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
         if result.id != id.as_str() {
             return Err(damaged(format!("{RESULT} belongs to {}", result.id)));
+        }
+        if let Some(checksum) = &result.checksum
+            && *checksum != checksum_of(&text, checksum)
+        {
+            return Err(damaged(format!("{RESULT} has changed")));
         }
         Ok(Some(result))
     }
@@ -267,8 +275,11 @@ impl Store {
             let hash = hash_file(&path).map_err(HarnessError::io("read", path))?;
             result.files.insert((*name).to_owned(), hash);
         }
-        let text = serde_json::to_string_pretty(&result)
-            .map_err(|e| HarnessError::Damaged { path: folder.clone(), problem: e.to_string() })?;
+        result.checksum = Some(String::new());
+        let text = serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?;
+        let checksum = checksum_of(&text, "");
+        let text = text.replacen(&checksum_line(""), &checksum_line(&checksum), 1);
+        result.checksum = Some(checksum);
         write_atomically(&folder.join(RESULT), text.as_bytes())?;
         for entry in fs::read_dir(&folder).map_err(HarnessError::io("read", &folder))? {
             let path = entry.map_err(HarnessError::io("read", &folder))?.path();
@@ -279,6 +290,17 @@ impl Store {
         }
         Ok(result)
     }
+}
+
+/// The first line of a record.
+fn checksum_line(checksum: &str) -> String {
+    format!("\"checksum\": \"{checksum}\"")
+}
+
+/// Checksum of a record's text in which `checksum` stands: of all the rest of it.
+fn checksum_of(text: &str, checksum: &str) -> String {
+    let rest = text.replacen(&checksum_line(checksum), &checksum_line(""), 1);
+    blake3::hash(rest.as_bytes()).to_hex().to_string()
 }
 
 /// Hex blake3 of a file.
@@ -316,6 +338,7 @@ mod tests {
 
     fn sample(id: &StageId) -> StageResult {
         StageResult {
+            checksum: None,
             id: id.to_string(),
             inputs: serde_json::json!({ "rate": 0.5 }),
             status: Status::Done,
@@ -360,6 +383,13 @@ mod tests {
         fs::write(folder.join("weights"), b"abd").unwrap();
         let error = store.checked_file(&id, &result, "weights").unwrap_err().to_string();
         assert!(error.contains("weights has changed"), "{error}");
+
+        // One digit of what was measured, in a record that can be read all the same.
+        let text = fs::read_to_string(folder.join(RESULT)).unwrap();
+        assert!(text.contains("\"seconds\": 1.5"), "{text}");
+        fs::write(folder.join(RESULT), text.replace("1.5", "1.6")).unwrap();
+        let error = store.result(&id).unwrap_err().to_string();
+        assert!(error.contains("result.json has changed"), "{error}");
 
         fs::write(folder.join(RESULT), b"{").unwrap();
         assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));

@@ -95,6 +95,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
 
 fn missing(id: &StageId) -> StageResult {
     StageResult {
+        checksum: None,
         id: id.to_string(),
         inputs: serde_json::Value::Null,
         status: Status::NotRun,

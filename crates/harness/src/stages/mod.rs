@@ -87,6 +87,7 @@ impl Context<'_> {
         }
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
+            checksum: None,
             id: id.to_string(),
             inputs,
             status,
