@@ -36,6 +36,9 @@ impl Patience {
     }
 }
 
+/// Locked while a claim is removed. It stays: a new file in its place would not be the one that others have locked.
+pub(crate) const GUARD: &str = ".guard";
+
 /// How often a waiting process looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -319,7 +322,7 @@ impl Guard {
     fn take(path: &Path) -> Self {
         const TRIES: u32 = 100;
         let file =
-            File::options().create(true).truncate(false).write(true).open(path.with_file_name(".guard")).ok();
+            File::options().create(true).truncate(false).write(true).open(path.with_file_name(GUARD)).ok();
         if let Some(file) = &file {
             for _ in 0..TRIES {
                 if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {

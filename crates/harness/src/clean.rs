@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::claim::holder;
+use crate::claim::{GUARD, holder};
 use crate::error::HarnessError;
 use crate::stage_list::StageList;
 use crate::study::list_runs;
@@ -61,6 +61,7 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
             Some(holder) if path.extension().is_none() => {
                 return Err(HarnessError::Busy { path: store, holder: holder.to_string() });
             }
+            _ if path.ends_with(GUARD) => {}
             _ => cleaning.add(&path, "a claim whose holder has ended")?,
         }
     }

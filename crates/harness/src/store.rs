@@ -150,13 +150,14 @@ impl Store {
     /// If the record is damaged or belongs to another stage.
     pub fn result(&self, id: &StageId) -> Result<Option<StageResult>, HarnessError> {
         let path = self.folder(id).join(RESULT);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
             // The second: something in the path is a file; a run says so when it makes its folders.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(e) => return Err(HarnessError::io("read", path)(e)),
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
+        let text = String::from_utf8(bytes).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
         let result: StageResult =
             serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
         if result.id != id.as_str() {
@@ -391,7 +392,10 @@ mod tests {
         let error = store.result(&id).unwrap_err().to_string();
         assert!(error.contains("result.json has changed"), "{error}");
 
-        fs::write(folder.join(RESULT), b"{").unwrap();
-        assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));
+        for damage in [&b"{"[..], b"", b"\xff\xfe"] {
+            fs::write(folder.join(RESULT), damage).unwrap();
+            assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));
+            assert_eq!(store.intact(&id, true, &mut |_| ()).unwrap(), None);
+        }
     }
 }
