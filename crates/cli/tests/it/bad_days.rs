@@ -349,3 +349,31 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn cleaning_removes_what_no_run_needs_and_nothing_else() {
+    let (fixture, expected) = small();
+    fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
+    let other = SPEC.replace("name = \"small\"\ntable = \"small\"", "name = \"other\"\ntable = \"other\"");
+    fixture.write("other.toml", &other.replace("\"random\"", "\"apoz\""));
+    assert_eq!(fixture.run(&["run", "other.toml", "--data", "images"]).code, 0);
+    let of_both = tables(&fixture.path("results"));
+    let stored = || fs::read_dir(fixture.path("results/store")).unwrap().count();
+    // A dense net and three cells, one of which both have, and the folder of claims.
+    assert_eq!(stored(), 5);
+    fs::write(fixture.path("results/tables/.left.tmp"), "half").unwrap();
+
+    let clean = fixture.run(&["clean", "--run", "other", "--yes"]);
+    assert_eq!(clean.code, 0, "{}", clean.err);
+    assert_eq!(stored(), 4);
+    assert!(!fixture.path("results/tables/.left.tmp").exists());
+    assert_eq!(tables(&fixture.path("results")), of_both);
+    assert!(fixture.path("results/store/claims/.guard").exists(), "others may have it locked");
+    let again = fixture.run(&["clean", "--dry-run"]);
+    assert!(!again.out.contains("cell-") && !again.out.contains("claims"), "{}", again.out);
+
+    fs::remove_dir_all(fixture.path("results/tables")).unwrap();
+    let run = fixture.run(&["run", "small.toml", "--data", "images"]);
+    assert!(run.code == 0 && !run.err.contains("start "), "{}", run.err);
+    assert_eq!(tables(&fixture.path("results")), expected);
+}
