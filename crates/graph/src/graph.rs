@@ -403,9 +403,9 @@ mod tests {
         let back: Graph = serde_json::from_str(&json).unwrap();
         assert_eq!(back, net);
         assert_eq!(back.find("fc"), net.find("fc"));
-        assert_eq!(serde_json::to_value(Op::Relu {}).unwrap()["kind"], Op::Relu {}.kind());
-        for node in net.nodes() {
-            assert_eq!(serde_json::to_value(&node.op).unwrap()["kind"], node.op.kind());
+        let elsewhere = [Op::AvgPool { kernel: 2, stride: 2 }, Op::Add {}];
+        for op in net.nodes().iter().map(|node| &node.op).chain(&elsewhere) {
+            assert_eq!(serde_json::to_value(op).unwrap()["kind"], op.kind());
         }
     }
 
@@ -427,6 +427,11 @@ mod tests {
                 format!(r#"{input},{{"name":"r","op":{{"kind":"relu"}},"inputs":[0,0]}}"#),
                 "reads 2 nodes instead of 1",
             ),
+            (
+                format!(r#"{input},{{"name":"a","op":{{"kind":"add"}},"inputs":[0]}}"#),
+                "reads 1 nodes instead of 2",
+            ),
+            (input.replace("[]", "[0]"), "reads 1 nodes instead of 0"),
             (
                 format!(r#"{input},{{"name":"input","op":{{"kind":"relu"}},"inputs":[0]}}"#),
                 "two nodes are called",

@@ -241,4 +241,32 @@ mod tests {
         assert_eq!(message("fire9"), format!(r#"there is no layer "fire9" in chain; {rest}"#));
         assert_eq!(message(""), format!(r#"there is no layer "" in chain; {rest}"#));
     }
+
+    #[test]
+    fn a_name_is_near_with_one_typing_error_in_three_letters_and_the_first_of_equals_is_offered() {
+        let chain = chain();
+        let offered = |name: &str| match prunable_layer(&chain, name) {
+            Err(GraphError::UnknownLayer { nearest, .. }) => nearest,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(offered("conv"), Some("conv1".to_owned()));
+        assert_eq!(offered("ocnv33"), Some("conv3".to_owned()), "two errors in six letters");
+        assert_eq!(offered("conxy"), None, "two errors in five letters");
+    }
+
+    #[test]
+    fn average_pooling_and_a_second_flatten_lie_between_a_layer_and_its_reader() {
+        let mut net = GraphBuilder::new("net", [3, 8, 8]).unwrap();
+        net.add("conv", conv(3, 4, 1)).unwrap();
+        net.add("pool", Op::AvgPool { kernel: 4, stride: 4 }).unwrap();
+        net.add("flat", Op::Flatten {}).unwrap();
+        net.add("again", Op::Flatten {}).unwrap();
+        net.add("fc", Op::Linear { in_features: 16, out_features: 2 }).unwrap();
+        let net = net.finish();
+        let layer = prunable_layer(&net, "conv").unwrap();
+        assert_eq!((layer.consumer_input, layer.activation, layer.columns), (4, 4, 4));
+        assert_eq!(net.nodes()[layer.consumer].name, "fc");
+        assert_eq!(layer.check(&ChannelSet::all(4).unwrap()), Ok(()));
+        assert!(layer.check(&ChannelSet::all(5).unwrap()).is_err());
+    }
 }

@@ -221,4 +221,91 @@ mod tests {
         assert!(GraphBuilder::new("net", [3, 0, 8]).is_err());
         assert!(GraphBuilder::new("net", [3, usize::MAX, usize::MAX]).is_err());
     }
+
+    #[test]
+    fn every_kind_of_window_has_a_stride_and_pads_by_half_of_itself_at_most() {
+        for op in [
+            conv(3, 8, 3, 0, 1),
+            Op::MaxPool { kernel: 2, stride: 0, padding: 0 },
+            Op::AvgPool { kernel: 2, stride: 0 },
+        ] {
+            assert_eq!(add_to_input(op).unwrap_err().to_string(), r#"node "node" has a stride of 0"#);
+        }
+        for (kernel, padding, fits) in [(1, 0, true), (2, 1, true), (3, 1, true), (3, 2, false), (4, 2, true)]
+        {
+            let pool = add_to_input(Op::MaxPool { kernel, stride: 1, padding });
+            assert_eq!(pool.is_ok(), fits, "{kernel} {padding}");
+        }
+    }
+
+    #[test]
+    fn values_weights_and_multiply_adds_of_a_node_are_at_most_2_to_the_44() {
+        let refused = |outcome: Result<NodeId, GraphError>| match outcome {
+            Ok(_) => false,
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.ends_with("is too large (more than 2^44 values or multiply-adds)"), "{text}");
+                true
+            }
+        };
+        let net = |input| GraphBuilder::new("net", input).unwrap();
+
+        // Values of the node itself: channels, height and width count.
+        assert!(GraphBuilder::new("net", [1 << 44, 1, 1]).is_ok());
+        for input in [[(1 << 44) + 1, 1, 1], [1, (1 << 44) + 1, 1], [1, 1, (1 << 44) + 1], [1 << 43, 2, 2]] {
+            assert!(refused(GraphBuilder::new("net", input).map(|net| net.last())), "{input:?}");
+        }
+        // A convolution's output is small where its work is not: each output value costs in·k².
+        let mut wide = net([1 << 20, 4, 4]);
+        assert!(refused(wide.add("conv", conv(1 << 20, (1 << 24) + 1, 1, 4, 0))));
+        assert!(wide.add("conv", conv(1 << 20, 1 << 24, 1, 4, 0)).is_ok());
+        let mut wide = net([1 << 20, 4, 4]);
+        assert!(refused(wide.add("conv", conv(1 << 20, (1 << 20) + 1, 4, 4, 0))));
+        assert!(wide.add("conv", conv(1 << 20, 1 << 20, 4, 4, 0)).is_ok());
+        // And a linear layer's costs as many as it has inputs.
+        let mut flat = net([1 << 22, 1, 1]);
+        flat.add("flat", Op::Flatten {}).unwrap();
+        let linear = |out_features| Op::Linear { in_features: 1 << 22, out_features };
+        assert!(refused(flat.add("fc", linear((1 << 22) + 1))));
+        assert!(flat.add("fc", linear(1 << 22)).is_ok());
+        // A node without weights costs its output and nothing else.
+        assert!(net([1 << 44, 1, 1]).add("relu", Op::Relu {}).is_ok());
+    }
+
+    #[test]
+    fn flat_vectors_pass_what_needs_no_map_and_keep_their_size() {
+        let mut net = GraphBuilder::new("net", [3, 2, 4]).unwrap();
+        net.add("flat", Op::Flatten {}).unwrap();
+        for (name, op) in [
+            ("again", Op::Flatten {}),
+            ("relu", Op::Relu {}),
+            ("drop", Op::Dropout { p: 0.5 }),
+            ("bn", Op::BatchNorm { channels: 24, eps: 1e-5, momentum: 0.1 }),
+        ] {
+            net.add(name, op).unwrap();
+            assert_eq!(net.shape(), Shape::Flat(24), "{name}");
+        }
+        assert_eq!((net.shape().channels(), net.shape().positions()), (24, 1));
+        for (op, problem) in [
+            (conv(24, 8, 1, 1, 0), "expects a map of 24 channels, its input is 24"),
+            (Op::MaxPool { kernel: 1, stride: 1, padding: 0 }, "expects a map, its input is 24"),
+            (Op::Linear { in_features: 23, out_features: 2 }, "expects a flat vector of 23, its input is 24"),
+            (
+                Op::BatchNorm { channels: 23, eps: 1e-5, momentum: 0.1 },
+                "expects 23 channels, its input is 24",
+            ),
+        ] {
+            assert_eq!(net.add("bad", op).unwrap_err().to_string(), format!(r#"node "bad" {problem}"#));
+        }
+    }
+
+    #[test]
+    fn pools_keep_channels_and_slide_along_each_axis() {
+        let mut net = GraphBuilder::new("net", [5, 9, 6]).unwrap();
+        net.add("max", Op::MaxPool { kernel: 3, stride: 2, padding: 1 }).unwrap();
+        assert_eq!(net.shape(), Shape::Map { c: 5, h: 5, w: 3 });
+        net.add("avg", Op::AvgPool { kernel: 2, stride: 1 }).unwrap();
+        assert_eq!(net.shape(), Shape::Map { c: 5, h: 4, w: 2 });
+        assert_eq!((net.shape().channels(), net.shape().positions()), (5, 8));
+    }
 }
