@@ -66,6 +66,19 @@ mod tests {
     const PINNED: [u32; 3] = [3_192_357_019, 512_802_817, 3_676_491_280];
 
     #[test]
+    fn an_integer_for_libtorch_is_the_first_63_bits_and_pinned() {
+        let seeds: Vec<Seed> = (0..64).map(|index| Seed::root(1).child("torch").index(index)).collect();
+        for seed in &seeds {
+            let low = i64::from_le_bytes(seed.0[..8].try_into().unwrap());
+            assert_eq!(seed.to_i64(), if low < 0 { low - i64::MIN } else { low });
+        }
+        let sign_set = seeds.iter().filter(|seed| seed.0[7] >= 128).count();
+        assert!((1..64).contains(&sign_set), "both signs have to occur for this to test anything");
+        assert_eq!([seeds[0].to_i64(), seeds[1].to_i64()], PINNED_INTEGERS);
+    }
+    const PINNED_INTEGERS: [i64; 2] = [4_494_639_757_580_082_194, 7_292_200_420_785_375_174];
+
+    #[test]
     fn names_and_indices_make_different_streams() {
         let root = Seed::root(0);
         let all = [root, Seed::root(1), root.child("a"), root.child("b"), root.index(0), root.index(1)];
