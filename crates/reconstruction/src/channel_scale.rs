@@ -81,8 +81,8 @@ fn cholesky(lower: &[Vec<f64>], ridge: f64) -> Option<Vec<Vec<f64>>> {
         }
         let diagonal = entries[i] + ridge;
         let pivot = diagonal - dot(&row, &row);
-        // Written so that NaN is not sound either.
-        if !(pivot > SMALLEST_PIVOT * diagonal && pivot > 0.0) {
+        // Written so that NaN is not sound either; a diagonal is never negative, so that a sound pivot is positive.
+        if !(pivot > SMALLEST_PIVOT * diagonal) {
             return None;
         }
         row.push(pivot.sqrt());
@@ -109,6 +109,9 @@ fn solve(factor: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
 }
+
+#[cfg(test)]
+mod ridge_tests;
 
 #[cfg(test)]
 mod tests {
