@@ -38,3 +38,33 @@ fn trial(z: &[f64], x: &[f64], channels: usize, channel: usize) -> f64 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channels(steps: &[Removal]) -> Vec<usize> {
+        steps.iter().map(|step| step.channel).collect()
+    }
+
+    #[test]
+    fn equals_go_lowest_index_first() {
+        assert_eq!(channels(&greedy_removal(4, &[1.0; 8], 4)), [0, 1, 2, 3]);
+        assert_eq!(channels(&greedy_removal(4, &[0.0; 8], 4)), [0, 1, 2, 3]);
+        // ‖x_0‖² = ‖x_2‖² = 4 and ‖x_1‖² = 1; after x_1 and x_0 the sums of squares decide.
+        let steps = greedy_removal(3, &[2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 2.0], 3);
+        assert_eq!(channels(&steps), [1, 0, 2]);
+        let errors: Vec<f64> = steps.iter().map(|step| step.squared_error).collect();
+        assert_eq!(errors, [1.0, 5.0, 9.0]);
+    }
+
+    #[test]
+    fn exactly_as_many_go_as_are_asked_for_while_there_are_channels() {
+        let x = [3.0, 1.0, 2.0];
+        let all = greedy_removal(3, &x, 3);
+        assert_eq!(channels(&all), [1, 2, 0]);
+        for count in 0..=5 {
+            assert_eq!(greedy_removal(3, &x, count), all[..count.min(3)], "{count}");
+        }
+    }
+}
