@@ -20,6 +20,15 @@ fn subsets() -> impl Iterator<Item = ChannelSet> {
     (1..32_u32).map(|bits| ChannelSet::new(5, (0..5).filter(|j| bits >> j & 1 == 1).collect()).unwrap())
 }
 
+/// Without this an empty registry would pass every loop of this file.
+#[test]
+fn the_papers_reconstructions_are_registered() {
+    let names: Vec<&str> = all().iter().map(|reconstructor| reconstructor.name()).collect();
+    for name in ["none", "channel-scale"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
 #[test]
 fn names_are_distinct_kebab_case_and_found() {
     for (place, reconstructor) in all().iter().enumerate() {
@@ -90,5 +99,8 @@ fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
         error("chanel-scale"),
         "there is no reconstruction \"chanel-scale\", did you mean \"channel-scale\"?; reconstructions: none, channel-scale"
     );
+    for (typed, meant) in [("nonw", "none"), ("chnl-scle", "channel-scale")] {
+        assert!(error(typed).contains(&format!("did you mean {meant:?}?")), "{}", error(typed));
+    }
     assert_eq!(error("lasso"), "there is no reconstruction \"lasso\"; reconstructions: none, channel-scale");
 }

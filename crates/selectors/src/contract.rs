@@ -71,6 +71,15 @@ fn only(needs: Needs, evidence: &Evidence) -> Evidence {
     }
 }
 
+/// Without this an empty registry would pass every loop of this file.
+#[test]
+fn the_methods_of_the_papers_comparison_are_registered() {
+    let names: Vec<&str> = all().iter().map(|selector| selector.name()).collect();
+    for name in ["thinet", "thinet-omp", "apoz", "weight-sum-l1", "weight-sum-l2", "random"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
 #[test]
 fn names_are_distinct_kebab_case_and_found() {
     for (place, selector) in all().iter().enumerate() {
@@ -250,5 +259,9 @@ fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
             .starts_with("there is no selector \"thinnet\", did you mean \"thinet\"?; selectors: ")
     );
     assert!(error("entropy").starts_with("there is no selector \"entropy\"; selectors: "));
+    for (typed, meant) in [("apos", "apoz"), ("weigt-sm-l1", "weight-sum-l1"), ("rndm", "random")] {
+        assert!(error(typed).contains(&format!("did you mean {meant:?}?")), "{}", error(typed));
+    }
+    assert!(!error("abc").contains("did you mean"), "{}", error("abc"));
     assert!(all().iter().all(|selector| error("entropy").contains(selector.name())));
 }
