@@ -81,8 +81,9 @@ fn cholesky(lower: &[Vec<f64>], ridge: f64) -> Option<Vec<Vec<f64>>> {
         }
         let diagonal = entries[i] + ridge;
         let pivot = diagonal - dot(&row, &row);
-        // Written so that NaN is not sound either; a diagonal is never negative, so that a sound pivot is positive.
-        if !(pivot > SMALLEST_PIVOT * diagonal) {
+        // NaN is not sound either; a diagonal is never negative, so that a sound pivot is positive.
+        let is_sound = pivot > SMALLEST_PIVOT * diagonal;
+        if !is_sound {
             return None;
         }
         row.push(pivot.sqrt());
