@@ -10,6 +10,7 @@ mod error;
 mod estimate;
 mod latency;
 mod log;
+mod number;
 mod outline;
 pub mod plan;
 pub mod progress;

@@ -73,7 +73,8 @@ pub struct Row {
     pub stage: Stage,
     /// What was measured.
     pub metric: Metric,
-    /// The value; its unit is the metric's.
+    /// The value; its unit is the metric's. In JSON a number, or `"NaN"`, `"inf"` or `"-inf"`.
+    #[serde(with = "crate::number")]
     pub value: f64,
 }
 
