@@ -114,6 +114,9 @@ pub struct DenseRecord {
     pub size: Size,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// On how many test images its accuracy was measured; records of old versions do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<u64>,
 }
 
 /// One cell: a method at a keep rate with a seed.
@@ -140,6 +143,9 @@ pub struct CellRecord {
     pub rows: Vec<Row>,
     /// Kept channels per pruned layer; empty if not run.
     pub kept: BTreeMap<String, ChannelSet>,
+    /// On how many test images its accuracies were measured; records of old versions do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<u64>,
 }
 
 /// Everything a study's tables are made from.

@@ -74,6 +74,10 @@ pub struct StageResult {
     pub rows: Vec<Row>,
     /// Kept channels per pruned layer.
     pub kept: BTreeMap<String, ChannelSet>,
+    /// On how many test images the accuracies were measured, those left out as damaged not counted; the fewest if its tests
+    /// differ. None without a test, and in records of old versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<u64>,
     /// blake3 of each file of the stage.
     pub files: BTreeMap<String, String>,
     /// Wall time of the stage in seconds since it was last started; feeds time estimates, never a table.
@@ -345,6 +349,7 @@ mod tests {
             status: Status::Done,
             rows: Vec::new(),
             kept: BTreeMap::new(),
+            test_images: None,
             files: BTreeMap::new(),
             seconds: 1.5,
             busy_seconds: None,

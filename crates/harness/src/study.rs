@@ -29,6 +29,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             status: result.status,
             size: plan.size,
             rows: result.rows,
+            test_images: result.test_images,
         });
     }
     let mut cells = Vec::new();
@@ -45,6 +46,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             size: cell.outline.size,
             rows: result.rows,
             kept: result.kept,
+            test_images: result.test_images,
         });
     }
     Ok(StudyRecord {
@@ -68,6 +70,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         status: Status::NotRun,
         size: outline.size,
         rows: Vec::new(),
+        test_images: None,
     });
     let cells = outline.cells.iter().map(|cell| CellRecord {
         id: String::new(),
@@ -80,6 +83,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         size: cell.size,
         rows: Vec::new(),
         kept: BTreeMap::new(),
+        test_images: None,
     });
     StudyRecord {
         name: outline.spec.name.clone(),
@@ -101,6 +105,7 @@ fn missing(id: &StageId) -> StageResult {
         status: Status::NotRun,
         rows: Vec::new(),
         kept: BTreeMap::new(),
+        test_images: None,
         files: BTreeMap::new(),
         seconds: 0.0,
         busy_seconds: None,

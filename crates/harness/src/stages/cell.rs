@@ -11,7 +11,7 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
 use super::calibrate::calibrate;
-use super::{Context, Made, WEIGHTS, dense, evidence, find};
+use super::{Context, Made, Tested, WEIGHTS, dense, evidence, find};
 use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
 use crate::plan::Cell;
@@ -66,8 +66,9 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, cell.inputs.clone());
-    let State { rows, kept, .. } = state;
-    context.finish(Made { id, inputs, status, rows, kept, started, summary }, &[WEIGHTS])
+    let State { rows, kept, test_images, .. } = state;
+    let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
+    context.finish(made, &[WEIGHTS])
 }
 
 /// The control: a net of the cell's widths from a random start.
@@ -79,7 +80,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Status), H
     let seed = Seed::root(cell.outline.seed).child("from-scratch");
     let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
     let net = Net { graph: cell.outline.graph.clone(), weights: weights.to_format(context.feed.format)? };
-    let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
+    let mut state = State::of(net);
     match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), ("train", "scratch"))? {
         Trained::Diverged { step } => {
             context.note(&cell.id, format!("{}: training diverged at step {step}", cell.outline.label()));
@@ -90,15 +91,29 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Status), H
             state.rows.push(Row { layer: String::new(), stage, metric, value: loss });
         }
     }
-    state.rows.extend(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?);
+    state.add(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?);
     Ok((state, Status::Done))
 }
 
-/// What a cell has come to.
+/// State of a cell in progress.
 struct State {
     net: Net,
     rows: Vec<Row>,
     kept: BTreeMap<String, ChannelSet>,
+    /// The fewest images of a test.
+    test_images: Option<u64>,
+}
+
+impl State {
+    /// Before anything is cut.
+    fn of(net: Net) -> Self {
+        Self { net, rows: Vec::new(), kept: BTreeMap::new(), test_images: None }
+    }
+
+    fn add(&mut self, tested: Tested) {
+        self.rows.extend(tested.rows);
+        self.test_images = Some(self.test_images.map_or(tested.images, |fewest| fewest.min(tested.images)));
+    }
 }
 
 struct Job<'a> {
@@ -130,7 +145,7 @@ impl Job<'_> {
             let kept = self.select(&evidence, *keep)?;
             self.cut(&mut state, name, &kept)?;
             if is_last {
-                state.rows.extend(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
+                state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
             }
             let scale = self.refit(&mut state, &evidence, &kept)?;
             self.rescale(&mut state, name, &scale)?;
@@ -154,13 +169,13 @@ impl Job<'_> {
         let parent = &self.context.plan.dense[self.cell.dense];
         let net = dense::load(self.context, parent)?;
         let all = evidence::load(self.context, parent, &net)?;
-        let mut state = State { net, rows: Vec::new(), kept: BTreeMap::new() };
+        let mut state = State::of(net);
         for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
             let kept = self.select(evidence, *keep)?;
             self.cut(&mut state, name, &kept)?;
             state.kept.insert(name.clone(), kept);
         }
-        state.rows.extend(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
+        state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
         for (evidence, (name, _)) in all.iter().zip(&self.cell.outline.keep) {
             let kept = state.kept[name].clone();
             let scale = self.refit(&mut state, evidence, &kept)?;
@@ -216,13 +231,14 @@ impl Job<'_> {
 
     /// Tests the refitted net; without a reconstruction it is the net after the cut.
     fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), HarnessError> {
-        let rows = if self.reconstructor.needs_moments() {
-            self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?
+        if self.reconstructor.needs_moments() {
+            state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?);
         } else {
             let of_cut = state.rows.iter().filter(|row| row.layer.is_empty() && row.stage == Stage::AfterCut);
-            of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() }).collect()
-        };
-        state.rows.extend(rows);
+            let rows: Vec<Row> =
+                of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() }).collect();
+            state.rows.extend(rows);
+        }
         Ok(())
     }
 
@@ -254,7 +270,7 @@ impl Job<'_> {
             }
         }
         if is_last {
-            state.rows.extend(context.evaluate(id, &state.net, Stage::AfterFineTune)?);
+            state.add(context.evaluate(id, &state.net, Stage::AfterFineTune)?);
         }
         Ok(true)
     }
@@ -276,7 +292,7 @@ impl Job<'_> {
         };
         let Some(path) = Checkpoints::new(self.folder, LAYERS).latest(&mut { note })? else {
             let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
-            return Ok(State { net, rows: Vec::new(), kept: BTreeMap::new() });
+            return Ok(State::of(net));
         };
         let (mut net, metadata) = load_net(&path, self.context.plan.device)?;
         net.weights = net.weights.to_format(self.context.feed.format)?;
@@ -287,6 +303,8 @@ impl Job<'_> {
             net,
             rows: serde_json::from_str(field("rows")).map_err(damaged)?,
             kept: serde_json::from_str(field("kept")).map_err(damaged)?,
+            // Only the last layer is tested, and there is no checkpoint after it.
+            test_images: None,
         })
     }
 }

@@ -60,8 +60,11 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     } else {
         not_by_chance(context, dense, &net)?;
     }
+    let mut test_images = None;
     if status == Status::Done {
-        rows.extend(context.evaluate(&dense.id, &net, Stage::Dense)?);
+        let tested = context.evaluate(&dense.id, &net, Stage::Dense)?;
+        rows.extend(tested.rows);
+        test_images = Some(tested.images);
     }
     save_net(&folder.join(WEIGHTS), &net, &BTreeMap::from([("stage".to_owned(), dense.id.to_string())]))?;
     let summary = match find(&rows, Stage::Dense, Metric::Top1) {
@@ -69,7 +72,8 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    context.finish(Made { id, inputs, status, rows, kept, started, summary }, &[WEIGHTS])
+    let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
+    context.finish(made, &[WEIGHTS])
 }
 
 /// The net before training: random, or with the tensors of a file.

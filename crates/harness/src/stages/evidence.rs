@@ -55,6 +55,7 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
         status: Status::Done,
         rows: Vec::new(),
         kept: BTreeMap::new(),
+        test_images: None,
         started,
         summary: format!("{} layers", evidence.len()),
     };

@@ -80,7 +80,7 @@ impl Context<'_> {
 
     /// Stores the stage's result and tells of it, unless another process has taken the stage over.
     pub(crate) fn finish(&self, made: Made<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let Made { id, inputs, status, rows, kept, started, summary } = made;
+        let Made { id, inputs, status, rows, kept, test_images, started, summary } = made;
         if !self.claim.is_held() {
             let problem = "another process took the stage over while this one was frozen".into();
             return Err(HarnessError::Worker { stage: id.to_string(), problem });
@@ -93,6 +93,7 @@ impl Context<'_> {
             status,
             rows,
             kept,
+            test_images,
             files: BTreeMap::new(),
             seconds,
             busy_seconds: Some(self.feed.busy.take()),
@@ -107,8 +108,8 @@ impl Context<'_> {
         self.reporter.event(&Event::Note { id: id.to_string(), text });
     }
 
-    /// Top-1, top-5 and loss on the test images as rows of the whole net.
-    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, stage: Stage) -> Result<Vec<Row>, HarnessError> {
+    /// Tests a net of the stage on the test images.
+    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, stage: Stage) -> Result<Tested, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
         let step = format!("test {}", stage.name());
         let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total))?;
@@ -119,8 +120,16 @@ impl Context<'_> {
             row(Metric::Loss, result.loss),
         ];
         self.measured(id, &rows);
-        Ok(rows)
+        Ok(Tested { rows, images: result.images })
     }
+}
+
+/// What a test gave.
+pub(crate) struct Tested {
+    /// Top-1, top-5 and loss as rows of the whole net.
+    pub(crate) rows: Vec<Row>,
+    /// On how many images.
+    pub(crate) images: u64,
 }
 
 /// A stage that is made and not yet stored.
@@ -130,6 +139,7 @@ pub(crate) struct Made<'a> {
     pub(crate) status: Status,
     pub(crate) rows: Vec<Row>,
     pub(crate) kept: BTreeMap<String, ChannelSet>,
+    pub(crate) test_images: Option<u64>,
     pub(crate) started: Instant,
     /// Its result in a few words.
     pub(crate) summary: String,

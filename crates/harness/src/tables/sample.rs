@@ -68,6 +68,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         size: if keep_rate < 0.4 { size(60_000, 700_000) } else { size(120_000, 1_600_000) },
         rows,
         kept,
+        test_images: Some(1000),
     }
 }
 
@@ -79,6 +80,7 @@ pub(super) fn study() -> StudyRecord {
         status: Status::Done,
         size: size(300_000, 5_000_000),
         rows: whole_net(Stage::Dense, 91.5 + 0.25 * seed as f64),
+        test_images: Some(1000),
     };
     let mut cells = Vec::new();
     for method in 0..METHODS.len() {
