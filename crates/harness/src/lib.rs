@@ -4,6 +4,7 @@ mod check;
 mod checkpoint;
 mod claim;
 mod clean;
+mod cpu;
 mod diff;
 mod environment;
 mod error;
@@ -35,6 +36,7 @@ mod workers;
 
 pub use claim::{Doing, Holder, host_name};
 pub use clean::{Cleaning, Garbage, find_garbage};
+pub use cpu::{CpuIdentity, cpu_identity, instruction_set};
 pub use diff::{Difference, RunDifference, StageDifference, diff};
 pub use environment::{Environment, cpu_model};
 pub use error::{HarnessError, SpecError};

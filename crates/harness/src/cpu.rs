@@ -1,0 +1,173 @@
+//! Which processor this is, exactly enough to tell whose times and bits a result is: its generation, not only the name on it.
+
+use serde::{Deserialize, Serialize};
+
+/// A processor and what of it computes.
+///
+/// One name stands for several generations ("AMD EPYC" on virtual machines), so it is family, model and stepping that say
+/// which one it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CpuIdentity {
+    /// Who made it, such as `AuthenticAMD`; on ARM the implementer's number.
+    pub vendor: Option<String>,
+    /// The name on it.
+    pub name: Option<String>,
+    /// Family; on ARM the architecture.
+    pub family: Option<String>,
+    /// Model of the family; on ARM the part.
+    pub model: Option<String>,
+    /// Stepping of the model; on ARM variant and revision, such as `0x3p1`.
+    pub stepping: Option<String>,
+    /// The instruction set that libtorch's kernels use: see [`instruction_set`].
+    pub instruction_set: String,
+    /// Cores that the process may use.
+    pub cores: usize,
+}
+
+/// The processor of this machine. What the system does not tell is left empty.
+#[must_use]
+pub fn cpu_identity() -> CpuIdentity {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    CpuIdentity {
+        instruction_set: instruction_set(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        ..described(&text)
+    }
+}
+
+impl CpuIdentity {
+    /// All of it in one line, for hashing.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let Self { vendor, name, family, model, stepping, instruction_set, cores } = self;
+        let known = |part: &Option<String>| part.clone().unwrap_or_default();
+        let parts = [vendor, name, family, model, stepping].map(known);
+        format!("{}|{instruction_set}|{cores}", parts.join("|"))
+    }
+
+    /// For people, such as `AMD EPYC (family 25, model 17, stepping 1; avx512, 2 cores)`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let name = self.name.as_deref().unwrap_or("processor unknown");
+        let numbers = [("family", &self.family), ("model", &self.model), ("stepping", &self.stepping)];
+        let numbers: Vec<String> = numbers
+            .iter()
+            .filter_map(|(what, number)| Some(format!("{what} {}", number.as_ref()?)))
+            .collect();
+        let numbers = if numbers.is_empty() { String::new() } else { numbers.join(", ") + "; " };
+        let plural = if self.cores == 1 { "" } else { "s" };
+        format!("{name} ({numbers}{}, {} core{plural})", self.instruction_set, self.cores)
+    }
+}
+
+/// The first processor of a `/proc/cpuinfo`.
+fn described(text: &str) -> CpuIdentity {
+    let field = |names: &[&str]| {
+        let named = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            names.contains(&name.trim()).then(|| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        text.lines().find_map(named)
+    };
+    let revision = field(&["CPU revision"]).map(|revision| format!("p{revision}")).unwrap_or_default();
+    CpuIdentity {
+        vendor: field(&["vendor_id", "CPU implementer"]),
+        name: field(&["model name"]),
+        family: field(&["cpu family", "CPU architecture"]),
+        model: field(&["model", "CPU part"]),
+        stepping: field(&["stepping"]).or_else(|| Some(field(&["CPU variant"])? + &revision)),
+        instruction_set: String::new(),
+        cores: 0,
+    }
+}
+
+/// The instruction set of libtorch's own kernels (`avx512`, `avx2` or `default`), as libtorch chooses it from the processor
+/// and `ATEN_CPU_CAPABILITY`. A limit that `ONEDNN_MAX_CPU_ISA` sets to oneDNN's kernels is named behind it.
+#[must_use]
+pub fn instruction_set() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    named(capability(), variable("ATEN_CPU_CAPABILITY"), variable("ONEDNN_MAX_CPU_ISA"))
+}
+
+/// What the processor offers, by libtorch's rule.
+#[cfg(target_arch = "x86_64")]
+fn capability() -> &'static str {
+    use std::arch::is_x86_feature_detected as has;
+    if has!("avx512vl") && has!("avx512bw") && has!("avx512dq") && has!("fma") {
+        "avx512"
+    } else if has!("avx2") && has!("fma") {
+        "avx2"
+    } else {
+        "default"
+    }
+}
+
+/// What the processor offers: elsewhere the kernels are chosen when libtorch is built.
+#[cfg(not(target_arch = "x86_64"))]
+fn capability() -> &'static str {
+    "default"
+}
+
+fn named(capability: &str, asked: Option<String>, onednn: Option<String>) -> String {
+    // libtorch obeys these three words and ignores others.
+    let asked = asked.filter(|word| ["avx512", "avx2", "default"].contains(&word.as_str()));
+    let used = asked.unwrap_or_else(|| capability.to_owned());
+    match onednn {
+        Some(limit) => format!("{used} (oneDNN up to {})", limit.to_uppercase()),
+        None => used,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILAN: &str = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\n\
+                         model name\t: AMD EPYC\nstepping\t: 1\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel\t\t: 9\n";
+
+    #[test]
+    fn two_generations_of_one_name_are_two_processors() {
+        let milan = described(MILAN);
+        assert_eq!(milan.name.as_deref(), Some("AMD EPYC"));
+        let numbers = [&milan.vendor, &milan.family, &milan.model, &milan.stepping].map(|v| v.as_deref());
+        assert_eq!(numbers, [Some("AuthenticAMD"), Some("25"), Some("1"), Some("1")]);
+        let genoa = described(&MILAN.replacen("model\t\t: 1", "model\t\t: 17", 1));
+        assert_eq!(genoa.name, milan.name);
+        assert_ne!(genoa.key(), milan.key());
+    }
+
+    #[test]
+    fn everything_that_moves_a_time_is_in_the_key() {
+        let here = CpuIdentity { instruction_set: "avx2".to_owned(), cores: 2, ..described(MILAN) };
+        assert_eq!(here.describe(), "AMD EPYC (family 25, model 1, stepping 1; avx2, 2 cores)");
+        for other in [
+            CpuIdentity { stepping: Some("2".to_owned()), ..here.clone() },
+            CpuIdentity { family: None, ..here.clone() },
+            CpuIdentity { instruction_set: "avx512".to_owned(), ..here.clone() },
+            CpuIdentity { cores: 4, ..here.clone() },
+        ] {
+            assert_ne!(other.key(), here.key(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn arm_tells_the_same_under_other_names() {
+        let text = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\n\
+                    CPU part\t: 0xd0c\nCPU revision\t: 1\n";
+        let arm = described(text);
+        let numbers = [&arm.vendor, &arm.family, &arm.model, &arm.stepping].map(|v| v.as_deref());
+        assert_eq!(numbers, [Some("0x41"), Some("8"), Some("0xd0c"), Some("0x3p1")]);
+        assert_eq!(described("").describe(), "processor unknown (, 0 cores)");
+    }
+
+    #[test]
+    fn variables_that_limit_the_kernels_are_told() {
+        let text = |word: &str| Some(word.to_owned());
+        assert_eq!(named("avx512", None, None), "avx512");
+        assert_eq!(named("avx512", text("avx2"), None), "avx2");
+        assert_eq!(named("avx512", text("AVX2"), None), "avx512", "libtorch knows the small letters only");
+        assert_eq!(named("avx2", None, text("sse41")), "avx2 (oneDNN up to SSE41)");
+        assert!(!instruction_set().is_empty());
+    }
+}
