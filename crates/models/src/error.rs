@@ -78,6 +78,14 @@ pub enum ModelError {
         /// Element type and shape found.
         found: String,
     },
+    /// An error, and the key of a spec that helps.
+    #[error("{source}; {advice}")]
+    WithAdvice {
+        /// What is wrong.
+        source: Box<ModelError>,
+        /// What helps.
+        advice: String,
+    },
     /// A tensor that the graph has no use for.
     #[error("tensor {tensor:?} ({found}) belongs to no layer of {graph}")]
     UnexpectedTensor {

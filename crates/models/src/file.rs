@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 use thinet_graph::Graph;
 
 use crate::error::Context;
+use crate::file_kind::{START, what_it_is};
 use crate::weights::{TensorKind, check_tensors};
 use crate::{ModelError, Net, Weights};
 
@@ -135,7 +136,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
 }
 
 pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Metadata), ModelError> {
-    let whole = |e| bad_file(path, format!("is not a whole safetensors file: {e}"));
+    let whole = |e| {
+        let problem = match what_it_is(&bytes[..bytes.len().min(START)]) {
+            Some(what) => format!("is not a whole safetensors file, it {what}"),
+            None => format!("is not a whole safetensors file: {e}"),
+        };
+        bad_file(path, problem)
+    };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(whole)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok((SafeTensors::deserialize(bytes).map_err(whole)?, metadata))

@@ -3,82 +3,27 @@
 //! Names, shapes and element types must fit exactly under the rules of a spec; what was mapped, ignored or changed is
 //! reported, everything else is refused.
 
+mod advice;
+mod prefix;
+mod report;
+mod source;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors};
-use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use thinet_graph::Graph;
 
-use crate::checkpoint::{Checkpoint, Element, Entry, is_checkpoint};
+use self::prefix::{Names, Stripped, strip};
+pub use self::report::ImportReport;
+use self::source::Source;
 use crate::error::Context;
-use crate::file::{GRAPH, bad_file, parse, read};
+use crate::file::bad_file;
 use crate::weights::{TensorKind, layer_of};
 use crate::{FileType, ImportRules, Layout, ModelError, Weights, names};
 
-/// What `DataParallel` puts in front of names: around a whole net, or around VGG's two parts.
-const WHOLE: &str = "module.";
-const PARTS: [&str; 2] = ["features.module.", "classifier.module."];
 /// A counter of PyTorch's batch normalisations that no computation uses here.
 const COUNTER: &str = "num_batches_tracked";
-
-/// What an import did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ImportReport {
-    /// `safetensors`, `zip` or `stream`.
-    pub container: &'static str,
-    /// The key that the state dict was found under, if it was wrapped.
-    pub wrapper: Option<&'static str>,
-    /// The prefix that was taken off every name.
-    pub prefix: Option<&'static str>,
-    /// Whose names the file has.
-    pub layout: Layout,
-    /// The element type in the file.
-    pub dtype: FileType,
-    /// Name in the file and name of the net's tensor, where they differ.
-    pub mapped: Vec<(String, String)>,
-    /// Tensors that were taken.
-    pub taken: usize,
-    /// Names in the file that are not used.
-    pub ignored: Vec<String>,
-    /// Tensors of the net that the file is not asked for.
-    pub fresh: Vec<String>,
-    /// What was changed on the way, one line each.
-    pub notes: Vec<String>,
-}
-
-impl ImportReport {
-    /// The report for people, a few lines.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        let mut first = format!("{} tensors from {} ({:?} names", self.taken, self.container, self.layout);
-        if let Some(key) = self.wrapper {
-            first.push_str(&format!(", under {key:?}"));
-        }
-        if let Some(prefix) = self.prefix {
-            first.push_str(&format!(", prefix {prefix:?} taken off"));
-        }
-        first.push(')');
-        let mut lines = vec![first.to_lowercase()];
-        if let (Some((from, to)), Some((last, of_last))) = (self.mapped.first(), self.mapped.last()) {
-            lines.push(format!("{} names mapped: {from} to {to} … {last} to {of_last}", self.mapped.len()));
-        }
-        if !self.ignored.is_empty() {
-            let some = self.ignored.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let more = if self.ignored.len() > 4 { " …" } else { "" };
-            lines.push(format!("{} not used: {some}{more}", self.ignored.len()));
-        }
-        if !self.fresh.is_empty() {
-            lines.push(format!("start at random: {}", self.fresh.join(", ")));
-        }
-        lines.extend(self.notes.iter().cloned());
-        lines
-    }
-}
 
 /// Finds out what [`import_weights`] would do, without reading the numbers.
 ///
@@ -86,7 +31,7 @@ impl ImportReport {
 /// As [`import_weights`].
 pub fn check_import(path: &Path, graph: &Graph, rules: &ImportRules) -> Result<ImportReport, ModelError> {
     let mut contents = None;
-    let source = Source::open(path, &mut contents)?;
+    let source = Source::open(path, rules, &mut contents)?;
     plan(path, &source, graph, rules).map(|plan| plan.report)
 }
 
@@ -94,8 +39,8 @@ pub fn check_import(path: &Path, graph: &Graph, rules: &ImportRules) -> Result<I
 ///
 /// # Errors
 /// If the file cannot be read or is none of the known containers; if a tensor is missing, unexpected, or of another shape
-/// or element type than the net and the rules say; if the names follow no layout throughout; if the stride convention of
-/// the net is not that of the weights. Each names file and tensor.
+/// or element type than the net and the rules say, or holds values that are not finite; if the names follow no layout
+/// throughout; if the stride convention of the net is not that of the weights. Each names file and tensor.
 pub fn import_weights(
     path: &Path,
     graph: &Graph,
@@ -103,126 +48,50 @@ pub fn import_weights(
     device: Device,
 ) -> Result<(Weights, ImportReport), ModelError> {
     let mut contents = None;
-    let mut source = Source::open(path, &mut contents)?;
+    let mut source = Source::open(path, rules, &mut contents)?;
     let Plan { takes, folds, report } = plan(path, &source, graph, rules)?;
     let mut weights = Weights::new();
     let needed: BTreeMap<String, Vec<usize>> =
         graph.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
     for (tensor, from) in takes {
         let shape: Vec<i64> = needed[&tensor].iter().map(|&n| n as i64).collect();
-        let value = source.tensor(path, &from)?;
-        let value = value
-            .f_to_kind(Kind::Float)
-            .and_then(|t| t.f_reshape(&shape))
+        let value = floats(path, &mut source, &from)?
+            .f_reshape(&shape)
             .and_then(|t| t.f_to_device(device))
             .context(|| format!("tensor {tensor:?}"))?;
         weights.insert(tensor, value);
     }
     for (bias, mean) in folds {
-        let bias = source.tensor(path, &bias)?;
         let context = || format!("tensor {mean:?}");
-        let bias = bias.f_to_kind(Kind::Float).and_then(|t| t.f_to_device(device)).context(context)?;
+        let bias = floats(path, &mut source, &bias)?.f_to_device(device).context(context)?;
         let folded = weights.get(&mean)?.f_sub(&bias).context(context)?;
         weights.insert(mean, folded);
     }
     Ok((weights, report))
 }
 
-/// An opened file.
-enum Source<'a> {
-    Safetensors { file: SafeTensors<'a>, graph: Option<Box<Graph>> },
-    Checkpoint(Checkpoint),
-}
-
-impl<'a> Source<'a> {
-    fn open(path: &Path, contents: &'a mut Option<Vec<u8>>) -> Result<Self, ModelError> {
-        let mut start = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(16).read_to_end(&mut start))
-            .map_err(|source| ModelError::Io { action: "read", path: path.to_owned(), source })?;
-        if is_checkpoint(&start) {
-            return Ok(Self::Checkpoint(Checkpoint::open(path)?));
-        }
-        let bytes = contents.insert(read(path)?);
-        let (file, metadata) = parse(path, bytes).map_err(|error| match error {
-            ModelError::BadFile { path, problem } => {
-                bad_file(&path, format!("{problem}; nor is it a PyTorch checkpoint"))
-            }
-            other => other,
-        })?;
-        let graph = metadata.get(GRAPH).map(|graph| serde_json::from_str(graph)).transpose();
-        let graph = graph.map_err(|e| bad_file(path, format!("holds a wrong graph: {e}")))?;
-        Ok(Self::Safetensors { file, graph })
-    }
-
-    fn container(&self) -> &'static str {
-        match self {
-            Self::Safetensors { .. } => "safetensors",
-            Self::Checkpoint(checkpoint) => checkpoint.container,
+/// A tensor of the file as 32-bit floats, all of them finite.
+fn floats(path: &Path, source: &mut Source<'_>, name: &str) -> Result<Tensor, ModelError> {
+    let context = || format!("tensor {name:?}");
+    let value = source.tensor(path, name)?;
+    let not_finite = |value: &Tensor| {
+        let count = value.f_isfinite().and_then(|t| t.f_logical_not()).and_then(|t| t.f_sum(Kind::Int64));
+        count.and_then(|count| count.f_int64_value(&[])).context(context)
+    };
+    let refused = |count: i64, problem: &str| {
+        bad_file(path, format!("tensor {name:?}: {count} of {} values {problem}", value.numel()))
+    };
+    match not_finite(&value)? {
+        0 => {}
+        count => {
+            let problem = "are not finite (NaN or infinite): the training diverged, or the file is damaged";
+            return Err(refused(count, problem));
         }
     }
-
-    /// Names with element types and shapes; of a checkpoint in its order, of safetensors by name.
-    fn entries(&self) -> Vec<(String, TensorKind)> {
-        match self {
-            Self::Safetensors { file, .. } => {
-                // The library hands them out in the order of a hash map.
-                let mut entries: Vec<(String, TensorKind)> = file
-                    .iter()
-                    .map(|(name, view)| {
-                        let dtype = format!("{:?}", view.dtype()).to_lowercase();
-                        (name.to_owned(), TensorKind { dtype, shape: view.shape().to_vec() })
-                    })
-                    .collect();
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
-                entries
-            }
-            Self::Checkpoint(checkpoint) => checkpoint
-                .entries
-                .iter()
-                .map(|(name, entry)| {
-                    let dtype = entry.element.name().to_owned();
-                    (name.clone(), TensorKind { dtype, shape: entry.shape.clone() })
-                })
-                .collect(),
-        }
-    }
-
-    /// The numbers of a tensor.
-    fn tensor(&mut self, path: &Path, name: &str) -> Result<Tensor, ModelError> {
-        let missing = || bad_file(path, format!("tensor {name:?} has gone"));
-        let make = |bytes: &[u8], shape: &[usize], kind: Kind| {
-            let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
-            Tensor::f_from_data_size(bytes, &shape, kind).context(|| format!("tensor {name:?}"))
-        };
-        match self {
-            Self::Safetensors { file, .. } => {
-                let view = file.tensor(name).map_err(|_| missing())?;
-                let kind = match view.dtype() {
-                    Dtype::F32 => Kind::Float,
-                    Dtype::F64 => Kind::Double,
-                    Dtype::F16 => Kind::Half,
-                    Dtype::BF16 => Kind::BFloat16,
-                    other => return Err(bad_file(path, format!("tensor {name:?} is {other:?}"))),
-                };
-                make(view.data(), view.shape(), kind)
-            }
-            Self::Checkpoint(checkpoint) => {
-                let found = checkpoint.entries.iter().find(|(entry, _)| entry == name);
-                let entry: Entry = found.ok_or_else(missing)?.1.clone();
-                let kind = match entry.element {
-                    Element::F32 => Kind::Float,
-                    Element::F64 => Kind::Double,
-                    Element::F16 => Kind::Half,
-                    Element::Bf16 => Kind::BFloat16,
-                    other => return Err(bad_file(path, format!("tensor {name:?} is {}", other.name()))),
-                };
-                let bytes = checkpoint
-                    .read(&entry)
-                    .map_err(|problem| bad_file(path, format!("tensor {name:?}: {problem}")))?;
-                make(&bytes, &entry.shape, kind)
-            }
-        }
+    let floats = value.f_to_kind(Kind::Float).context(context)?;
+    match not_finite(&floats)? {
+        0 => Ok(floats),
+        count => Err(refused(count, "are too large for 32-bit floats")),
     }
 }
 
@@ -237,7 +106,7 @@ struct Plan {
 
 fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) -> Result<Plan, ModelError> {
     let entries = source.entries();
-    let (prefix, stripped) = strip(path, entries)?;
+    let Names { prefix, wanted: stripped, aside, notes } = strip(path, entries, rules)?;
     let own_graph = match source {
         Source::Safetensors { graph, .. } => graph.as_deref(),
         Source::Checkpoint(_) => None,
@@ -264,18 +133,21 @@ fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) ->
     let mut report = ImportReport {
         container: source.container(),
         wrapper: match source {
-            Source::Checkpoint(checkpoint) => checkpoint.wrapper,
+            Source::Checkpoint(checkpoint) => checkpoint.wrapper.clone(),
             Source::Safetensors { .. } => None,
         },
-        prefix,
+        prefix: prefix.clone(),
         layout,
         dtype: rules.dtype,
         mapped: Vec::new(),
         taken: 0,
-        ignored: Vec::new(),
+        ignored: aside,
         fresh: needed.keys().filter(|tensor| rules.is_fresh(tensor)).cloned().collect(),
-        notes: Vec::new(),
+        notes,
     };
+    if let Source::Checkpoint(checkpoint) = source {
+        report.notes.extend(checkpoint.notes.iter().cloned());
+    }
     let contents =
         |source: ModelError| ModelError::FileContents { path: path.to_owned(), source: Box::new(source) };
     let (mut takes, mut folds) = (BTreeMap::new(), Vec::new());
@@ -290,22 +162,20 @@ fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) ->
         }
         if let Some(mean) = folded_mean(graph, own_layer, part) {
             let expected = TensorKind { dtype: rules.dtype.name().to_owned(), shape: needed[&mean].clone() };
-            fits(&tensor, &expected, kind).map_err(contents)?;
+            fits(graph, &tensor, &expected, kind).map_err(contents)?;
             folds.push((from.clone(), mean));
             continue;
         }
         let Some(shape) = needed.get(&tensor) else {
             let (tensor, found) = (from.clone(), kind.to_string());
-            return Err(contents(ModelError::UnexpectedTensor {
-                tensor,
-                found,
-                graph: graph.name().to_owned(),
-            }));
+            let unexpected = ModelError::UnexpectedTensor { tensor, found, graph: graph.name().to_owned() };
+            let advice = advice::for_prefix(graph, &stripped, prefix.as_deref());
+            return Err(contents(advice::with(unexpected, advice)));
         };
         let timm = (layout == Layout::Timm && part == "weight").then(|| names::timm_shape(graph, own_layer));
         let shape = timm.flatten().map_or_else(|| shape.clone(), |shape| shape.to_vec());
         let expected = TensorKind { dtype: rules.dtype.name().to_owned(), shape };
-        fits(&tensor, &expected, kind).map_err(contents)?;
+        fits(graph, &tensor, &expected, kind).map_err(contents)?;
         if let Some(other) = takes.insert(tensor.clone(), from.clone()) {
             return Err(bad_file(path, format!("both {other:?} and {from:?} are {tensor:?}")));
         }
@@ -337,59 +207,17 @@ fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) ->
     Ok(Plan { takes: takes.into_iter().collect(), folds, report })
 }
 
-fn fits(tensor: &str, expected: &TensorKind, found: &TensorKind) -> Result<(), ModelError> {
+fn fits(graph: &Graph, tensor: &str, expected: &TensorKind, found: &TensorKind) -> Result<(), ModelError> {
     if expected == found {
         return Ok(());
     }
-    Err(ModelError::TensorMismatch {
+    let mismatch = ModelError::TensorMismatch {
         layer: layer_of(tensor).to_owned(),
         tensor: tensor.to_owned(),
         expected: expected.to_string(),
         found: found.to_string(),
-    })
-}
-
-/// A tensor of the file, and its name without prefix.
-struct Stripped {
-    name: String,
-    from: String,
-    kind: TensorKind,
-}
-
-/// Takes `DataParallel`'s prefixes off: all names have them, or none.
-fn strip(
-    path: &Path,
-    entries: Vec<(String, TensorKind)>,
-) -> Result<(Option<&'static str>, Vec<Stripped>), ModelError> {
-    let keep = |(from, kind): (String, TensorKind)| Stripped { name: from.clone(), from, kind };
-    let is_whole = |name: &str| name.starts_with(WHOLE);
-    if let Some((with, _)) = entries.iter().find(|(name, _)| is_whole(name)) {
-        if let Some((without, _)) = entries.iter().find(|(name, _)| !is_whole(name)) {
-            let problem = format!("{with:?} has the prefix {WHOLE:?}, {without:?} has not");
-            return Err(bad_file(path, problem));
-        }
-        let stripped = entries.into_iter().map(|(from, kind)| Stripped {
-            name: from[WHOLE.len()..].to_owned(),
-            from,
-            kind,
-        });
-        return Ok((Some(WHOLE), stripped.collect()));
-    }
-    // torchvision's old example wraps VGG's features only; the classifier is then as it was.
-    let [features, classifier] = PARTS;
-    if let Some((with, _)) = entries.iter().find(|(name, _)| name.starts_with(features)) {
-        let plain = |name: &str| name.starts_with("features.") && !name.starts_with(features);
-        if let Some((without, _)) = entries.iter().find(|(name, _)| plain(name)) {
-            let problem = format!("{with:?} has the prefix {features:?}, {without:?} has not");
-            return Err(bad_file(path, problem));
-        }
-        let stripped = entries.into_iter().map(|(from, kind)| {
-            let name = from.replacen(features, "features.", 1).replacen(classifier, "classifier.", 1);
-            Stripped { name, from, kind }
-        });
-        return Ok((Some(features), stripped.collect()));
-    }
-    Ok((None, entries.into_iter().map(keep).collect()))
+    };
+    Err(advice::with(mismatch, advice::for_mismatch(graph, tensor, expected, found)))
 }
 
 /// A file of ours says what it computes; that must be what is asked for.

@@ -20,6 +20,14 @@ pub struct ImportRules {
     /// Beginnings of names in the file that are not wanted, such as `classifier.`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+    /// What stands in front of the wanted names, such as `backbone.`; names without it are not used. Without this key, what
+    /// `DataParallel`, `torch.compile` and Lightning put there is taken off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The entry of a checkpoint that holds the weights, such as `state_dict_ema`; dots lead into dictionaries of
+    /// dictionaries. Without it the names that training scripts use are looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl ImportRules {

@@ -6,6 +6,7 @@ mod device;
 mod error;
 mod export;
 mod file;
+mod file_kind;
 mod forward;
 mod import;
 mod import_rules;

@@ -4,80 +4,25 @@
 //! of a magic number, the protocol, the system and the object, the list of storage keys, then for each key the number of
 //! elements (8 bytes, little-endian) and the elements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
-use std::rc::Rc;
 
-use super::pickle::{self, TensorRef, Value};
+use zip::read::{ArchiveOffset, Config};
+
+use super::pickle::{self, Pickle};
+use super::state_dict::{self, StateDict};
+use super::storage::{Element, StorageRef, storages};
+use super::value::{Heap, TensorRef, Value};
 use crate::ModelError;
 use crate::file::bad_file;
 
-/// 0x1950a86a20f9469cfc6c, as a pickle writes it.
+/// 0x1950a86a20f9469cfc6c, as a pickle of protocol 2 and later writes it, and as one of protocol 1 does.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+const MAGIC_IN_WORDS: &[u8] = b"L119547037146038801333356L\n";
 const STREAM_PROTOCOL: i64 = 1001;
-/// Keys under which training scripts put the state dict, in the order in which they are looked for.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
-
-/// The element type of a storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Element {
-    F32,
-    F64,
-    F16,
-    Bf16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-}
-
-impl Element {
-    fn of_storage(name: &str) -> Option<Self> {
-        Some(match name {
-            "torch.FloatStorage" => Self::F32,
-            "torch.DoubleStorage" => Self::F64,
-            "torch.HalfStorage" => Self::F16,
-            "torch.BFloat16Storage" => Self::Bf16,
-            "torch.LongStorage" => Self::I64,
-            "torch.IntStorage" => Self::I32,
-            "torch.ShortStorage" => Self::I16,
-            "torch.CharStorage" => Self::I8,
-            "torch.ByteStorage" => Self::U8,
-            "torch.BoolStorage" => Self::Bool,
-            _ => return None,
-        })
-    }
-
-    /// Bytes of an element.
-    pub(crate) fn size(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::Bf16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-        }
-    }
-
-    /// `f32`, `i64` and so on.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::I64 => "i64",
-            Self::I32 => "i32",
-            Self::I16 => "i16",
-            Self::I8 => "i8",
-            Self::U8 => "u8",
-            Self::Bool => "bool",
-        }
-    }
-}
 
 /// A tensor of a checkpoint, its numbers still in the file.
 #[derive(Clone, Debug)]
@@ -86,9 +31,7 @@ pub(crate) struct Entry {
     pub(crate) shape: Vec<usize>,
     stride: Vec<usize>,
     offset: usize,
-    storage: Rc<str>,
-    /// Elements of the storage, as the tensor's reference says.
-    len: usize,
+    storage: StorageRef,
 }
 
 /// An opened checkpoint: names and shapes are known, numbers are read when they are asked for.
@@ -96,17 +39,16 @@ pub(crate) struct Checkpoint {
     /// `zip` or `stream`.
     pub(crate) container: &'static str,
     /// The key that the state dict was found under.
-    pub(crate) wrapper: Option<&'static str>,
+    pub(crate) wrapper: Option<String>,
     /// The state dict, in its order.
     pub(crate) entries: Vec<(String, Entry)>,
+    /// What a user should know about the choice of the state dict, one line each.
+    pub(crate) notes: Vec<String>,
     source: Source,
 }
 
 enum Source {
-    Zip {
-        archive: Box<zip::ZipArchive<BufReader<File>>>,
-        folder: String,
-    },
+    Zip(Box<Zip>),
     /// Where the elements of each storage start, and how many there are.
     Stream {
         file: BufReader<File>,
@@ -114,30 +56,51 @@ enum Source {
     },
 }
 
+struct Zip {
+    archive: zip::ZipArchive<BufReader<File>>,
+    folder: String,
+    /// Whether the archive was written with checksums; PyTorch can be asked not to.
+    has_checksums: bool,
+    /// Members whose checksum was compared.
+    compared: BTreeSet<String>,
+}
+
 /// Whether a file is one of the two containers, told by its first bytes.
 pub(crate) fn is_checkpoint(start: &[u8]) -> bool {
-    start.starts_with(b"PK\x03\x04")
-        || (start.starts_with(b"\x80\x02\x8a\x0a") && start[4..].starts_with(&MAGIC))
+    let is_pickle = matches!(start, [0x80, 2..=5, ..]);
+    let is_stream = is_pickle && start.windows(MAGIC.len()).take(24).any(|window| window == MAGIC);
+    start.starts_with(b"PK\x03\x04") || start.starts_with(MAGIC_IN_WORDS) || is_stream
 }
 
 impl Checkpoint {
-    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+    /// Opens a checkpoint and finds its state dict, under `key` if there is one.
+    pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<Self, ModelError> {
         let bad = |problem: String| bad_file(path, problem);
         let io = |source| ModelError::Io { action: "read", path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(io)?);
         let mut start = [0; 4];
         file.read_exact(&mut start).map_err(|_| bad("is no PyTorch checkpoint".to_owned()))?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;
-        let (object, source, container) = if start == *b"PK\x03\x04" {
-            let (object, source) = open_zip(file).map_err(bad)?;
-            (object, source, "zip")
+        let (pickle, source, container) = if start == *b"PK\x03\x04" {
+            let (pickle, zip) = Zip::open(file).map_err(bad)?;
+            (pickle, Source::Zip(Box::new(zip)), "zip")
         } else {
-            let (object, source) = open_stream(file).map_err(bad)?;
-            (object, source, "stream")
+            let (pickle, source) = open_stream(file).map_err(bad)?;
+            (pickle, source, "stream")
         };
-        let (wrapper, dict) = state_dict(&object).map_err(bad)?;
-        let entries = entries(&dict).map_err(bad)?;
-        Ok(Self { container, wrapper, entries, source })
+        storages(&pickle.heap).map_err(bad)?;
+        let StateDict { wrapper, tensors, mut notes } = state_dict::find(&pickle, key).map_err(bad)?;
+        if matches!(&source, Source::Zip(zip) if !zip.has_checksums) {
+            notes.push("the file was written without checksums, none was compared".to_owned());
+        }
+        let entries: Result<_, String> = tensors
+            .into_iter()
+            .map(|(name, tensor)| {
+                let entry = entry(&pickle.heap, pickle.heap.tensor(tensor));
+                entry.map(|entry| (name.clone(), entry)).map_err(|problem| format!("{name:?} {problem}"))
+            })
+            .collect();
+        Ok(Self { container, wrapper, entries: entries.map_err(bad)?, notes, source })
     }
 
     /// The tensor's bytes, row-major whatever its strides were.
@@ -147,7 +110,7 @@ impl Checkpoint {
         if count == 0 {
             return Ok(Vec::new());
         }
-        // One behind the last element that the strides reach.
+        // One behind the last element that the strides reach, counted from the storage's part.
         let reach = entry
             .shape
             .iter()
@@ -155,10 +118,11 @@ impl Checkpoint {
             .try_fold(entry.offset, |sum, (&d, &s)| sum.checked_add((d - 1).checked_mul(s)?))
             .and_then(|last| last.checked_add(1))
             .ok_or_else(too_large)?;
-        if reach > entry.len {
-            return Err(format!("reaches element {reach} of a storage of {}", entry.len));
+        let part = &entry.storage.part;
+        if reach > part.len() {
+            return Err(format!("reaches element {reach} of a storage of {}", part.len()));
         }
-        let bytes = self.storage(entry, entry.offset..reach)?;
+        let bytes = self.storage(&entry.storage, part.start + entry.offset..part.start + reach)?;
         if is_contiguous(&entry.shape, &entry.stride) {
             return Ok(bytes);
         }
@@ -178,49 +142,51 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// Some elements of a storage.
-    fn storage(&mut self, entry: &Entry, range: std::ops::Range<usize>) -> Result<Vec<u8>, String> {
-        let size = entry.element.size();
-        let (start, len) = (range.start * size, range.len() * size);
-        let cut_off = |e: std::io::Error| format!("storage {} is cut off: {e}", entry.storage);
+    /// The bytes of some elements of a storage; `range` lies inside of it.
+    fn storage(&mut self, storage: &StorageRef, range: Range<usize>) -> Result<Vec<u8>, String> {
+        let size = storage.element.size();
+        let whole = storage.len.checked_mul(size).ok_or_else(too_large)?;
+        // No overflow below: all of it ends at or before `whole`.
+        let (start, len) = ((range.start * size) as u64, range.len() * size);
+        let cut_off = |e: io::Error| format!("storage {} is cut off: {e}", storage.key);
         match &mut self.source {
-            Source::Zip { archive, folder } => {
-                let name = format!("{folder}data/{}", entry.storage);
-                let mut file = archive.by_name(&name).map_err(|e| format!("{name}: {e}"))?;
-                // torch.save does not compress; a small file that says it holds a large one is not believed.
-                if file.compression() != zip::CompressionMethod::Stored
-                    || file.compressed_size() != file.size()
-                {
-                    return Err(format!("{name} is compressed, which torch.save never does"));
-                }
-                if entry.len.checked_mul(size).is_none_or(|len| file.size() < len as u64) {
+            Source::Zip(zip) => {
+                let name = format!("{}data/{}", zip.folder, storage.key);
+                let mut file = zip.member(&name)?;
+                let found = file.seek(SeekFrom::End(0)).map_err(cut_off)?;
+                if found < whole as u64 {
                     return Err(format!(
-                        "{name} has {} bytes, expected {} elements of {size}",
-                        file.size(),
-                        entry.len
+                        "{name} has {found} bytes, expected {} elements of {size}",
+                        storage.len
                     ));
                 }
-                std::io::copy(&mut (&mut file).take(start as u64), &mut std::io::sink()).map_err(cut_off)?;
-                let mut bytes = vec![0; len];
-                file.read_exact(&mut bytes).map_err(cut_off)?;
-                Ok(bytes)
+                file.seek(SeekFrom::Start(start)).map_err(cut_off)?;
+                exactly(&mut file, len).map_err(cut_off)
             }
             Source::Stream { file, storages } => {
                 let (place, elements) = storages
-                    .get(&*entry.storage)
-                    .ok_or_else(|| format!("storage {} is not in the file", entry.storage))?;
-                if *elements != entry.len {
+                    .get(&*storage.key)
+                    .ok_or_else(|| format!("storage {} is not in the file", storage.key))?;
+                if *elements != storage.len {
                     return Err(format!(
                         "storage {} has {elements} elements, expected {}",
-                        entry.storage, entry.len
+                        storage.key, storage.len
                     ));
                 }
-                file.seek(SeekFrom::Start(place + start as u64)).map_err(cut_off)?;
-                let mut bytes = vec![0; len];
-                file.read_exact(&mut bytes).map_err(cut_off)?;
-                Ok(bytes)
+                let place = place.checked_add(start).ok_or_else(too_large)?;
+                file.seek(SeekFrom::Start(place)).map_err(cut_off)?;
+                exactly(file, len).map_err(cut_off)
             }
         }
+    }
+}
+
+/// As many bytes as there must be; memory is taken as they come.
+fn exactly(file: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match file.take(len as u64).read_to_end(&mut bytes)? {
+        found if found == len => Ok(bytes),
+        found => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{found} of {len} bytes"))),
     }
 }
 
@@ -237,54 +203,110 @@ fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
     })
 }
 
-fn open_zip(file: BufReader<File>) -> Result<(Value, Source), String> {
-    let mut archive = zip::ZipArchive::new(file).map_err(|e| format!("is not a whole zip archive: {e}"))?;
-    let pickle = archive
-        .file_names()
-        .filter_map(Result::ok)
-        .find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"))
-        .map(std::borrow::Cow::into_owned)
-        .ok_or("is a zip archive without data.pkl, so it was not written by torch.save")?;
-    let folder = pickle[..pickle.len() - "data.pkl".len()].to_owned();
-    let mut order = String::new();
-    if let Ok(file) = archive.by_name(&format!("{folder}byteorder")) {
-        file.take(16).read_to_string(&mut order).map_err(|e| e.to_string())?;
-        if order.trim() != "little" {
-            return Err(format!("was written with {} byte order, only little is read", order.trim()));
+impl Zip {
+    fn open(file: BufReader<File>) -> Result<(Pickle, Self), String> {
+        // Without the offset, the reader looks for the directory and may take another record for its start.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let whole = |e| format!("is not a whole zip archive: {e}");
+        let mut archive = zip::ZipArchive::with_config(config, file).map_err(whole)?;
+        if archive.has_duplicate_names() {
+            return Err("is a zip archive with two members of one name".to_owned());
         }
+        let names: Vec<String> =
+            archive.file_names().filter_map(Result::ok).map(std::borrow::Cow::into_owned).collect();
+        let is_pickle = |name: &&String| *name == "data.pkl" || name.ends_with("/data.pkl");
+        let pickle = match &names.iter().filter(is_pickle).collect::<Vec<_>>()[..] {
+            [] => {
+                return Err(
+                    "is a zip archive without data.pkl, so it was not written by torch.save".to_owned()
+                );
+            }
+            [one] => (*one).clone(),
+            [one, two, ..] => {
+                return Err(format!("is a zip archive with {one} and {two}; torch.save writes one"));
+            }
+        };
+        let folder = pickle[..pickle.len() - "data.pkl".len()].to_owned();
+        if names.contains(&format!("{folder}constants.pkl")) {
+            return Err(
+                "is a TorchScript program (torch.jit.save); save its state_dict() with torch.save".to_owned()
+            );
+        }
+        let mut has_checksums = false;
+        for index in 0..archive.len() {
+            let member = archive.by_index_raw(index).map_err(whole)?;
+            has_checksums |= member.size() > 0 && member.crc32() != 0;
+        }
+        let mut zip = Self { archive, folder, has_checksums, compared: BTreeSet::new() };
+        let order = format!("{}byteorder", zip.folder);
+        if names.contains(&order) {
+            let mut text = String::new();
+            zip.member(&order)?.take(16).read_to_string(&mut text).map_err(|e| format!("{order}: {e}"))?;
+            if text.trim() != "little" {
+                return Err(format!("was written with {} byte order, only little is read", text.trim()));
+            }
+        }
+        let object = pickle::read(&mut BufReader::new(zip.member(&pickle)?));
+        let object = object.map_err(|problem| format!("{pickle} {problem}"))?;
+        Ok((object, zip))
     }
-    let object = {
-        let file = archive.by_name(&pickle).map_err(|e| e.to_string())?;
-        pickle::read(&mut BufReader::new(file)).map_err(|problem| format!("{pickle} {problem}"))?
-    };
-    Ok((object, Source::Zip { archive: Box::new(archive), folder }))
+
+    /// A member, whose checksum was compared when it was first asked for.
+    fn member(&mut self, name: &str) -> Result<zip::read::ZipFileSeek<'_, BufReader<File>>, String> {
+        let problem = |e: &dyn std::fmt::Display| format!("{name}: {e}");
+        if !self.compared.contains(name) {
+            let index = self.archive.index_for_name(name).ok_or_else(|| format!("has no member {name}"))?;
+            let member = self.archive.by_index_raw(index).map_err(|e| problem(&e))?;
+            let is_stored = member.compression() == zip::CompressionMethod::Stored;
+            if !is_stored || member.compressed_size() != member.size() || member.encrypted() {
+                return Err(format!(
+                    "{name} is compressed or encrypted, which torch.save never does: load the file with torch.load and \
+                     save it again with torch.save"
+                ));
+            }
+            drop(member);
+            if self.has_checksums {
+                let mut member = self.archive.by_index(index).map_err(|e| problem(&e))?;
+                io::copy(&mut member, &mut io::sink()).map_err(|e| match e.kind() {
+                    io::ErrorKind::InvalidData => {
+                        format!("{name} does not fit its checksum: the file is damaged")
+                    }
+                    _ => problem(&e),
+                })?;
+            }
+            self.compared.insert(name.to_owned());
+        }
+        self.archive.by_name_seek(name).map_err(|e| problem(&e))
+    }
 }
 
-fn open_stream(mut file: BufReader<File>) -> Result<(Value, Source), String> {
+fn open_stream(mut file: BufReader<File>) -> Result<(Pickle, Source), String> {
     let mut next = || pickle::read(&mut file).map_err(|problem| format!("its pickle {problem}"));
-    match next()? {
+    match next()?.root {
         Value::Long(bytes) if bytes[..] == MAGIC => {}
         _ => return Err("is no PyTorch checkpoint: it does not start with the magic number".to_owned()),
     }
-    match next()? {
+    match next()?.root {
         Value::Int(STREAM_PROTOCOL) => {}
         other => return Err(format!("has {} for its protocol, expected {STREAM_PROTOCOL}", other.kind())),
     }
     let system = next()?;
-    if let Value::Dict(entries) = &system {
-        let entries = entries.borrow();
-        let little = entries.iter().find(|(key, _)| key.text() == Some("little_endian"));
+    if let Value::Dict(entries) = system.root {
+        let little = system.heap.entries(entries).find(|(key, _)| key.text() == Some("little_endian"));
         if little.is_some_and(|(_, value)| *value != Value::Bool(true)) {
             return Err("was written with big byte order, only little is read".to_owned());
         }
     }
     let object = next()?;
-    let Value::List(keys) = next()? else { return Err("has no list of storages".to_owned()) };
-    let order: Option<Vec<String>> = keys.borrow().iter().map(|key| key.text().map(str::to_owned)).collect();
+    let Pickle { root: Value::List(keys), heap } = next()? else {
+        return Err("has no list of storages".to_owned());
+    };
+    let order: Option<Vec<String>> =
+        heap.items(keys).iter().map(|key| key.text().map(str::to_owned)).collect();
     let order = order.ok_or("has a storage without a name")?;
-    let mut storages = BTreeMap::new();
-    let sizes = element_sizes(&object);
-    let io = |e: std::io::Error| e.to_string();
+    let known = storages(&object.heap)?;
+    let mut places = BTreeMap::new();
+    let io = |e: io::Error| e.to_string();
     let end = file.get_ref().metadata().map_err(io)?.len();
     let mut place = file.stream_position().map_err(io)?;
     for key in order {
@@ -292,98 +314,32 @@ fn open_stream(mut file: BufReader<File>) -> Result<(Value, Source), String> {
         file.seek(SeekFrom::Start(place)).map_err(io)?;
         file.read_exact(&mut count).map_err(|_| format!("is cut off before storage {key}"))?;
         let count = usize::try_from(u64::from_le_bytes(count)).map_err(|_| too_large())?;
-        let size = sizes.get(&key).copied().ok_or_else(|| format!("has no type for storage {key}"))?;
+        let Some((element, _)) = known.get(&*key) else {
+            // Its type is not known, or nothing refers to it: where the next one starts cannot be known.
+            let unknown = object.heap.storages.iter().find_map(|id| StorageRef::of(&object.heap, id).err());
+            return Err(unknown.unwrap_or_else(|| format!("has no type for storage {key}")));
+        };
         let start = place + 8;
         place = (count as u64)
-            .checked_mul(size as u64)
+            .checked_mul(element.size() as u64)
             .and_then(|len| start.checked_add(len))
             .filter(|&place| place <= end)
             .ok_or_else(|| format!("is cut off inside storage {key}"))?;
-        storages.insert(key, (start, count));
-    }
-    Ok((object, Source::Stream { file, storages }))
-}
-
-/// Bytes of an element for each storage that the object refers to.
-fn element_sizes(object: &Value) -> BTreeMap<String, usize> {
-    let mut sizes = BTreeMap::new();
-    let mut todo = vec![object.clone()];
-    // Containers may hold themselves; a bound on the visits ends that.
-    for _ in 0..10_000_000 {
-        let Some(value) = todo.pop() else { break };
-        match value {
-            Value::Tensor(tensor) => todo.push(tensor.storage.clone()),
-            Value::Persistent(id) => {
-                if let Some((element, key, _)) = storage_of(&id) {
-                    sizes.insert(key.to_string(), element.size());
-                }
-            }
-            Value::Tuple(items) => todo.extend(items.iter().cloned()),
-            Value::List(items) => todo.extend(items.borrow().iter().cloned()),
-            Value::Dict(entries) => {
-                todo.extend(entries.borrow().iter().flat_map(|(key, value)| [key.clone(), value.clone()]));
-            }
-            _ => {}
+        if places.insert(key.clone(), (start, count)).is_some() {
+            return Err(format!("has storage {key} twice"));
         }
     }
-    sizes
+    Ok((object, Source::Stream { file, storages: places }))
 }
 
-/// Type, key and length of `('storage', type, key, location, length, …)`.
-fn storage_of(id: &Value) -> Option<(Element, Rc<str>, usize)> {
-    let Value::Tuple(items) = id else { return None };
-    let [kind, Value::Global(class), key, _location, len, ..] = &**items else { return None };
-    let key = match key {
-        Value::Text(key) => key.clone(),
-        _ => return None,
-    };
-    (kind.text() == Some("storage")).then_some(())?;
-    Some((Element::of_storage(class)?, key, len.size()?))
-}
-
-type Dict = pickle::Shared<Vec<(Value, Value)>>;
-
-/// The state dict: the object itself, or what training scripts wrap it in.
-fn state_dict(object: &Value) -> Result<(Option<&'static str>, Dict), String> {
-    let Value::Dict(dict) = object else {
-        return Err(format!("holds {}, expected a dictionary of tensors (a state dict)", object.kind()));
-    };
-    let found: Vec<(&'static str, Dict)> = WRAPPERS
-        .into_iter()
-        .filter_map(|key| {
-            let entries = dict.borrow();
-            let (_, value) = entries.iter().find(|(name, _)| name.text() == Some(key))?;
-            match value {
-                Value::Dict(inner) => Some((key, inner.clone())),
-                _ => None,
-            }
-        })
-        .collect();
-    match &found[..] {
-        [] => Ok((None, dict.clone())),
-        [(key, inner)] => Ok((Some(key), inner.clone())),
-        [(first, _), (second, _), ..] => Err(format!(
-            "holds a dictionary under {first:?} and one under {second:?}; save only the state dict"
-        )),
-    }
-}
-
-fn entries(dict: &Dict) -> Result<Vec<(String, Entry)>, String> {
-    let mut entries = Vec::new();
-    for (key, value) in dict.borrow().iter() {
-        let Some(name) = key.text() else { return Err(format!("has {} for a name", key.kind())) };
-        let Value::Tensor(tensor) = value else {
-            return Err(format!("{name:?} is {}, expected a tensor", value.kind()));
-        };
-        entries.push((name.to_owned(), entry(name, tensor)?));
-    }
-    Ok(entries)
-}
-
-fn entry(name: &str, tensor: &TensorRef) -> Result<Entry, String> {
+fn entry(heap: &Heap, tensor: &TensorRef) -> Result<Entry, String> {
     let TensorRef { storage, offset, shape, stride } = tensor;
-    let Value::Persistent(id) = storage else { return Err(format!("{name:?} has no storage")) };
-    let (element, storage, len) =
-        storage_of(id).ok_or_else(|| format!("{name:?} has a storage of a kind that is not known"))?;
-    Ok(Entry { element, shape: shape.clone(), stride: stride.clone(), offset: *offset, storage, len })
+    let storage = StorageRef::of(heap, &heap.storages[*storage])?;
+    Ok(Entry {
+        element: storage.element,
+        shape: shape.clone(),
+        stride: stride.clone(),
+        offset: *offset,
+        storage,
+    })
 }

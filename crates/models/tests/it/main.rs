@@ -9,3 +9,4 @@ mod files;
 mod golden;
 mod nets;
 mod training;
+mod wild;
