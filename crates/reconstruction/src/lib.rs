@@ -8,6 +8,8 @@
 mod contract;
 mod error;
 mod measure;
+#[cfg(test)]
+mod scale_tests;
 
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;

@@ -12,6 +12,8 @@ mod error;
 mod evidence;
 mod moments;
 pub mod naive;
+#[cfg(test)]
+mod scale_tests;
 mod selection;
 
 use thinet_seed::Seed;
