@@ -285,3 +285,6 @@ pub(crate) fn build(
     let input = transform.output_shape(spec.dataset.shape())?;
     spec.net.build(input, classes).map_err(|e| value(path, "net", &e))
 }
+
+#[cfg(test)]
+mod tests;
