@@ -58,4 +58,39 @@ mod tests {
         assert!(counts.iter().all(|count| count.abs_diff(10_000) < 450), "{counts:?}");
         assert_eq!(below(&mut rng, 1), 0);
     }
+
+    /// Gives the numbers it was made of, one after the other.
+    struct Given(std::vec::IntoIter<u64>);
+
+    impl rand::TryRng for Given {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            unreachable!("draws take 64 bits")
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(self.0.next().expect("fewer draws"))
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
+            unreachable!("draws take 64 bits")
+        }
+    }
+
+    #[test]
+    fn a_draw_is_the_high_half_of_the_product_and_redrawn_exactly_where_it_would_be_biased() {
+        let draw = |n, numbers: &[u64]| {
+            let mut rng = Given(numbers.to_vec().into_iter());
+            (below(&mut rng, n), rng.0.len())
+        };
+        // 2⁶⁴ = 4 mod 6, so low halves 0 to 3 are redrawn: 6·0 has 0, and 6·x with x = ⌈2⁶⁴/6⌉ has 2.
+        let sixth = u64::MAX / 6 + 1;
+        assert_eq!(draw(6, &[0, sixth, 1, 7]), (0, 1));
+        assert_eq!(draw(6, &[sixth + 1, 7]), (1, 1));
+        assert_eq!(draw(6, &[u64::MAX, 7]), (5, 1));
+        // A power of two divides 2⁶⁴: nothing is redrawn.
+        assert_eq!(draw(4, &[0, 7]), (0, 1));
+        assert_eq!(draw(4, &[1 << 63, 7]), (2, 1));
+    }
 }

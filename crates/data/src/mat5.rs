@@ -203,4 +203,135 @@ mod tests {
             let _ = struct_fields(&META[..len], ["ILSVRC2012_ID", "WNID"]);
         }
     }
+
+    /// An element with its tag, padded to eight bytes.
+    fn element(kind: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = [kind.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat();
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    /// An element of up to four bytes, which lie in its tag.
+    fn small(kind: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (kind | (data.len() as u32) << 16).to_le_bytes().to_vec();
+        bytes.extend_from_slice(data);
+        bytes.resize(8, 0);
+        bytes
+    }
+
+    /// An array of this class without a name, as an element.
+    fn array(class: u8, content: &[u8]) -> Vec<u8> {
+        let flags = element(UINT32, &[class, 0, 0, 0, 0, 0, 0, 0]);
+        let dimensions = element(INT32, &[1, 0, 0, 0, 1, 0, 0, 0]);
+        element(MATRIX, &[&flags, &dimensions, &element(INT8, &[]), content].concat())
+    }
+
+    fn value_of(class: u8, content: &[u8]) -> Result<Value, String> {
+        let bytes = array(class, content);
+        value(&Element::take(&mut bytes.as_slice()).unwrap())
+    }
+
+    const DOUBLES: u8 = 6;
+    const CHARACTERS: u8 = 4;
+
+    #[test]
+    fn numbers_of_every_width_are_read() {
+        for (kind, data, expected) in [
+            (INT8, &[7][..], 7.0),
+            (UINT8, &[200], 200.0),
+            (INT16, &[2, 1], 258.0),
+            (UINT16, &[2, 1], 258.0),
+            (INT32, &[4, 3, 2, 0], 131_844.0),
+            (UINT32, &[4, 3, 2, 0], 131_844.0),
+            (DOUBLE, &2.5_f64.to_le_bytes(), 2.5),
+        ] {
+            assert_eq!(value_of(DOUBLES, &element(kind, data)), Ok(Value::Number(expected)), "type {kind}");
+            if data.len() <= 4 {
+                assert_eq!(value_of(DOUBLES, &small(kind, data)), Ok(Value::Number(expected)), "type {kind}");
+            }
+        }
+        // Of several numbers the first counts.
+        assert_eq!(value_of(DOUBLES, &element(UINT8, &[3, 4])), Ok(Value::Number(3.0)));
+        assert_eq!(value_of(DOUBLES, &element(UINT8, &[])), Err("has an empty field".to_owned()));
+        let single = value_of(DOUBLES, &element(7, &[0; 4])).unwrap_err();
+        assert_eq!(single, "has a field of type 7, which is not understood");
+    }
+
+    #[test]
+    fn texts_are_read_in_eight_and_sixteen_bits() {
+        for (kind, data) in
+            [(UTF8, &b"n01"[..]), (UINT8, b"n01"), (UTF16, b"n\x000\x001\0"), (UINT16, b"n\x000\x001\0")]
+        {
+            assert_eq!(value_of(CHARACTERS, &element(kind, data)), Ok(Value::Text("n01".to_owned())));
+        }
+        assert_eq!(value_of(CHARACTERS, &small(UTF8, b"abcd")), Ok(Value::Text("abcd".to_owned())));
+        assert_eq!(value_of(CHARACTERS, &element(UTF8, &[])), Ok(Value::Text(String::new())));
+        // A lone half of a surrogate pair is no character.
+        let error = value_of(CHARACTERS, &element(UTF16, &[0, 0xd8])).unwrap_err();
+        assert_eq!(error, "has a text that is none");
+    }
+
+    #[test]
+    fn elements_end_where_they_say_and_a_small_one_holds_four_bytes() {
+        let bytes = [element(UINT8, &[1, 2, 3]), small(UINT8, &[4]), element(UINT8, &[5; 8])].concat();
+        let mut rest = bytes.as_slice();
+        let mut next = || Element::take(&mut rest).map(|element| (element.kind, element.data.to_vec()));
+        assert_eq!(next(), Ok((UINT8, vec![1, 2, 3])));
+        assert_eq!(next(), Ok((UINT8, vec![4])));
+        assert_eq!(next(), Ok((UINT8, vec![5; 8])));
+        assert_eq!(next(), Err("is cut off".to_owned()));
+        let five = (UINT8 | 5 << 16).to_le_bytes();
+        let error = Element::take(&mut [five, [0; 4]].concat().as_slice()).err().unwrap();
+        assert_eq!(error, "has a small element of more than four bytes");
+        let bytes = element(UINT8, &[1, 2, 3]);
+        assert!(Element::take(&mut &bytes[..10]).is_err() && Element::take(&mut &bytes[..11]).is_ok());
+        // A compressed element is not padded: the next one follows at once.
+        let bytes =
+            [&COMPRESSED.to_le_bytes()[..], &3_u32.to_le_bytes(), &[9; 3], &small(UINT8, &[6])].concat();
+        let mut rest = bytes.as_slice();
+        assert_eq!(Element::take(&mut rest).unwrap().data, [9; 3]);
+        assert_eq!(Element::take(&mut rest).unwrap().data, [6]);
+    }
+
+    /// An array of `count` structs with the fields `a` (a number) and `bc` (a text).
+    fn structs(count: u32, name_length: u32, values: &[Vec<u8>]) -> Vec<u8> {
+        let flags = element(UINT32, &[STRUCT as u8, 0, 0, 0, 0, 0, 0, 0]);
+        let dimensions = element(INT32, &[count.to_le_bytes(), 1_u32.to_le_bytes()].concat());
+        let length = small(INT32, &name_length.to_le_bytes());
+        let names = element(INT8, b"a\0\0bc\0");
+        let head = [flags, dimensions, element(INT8, b"s"), length, names].concat();
+        element(MATRIX, &[head, values.concat()].concat())
+    }
+
+    fn file(elements: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = vec![b' '; 124];
+        bytes.extend_from_slice(&[0, 1, b'I', b'M']);
+        bytes.extend(elements.iter().flatten());
+        bytes
+    }
+
+    #[test]
+    fn the_first_array_of_structs_is_taken_with_its_fields_by_name() {
+        let number = |n: u8| array(DOUBLES, &small(UINT8, &[n]));
+        let text = |t: &[u8]| array(CHARACTERS, &element(UTF8, t));
+        let values = [number(1), text(b"x"), number(2), text(b"yz")];
+        let all = structs(2, 3, &values);
+        let found = struct_fields(
+            &file(&[number(5), all.clone(), structs(1, 3, &[number(9), text(b"w")])]),
+            ["a", "bc"],
+        );
+        let expected = |n, t: &str| [Value::Number(n), Value::Text(t.to_owned())];
+        assert_eq!(found, Ok(vec![expected(1.0, "x"), expected(2.0, "yz")]));
+        let turned = struct_fields(&file(&[all.clone()]), ["bc", "a"]).unwrap();
+        assert_eq!(turned[0], [Value::Text("x".to_owned()), Value::Number(1.0)]);
+
+        let error = |bytes: &[u8]| struct_fields(bytes, ["a", "bc"]).unwrap_err();
+        assert_eq!(error(&file(&[number(5)])), "holds no array of structs");
+        assert_eq!(error(&file(&[structs(2, 0, &values)])), "has struct fields without names");
+        assert_eq!(error(&file(&[structs(3, 3, &values)])), "is cut off");
+        let mut big_endian = file(&[all]);
+        big_endian[126..128].copy_from_slice(b"MI");
+        assert_eq!(error(&big_endian), "is not a little-endian MATLAB 5 file");
+    }
 }

@@ -102,4 +102,81 @@ mod tests {
         assert_ne!(part.fingerprint(), Subset::new(whole.clone(), vec![1, 3]).unwrap().fingerprint());
         assert!(matches!(Subset::new(whole, vec![0, 4]), Err(DataError::Index { index: 4, len: 4, .. })));
     }
+
+    /// Answers that no default gives, so that each has to come from the whole.
+    struct Odd;
+
+    impl Dataset for Odd {
+        fn name(&self) -> &str {
+            "odd"
+        }
+
+        fn classes(&self) -> usize {
+            7
+        }
+
+        fn len(&self) -> usize {
+            5
+        }
+
+        fn shape(&self) -> [usize; 3] {
+            [2, 3, 4]
+        }
+
+        fn label(&self, index: usize) -> usize {
+            index + 1
+        }
+
+        fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+            out[0] = index as u8;
+            Ok(())
+        }
+
+        fn has_random_crop(&self) -> bool {
+            true
+        }
+
+        fn read_random_crop(&self, index: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+            assert_eq!(seed, Seed::root(9));
+            out[0] = 100 + index as u8;
+            Ok(())
+        }
+
+        fn is_decoded_each_time(&self) -> bool {
+            true
+        }
+
+        fn left_out(&self) -> Vec<String> {
+            vec!["a.jpg: damaged".to_owned()]
+        }
+
+        fn fingerprint(&self) -> &str {
+            "f"
+        }
+    }
+
+    #[test]
+    fn a_subset_answers_as_the_whole_does() {
+        let part = Subset::new(Arc::new(Odd), vec![4, 2]).unwrap();
+        assert_eq!((part.name(), part.classes(), part.shape(), part.len()), ("odd", 7, [2, 3, 4], 2));
+        assert!(part.has_random_crop() && part.is_decoded_each_time() && !part.is_empty());
+        assert_eq!(part.left_out(), ["a.jpg: damaged"]);
+        let mut out = [0];
+        part.read(1, &mut out).unwrap();
+        assert_eq!(out, [2]);
+        part.read_random_crop(0, Seed::root(9), &mut out).unwrap();
+        assert_eq!(out, [104]);
+        let beyond = part.read_random_crop(2, Seed::root(9), &mut out);
+        assert!(matches!(beyond, Err(DataError::Index { index: 2, len: 2, .. })));
+        assert!(Subset::new(Arc::new(Odd), vec![]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_dataset_in_memory_has_no_crop_of_its_own_and_leaves_nothing_out() {
+        let whole = MemoryDataset::new("w", 1, [1, 1, 2], vec![0; 2], vec![0]).unwrap();
+        let part = Subset::new(Arc::new(whole), vec![0]).unwrap();
+        assert!(!part.has_random_crop() && !part.is_decoded_each_time() && part.left_out().is_empty());
+        let error = part.read_random_crop(0, Seed::root(0), &mut [0; 2]).unwrap_err().to_string();
+        assert_eq!(error, "key \"random-crop\": w has no random crop of its own; use crop-padding");
+    }
 }
