@@ -60,9 +60,9 @@ mod tests {
     }
 
     /// Gives the numbers it was made of, one after the other.
-    struct Given(std::vec::IntoIter<u64>);
+    struct Given<'a>(std::slice::Iter<'a, u64>);
 
-    impl rand::TryRng for Given {
+    impl rand::TryRng for Given<'_> {
         type Error = std::convert::Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -70,7 +70,7 @@ mod tests {
         }
 
         fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-            Ok(self.0.next().expect("fewer draws"))
+            Ok(*self.0.next().expect("fewer draws"))
         }
 
         fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_draw_is_the_high_half_of_the_product_and_redrawn_exactly_where_it_would_be_biased() {
         let draw = |n, numbers: &[u64]| {
-            let mut rng = Given(numbers.to_vec().into_iter());
+            let mut rng = Given(numbers.iter());
             (below(&mut rng, n), rng.0.len())
         };
         // 2⁶⁴ = 4 mod 6, so low halves 0 to 3 are redrawn: 6·0 has 0, and 6·x with x = ⌈2⁶⁴/6⌉ has 2.

@@ -323,7 +323,7 @@ mod tests {
         );
         let expected = |n, t: &str| [Value::Number(n), Value::Text(t.to_owned())];
         assert_eq!(found, Ok(vec![expected(1.0, "x"), expected(2.0, "yz")]));
-        let turned = struct_fields(&file(&[all.clone()]), ["bc", "a"]).unwrap();
+        let turned = struct_fields(&file(std::slice::from_ref(&all)), ["bc", "a"]).unwrap();
         assert_eq!(turned[0], [Value::Text("x".to_owned()), Value::Number(1.0)]);
 
         let error = |bytes: &[u8]| struct_fields(bytes, ["a", "bc"]).unwrap_err();
