@@ -317,7 +317,7 @@ pub(crate) struct Latency {
     /// Images in a batch [default: 32, as the paper's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) batch: Option<u16>,
-    /// Timings of each model [default: 5 on a CPU, else 50]
+    /// Timings of each model [default: 3 on a CPU, else 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) repeats: Option<u16>,
     /// libtorch threads [default: cores]

@@ -46,18 +46,17 @@ impl CpuIdentity {
         format!("{}|{instruction_set}|{cores}", parts.join("|"))
     }
 
-    /// For people, such as `AMD EPYC (family 25, model 17, stepping 1; avx512, 2 cores)`.
+    /// For people, such as `AMD EPYC, family 25, model 17, stepping 1, avx512, 2 cores`.
     #[must_use]
     pub fn describe(&self) -> String {
-        let name = self.name.as_deref().unwrap_or("processor unknown");
         let numbers = [("family", &self.family), ("model", &self.model), ("stepping", &self.stepping)];
-        let numbers: Vec<String> = numbers
-            .iter()
-            .filter_map(|(what, number)| Some(format!("{what} {}", number.as_ref()?)))
-            .collect();
-        let numbers = if numbers.is_empty() { String::new() } else { numbers.join(", ") + "; " };
+        let numbers =
+            numbers.iter().filter_map(|(what, number)| Some(format!("{what} {}", number.as_ref()?)));
         let plural = if self.cores == 1 { "" } else { "s" };
-        format!("{name} ({numbers}{}, {} core{plural})", self.instruction_set, self.cores)
+        let mut parts = vec![self.name.clone().unwrap_or_else(|| "processor unknown".to_owned())];
+        parts.extend(numbers);
+        parts.extend([self.instruction_set.clone(), format!("{} core{plural}", self.cores)]);
+        parts.join(", ")
     }
 }
 
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn everything_that_moves_a_time_is_in_the_key() {
         let here = CpuIdentity { instruction_set: "avx2".to_owned(), cores: 2, ..described(MILAN) };
-        assert_eq!(here.describe(), "AMD EPYC (family 25, model 1, stepping 1; avx2, 2 cores)");
+        assert_eq!(here.describe(), "AMD EPYC, family 25, model 1, stepping 1, avx2, 2 cores");
         for other in [
             CpuIdentity { stepping: Some("2".to_owned()), ..here.clone() },
             CpuIdentity { family: None, ..here.clone() },
@@ -158,7 +157,8 @@ mod tests {
         let arm = described(text);
         let numbers = [&arm.vendor, &arm.family, &arm.model, &arm.stepping].map(|v| v.as_deref());
         assert_eq!(numbers, [Some("0x41"), Some("8"), Some("0xd0c"), Some("0x3p1")]);
-        assert_eq!(described("").describe(), "processor unknown (, 0 cores)");
+        let unknown = CpuIdentity { instruction_set: "default".to_owned(), cores: 1, ..described("") };
+        assert_eq!(unknown.describe(), "processor unknown, default, 1 core");
     }
 
     #[test]

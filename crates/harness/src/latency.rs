@@ -8,12 +8,13 @@ use tch::{Device, TchError, Tensor};
 use thinet_graph::Graph;
 use thinet_metrics::timed;
 use thinet_models::{
-    Mode, ModelError, PaperModel, Precision, ResNetStride, Weights, forward, loss_and_gradients,
-    paper_models, seed_torch, set_compute_threads,
+    Mode, ModelError, PaperModel, Precision, ResNetStride, Weights, forward, is_tf32_allowed,
+    loss_and_gradients, paper_models, seed_torch, set_compute_threads, set_tf32,
 };
 use thinet_seed::Seed;
 use thiserror::Error;
 
+use crate::cpu::cpu_identity;
 use crate::environment::Environment;
 use crate::tables::{LatencyRecord, ModelTimes};
 
@@ -129,8 +130,8 @@ pub enum LatencyStep<'a> {
     },
 }
 
-/// Times forward and forward + backward of each model. Sets libtorch's threads and seeds its generator, which dropout
-/// draws from.
+/// Times forward and forward + backward of each model. Sets libtorch's threads, switches TF32 off and seeds libtorch's
+/// generator, which dropout draws from.
 ///
 /// All models stay in memory and take turns, so that whatever else the machine does meets all of them.
 ///
@@ -142,6 +143,8 @@ pub fn latency(
 ) -> Result<LatencyRecord, LatencyError> {
     let chosen = choose_models(&options.models)?;
     set_compute_threads(options.threads)?;
+    // Libtorch lets cuDNN's convolutions round to TF32 unless it is told otherwise; the table is of 32-bit floats.
+    set_tf32(false)?;
     let seed = Seed::root(SEED).child("latency");
     seed_torch(seed.child("dropout"));
     let batch = Batch::new(options, seed)?;
@@ -170,6 +173,8 @@ pub fn latency(
     }
     Ok(LatencyRecord {
         environment: options.environment(),
+        cpu: cpu_identity(),
+        tf32: is_tf32_allowed(),
         batch: options.batch,
         warm_up: options.warm_up(),
         repeats: options.repeats,
@@ -290,6 +295,7 @@ mod tests {
 
     #[test]
     fn every_repeat_of_every_chosen_model_is_kept() {
+        set_tf32(true).unwrap();
         let mut steps = Vec::new();
         let record = latency(&options(&["thinet-tiny"]), &mut |step| match step {
             LatencyStep::Ready { model, done, of, .. } => steps.push(format!("{model} {done}/{of}")),
@@ -299,6 +305,7 @@ mod tests {
         assert_eq!(steps, ["thinet-tiny 1/1", "round 1/2", "round 2/2"]);
         assert_eq!((record.batch, record.warm_up, record.repeats), (1, 1, 2));
         assert_eq!((record.environment.device.as_str(), record.environment.threads), ("cpu", 1));
+        assert!(!record.tf32, "the table is of 32-bit floats");
         let [times] = &record.models[..] else { panic!("one model") };
         assert_eq!(
             (times.model.as_str(), times.forward_ms.len(), times.both_ms.len()),

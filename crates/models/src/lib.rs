@@ -41,7 +41,8 @@ pub use sgd::{Sgd, SgdOptions};
 pub use spec::{Arch, NetSpec};
 pub use surgery::{apply_surgery, scale_consumer_inputs};
 pub use switches::{
-    Autocast, Precision, generator_state, peak_gpu_bytes, set_deterministic, set_generator_state, set_tf32,
+    Autocast, Precision, generator_state, is_tf32_allowed, peak_gpu_bytes, set_deterministic,
+    set_generator_state, set_tf32,
 };
 pub use train::{loss_and_gradients, train_step};
 pub use vgg::vgg16_pruned_layers;

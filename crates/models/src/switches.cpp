@@ -59,6 +59,16 @@ int thinet_set_tf32(int allowed) {
   }
 }
 
+// 1: convolutions or products may round to TF32; 0: neither; -1: cannot be told.
+int thinet_tf32() {
+  try {
+    const auto& context = at::globalContext();
+    return context.allowTF32CuDNN(at::Float32Op::CONV) || context.allowTF32CuBLAS();
+  } catch (...) {
+    return -1;
+  }
+}
+
 int thinet_set_deterministic(int required) {
   try {
     at::globalContext().setDeterministicAlgorithms(required != 0, /*warn_only=*/false);

@@ -18,6 +18,7 @@ unsafe extern "C" {
     safe fn thinet_enter_autocast(cuda: c_int) -> c_int;
     safe fn thinet_leave_autocast(cuda: c_int) -> c_int;
     safe fn thinet_set_tf32(allowed: c_int) -> c_int;
+    safe fn thinet_tf32() -> c_int;
     safe fn thinet_set_deterministic(required: c_int) -> c_int;
     safe fn thinet_peak_gpu_bytes(index: c_int, reset: c_int) -> i64;
     fn thinet_generator_state(cuda: c_int, to: *mut u8, capacity: i64) -> i64;
@@ -72,6 +73,13 @@ impl Drop for Autocast {
 /// If libtorch refuses.
 pub fn set_tf32(allowed: bool) -> Result<(), ModelError> {
     done(thinet_set_tf32(c_int::from(allowed)), "compute.tf32")
+}
+
+/// Whether a GPU may round the factors of 32-bit convolutions or matrix products to TF32.
+#[must_use]
+pub fn is_tf32_allowed() -> bool {
+    // What cannot be told is not promised.
+    thinet_tf32() != 0
 }
 
 /// Makes libtorch use algorithms that give the same bits every time, or an error where there is none. On a GPU, cuBLAS
@@ -186,7 +194,10 @@ mod tests {
 
     #[test]
     fn switches_are_accepted_on_a_cpu() {
+        set_tf32(true).unwrap();
+        assert!(is_tf32_allowed());
         set_tf32(false).unwrap();
+        assert!(!is_tf32_allowed());
         set_deterministic(true).unwrap();
         set_deterministic(false).unwrap();
         assert_eq!(peak_gpu_bytes(Device::Cpu, true), None);

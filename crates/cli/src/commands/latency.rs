@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use thinet_harness::tables::{self, StoredLatency};
 use thinet_harness::{
-    HarnessError, LatencyError, LatencyOptions, LatencyStep, check_latency_models, cpu_model,
+    HarnessError, LatencyError, LatencyOptions, LatencyStep, check_latency_models, cpu_identity,
     latency as measure,
 };
 use thinet_models::parse_device;
@@ -27,8 +27,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     let options = options(asked)?;
     let folder = asked.results.join("tables");
-    let cpu = cpu_model();
-    let run = tables::latency_run(&options.device_name(), cpu.as_deref(), options.batch, options.threads);
+    let cpu = cpu_identity();
+    let run = tables::latency_run(&options.device_name(), &cpu, options.batch, options.threads);
     if !asked.force
         && let Some(stored) = stored(&folder, Some(&run))?
     {
@@ -100,9 +100,15 @@ fn check_same(stored: &StoredLatency, asked: &Latency) -> anyhow::Result<()> {
 }
 
 fn print(stored: &StoredLatency, json: bool) -> anyhow::Result<()> {
+    let is_here = stored.is_of(&cpu_identity());
     if json {
         let StoredLatency { run, rows, .. } = stored;
-        return print_json(&serde_json::json!({ "table": "latency", "run": run, "rows": rows }));
+        return print_json(
+            &serde_json::json!({ "table": "latency", "run": run, "this-machine": is_here, "rows": rows }),
+        );
+    }
+    if !is_here {
+        println!("Measured on another machine, not on this one; `thinet latency` measures here.\n");
     }
     println!("{}", stored.markdown);
     Ok(())
@@ -126,5 +132,27 @@ fn progress(repeats: usize) -> impl FnMut(LatencyStep<'_>) {
             last_line = Instant::now();
         }
         LatencyStep::Round { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn help_promises_what_is_done() {
+        let cli = Cli::command();
+        let latency = cli.find_subcommand("latency").unwrap();
+        let help = |name: &str| {
+            let argument = latency.get_arguments().find(|argument| argument.get_id() == name);
+            argument.unwrap().get_help().unwrap().to_string()
+        };
+        let repeats = format!("[default: {} on a CPU, else {}]", ON_CPU.1, ON_GPU.1);
+        assert!(help("repeats").contains(&repeats), "{}", help("repeats"));
+        assert_eq!(ON_CPU.0, ON_GPU.0);
+        assert!(help("batch").contains(&format!("[default: {}, as the paper's]", ON_CPU.0)));
     }
 }

@@ -14,6 +14,7 @@ use thinet_models::{Arch, ResNetStride, paper_models};
 use super::frame::{column, json_rows};
 use super::markdown::Grid;
 use super::{Attachment, Table, TableError};
+use crate::cpu::CpuIdentity;
 use crate::environment::Environment;
 use crate::published::{Figure, Latency, Published};
 
@@ -31,6 +32,10 @@ const PUBLISHED_BATCH: usize = 32;
 pub struct LatencyRecord {
     /// Where: device, processor, threads, versions.
     pub environment: Environment,
+    /// The processor; on a GPU that of its host.
+    pub cpu: CpuIdentity,
+    /// Whether a GPU might round the factors of 32-bit products to TF32.
+    pub tf32: bool,
     /// Images in a batch.
     pub batch: usize,
     /// Timings of each model that were thrown away before the first that counts.
@@ -56,16 +61,18 @@ impl LatencyRecord {
     /// The run's id in files, see [`latency_run`].
     #[must_use]
     pub fn run(&self) -> String {
-        let Environment { device, cpu, threads, .. } = &self.environment;
-        latency_run(device, cpu.as_deref(), self.batch, *threads)
+        let Environment { device, threads, .. } = &self.environment;
+        latency_run(device, &self.cpu, self.batch, *threads)
     }
 }
 
-/// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d-b32-t8`. The six digits stand for the processor,
-/// so that the times of one machine are not taken for another's.
+/// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d4c-b32-t8`. The eight digits stand for the processor
+/// (its generation, instruction set and cores, not only its name) and for libtorch, so that the times of one machine are not
+/// taken for another's. Tables of old versions have six digits for the name alone.
 #[must_use]
-pub fn latency_run(device: &str, cpu: Option<&str>, batch: usize, threads: usize) -> String {
-    let machine = &blake3::hash(cpu.unwrap_or_default().as_bytes()).to_hex()[..6];
+pub fn latency_run(device: &str, cpu: &CpuIdentity, batch: usize, threads: usize) -> String {
+    let machine = format!("{}|{}", cpu.key(), thinet_models::LIBTORCH_VERSION);
+    let machine = &blake3::hash(machine.as_bytes()).to_hex()[..8];
     format!("{NAME}-{}-{machine}-b{batch}-t{threads}", device.replace(':', ""))
 }
 
@@ -198,13 +205,20 @@ fn frame(record: &LatencyRecord, lines: &[Line]) -> Result<DataFrame, TableError
         column("published_forward_times_faster", lines, |l| l.published_faster()[0]),
         column("published_backward_times_faster", lines, |l| l.published_faster()[1]),
         column("published_times_faster_verified", lines, Line::published_faster_verified),
+        column("cpu_family", lines, |_| record.cpu.family.as_deref()),
+        column("cpu_model", lines, |_| record.cpu.model.as_deref()),
+        column("cpu_stepping", lines, |_| record.cpu.stepping.as_deref()),
+        column("instruction_set", lines, |_| record.cpu.instruction_set.as_str()),
+        column("cores", lines, |_| record.cpu.cores as u64),
+        column("libtorch", lines, |_| environment.libtorch.as_str()),
+        column("tf32", lines, |_| record.tf32),
     ];
     Ok(DataFrame::new(lines.len(), columns)?)
 }
 
 fn measured(record: &LatencyRecord, lines: &[Line]) -> Grid {
-    let Environment { device, cpu, threads, .. } = &record.environment;
-    let processor = cpu.as_deref().unwrap_or("processor unknown");
+    let Environment { device, threads, .. } = &record.environment;
+    let processor = record.cpu.describe();
     let host = if device == "cpu" { "" } else { "host: " };
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     let caption = format!(
@@ -299,9 +313,10 @@ fn notes(record: &LatencyRecord, lines: &[Line], published: &Published) -> Vec<S
             .to_owned(),
     ];
     if record.environment.device != "cpu" {
-        notes.push(
-            "Libtorch's own choice of kernels and of reduced precision (TF32) is left as it is.".to_owned(),
-        );
+        let tf32 = if record.tf32 { "allowed" } else { "off" };
+        notes.push(format!(
+            "TF32 is {tf32} for convolutions and matrix products; which of its 32-bit kernels run is libtorch's own choice."
+        ));
     }
     let mut sources: Vec<&str> = Vec::new();
     for Latency { forward_ms, backward_ms, .. } in lines.iter().map(|l| l.published) {
@@ -346,6 +361,19 @@ impl StoredLatency {
             self.rows.iter().filter(|row| !row["repeats"].is_null()).map(|row| &row["model"]).collect();
         let timed = published.compression.iter().filter(|c| names.iter().any(|name| **name == *c.name));
         Ok(timed.map(|c| c.model.clone()).collect())
+    }
+
+    /// Whether it was measured on a machine with this processor, with the libtorch of this program. Tables of old versions
+    /// know the processor's name alone, which does not tell.
+    #[must_use]
+    pub fn is_of(&self, cpu: &CpuIdentity) -> bool {
+        let Some(row) = self.rows.first() else { return false };
+        let size = |key: &str| usize::try_from(row.get(key)?.as_u64()?).ok();
+        let here = || {
+            let device = row.get("device")?.as_str()?;
+            Some(latency_run(device, cpu, size("batch")?, size("threads")?))
+        };
+        here().is_some_and(|here| here == self.run)
     }
 
     /// Timings of each model that count.
@@ -410,6 +438,18 @@ mod tests {
         }
     }
 
+    fn cpu() -> CpuIdentity {
+        CpuIdentity {
+            vendor: Some("Invented".to_owned()),
+            name: Some("Invented CPU".to_owned()),
+            family: Some("25".to_owned()),
+            model: Some("17".to_owned()),
+            stepping: Some("1".to_owned()),
+            instruction_set: "avx2".to_owned(),
+            cores: 2,
+        }
+    }
+
     /// Invented timings: `forward`, and three times that for both, with a slow outlier in each.
     fn times(model: &str, forward: f64) -> ModelTimes {
         let with_outlier = |value: f64| vec![value + 0.5, value, value * 9.0, value - 0.25, value];
@@ -427,7 +467,15 @@ mod tests {
             times("thinet-gap", 300.0),
             times("thinet-tiny", 45.0),
         ];
-        LatencyRecord { environment: environment("cpu"), batch: 4, warm_up: 1, repeats: 5, models }
+        LatencyRecord {
+            environment: environment("cpu"),
+            cpu: cpu(),
+            tf32: false,
+            batch: 4,
+            warm_up: 1,
+            repeats: 5,
+            models,
+        }
     }
 
     fn number(table: &Table, name: &str, row: usize) -> Option<f64> {
@@ -491,10 +539,36 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_named_after_device_batch_and_threads() {
-        assert_eq!(record().run(), "latency-cpu-6f5931-b4-t2");
-        assert_eq!(latency_run("cuda:1", None, 32, 16), "latency-cuda1-af1349-b32-t16");
-        assert_ne!(latency_run("cpu", Some("a"), 32, 2), latency_run("cpu", Some("b"), 32, 2));
+    fn runs_are_named_after_device_machine_batch_and_threads() {
+        let run = record().run();
+        assert!(run.starts_with("latency-cpu-") && run.ends_with("-b4-t2"), "{run}");
+        assert!(latency_run("cuda:1", &cpu(), 32, 16).starts_with("latency-cuda1-"));
+        // Another generation under the same name.
+        let other = CpuIdentity { model: Some("1".to_owned()), ..cpu() };
+        assert_ne!(latency_run("cpu", &other, 4, 2), run);
+    }
+
+    #[test]
+    fn times_of_another_machine_or_of_an_old_version_are_not_this_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = record();
+        write(dir.path(), &latency(&record).unwrap(), &record.run()).unwrap();
+        let stored = stored_latency(dir.path(), None).unwrap().unwrap();
+        assert!(stored.is_of(&cpu()));
+        assert!(!stored.is_of(&CpuIdentity { cores: 4, ..cpu() }));
+        // As old versions named it: by the name of the processor.
+        write(dir.path(), &latency(&record).unwrap(), "latency-cpu-2c4490-b4-t2").unwrap();
+        assert!(!stored_latency(dir.path(), None).unwrap().unwrap().is_of(&cpu()));
+        assert!(stored_latency(dir.path(), Some(&record.run())).unwrap().is_some(), "it is kept, set aside");
+    }
+
+    #[test]
+    fn a_gpu_is_told_to_compute_in_32_bits() {
+        let mut gpu = record();
+        gpu.environment = environment("cuda:0");
+        let table = latency(&gpu).unwrap();
+        assert!(table.markdown().contains("TF32 is off for convolutions and matrix products;"));
+        assert_eq!(table.frame.column("tf32").unwrap().bool().unwrap().get(0), Some(false));
     }
 
     #[test]
