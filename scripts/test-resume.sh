@@ -53,7 +53,7 @@ start() {
 
 # sums RESULTS: checksums of tables, weights and records of where channels stayed
 sums() {
-    (cd "$work/$1" && find tables store -type f \( -name '*.csv' -o -name '*.md' -o -name '*.parquet' -o -name '*.kept.json' \
+    (cd "$work/$1" && find tables store -type f ! -name '*.seconds.csv' \( -name '*.csv' -o -name '*.md' -o -name '*.parquet' -o -name '*.kept.json' \
         -o -name 'weights.safetensors' \) -exec sha256sum {} + | sort -k 2)
 }
 

@@ -10,6 +10,7 @@ use thinet_models::ImportRules;
 
 use crate::error::{HarnessError, SpecError};
 use crate::spec::{DenseSpec, Recipe, Spec};
+use crate::tables;
 
 /// A wrong value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
@@ -29,6 +30,12 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
         if name.is_empty() || name.starts_with('-') || !plain {
             return wrong(key, &format!("{name:?} may hold only lower-case letters, digits and dashes"));
         }
+    }
+    if tables::RESERVED.contains(&spec.table_name()) {
+        return wrong(
+            "table",
+            &format!("{:?} is the name of a table that no experiment makes", spec.table_name()),
+        );
     }
     if spec.seeds == 0 || spec.seeds > 1000 {
         return wrong("seeds", &format!("{} is outside 1..=1000", spec.seeds));

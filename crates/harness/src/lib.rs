@@ -44,7 +44,7 @@ pub use estimate::{Estimate, estimate, estimate_outline};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use log::Logged;
 pub use outline::{FROM_SCRATCH, Outline, OutlineCell};
-pub use run::{Outcome, RunOptions, run, write_tables};
+pub use run::{Outcome, RunOptions, check_tables, run, write_tables};
 pub use runner::Runner;
 pub use stage_list::{ListedStage, StageKind, StageList};
 pub use stop::Stop;

@@ -14,7 +14,7 @@ use crate::check;
 use crate::error::HarnessError;
 use crate::plan::Options;
 use crate::records::Size;
-use crate::spec::{MethodSpec, Spec};
+use crate::spec::{MethodSpec, Recipe, Spec};
 
 /// A method at a keep rate with a seed.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ impl Outline {
         spec.prune.layers.clone_from(&layers);
         let cells = cells(&spec, path, &graph, &layers)?;
         Ok(Self {
-            table: spec.table_name(spec.dataset.name()),
+            table: spec.table_name().to_owned(),
             size: size_of(&graph),
             path: path.to_owned(),
             transform,
@@ -168,6 +168,10 @@ fn cells(
     let mut cells = Vec::new();
     for (method, is_from_scratch) in spec.methods.iter().map(|method| (method, false)).chain(control) {
         for (keep_rate, keep, graph) in &widths {
+            // Every method would keep the same channels, all of them: that net is the dense one.
+            if spec.prune.is_uncut(layers, *keep_rate) && !is_from_scratch {
+                continue;
+            }
             for seed in 0..spec.seeds {
                 cells.push(OutlineCell {
                     method: method.clone(),
@@ -182,6 +186,17 @@ fn cells(
         }
     }
     Ok(cells)
+}
+
+/// Batches of training that a cell goes through after its first cut; of the control those of its whole training.
+pub(crate) fn tuning_steps(spec: &Spec, cell: &OutlineCell, images: usize) -> u64 {
+    let steps = |recipe: &Recipe| recipe.total_steps(images) as u64;
+    if cell.is_from_scratch {
+        return spec.from_scratch.as_ref().map_or(0, steps);
+    }
+    let last = cell.keep.len().saturating_sub(1);
+    let after = cell.keep.iter().enumerate().skip(if spec.is_one_shot() { last } else { 0 });
+    after.filter_map(|(i, (layer, _))| spec.prune.recipe_after(layer, i == last)).map(steps).sum()
 }
 
 /// Kept channels of each layer at a keep rate, and the net that has them.

@@ -141,6 +141,9 @@ pub struct CellRecord {
     pub size: Size,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// Batches of tuning after its cuts; none if the number of training images is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning_steps: Option<u64>,
     /// Kept channels per pruned layer; empty if not run.
     pub kept: BTreeMap<String, ChannelSet>,
     /// On how many test images its accuracies were measured; records of old versions do not say.
@@ -164,6 +167,9 @@ pub struct StudyRecord {
     pub net: String,
     /// `layer-by-layer` or `one-shot`.
     pub mode: String,
+    /// Keep rates of the study at which nothing is cut, so that the dense nets are their result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncut_rates: Vec<f64>,
     /// One per seed, in seed order.
     pub dense: Vec<DenseRecord>,
     /// In order method (as in the spec), keep rate (as in the spec), seed.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::check;
 use crate::claim::{Claim, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
@@ -13,11 +14,12 @@ use crate::progress::{Event, Reporter};
 use crate::records::{Status, StudyRecord};
 use crate::runner::{Runner, environment};
 use crate::schedule::{Schedule, Task};
-use crate::stage_list::StageList;
+use crate::spec::Spec;
+use crate::stage_list::{ListedStage, StageList};
 use crate::stop::Stop;
 use crate::store::{StageId, Store, write_atomically};
 use crate::study::study;
-use crate::tables::{self, Table};
+use crate::tables::{self, StageSeconds, Table};
 use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
 
 /// Where a run was made, in its folder.
@@ -72,6 +74,7 @@ pub struct Outcome {
 pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
     let folder = plan.run_folder();
     writable(&plan.results)?;
+    check_tables(&plan.spec, &plan.path, &plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     let _claim =
         Claim::try_take(&folder.join("claim"), &folder, Patience::expiring_after(options.claim_expiry))?;
@@ -100,8 +103,9 @@ fn write_environment(plan: &Plan, jobs: usize) -> Result<(), HarnessError> {
 /// Writes the rows and the tables of what is stored.
 ///
 /// # Errors
-/// If a table cannot be made, or a file cannot be written.
+/// If the tables are those of another experiment, one cannot be made, or a file cannot be written.
 pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessError> {
+    check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
     let folder = plan.run_folder();
     if !folder.join(ENVIRONMENT).exists() {
@@ -117,7 +121,29 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
     Ok(Outcome { study, tables, written, stages_run: 0, failure: None })
 }
 
-/// The tables of a study. The resolved spec and the environment of the run go with the first.
+/// Refuses a spec whose tables would take the place of another experiment's.
+///
+/// # Errors
+/// Names both experiments and the key to change; or a table's file that cannot be read.
+pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), HarnessError> {
+    let folder = results.join("tables");
+    for suffix in ["", "-summary", "-tau"] {
+        let table = format!("{}{suffix}", spec.table_name());
+        let owners = tables::owners(&folder, &table)?;
+        if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {
+            let (file, own) = (folder.join(format!("{table}.csv")), &spec.name);
+            let problem = format!(
+                "{} is of the experiment {other:?}, and this one is {own:?}; give it another table with the key `table`, or \
+                 move that one's files away",
+                file.display()
+            );
+            return Err(check::value(path, "table", &problem));
+        }
+    }
+    Ok(())
+}
+
+/// The tables of a study. The resolved spec, the environment of the run and the times of its stages go with the first.
 ///
 /// # Errors
 /// If a table cannot be made or a file of the run's folder cannot be read.
@@ -132,7 +158,24 @@ fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, HarnessE
             main.attachments.push(tables::Attachment { suffix, text });
         }
     }
+    if let Some(main) = tables.first_mut() {
+        main.attachments.push(tables::seconds(&stage_seconds(plan))?);
+    }
     Ok(tables)
+}
+
+/// The time that each stored stage took.
+fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
+    let store = Store::at(&plan.results);
+    let of_stage = |stage: ListedStage| {
+        // A record that cannot be read is named where its results are needed.
+        let result = store.find(&stage.id).ok().flatten()?;
+        let environment = result.environment;
+        let (device, processor) = environment.map(|e| (e.device, e.cpu)).unzip();
+        let (stage, label, seconds) = (stage.id, stage.label, result.seconds);
+        Some(StageSeconds { stage, label, seconds, device, processor: processor.flatten() })
+    };
+    StageList::of(plan).stages.into_iter().filter_map(of_stage).collect()
 }
 
 /// What is there from the start of a run: the spec with every default filled in, and the list of its stages.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HarnessError;
 use crate::plan::Plan;
-use crate::run::start_folder;
+use crate::run::{check_tables, start_folder};
 use crate::stage_list::{StageKind, StageList};
 use crate::store::{Store, write_atomically};
 
@@ -64,6 +64,7 @@ pub struct Queued {
 /// If a file cannot be written, or `sbatch` is missing or refuses.
 pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<SlurmJob>, HarnessError> {
     let run = plan.run_folder();
+    check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
     let folder = run.join("slurm");
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;

@@ -17,7 +17,7 @@ use crate::error::SpecError;
 pub struct Spec {
     /// Name of the experiment: lower-case letters, digits and dashes. Names the run folder.
     pub name: String,
-    /// Name of its table, without extension. Default: `selectors-<dataset>`.
+    /// Name of its table, without extension. Default: the experiment's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     /// Number of root seeds: 0, 1, … `seeds` − 1.
@@ -186,7 +186,8 @@ pub struct PruneSpec {
     /// Layers to prune, in this order. Default: every prunable convolution.
     #[serde(default)]
     pub layers: Vec<String>,
-    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept.
+    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut, so
+    /// no method has anything to choose: the dense net itself is reported there, once and not tuned any further.
     pub keep_rates: Vec<f64>,
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
     #[serde(default)]
@@ -214,6 +215,12 @@ impl PruneSpec {
         }
         let exception = self.exceptions.iter().find(|e| e.layers.iter().any(|name| name == layer));
         exception.map_or(self.after_layer.as_ref(), |e| e.recipe.as_ref())
+    }
+
+    /// Whether a cell of this rate would keep every channel of these layers.
+    #[must_use]
+    pub fn is_uncut(&self, layers: &[String], rate: f64) -> bool {
+        layers.iter().all(|layer| self.rate_of(layer, rate) == 1.0)
     }
 
     /// The keep rate of a layer in a cell of this rate.
@@ -337,19 +344,9 @@ impl Spec {
 
     /// The table's name, without extension.
     #[must_use]
-    pub fn table_name(&self, dataset: &str) -> String {
-        self.table.clone().unwrap_or_else(|| format!("selectors-{}", slug(dataset)))
+    pub fn table_name(&self) -> &str {
+        self.table.as_deref().unwrap_or(&self.name)
     }
-}
-
-/// Lower-case letters, digits and single dashes.
-fn slug(name: &str) -> String {
-    let words: Vec<String> = name
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_lowercase)
-        .collect();
-    words.join("-")
 }
 
 /// Turns serde's words into one line that names file, line and key and offers the nearest allowed key.
@@ -449,9 +446,11 @@ methods = [{ selector = "random" }]
     }
 
     #[test]
-    fn tables_are_named_after_the_data() {
+    fn a_table_is_named_after_its_experiment_unless_it_has_a_name() {
         let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
-        assert_eq!(spec.table_name("CIFAR-10 (JPEG copy)"), "selectors-cifar-10-jpeg-copy");
+        assert_eq!(spec.table_name(), "x");
+        let named = Spec { table: Some("y".to_owned()), ..spec };
+        assert_eq!(named.table_name(), "y");
     }
 
     #[test]

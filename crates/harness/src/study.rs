@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::HarnessError;
-use crate::outline::Outline;
+use crate::outline::{Outline, tuning_steps};
 use crate::plan::Plan;
 use crate::records::{CellRecord, DenseRecord, Status, StudyRecord};
+use crate::spec::Spec;
 use crate::store::{StageId, StageResult, Store};
 use crate::tables;
 
@@ -45,6 +46,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             status: result.status,
             size: cell.outline.size,
             rows: result.rows,
+            tuning_steps: Some(tuning_steps(&plan.spec, &cell.outline, plan.data.train.len())),
             kept: result.kept,
             test_images: result.test_images,
         });
@@ -56,6 +58,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         dataset: plan.data.train.name().to_owned(),
         net: plan.net_label(),
         mode: plan.spec.prune.mode.to_string(),
+        uncut_rates: uncut_rates(&plan.spec, &plan.layers),
         dense,
         cells,
     })
@@ -64,6 +67,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
 /// The records of a study of which nothing was run, as its data is not here; every cell says so.
 #[must_use]
 pub fn not_run(outline: &Outline) -> StudyRecord {
+    let images = outline.spec.dataset.images().map(|[train, _]| train);
     let dense = (0..outline.spec.seeds).map(|seed| DenseRecord {
         id: String::new(),
         seed,
@@ -82,6 +86,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         status: Status::NotRun,
         size: cell.size,
         rows: Vec::new(),
+        tuning_steps: images.map(|images| tuning_steps(&outline.spec, cell, images)),
         kept: BTreeMap::new(),
         test_images: None,
     });
@@ -92,9 +97,14 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         dataset: outline.spec.dataset.name().to_owned(),
         net: outline.net_label(),
         mode: outline.spec.prune.mode.to_string(),
+        uncut_rates: uncut_rates(&outline.spec, &outline.layers),
         dense: dense.collect(),
         cells: cells.collect(),
     }
+}
+
+fn uncut_rates(spec: &Spec, layers: &[String]) -> Vec<f64> {
+    spec.prune.keep_rates.iter().copied().filter(|&rate| spec.prune.is_uncut(layers, rate)).collect()
 }
 
 fn missing(id: &StageId) -> StageResult {

@@ -24,7 +24,7 @@ fn tables(results: &Path) -> BTreeMap<String, Vec<u8>> {
     files(&results.join("tables"))
         .into_iter()
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
-        .filter(|(name, _)| !name.ends_with("env.json"))
+        .filter(|(name, _)| !name.ends_with("env.json") && !name.ends_with("seconds.csv"))
         .collect()
 }
 

@@ -67,6 +67,16 @@ impl Figure4 {
         self.series.iter().find(|s| s.selector == selector && s.reconstruction == reconstruction)
     }
 
+    /// A series that shows the dense net at a keep rate: any of them where all have the same value, as at 1.
+    #[must_use]
+    pub fn series_of_dense(&self, keep_rate: f64) -> Option<&Series> {
+        let first = self.series.first()?;
+        let value = self.point(first, keep_rate)?.top1;
+        let is_same =
+            |series: &Series| self.point(series, keep_rate).is_some_and(|point| point.top1 == value);
+        self.series.iter().all(is_same).then_some(first)
+    }
+
     /// The point of a series at a keep rate, if the figure has that rate.
     #[must_use]
     pub fn point<'a>(&self, series: &'a Series, keep_rate: f64) -> Option<Point<'a>> {

@@ -1,7 +1,9 @@
 //! Typed columns from rows, and rows of JSON from typed columns.
 
+use std::io::Cursor;
+
 use polars::frame::DataFrame;
-use polars::prelude::{AnyValue, Column, IntoColumn, NamedFrom, Series};
+use polars::prelude::{AnyValue, Column, CsvReadOptions, IntoColumn, NamedFrom, SerReader, Series};
 use serde_json::{Map, Value};
 
 use super::TableError;
@@ -13,6 +15,12 @@ where
 {
     let values: Vec<T> = rows.iter().map(value).collect();
     Series::new(name.into(), values).into_column()
+}
+
+/// A CSV file with every field as the text that stands there; `None` if the bytes are no such file.
+pub(super) fn text_frame(csv: Vec<u8>) -> Option<DataFrame> {
+    let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
+    as_text.into_reader_with_file_handle(Cursor::new(csv)).finish().ok()
 }
 
 /// Rows as JSON objects; empty values are null, and so are NaN and infinities, which JSON does not have.

@@ -42,7 +42,8 @@ impl Grid {
     /// The grid as Markdown, ending in a newline.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let escape = |text: &str| text.replace('|', "\\|");
+        // A bar would end the cell; and a backslash would take the bar's backslash for its own.
+        let escape = |text: &str| one_line(text).replace('\\', "\\\\").replace('|', "\\|");
         let headings: Vec<String> = self.columns.iter().map(|c| escape(&c.heading)).collect();
         let rows: Vec<Vec<String>> =
             self.rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
@@ -53,7 +54,7 @@ impl Grid {
 
         let mut text = String::new();
         if !self.caption.is_empty() {
-            text.push_str(&format!("## {}\n\n", self.caption));
+            text.push_str(&format!("## {}\n\n", one_line(&self.caption)));
         }
         let mut line = |cells: &[String]| {
             for ((cell, &width), column) in cells.iter().zip(&widths).zip(&self.columns) {
@@ -75,6 +76,12 @@ impl Grid {
         }
         text
     }
+}
+
+/// The text with a space in the place of every line end, tab or other control character, which would end a row or a heading.
+pub(super) fn one_line(text: &str) -> String {
+    let is_break = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
+    text.trim().replace("\r\n", " ").replace(is_break, " ")
 }
 
 /// An integer with its thousands apart: `4,089,184,256`.
@@ -116,6 +123,22 @@ mod tests {
                         | ---- | -----: |\n\
                         | a\\|b |      7 |\n\
                         | µ    |  1,000 |\n";
+        assert_eq!(grid.markdown(), expected);
+    }
+
+    #[test]
+    fn labels_of_any_kind_stay_in_their_cell() {
+        let mut grid = Grid::new("Two\nlines", &["<na\nme", "n"]);
+        for label in ["a\r\nb", "c\td\u{2028}e", "f\\|g", "h\\"] {
+            grid.rows.push(vec![label.to_owned(), "1".to_owned()]);
+        }
+        let expected = "## Two lines\n\n\
+                        | na me  |  n |\n\
+                        | ------ | -: |\n\
+                        | a b    |  1 |\n\
+                        | c d e  |  1 |\n\
+                        | f\\\\\\|g |  1 |\n\
+                        | h\\\\    |  1 |\n";
         assert_eq!(grid.markdown(), expected);
     }
 

@@ -5,8 +5,12 @@ mod error;
 mod figure4;
 mod frame;
 mod latency;
+mod lines;
+mod long;
 mod markdown;
+mod owner;
 mod paper;
+mod seconds;
 mod selectors;
 mod stored;
 mod summary;
@@ -21,15 +25,21 @@ pub use compression::compression;
 pub use error::TableError;
 pub use figure4::figure4_flops;
 pub use latency::{LatencyRecord, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
+pub use long::rows_frame;
 pub use markdown::{Align, Grid, GridColumn, grouped};
+pub use owner::owners;
 pub use paper::{PaperStudy, paper, paper_run};
-pub use selectors::{rows_frame, selectors};
+pub(crate) use seconds::{StageSeconds, seconds};
+pub use selectors::selectors;
 pub(crate) use stored::StoredTable;
 pub(crate) use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 
 /// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";
+
+/// Names of the tables that no experiment makes.
+pub const RESERVED: [&str; 3] = ["compression", "figure4-flops", "latency"];
 
 /// A table: what programs read, what people read, and what must be known to read either.
 #[derive(Clone, Debug)]
@@ -69,7 +79,7 @@ impl Table {
     /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let mut text = format!("# {}\n", self.title);
+        let mut text = format!("# {}\n", markdown::one_line(&self.title));
         for grid in &self.grids {
             text.push('\n');
             text.push_str(&grid.markdown());
@@ -79,7 +89,7 @@ impl Table {
         }
         for note in &self.notes {
             text.push_str("- ");
-            text.push_str(note);
+            text.push_str(&markdown::one_line(note));
             text.push('\n');
         }
         text

@@ -5,8 +5,9 @@ use polars::frame::DataFrame;
 use thinet_models::{ResNetStride, paper_models};
 
 use super::frame::column;
-use super::markdown::Grid;
-use super::selectors::{Quality, shown, status_name};
+use super::lines::{Quality, test_images};
+use super::markdown::{Grid, grouped};
+use super::selectors::{shown, status_name};
 use super::write::NOT_RUN;
 use super::{Table, TableError};
 use crate::outline::{FROM_SCRATCH, Outline};
@@ -37,14 +38,26 @@ struct Line<'a> {
     status: Status,
     size: Size,
     dense: Quality,
+    /// The published model that the experiment's own dense net is.
+    dense_model: Option<&'static str>,
     tuned: Quality,
+    test_images: Option<u64>,
     published: Option<&'a Accuracy>,
+    /// The dense net that the drop is taken against: of the kind that the published drop is taken against.
+    baseline: Option<Baseline>,
+}
+
+/// A dense net of ours.
+#[derive(Clone, Copy)]
+struct Baseline {
+    /// The published model it is, if it is one.
+    model: Option<&'static str>,
+    quality: Quality,
 }
 
 impl Line<'_> {
     fn drop(&self, of: impl Fn(&Quality) -> Option<f64>) -> Option<f64> {
-        self.keep_rate?;
-        Some(of(&self.dense)? - of(&self.tuned)?)
+        Some(of(&self.baseline?.quality)? - of(&self.tuned)?)
     }
 }
 
@@ -59,6 +72,11 @@ pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError
         let is_dense_shown = studies[..i].iter().any(|other| has_same_dense(other, study));
         let of_study = lines_of(study, &published)?;
         lines.extend(of_study.into_iter().filter(|line| line.keep_rate.is_some() || !is_dense_shown));
+    }
+    let baselines: Vec<Option<Baseline>> =
+        lines.iter().map(|line| baseline(line, &lines, &published)).collect();
+    for (line, baseline) in lines.iter_mut().zip(baselines) {
+        line.baseline = baseline;
     }
     Ok(Table {
         name: name.to_owned(),
@@ -78,6 +96,30 @@ pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
         return NOT_RUN.to_owned();
     }
     blake3::hash(runs.join("\n").as_bytes()).to_hex()[..12].to_owned()
+}
+
+/// The dense net that a row's drop is taken against.
+///
+/// Like is compared with like: where the published drop is against another net than the experiment's own dense one (VGG-16
+/// with its fully connected layers for ThiNet-GAP), only a net of that kind under the same protocol will do.
+fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseline> {
+    line.keep_rate?;
+    let Some(model) = other_baseline(line, published) else {
+        return Some(Baseline { model: line.dense_model, quality: line.dense });
+    };
+    let is_like = |other: &&Line| {
+        let is_dense = other.keep_rate.is_none() && other.model == Some(model);
+        is_dense && (other.protocol, other.stride, other.seed) == (line.protocol, line.stride, line.seed)
+    };
+    let like = lines.iter().find(is_like)?;
+    Some(Baseline { model: like.model, quality: like.dense })
+}
+
+/// The dense model that the published drop of a row's widths is against, if the experiment's own dense net is another.
+fn other_baseline<'a>(line: &Line, published: &'a Published) -> Option<&'a str> {
+    let is_pruned = |row: &&Accuracy| Some(row.model.as_str()) == line.model && row.method == Method::Thinet;
+    let original = published.accuracy.iter().find(is_pruned)?.baseline.as_ref()?;
+    (Some(original.model.as_str()) != line.dense_model).then_some(original.model.as_str())
 }
 
 /// Whether two experiments start from the same dense nets.
@@ -103,6 +145,8 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         Ok(None)
     };
     let protocol = outline.spec.dataset.protocol().map_or("", thinet_data::Protocol::name);
+    // Nobody has published a ResNet-50 with its stride in the 3×3 convolution: no row is its like.
+    let is_published = stride == ResNetStride::First1x1;
     let stride = match (outline.graph.name(), stride) {
         ("resnet50", ResNetStride::First1x1) => "1x1",
         ("resnet50", ResNetStride::Middle3x3) => "3x3",
@@ -124,8 +168,13 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             status: dense.status,
             size: dense.size,
             dense: quality,
+            dense_model,
             tuned: quality,
-            published: dense_model.and_then(|model| original(published, model, protocol)),
+            test_images: dense.test_images,
+            published: dense_model
+                .filter(|_| is_published)
+                .and_then(|model| original(published, model, protocol)),
+            baseline: None,
         });
     }
     for (cell, place) in study.cells.iter().zip(&outline.cells) {
@@ -143,8 +192,11 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             status: cell.status,
             size: cell.size,
             dense,
+            dense_model,
             tuned: Quality::read(&cell.id, &cell.rows, Stage::AfterFineTune)?,
-            published: model.and_then(|model| row_of(published, model, cell)),
+            test_images: cell.test_images,
+            published: model.filter(|_| is_published).and_then(|model| row_of(published, model, cell)),
+            baseline: None,
         });
     }
     Ok(lines)
@@ -200,6 +252,8 @@ fn frame(lines: &[Line], published: &Published) -> Result<DataFrame, TableError>
         column("published_top1_drop", lines, |l| drop(l).map(|d| d.top1)),
         column("published_top5_drop", lines, |l| drop(l).map(|d| d.top5)),
         column("published_verified", lines, |l| l.published.map(is_verified)),
+        column("drop_baseline", lines, |l| l.baseline.and_then(|baseline| baseline.model)),
+        column("test_images", lines, |l| l.test_images),
     ];
     Ok(DataFrame::new(lines.len(), columns)?)
 }
@@ -218,6 +272,7 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
         "FLOPs, B",
         "top-1, %",
         "top-5, %",
+        "images",
         "drop, points",
         "published top-1",
         "published top-5",
@@ -242,7 +297,8 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
             format!("{:.2}", line.size.paper.flops as f64 / 1e9),
             shown(line.tuned.top1, 2, line.status),
             shown(line.tuned.top5, 2, line.status),
-            match line.keep_rate {
+            line.test_images.map(grouped).unwrap_or_default(),
+            match line.baseline {
                 None => String::new(),
                 Some(_) => shown(line.drop(|q| q.top1), 2, line.status),
             },
@@ -256,15 +312,35 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
 }
 
 fn notes(lines: &[Line], published: &Published) -> Vec<String> {
+    let measured = lines.iter().filter(|line| line.tuned.top1.is_some()).map(|line| line.test_images);
     let mut notes = vec![
-        "Top-1 and top-5 are per cent of the 50,000 validation images, one centre crop of 224×224. Drop: top-1 of the \
-         experiment's own dense net under the same protocol less the row's; it is what can be compared with the \
-         published drop, as baselines and protocols differ."
-            .to_owned(),
+        format!(
+            "Top-1 and top-5 are per cent of the {}, one centre crop of 224×224. Drop: top-1 of the experiment's own dense \
+             net under the same protocol less the row's; it is what can be compared with the published drop, as baselines \
+             and protocols differ.",
+            test_images(measured)
+        ),
         "Published drop: against the published original of the same protocol; empty where none is published.".to_owned(),
         "Params and FLOPs follow the convention `paper`. Model: the published model with exactly these widths.".to_owned(),
         "not run: nothing is stored; `make reproduce-table IMAGENET=…` runs it.".to_owned(),
     ];
+    let mut others: Vec<(&str, &str)> = Vec::new();
+    for line in lines.iter().filter(|line| line.keep_rate.is_some()) {
+        if let (Some(model), Some(other)) = (line.model, other_baseline(line, published))
+            && !others.contains(&(model, other))
+        {
+            others.push((model, other));
+        }
+    }
+    for (model, other) in others {
+        notes.push(format!(
+            "Drop of {model}: the published one is against {other}, not against a dense net of its own kind. So is ours, \
+             where {other} under the same protocol stands in this table; else it is left empty."
+        ));
+    }
+    if lines.iter().any(|line| line.stride == "3x3") {
+        notes.push("Stride 3x3: nobody has published this net, so nothing stands beside it.".to_owned());
+    }
     let mut sources: Vec<&str> = Vec::new();
     for row in lines.iter().filter_map(|line| line.published) {
         for figure in [&row.top1, &row.top5] {
@@ -326,5 +402,82 @@ mod tests {
         assert!((published - 1.7).abs() < 1e-9, "{published}");
         assert_ne!(paper_run(&studies), NOT_RUN);
         assert_eq!(paper_run(&studies[1..]), NOT_RUN);
+    }
+
+    /// Studies of experiments, the given ones measured: their dense nets at 70 %, their cells at 68 %.
+    fn measured(outlines: &[Outline], images: u64) -> Vec<StudyRecord> {
+        let of = |outline: &Outline| {
+            let mut study = not_run(outline);
+            study.run = outline.spec.name.clone();
+            for dense in &mut study.dense {
+                (dense.id, dense.status) = (format!("dense of {}", outline.spec.name), Status::Done);
+                (dense.rows, dense.test_images) = (whole_net(Stage::Dense, 70.0, 90.0), Some(images));
+            }
+            for cell in &mut study.cells {
+                cell.status = Status::Done;
+                (cell.rows, cell.test_images) = (whole_net(Stage::AfterFineTune, 68.0, 88.0), Some(images));
+            }
+            study
+        };
+        outlines.iter().map(of).collect()
+    }
+
+    fn table_of(names: &[&str], images: u64) -> Table {
+        let outlines: Vec<Outline> = names.iter().map(|name| outline(name)).collect();
+        let records = measured(&outlines, images);
+        let studies: Vec<PaperStudy<'_>> = outlines
+            .iter()
+            .zip(&records)
+            .map(|(outline, study)| PaperStudy { outline, study, is_run: true })
+            .collect();
+        paper("x", &studies).unwrap()
+    }
+
+    fn drops(table: &Table) -> Vec<(String, Option<f64>)> {
+        let models = table.frame.column("model").unwrap().str().unwrap();
+        let drops = table.frame.column("top1_drop").unwrap().f64().unwrap();
+        models.iter().zip(drops.iter()).map(|(m, d)| (m.unwrap_or("none").to_owned(), d)).collect()
+    }
+
+    #[test]
+    fn a_drop_is_never_against_another_net_than_the_published_one() {
+        // The dense net of both is VGG-16-GAP; the published drops are against VGG-16.
+        let alone = table_of(&["vgg16-gap.toml", "vgg16-tiny.toml"], 50_000);
+        let model = |name: &str, drop| (name.to_owned(), drop);
+        let expected =
+            [model("none", None), model("thinet-gap", None), model("none", None), model("thinet-tiny", None)];
+        assert_eq!(drops(&alone), expected);
+        let text = alone.markdown();
+        assert!(text.contains("Drop of thinet-gap: the published one is against vgg16,"), "{text}");
+
+        // An own VGG-16 is there under ThiNet-Tiny's protocol, and none under ThiNet-GAP's.
+        let with_vgg16 = table_of(&["vgg16-conv.toml", "vgg16-gap.toml", "vgg16-tiny.toml"], 50_000);
+        let found = drops(&with_vgg16);
+        assert_eq!(found[1], model("thinet-conv", Some(2.0)));
+        assert_eq!((&found[3], &found[5]), (&model("thinet-gap", None), &model("thinet-tiny", Some(2.0))));
+        let against = with_vgg16.frame.column("drop_baseline").unwrap().str().unwrap();
+        assert_eq!([1, 3, 5].map(|row| against.get(row)), [Some("vgg16"), None, Some("vgg16")]);
+    }
+
+    #[test]
+    fn nothing_published_stands_beside_a_net_that_nobody_published() {
+        let table = table_of(&["resnet50-caffe.toml", "resnet50-torchvision.toml"], 50_000);
+        let strides = table.frame.column("stride").unwrap().str().unwrap();
+        let published = table.frame.column("published_top1").unwrap().f64().unwrap();
+        for (stride, published) in strides.iter().zip(published.iter()) {
+            assert_eq!(published.is_some(), stride == Some("1x1"), "{stride:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_images_is_told_only_if_it_was_counted() {
+        let text = |images| table_of(&["vgg16-conv.toml"], images).markdown();
+        assert!(text(50_000).contains("per cent of the 50,000 test images,"));
+        assert!(text(49_997).contains("per cent of the 49,997 test images,"));
+        assert!(text(49_997).contains(" 49,997 |"));
+        let conv = outline("vgg16-conv.toml");
+        let nothing = not_run(&conv);
+        let table = paper("x", &[PaperStudy { outline: &conv, study: &nothing, is_run: false }]).unwrap();
+        assert!(!table.markdown().contains("50,000"));
     }
 }

@@ -67,6 +67,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         status,
         size: if keep_rate < 0.4 { size(60_000, 700_000) } else { size(120_000, 1_600_000) },
         rows,
+        tuning_steps: (status != Status::NotRun).then_some(120),
         kept,
         test_images: Some(1000),
     }
@@ -95,6 +96,7 @@ pub(super) fn study() -> StudyRecord {
         dataset: "Invented-10".to_owned(),
         net: "tiny, 1×8×8".to_owned(),
         mode: "layer-by-layer".to_owned(),
+        uncut_rates: Vec::new(),
         dense: (0..2).map(dense).collect(),
         cells,
     }

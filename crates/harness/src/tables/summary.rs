@@ -5,11 +5,12 @@ use polars::frame::DataFrame;
 use thinet_metrics::{kendall_tau_b, mean, sample_std};
 
 use super::frame::column;
+use super::lines::{Line, PRUNED_STAGES, in_order, test_images, tested};
 use super::markdown::Grid;
-use super::selectors::{Line, PRUNED_STAGES, in_order, origin, stages_note};
+use super::selectors::{origin, sizes, stages_note, uncut_note};
 use super::{Table, TableError};
 use crate::published::{Point, Published, Series};
-use crate::records::{Status, StudyRecord};
+use crate::records::{Size, Status, StudyRecord};
 
 /// Mean, sample standard deviation and number of the values that exist.
 struct Over {
@@ -36,12 +37,28 @@ struct Group<'a> {
     not_run: u64,
     /// Top-1, one per stage of [`PRUNED_STAGES`].
     top1: [Over; 3],
+    /// Top-1 of the dense nets of its seeds.
+    dense: Over,
+    /// Top-1 of a seed's dense net less its tuned top-1, points.
+    drop: Over,
+    size: Size,
+    params_fraction: f64,
+    flops_fraction: f64,
+    /// The fewest test images of a seed.
+    test_images: Option<u64>,
+    /// The sizes in words.
+    sizes: String,
     published: Option<(&'a Series, Point<'a>)>,
 }
 
 impl Group<'_> {
     fn tuned(&self) -> &Over {
         &self.top1[2]
+    }
+
+    /// Whether it stands for the dense nets themselves, at a keep rate that cuts nothing.
+    fn is_dense(&self) -> bool {
+        self.selector.is_empty()
     }
 
     /// Why no value exists, for people.
@@ -68,7 +85,13 @@ fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
         };
         let cell = of_key[0].cell;
         let (selector, reconstruction) = (cell.selector.as_str(), cell.reconstruction.as_str());
-        let series = published.figure4.find(selector, reconstruction);
+        let series = match of_key[0].is_dense() {
+            true => published.figure4.series_of_dense(keep_rate),
+            false => published.figure4.find(selector, reconstruction),
+        };
+        let some = |value: &dyn Fn(&Line) -> Option<f64>| {
+            Over::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
+        };
         groups.push(Group {
             method,
             selector,
@@ -79,6 +102,13 @@ fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
             diverged: with(Status::Diverged),
             not_run: with(Status::NotRun),
             top1: PRUNED_STAGES.map(over),
+            dense: some(&|line| line.dense_quality.top1),
+            drop: some(&|line| line.drop()),
+            size: cell.size,
+            params_fraction: of_key[0].params_fraction(),
+            flops_fraction: of_key[0].flops_fraction(),
+            test_images: of_key.iter().filter_map(|line| line.cell.test_images).min(),
+            sizes: sizes(&of_key),
             published: series.and_then(|s| Some((s, published.figure4.point(s, keep_rate)?))),
         });
     }
@@ -94,23 +124,32 @@ pub(super) fn summary(
     let groups = groups(lines, published);
     let mut notes = vec![
         origin(study),
-        "Top-1 in per cent: mean ± sample standard deviation over the n seeds that reached the stage; with n = 1 \
-         there is no deviation."
-            .to_owned(),
+        format!(
+            "Top-1 in per cent of the {}: mean ± sample standard deviation over the n seeds that reached the stage; with \
+             n = 1 there is no deviation. Drop: top-1 of a seed's own dense net less its tuned top-1.",
+            test_images(tested(lines))
+        ),
         stages_note(study),
     ];
+    if !study.uncut_rates.is_empty() {
+        notes.push(uncut_note(study));
+    }
     notes.extend(published_notes(&groups, published));
     Ok(Table {
         name: format!("{}-summary", study.table),
         title: format!("Means over seeds on {}, {}", study.dataset, study.net),
-        frame: summary_frame(&groups, published)?,
+        frame: summary_frame(study, &groups, published)?,
         grids: summary_grids(&groups, published),
         notes,
         attachments: Vec::new(),
     })
 }
 
-fn summary_frame(groups: &[Group], published: &Published) -> Result<DataFrame, TableError> {
+fn summary_frame(
+    study: &StudyRecord,
+    groups: &[Group],
+    published: &Published,
+) -> Result<DataFrame, TableError> {
     let mut columns = vec![
         column("method", groups, |g| g.method),
         column("selector", groups, |g| g.selector),
@@ -129,12 +168,29 @@ fn summary_frame(groups: &[Group], published: &Published) -> Result<DataFrame, T
     }
     let verified = published.figure4.verified;
     columns.extend([
-        column("published_method", groups, |g| g.published.map(|(s, _)| s.name.as_str())),
+        column("published_method", groups, |g| {
+            g.published.map(|(s, _)| if g.is_dense() { g.method } else { s.name.as_str() })
+        }),
         column("published_data", groups, |g| g.published.map(|_| published.figure4.data.as_str())),
         column("published_top1", groups, |g| g.published.map(|(_, p)| p.top1.value())),
         column("published_in_paper", groups, |g| g.published.map(|(s, _)| s.in_paper)),
         column("published_suspect", groups, |g| g.published.map(|(_, p)| p.suspect.is_some())),
         column("published_verified", groups, |g| g.published.map(|_| verified)),
+        column("experiment", groups, |_| study.name.as_str()),
+        column("dataset", groups, |_| study.dataset.as_str()),
+        column("net", groups, |_| study.net.as_str()),
+        column("mode", groups, |_| study.mode.as_str()),
+        column("params", groups, |g| g.size.paper.params),
+        column("flops", groups, |g| g.size.paper.flops),
+        column("params_fraction", groups, |g| g.params_fraction),
+        column("flops_fraction", groups, |g| g.flops_fraction),
+        column("dense_top1_mean", groups, |g| g.dense.mean),
+        column("dense_top1_std", groups, |g| g.dense.std),
+        column("dense_top1_n", groups, |g| g.dense.n),
+        column("top1_drop_mean", groups, |g| g.drop.mean),
+        column("top1_drop_std", groups, |g| g.drop.std),
+        column("top1_drop_n", groups, |g| g.drop.n),
+        column("test_images", groups, |g| g.test_images),
     ]);
     Ok(DataFrame::new(groups.len(), columns)?)
 }
@@ -147,32 +203,62 @@ fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
         }
     }
     let beside = format!("paper, {}, %", published.figure4.data);
-    let headings = ["<method", "cut top-1, %", "refit top-1, %", "tuned top-1, %", "<seeds", beside.as_str()];
+    let headings = [
+        "<method",
+        "cut top-1, %",
+        "refit top-1, %",
+        "tuned top-1, %",
+        "drop, points",
+        "<seeds",
+        beside.as_str(),
+    ];
+    let verified = published.figure4.verified;
     let mut grids = Vec::new();
     for rate in rates {
-        let mut grid = Grid::new(format!("Keep rate {rate}"), &headings);
-        for group in groups.iter().filter(|g| g.keep_rate == rate) {
+        let of_rate = || groups.iter().filter(|g| g.keep_rate == rate);
+        for group in of_rate().filter(|g| g.is_dense()) {
+            let caption = format!("Keep rate {rate}: the dense net");
+            let mut grid = Grid::new(caption, &["<net", "top-1, %", "<seeds", beside.as_str()]);
+            grid.rows.push(vec![
+                group.method.to_owned(),
+                shown_mean(&group.dense, group.dense.n, group),
+                shown_seeds(group.dense.n, group),
+                shown_published(group, verified),
+            ]);
+            grids.push(grid);
+        }
+        let mut sizes: Vec<&str> = Vec::new();
+        for group in of_rate().filter(|g| !g.is_dense()) {
+            if !sizes.contains(&group.sizes.as_str()) {
+                sizes.push(&group.sizes);
+            }
+        }
+        let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes.join("; ")), &headings);
+        for group in of_rate().filter(|g| !g.is_dense()) {
+            let n = group.tuned().n;
             let mut row = vec![group.method.to_owned()];
-            row.extend(group.top1.iter().map(|over| shown_mean(over, group)));
-            row.push(shown_seeds(group));
-            row.push(shown_published(group, published.figure4.verified));
+            row.extend(group.top1.iter().chain([&group.drop]).map(|over| shown_mean(over, n, group)));
+            row.push(shown_seeds(n, group));
+            row.push(shown_published(group, verified));
             grid.rows.push(row);
         }
-        grids.push(grid);
+        if !grid.rows.is_empty() {
+            grids.push(grid);
+        }
     }
     grids
 }
 
-/// `84.10 ± 0.31`; the n of a stage that fewer or more seeds reached than the tuned one stands behind it.
-fn shown_mean(over: &Over, group: &Group) -> String {
+/// `84.10 ± 0.31`; a number of seeds that is not the `usual` one stands behind it.
+fn shown_mean(over: &Over, usual: u64, group: &Group) -> String {
     let Some(mean) = over.mean else { return group.missing().to_owned() };
     let spread = over.std.map(|std| format!(" ± {std:.2}")).unwrap_or_default();
-    let n = if over.n == group.tuned().n { String::new() } else { format!(" (n = {})", over.n) };
+    let n = if over.n == usual { String::new() } else { format!(" (n = {})", over.n) };
     format!("{mean:.2}{spread}{n}")
 }
 
-fn shown_seeds(group: &Group) -> String {
-    let mut text = format!("n = {}", group.tuned().n);
+fn shown_seeds(n: u64, group: &Group) -> String {
+    let mut text = format!("n = {n}");
     for (count, what) in [(group.diverged, "diverged"), (group.not_run, "not run")] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
@@ -236,7 +322,7 @@ struct Agreement<'a> {
 
 fn agreements<'a>(groups: &[Group<'a>]) -> Vec<Agreement<'a>> {
     let mut agreements: Vec<Agreement> = Vec::new();
-    for group in groups {
+    for group in groups.iter().filter(|group| !group.is_dense()) {
         if !agreements.iter().any(|a| a.keep_rate == group.keep_rate) {
             agreements.push(agreement(groups, group.keep_rate));
         }
@@ -247,7 +333,7 @@ fn agreements<'a>(groups: &[Group<'a>]) -> Vec<Agreement<'a>> {
 fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64) -> Agreement<'a> {
     let (mut methods, mut left_out) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for group in groups.iter().filter(|g| g.keep_rate == keep_rate) {
+    for group in groups.iter().filter(|g| g.keep_rate == keep_rate && !g.is_dense()) {
         let Some((_, point)) = group.published else { continue };
         match (group.tuned().mean, point.suspect) {
             (_, Some(_)) => left_out.push(format!("{} (suspect)", group.method)),
@@ -297,6 +383,7 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
         column("methods", &agreements, |a| a.methods.len() as u64),
         column("ranked", &agreements, |a| a.methods.join("; ")),
         column("left_out", &agreements, |a| a.left_out.join("; ")),
+        column("experiment", &agreements, |_| study.name.as_str()),
     ];
     Ok(Table {
         name: format!("{}-tau", study.table),
@@ -314,6 +401,7 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::lines::lines;
     use crate::tables::sample::study;
     use crate::tables::selectors;
 
@@ -345,6 +433,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_and_drops_stand_beside_the_means() {
+        let table = selectors(&study()).unwrap().remove(1);
+        let row = row_of(&table, "thinet + channel-scale", 0.5);
+        // Dense 91.5 and 91.75, tuned 90 and 91.
+        let value = |name: &str| get(&table, name, row).unwrap();
+        assert_eq!((value("dense_top1_mean"), value("top1_drop_mean")), (91.625, 1.125));
+        assert!((value("top1_drop_std") - 0.75 / 2.0_f64.sqrt()).abs() < 1e-12, "1.5 and 0.75");
+        assert_eq!((value("params_fraction"), value("flops_fraction")), (0.4, 0.32));
+        // One seed of two reached the end: the drop is that seed's alone.
+        let apoz = row_of(&table, "apoz", 0.5);
+        assert_eq!(
+            (get(&table, "top1_drop_mean", apoz), get(&table, "top1_drop_std", apoz)),
+            (Some(2.5), None)
+        );
+    }
+
+    #[test]
     fn published_values_stand_only_where_method_and_rate_exist() {
         let table = selectors(&study()).unwrap().remove(1);
         let published = |method, rate| get(&table, "published_top1", row_of(&table, method, rate));
@@ -373,22 +478,13 @@ mod tests {
     fn unverified_figures_are_labelled() {
         let mut published = Published::load().unwrap();
         published.figure4.verified = false;
-        let series = published.figure4.find("thinet", "channel-scale").unwrap();
-        let point = published.figure4.point(series, 0.5);
-        let group = Group {
-            method: "thinet",
-            selector: "thinet",
-            reconstruction: "channel-scale",
-            keep_rate: 0.5,
-            seeds: 1,
-            done: 1,
-            diverged: 0,
-            not_run: 0,
-            top1: PRUNED_STAGES.map(|_| Over::of(&[90.0])),
-            published: point.map(|p| (series, p)),
-        };
-        assert_eq!(shown_published(&group, published.figure4.verified), "66.90 (unverified)");
-        let notes = published_notes(&[group], &published).join("\n");
+        let study = study();
+        let lines = lines(&study, &study.cells).unwrap();
+        let groups = groups(&lines, &published);
+        let is_thinet = |g: &&Group| g.method == "thinet + channel-scale" && g.keep_rate == 0.5;
+        let group = groups.iter().find(is_thinet).unwrap();
+        assert_eq!(shown_published(group, false), "66.90 (unverified)");
+        let notes = published_notes(&groups, &published).join("\n");
         assert!(notes.contains("(unverified): recalled"), "{notes}");
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableErro
     Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
 }
 
-fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {
+pub(super) fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(frame)?;
     Ok(bytes)

@@ -95,9 +95,10 @@ impl Fixture {
         run(&plan, &options, reporter).unwrap()
     }
 
-    /// Every file below `results/tables` with its bytes, the environment aside.
+    /// Every file below `results/tables` with its bytes, except where and in what time a run was made.
     pub(crate) fn tables(&self, results: &str) -> BTreeMap<String, Vec<u8>> {
-        files(&self.path(results).join("tables")).filter(|(name, _)| !name.ends_with("env.json")).collect()
+        let is_table = |name: &str| !name.ends_with("env.json") && !name.ends_with("seconds.csv");
+        files(&self.path(results).join("tables")).filter(|(name, _)| is_table(name)).collect()
     }
 
     /// Checksums of the weight files of all finished stages.

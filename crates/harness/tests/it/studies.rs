@@ -5,7 +5,7 @@ use std::fs;
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use thinet_harness::progress::Silent;
 use thinet_harness::records::{Metric, Stage, Status};
-use thinet_harness::{study, write_tables};
+use thinet_harness::{RunOptions, run, study, write_tables};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -103,15 +103,18 @@ fn one_shot_mode_calibrates_once_for_all_cells() {
 }
 
 #[test]
-fn a_keep_rate_of_one_changes_nothing_before_tuning() {
+fn keeping_every_channel_changes_nothing_before_tuning() {
     let fixture = Fixture::new();
-    let study = fixture.run(&SPEC.replace("[0.5, 0.75]", "[1.0]"), "results", &Silent).study;
+    // Not the keep rate 1, at which there are no cells; but so near that no channel goes.
+    let spec = SPEC.replace("[0.5, 0.75]", "[0.999999999999]");
+    let study = fixture.run(&spec, "results", &Silent).study;
     let random = study.cells.iter().find(|cell| cell.selector == "random").unwrap();
-    let mut spec = SPEC.replace("[0.5, 0.75]", "[1.0]");
+    let mut spec = spec;
     let from = spec.find("[prune.after-layer]").unwrap();
     let to = spec.find("[calibration]").unwrap();
     spec.replace_range(from..to, "");
     let untuned = fixture.run(&spec, "untuned", &Silent).study;
+    assert_eq!(untuned.cells.len(), 3);
     for cell in &untuned.cells {
         assert_eq!(cell.size, untuned.dense[0].size);
         for (row, dense) in cell
@@ -124,6 +127,57 @@ fn a_keep_rate_of_one_changes_nothing_before_tuning() {
         }
     }
     assert_eq!(random.kept.values().filter(|kept| kept.is_all()).count(), 3.min(random.kept.len()));
+}
+
+#[test]
+fn at_a_keep_rate_of_one_the_dense_net_is_reported_once_and_nothing_is_tuned() {
+    let fixture = Fixture::new();
+    let without = fixture.run(&SPEC.replace("[0.5, 0.75]", "[0.5]"), "results", &Silent);
+    let outcome = fixture.run(&SPEC.replace("[0.5, 0.75]", "[1.0, 0.5]"), "results", &Silent);
+    assert_eq!((without.stages_run, outcome.stages_run), (4, 0), "the other cells keep their ids");
+    assert_eq!(outcome.study.uncut_rates, [1.0]);
+    let frame = &outcome.tables[0].frame;
+    let rates: Vec<_> = frame.column("keep_rate").unwrap().f64().unwrap().iter().collect();
+    assert_eq!(rates, [Some(1.0), Some(0.5), Some(0.5), Some(0.5)]);
+    let text = |name: &str| frame.column(name).unwrap().str().unwrap().get(0).unwrap().to_owned();
+    assert_eq!((text("method"), text("cell")), ("dense".to_owned(), outcome.study.dense[0].id.clone()));
+}
+
+#[test]
+fn tables_of_another_experiment_are_never_touched_unasked() {
+    let fixture = Fixture::new();
+    let spec = SPEC.replace("[0.5, 0.75]", "[0.5]");
+    fixture.run(&spec, "results", &Silent);
+    let files = |folder: &str| {
+        let folder = fixture.path("results").join(folder);
+        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let (tables, store) = (files("tables"), files("store"));
+    assert!(tables.iter().any(|file| file.ends_with("small.seconds.csv")), "{tables:?}");
+    let bytes: Vec<_> = tables.iter().map(|file| fs::read(file).unwrap()).collect();
+
+    // Another experiment that asks for the same table, and has other stages to make.
+    let other = spec.replace("name = \"small\"", "name = \"other\"").replace("0.05", "0.04");
+    let plan = fixture.plan(&other, "results").unwrap();
+    let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err();
+    let message = error.to_string();
+    assert!(error.is_bad_spec() && message.contains("table: "), "{message}");
+    assert!(message.contains("is of the experiment \"small\"") && message.contains("\"other\""), "{message}");
+    let again: Vec<_> = files("tables").iter().map(|file| fs::read(file).unwrap()).collect();
+    assert_eq!(
+        (files("tables"), again, files("store")),
+        (tables.clone(), bytes, store),
+        "nothing was touched"
+    );
+
+    // Without the key its table has its own name; and a changed spec of the same experiment sets the old table aside.
+    let outcome = fixture.run(&other.replace("table = \"small\"\n", ""), "results", &Silent);
+    assert!(outcome.written[0].files[0].ends_with("other.csv"), "{:?}", outcome.written);
+    let outcome = fixture.run(&spec.replace("[0.5]", "[0.75]"), "results", &Silent);
+    assert!(!outcome.written[0].set_aside.is_empty());
+    assert!(tables.iter().all(|file| file.exists()));
 }
 
 #[test]
