@@ -50,6 +50,16 @@ fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
         }
         let spec = Spec::read(&file).unwrap();
         assert_eq!(text.contains("# Unverified:"), is_paper_scale(&spec), "{}", file.display());
+        let header: Vec<&str> =
+            text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim).collect();
+        let header = header.join(" ");
+        assert_eq!(
+            header.contains("a schedule of its own"),
+            spec.from_scratch.is_some(),
+            "{}",
+            file.display()
+        );
+        assert!(!header.contains("same schedule"), "{}", file.display());
         let stem = file.file_stem().and_then(|s| s.to_str()).unwrap();
         let name = if stem == "selectors" { "cub200-selectors" } else { stem };
         assert_eq!(spec.name, name);
