@@ -13,6 +13,7 @@ JOBS :=
 IMAGENET :=
 CUB :=
 IMAGES :=
+LATENCY := yes
 
 # Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
 ifndef CARGO_TARGET_DIR
@@ -32,13 +33,13 @@ paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$
 help: ## List the targets (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Settings of reproduce-table: EXPERIMENT=$(EXPERIMENT) SEEDS=3 DEVICE=cuda:0 DATA=folder JOBS=2'
-	@echo '                             IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011'
+	@echo '                             IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 LATENCY=no'
 
 reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers
 	$(thinet) table compression figure4-flops
-	$(thinet) latency $(device_option)
 	$(thinet) run '$(EXPERIMENT)' $(run_options)
-	$(thinet) paper $(PAPER) $(paper_options)
+	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option))
+	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)'
 
 smoke: EXPERIMENT := experiments/smoke.toml
 smoke: data ## The same on a tiny network, in under two minutes

@@ -127,7 +127,8 @@ Examples:
     },
     /// Run the experiments at the paper's scale whose data is given; set all of them beside the paper's numbers
     #[command(after_help = "\
-Without --imagenet and --cub nothing runs: the tables then say \"not run\" beside the published numbers.
+Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
+The last lines tell where every table is, and what was not run.
 
 Example:
   thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml --imagenet /data/ILSVRC2012 --device cuda:0")]
@@ -342,6 +343,9 @@ pub(crate) struct Paper {
     /// The experiments, such as experiments/imagenet/*.toml
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<PathBuf>,
+    /// A study that was run, whose result the closing lines begin with
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) study: Option<PathBuf>,
     /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
     #[arg(long, value_name = "DIR")]
     pub(crate) imagenet: Option<PathBuf>,

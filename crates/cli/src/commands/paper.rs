@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use thinet_data::DatasetSpec;
 use thinet_harness::records::StudyRecord;
-use thinet_harness::tables::{self, PaperStudy};
-use thinet_harness::{HarnessError, Outline, not_run};
+use thinet_harness::spec::Spec;
+use thinet_harness::tables::{self, Closing, PaperStudy};
+use thinet_harness::{HarnessError, Outline, check_tables, cpu_identity, not_run};
 
 use super::run::execute;
 use super::table::report_written;
@@ -52,8 +53,8 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
         };
         known.push(Known { outline, study, is_run });
     }
-    write_tables(&known, &arguments.results)?;
-    left_out(&known, arguments);
+    let names = write_tables(&known, &arguments.results)?;
+    close(&known, &names, arguments)?;
     match failures.into_iter().next() {
         Some(first) => {
             Err(first.context("some experiments failed, the others are stored; the first failure"))
@@ -64,7 +65,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
 
 /// The experiment with its data folder, if that was given.
 fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
-    let read = thinet_harness::spec::Spec::read(spec).map_err(HarnessError::from)?;
+    let read = Spec::read(spec).map_err(HarnessError::from)?;
     let data = match read.dataset {
         DatasetSpec::Imagenet(_) => arguments.imagenet.clone(),
         DatasetSpec::Cub200(_) => arguments.cub.clone(),
@@ -78,7 +79,9 @@ fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
 }
 
 /// Each paper table from its experiments; an experiment without one has its own tables.
-fn write_tables(known: &[Known], results: &Path) -> anyhow::Result<()> {
+///
+/// What was measured now is printed; the others are written, which a line says. Returns their names.
+fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
     let folder = results.join("tables");
     let mut names: Vec<&str> = Vec::new();
     for name in known.iter().filter_map(|k| k.outline.spec.paper_table.as_deref()) {
@@ -86,37 +89,60 @@ fn write_tables(known: &[Known], results: &Path) -> anyhow::Result<()> {
             names.push(name);
         }
     }
-    for name in names {
+    for name in &names {
         let studies: Vec<PaperStudy<'_>> = known
             .iter()
-            .filter(|k| k.outline.spec.paper_table.as_deref() == Some(name))
+            .filter(|k| k.outline.spec.paper_table.as_deref() == Some(*name))
             .map(|k| PaperStudy { outline: &k.outline, study: &k.study, is_run: k.is_run })
             .collect();
         let run = tables::paper_run(&studies);
         if run == tables::NOT_RUN && !is_free(&folder, name)? {
-            show_measured(&folder, name)?;
+            note_measured(&folder, name);
             continue;
         }
+        check_paper_table(&folder, name, &studies)?;
         let table = tables::paper(name, &studies)?;
-        println!("{}", table.markdown());
+        if run != tables::NOT_RUN {
+            println!("{}", table.markdown());
+        }
         report_written(&tables::write(&folder, &table, &run)?);
     }
-    for Known { study, is_run, .. } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
+    for Known { outline, study, is_run } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
+        names.push(&study.table);
         if !is_run && !is_free(&folder, &study.table)? {
-            show_measured(&folder, &format!("{}-summary", study.table))?;
+            note_measured(&folder, &study.table);
             continue;
         }
         let made = tables::selectors(study)?;
-        // Hundreds of rows that say "not run" help nobody on a terminal; the means are enough.
-        if let Some(summary) = made.get(usize::from(!is_run)) {
+        if let Some(summary) = made.get(1).filter(|_| *is_run) {
+            // It has written its tables itself.
             println!("{}", summary.markdown());
+            continue;
         }
-        // What was run has written its tables itself.
-        for table in made.iter().filter(|_| !is_run) {
+        check_tables(&outline.spec, &outline.path, results)?;
+        for table in &made {
             report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
     }
-    Ok(())
+    Ok(names)
+}
+
+/// Refuses to write a paper table over one that holds other experiments only.
+fn check_paper_table(folder: &Path, name: &str, studies: &[PaperStudy<'_>]) -> anyhow::Result<()> {
+    let owners = tables::owners(folder, name)?;
+    let is_ours = |owner: &String| studies.iter().any(|study| study.outline.spec.name == *owner);
+    if owners.is_empty() || owners.iter().any(is_ours) {
+        return Ok(());
+    }
+    let owners: Vec<String> = owners.into_iter().collect();
+    let own: Vec<&str> = studies.iter().map(|study| study.outline.spec.name.as_str()).collect();
+    let problem = format!(
+        "{} holds {}, not {}; give these another table with the key `paper-table`, or move its files away",
+        folder.join(format!("{name}.csv")).display(),
+        owners.join(", "),
+        own.join(", ")
+    );
+    Err(BadArgument(problem).into())
 }
 
 /// Whether no table of this name holds anything measured.
@@ -129,30 +155,45 @@ fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     Ok(text.lines().nth(1).is_none_or(|line| line.starts_with(tables::NOT_RUN)))
 }
 
-/// Prints a table that an earlier run measured; without the data it cannot be made again.
-fn show_measured(folder: &Path, name: &str) -> anyhow::Result<()> {
-    let path = folder.join(format!("{name}.md"));
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    println!("{text}");
-    eprintln!("stored:  {} (measured earlier)", path.display());
+/// Names a table that an earlier run measured; without the data it cannot be made again.
+fn note_measured(folder: &Path, name: &str) {
+    eprintln!("stored:  {} (measured earlier)", folder.join(format!("{name}.md")).display());
+}
+
+/// The closing lines: the study's result, where every table is, what was not run.
+fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<()> {
+    let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
+    let with_table = |k: &'_ Known| {
+        let spec = &k.outline.spec;
+        (spec.name.clone(), spec.paper_table.clone().unwrap_or_else(|| k.study.table.clone()))
+    };
+    let not_run: Vec<(String, String)> = known.iter().filter(|k| !k.is_run).map(with_table).collect();
+    let not_run: Vec<(&str, &str)> =
+        not_run.iter().map(|(name, table)| (name.as_str(), table.as_str())).collect();
+    let closing = Closing {
+        folder: &arguments.results.join("tables"),
+        study: study.as_ref(),
+        tables: names,
+        not_run: &not_run,
+        command: &command(known, arguments),
+        cpu: &cpu_identity(),
+    };
+    println!("{}", tables::closing(&closing)?.trim_end());
     Ok(())
 }
 
-fn left_out(known: &[Known], arguments: &Paper) {
-    let missing: Vec<&str> =
-        known.iter().filter(|k| !k.is_run).map(|k| k.outline.spec.name.as_str()).collect();
-    if missing.is_empty() {
-        return;
-    }
+/// The command that would run what was not.
+fn command(known: &[Known], arguments: &Paper) -> String {
+    let is_missing = known.iter().any(|k| !k.is_run);
     let mut hints = Vec::new();
-    if arguments.imagenet.is_none() {
+    if arguments.imagenet.is_none() && is_missing {
         hints.push("IMAGENET=/path/to/ILSVRC2012");
     }
-    if arguments.cub.is_none() {
+    if arguments.cub.is_none() && is_missing {
         hints.push("CUB=/path/to/CUB_200_2011");
     }
-    eprintln!("not run: {}", missing.join(", "));
-    if !hints.is_empty() {
-        eprintln!("to run them: make reproduce-table {} DEVICE=cuda:0", hints.join(" "));
+    if hints.is_empty() {
+        return "make reproduce-table".to_owned();
     }
+    format!("make reproduce-table {} DEVICE=cuda:0", hints.join(" "))
 }

@@ -17,9 +17,14 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     arguments.extend(specs.iter().map(String::as_str));
     let first = fixture.run(&arguments);
     assert_eq!(first.code, 0, "{}", first.err);
-    assert!(first.err.contains("not run: cub200-selectors, vgg16-conv, vgg16-conv-twins"), "{}", first.err);
-    assert!(first.err.contains("IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011"), "{}", first.err);
-    let line = first.out.lines().find(|line| line.contains("| thinet-conv | vgg16-conv ")).unwrap();
+    let last = first.out.lines().last().unwrap();
+    assert!(last.starts_with("Not run: cub200-selectors, vgg16-conv, vgg16-conv-twins, latency"), "{last}");
+    assert!(last.ends_with("IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 DEVICE=cuda:0"), "{last}");
+    // Of what was not run nothing but a line is printed; the tables are in their files.
+    assert!(first.out.lines().count() <= 25, "{}", first.out);
+    assert!(first.out.contains("imagenet-vgg16.md    6 rows, not run"), "{}", first.out);
+    let table = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.md")).unwrap();
+    let line = table.lines().find(|line| line.contains("| thinet-conv | vgg16-conv ")).unwrap();
     assert!(line.contains("not run") && line.contains("69.80") && line.contains("1.70"), "{line}");
     let tables = || {
         let folder = fixture.path("results/tables");
@@ -34,20 +39,46 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(tables(), before);
 
-    // What was measured earlier stays, and is shown.
-    let stored = "run,x\n0123456789ab,1\n";
+    // What was measured earlier stays, and does not count as missing.
+    let stored = "run,experiment,status\n0123456789ab,vgg16-conv,done\n";
     fixture.write("results/tables/imagenet-vgg16.csv", stored);
     fixture.write("results/tables/imagenet-vgg16.md", "measured earlier\n");
     let third = fixture.run(&arguments);
     assert_eq!(third.code, 0, "{}", third.err);
-    assert!(third.out.starts_with("measured earlier"), "{}", third.out);
+    assert!(third.err.contains("imagenet-vgg16.md (measured earlier)"), "{}", third.err);
+    assert!(third.out.contains("Not run: cub200-selectors, vgg16-conv-twins, latency"), "{}", third.out);
     let csv = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.csv")).unwrap();
     assert_eq!(csv, stored);
+
+    // Nor is the place of another experiment's table taken.
+    let foreign = "run,experiment,status\nnot-run,birds,not-run\n";
+    fixture.write("results/tables/imagenet-vgg16.csv", foreign);
+    let refused = fixture.run(&arguments);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("imagenet-vgg16.csv holds birds, not vgg16-conv"), "{}", refused.err);
 
     fixture.write("small.toml", SPEC);
     let other = fixture.run(&["paper", "small.toml"]);
     assert_eq!(other.code, 2);
     assert!(other.err.contains("only imagenet and cub200 experiments"), "{}", other.err);
+}
+
+#[test]
+fn the_last_lines_begin_with_the_studys_result() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    assert_eq!(fixture.run(&["run", "small.toml", "--data", "images"]).code, 0);
+    let ran = fixture.run(&["paper", &shipped("cub200/selectors.toml"), "--study", "small.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(
+        ran.out.starts_with("## Result of small: tuned top-1, %, at each keep rate; dense "),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.lines().count() <= 25, "{}", ran.out);
+    let row = ran.out.lines().find(|line| line.starts_with("| random ")).unwrap();
+    assert!(row.split('|').nth(2).unwrap().trim().parse::<f64>().is_ok(), "{row}");
 }
 
 #[test]

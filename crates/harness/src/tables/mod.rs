@@ -1,5 +1,6 @@
 //! Tables of results: full-precision columns for programs, narrow Markdown for people, both from plain records.
 
+mod closing;
 mod compression;
 mod error;
 mod figure4;
@@ -21,6 +22,7 @@ mod sample;
 
 use polars::frame::DataFrame;
 
+pub use closing::{CLOSING_LINES, Closing, closing};
 pub use compression::compression;
 pub use error::TableError;
 pub use figure4::figure4_flops;
