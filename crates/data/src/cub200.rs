@@ -1,10 +1,12 @@
-//! CUB-200-2011 from its own index files: `images.txt`, `image_class_labels.txt`, `train_test_split.txt` (Wah et al. 2011).
+//! CUB-200-2011 from its own index files: `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and, where it is
+//! there, `classes.txt` (Wah et al. 2011). They must agree with each other line by line.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::files;
+use crate::index_file::{IndexFile, number};
 use crate::photos::{Listing, Photos};
 use crate::{DataError, Normalisation, PhotoSpec, Protocol, Split};
 
@@ -23,27 +25,39 @@ pub(crate) fn normalisation(protocol: Protocol) -> Normalisation {
     }
 }
 
+const IMAGES: &str = "images.txt";
+const LABELS: &str = "image_class_labels.txt";
+const SPLIT: &str = "train_test_split.txt";
+const CLASS_NAMES: &str = "classes.txt";
+
 /// Opens both splits: reads the index files and finds every image; nothing is decoded.
 pub(crate) fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
-    let images = index(folder, "images.txt")?;
-    let classes = numbers(folder, "image_class_labels.txt", 1..=CLASSES)?;
-    let is_train = numbers(folder, "train_test_split.txt", 0..=1)?;
+    let names = Index::read(folder, IMAGES)?;
+    let classes = Index::read(folder, LABELS)?;
+    let split = Index::read(folder, SPLIT)?;
+    for index in [&classes, &split] {
+        index.check_length(&names)?;
+    }
+    let mut folders = Folders::read(folder)?;
     let empty = || Listing { files: Vec::new(), labels: Vec::new(), classes: CLASSES };
     let (mut train, mut test) = (empty(), empty());
-    for (id, name) in &images {
-        let of = |list: &BTreeMap<u64, usize>, file: &str| {
-            let problem = || DataError::format(&folder.join(file), format!("has no line for image {id}"));
-            list.get(id).copied().ok_or_else(problem)
-        };
-        let class = of(&classes, "image_class_labels.txt")?;
-        let part = if of(&is_train, "train_test_split.txt")? == 1 { &mut train } else { &mut test };
+    let mut lines_of = BTreeMap::new();
+    for (line, name) in names.values.iter().enumerate() {
+        let class_folder = class_folder(name)
+            .ok_or_else(|| names.bad(line, format!("{name:?} is not `<folder of the class>/<file>`")))?;
+        if let Some(first) = lines_of.insert(name, line) {
+            return Err(names.bad(line, format!("{name} is image {} already", first + 1)));
+        }
+        let class = classes.number(line, 1..=CLASSES)?;
+        folders.check(class, class_folder).map_err(|problem| classes.bad(line, problem))?;
+        let part = if split.number(line, 0..=1)? == 1 { &mut train } else { &mut test };
         part.files.push(folder.join("images").join(name));
         part.labels.push(class - 1);
     }
     for (part, name) in [(&train, "training"), (&test, "test")] {
         if let Some(class) = (0..CLASSES).find(|class| !part.labels.contains(class)) {
             let problem = format!("class {} has no {name} image", class + 1);
-            return Err(DataError::format(&folder.join("train_test_split.txt"), problem));
+            return Err(DataError::format(&folder.join(SPLIT), problem));
         }
     }
     let [geometry, calibration] = spec.geometries(PROTOCOL);
@@ -56,40 +70,103 @@ pub(crate) fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> 
     })
 }
 
-/// Lines of `<image number> <text>`, by number.
-fn index(folder: &Path, name: &str) -> Result<BTreeMap<u64, String>, DataError> {
-    let path = folder.join(name);
-    if !path.is_file() {
-        let hint = "CUB-200-2011's folder holds images/, images.txt, image_class_labels.txt and train_test_split.txt \
-                    (the folder CUB_200_2011 of the archive)";
-        return Err(DataError::Missing { path, hint: hint.to_owned() });
-    }
-    let text = fs::read_to_string(&path).map_err(DataError::io(&path, "read"))?;
-    let mut lines = BTreeMap::new();
-    for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
-        let bad = |problem: &str| DataError::format(&path, format!("line {}: {problem}", line + 1));
-        let (id, rest) = text.trim().split_once(' ').ok_or_else(|| bad("is not `<image number> <value>`"))?;
-        let id = id.parse().map_err(|_| bad("does not start with an image number"))?;
-        if lines.insert(id, rest.trim().to_owned()).is_some() {
-            return Err(bad("repeats an image number"));
-        }
-    }
-    Ok(lines)
+/// The first part of `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg`.
+fn class_folder(name: &str) -> Option<&str> {
+    let (folder, file) = name.split_once('/')?;
+    let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains(['/', '\\']);
+    (is_plain(folder) && is_plain(file)).then_some(folder)
 }
 
-/// An index whose values are numbers in a range.
-fn numbers(
-    folder: &Path,
-    name: &str,
-    allowed: std::ops::RangeInclusive<usize>,
-) -> Result<BTreeMap<u64, usize>, DataError> {
-    let mut values = BTreeMap::new();
-    for (id, text) in index(folder, name)? {
-        let value = text.parse().ok().filter(|value| allowed.contains(value)).ok_or_else(|| {
-            let problem = format!("image {id}: {text:?} is outside {}..={}", allowed.start(), allowed.end());
-            DataError::format(&folder.join(name), problem)
-        })?;
-        values.insert(id, value);
+/// Lines of `<number> <value>`, numbered 1, 2, 3 and so on: the values.
+struct Index {
+    file: IndexFile,
+    values: Vec<String>,
+}
+
+impl Index {
+    fn read(folder: &Path, name: &'static str) -> Result<Self, DataError> {
+        let hint = "CUB-200-2011's folder holds images/, images.txt, image_class_labels.txt and train_test_split.txt \
+                    (the folder CUB_200_2011 of the archive)";
+        let file = IndexFile::read(&folder.join(name), hint)?;
+        let mut values = Vec::new();
+        for entry in file.lines() {
+            let (line, text) = entry?;
+            let (id, value) = text
+                .split_once(char::is_whitespace)
+                .ok_or_else(|| file.bad(line, "is not `<number> <value>`"))?;
+            let id = number(id).ok_or_else(|| file.bad(line, "does not start with a number"))?;
+            if id != line + 1 {
+                let problem =
+                    format!("has the number {id} where {} is due: they go up by one from 1", line + 1);
+                return Err(file.bad(line, problem));
+            }
+            values.push(value.trim().to_owned());
+        }
+        Ok(Self { file, values })
     }
-    Ok(values)
+
+    /// Refuses an index of another length than `images`.
+    fn check_length(&self, images: &Self) -> Result<(), DataError> {
+        let (found, expected) = (self.values.len(), images.values.len());
+        if found == expected {
+            return Ok(());
+        }
+        let problem = format!("there are {found} lines, {IMAGES} has {expected} images");
+        Err(self.bad(found.min(expected), problem))
+    }
+
+    /// The value of a line as a number in a range.
+    fn number(&self, line: usize, allowed: std::ops::RangeInclusive<usize>) -> Result<usize, DataError> {
+        let text = &self.values[line];
+        number(text).filter(|value| allowed.contains(value)).ok_or_else(|| {
+            self.bad(line, format!("{text:?} is outside {}..={}", allowed.start(), allowed.end()))
+        })
+    }
+
+    fn bad(&self, line: usize, problem: impl std::fmt::Display) -> DataError {
+        self.file.bad(line, problem)
+    }
+}
+
+/// Which class's images lie in which folder: each class has one of its own, `<class as three digits>.<name>`.
+struct Folders {
+    of_class: BTreeMap<usize, String>,
+    class_of: BTreeMap<String, usize>,
+}
+
+impl Folders {
+    /// Starts with what `classes.txt` says.
+    fn read(folder: &Path) -> Result<Self, DataError> {
+        let mut folders = Self { of_class: BTreeMap::new(), class_of: BTreeMap::new() };
+        if !files::is_file(&folder.join(CLASS_NAMES))? {
+            return Ok(folders);
+        }
+        let index = Index::read(folder, CLASS_NAMES)?;
+        if index.values.len() != CLASSES {
+            let problem =
+                format!("there are {} lines, CUB-200-2011 has {CLASSES} classes", index.values.len());
+            return Err(index.bad(index.values.len().min(CLASSES), problem));
+        }
+        for (line, name) in index.values.iter().enumerate() {
+            folders.check(line + 1, name).map_err(|problem| index.bad(line, problem))?;
+        }
+        Ok(folders)
+    }
+
+    /// Notes that images of `class` lie in `folder`, or says what that contradicts.
+    fn check(&mut self, class: usize, folder: &str) -> Result<(), String> {
+        let numbered = folder.split_once('.').and_then(|(head, _)| number(head));
+        if let Some(other) = numbered.filter(|number| *number != class) {
+            return Err(format!("says class {class}, the folder {folder} is numbered {other}"));
+        }
+        let known = self.of_class.entry(class).or_insert_with(|| folder.to_owned());
+        if known != folder {
+            return Err(format!("says class {class}, whose folder is {known}, for {folder}"));
+        }
+        let known = *self.class_of.entry(folder.to_owned()).or_insert(class);
+        if known != class {
+            return Err(format!("says class {class} for {folder}, the folder of class {known}"));
+        }
+        Ok(())
+    }
 }

@@ -1,11 +1,12 @@
 //! ILSVRC-2012 as people have it: training images in a folder for each class, validation images in class folders or flat
-//! with a list of labels. Classes are numbered in WordNet-id order, whatever the order of the folders.
+//! with a list of labels, in one folder or as Kaggle packs them. Classes are numbered in WordNet-id order, whatever the
+//! order of the folders.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::files::{self, is_image_name};
 use crate::photos::{Listing, Photos};
 use crate::val_labels::{self, ValLabels};
 use crate::{DataError, ImagenetSpec, Split};
@@ -15,10 +16,12 @@ pub(crate) const CLASSES: usize = 1000;
 
 /// Opens both splits: lists all files and knows their labels; nothing is decoded.
 pub(crate) fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
+    let Layout { images, label_folders } = layout(folder)?;
+    let folder = &*images;
     let train_folder = folder.join("train");
     let classes = train_classes(&train_folder, spec.classes)?;
     let train = class_folders(&train_folder, &classes)?;
-    let test = validation(spec, folder, &classes)?;
+    let test = validation(spec, folder, &label_folders, &classes)?;
     let photos = spec.photos();
     let [geometry, calibration] = photos.geometries(spec.protocol);
     let train = Photos::new(NAME, folder, train, geometry, photos.bad_files)?;
@@ -30,19 +33,50 @@ pub(crate) fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataErro
     })
 }
 
-/// The names in a folder, sorted, without hidden entries.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<String>, DataError> {
-    if !folder.is_dir() {
-        let hint = "ImageNet's folder holds train/<WordNet id>/ and val/, the latter in the same class folders or flat";
-        return Err(DataError::Missing { path: folder.to_owned(), hint: hint.to_owned() });
+/// Where Kaggle's archive has the images, below its own folder and below its folder `ILSVRC`.
+const KAGGLE_IMAGES: [&str; 2] = ["ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"];
+
+/// Where things are.
+struct Layout {
+    /// The folder with `train` and `val`.
+    images: PathBuf,
+    /// Folders below which the list of labels may lie.
+    label_folders: Vec<PathBuf>,
+}
+
+/// Finds the images in the folder itself, or where Kaggle's archive has them; its list lies beside the folder `ILSVRC`.
+fn layout(folder: &Path) -> Result<Layout, DataError> {
+    let mut images = folder.to_owned();
+    if !files::is_folder(&folder.join("train"))? {
+        for place in KAGGLE_IMAGES.map(|place| folder.join(place)) {
+            if files::is_folder(&place.join("train"))? {
+                images = place;
+                break;
+            }
+        }
     }
-    let names =
-        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
-    let names: Vec<std::ffi::OsString> = names.map_err(DataError::io(folder, "list"))?;
-    let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort_unstable();
-    Ok(names)
+    let mut label_folders = vec![images.clone()];
+    if images != folder {
+        label_folders.push(folder.to_owned());
+    }
+    let full = fs::canonicalize(&images).unwrap_or_else(|_| images.clone());
+    if full.ends_with(KAGGLE_IMAGES[0]) {
+        label_folders.extend(full.ancestors().skip(2).take(2).map(Path::to_owned));
+    }
+    Ok(Layout { images, label_folders })
+}
+
+/// The names in a folder, sorted, litter aside.
+fn entries(folder: &Path) -> Result<Vec<String>, DataError> {
+    let hint = "ImageNet's folder holds train/<WordNet id>/ and val/, the latter in the same class folders or flat \
+                (Kaggle's archive: in ILSVRC/Data/CLS-LOC)";
+    let text = |name: std::ffi::OsString| {
+        name.into_string().map_err(|name| {
+            let problem = "has a name that is not UTF-8, which no file of ImageNet has; rename it";
+            DataError::layout(&folder.join(name), problem)
+        })
+    };
+    files::names(folder, hint)?.into_iter().map(text).collect()
 }
 
 /// The training classes: WordNet ids, in order. Says what is wrong with the layouts that people end up with.
@@ -79,13 +113,9 @@ fn train_classes(folder: &Path, expected: usize) -> Result<Vec<String>, DataErro
     Ok(names)
 }
 
-fn is_wordnet_id(name: &str) -> bool {
+/// Whether a text is n and eight digits.
+pub(crate) fn is_wordnet_id(name: &str) -> bool {
     name.len() == 9 && name.starts_with('n') && name[1..].bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
 }
 
 /// The images of a folder, sorted by name.
@@ -122,7 +152,12 @@ fn class_in_name(file: &Path) -> Option<&str> {
     is_wordnet_id(class).then_some(class)
 }
 
-fn validation(spec: &ImagenetSpec, folder: &Path, classes: &[String]) -> Result<Listing, DataError> {
+fn validation(
+    spec: &ImagenetSpec,
+    folder: &Path,
+    label_folders: &[PathBuf],
+    classes: &[String],
+) -> Result<Listing, DataError> {
     let val = folder.join("val");
     let names = entries(&val)?;
     let numbered = names.iter().any(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
@@ -132,8 +167,11 @@ fn validation(spec: &ImagenetSpec, folder: &Path, classes: &[String]) -> Result<
             "has numbered folders; give them their original names (n01440764 …)",
         ));
     }
-    let is_sorted_into_classes = names.iter().any(|name| is_wordnet_id(name) && val.join(name).is_dir());
-    let labels = ValLabels::find(folder, classes)?;
+    let mut is_sorted_into_classes = false;
+    for name in names.iter().filter(|name| is_wordnet_id(name)) {
+        is_sorted_into_classes |= files::is_folder(&val.join(name))?;
+    }
+    let labels = ValLabels::find(label_folders, classes)?;
     if is_sorted_into_classes {
         if let Some(class) = classes.iter().find(|class| names.binary_search(class).is_err()) {
             return Err(DataError::layout(&val, format!("has no class {class}, train has")));
@@ -153,15 +191,28 @@ fn validation(spec: &ImagenetSpec, folder: &Path, classes: &[String]) -> Result<
             hint: val_labels::hint(),
         });
     };
+    let images: Vec<PathBuf> =
+        names.iter().map(|name| val.join(name)).filter(|file| is_image_name(file)).collect();
+    let wnids = list.of_all(&images, spec.classes < CLASSES)?;
+    flat(&images, &wnids, spec, classes, &list, &val)
+}
+
+/// Flat images with their classes.
+fn flat(
+    images: &[PathBuf],
+    wnids: &[&str],
+    spec: &ImagenetSpec,
+    classes: &[String],
+    list: &ValLabels,
+    val: &Path,
+) -> Result<Listing, DataError> {
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     let mut has_image = vec![false; classes.len()];
-    let files_there = entries(&val)?.into_iter().map(|name| val.join(name));
-    for file in files_there.filter(|file| is_image_name(file)) {
-        let wnid = list.of(&file)?;
+    for (file, wnid) in images.iter().zip(wnids) {
         match classes.binary_search_by(|class| class.as_str().cmp(wnid)) {
             Ok(label) => {
                 has_image[label] = true;
-                files.push(file);
+                files.push(file.clone());
                 labels.push(label);
             }
             // Part of ImageNet: the list and the images are those of all classes.
@@ -169,21 +220,25 @@ fn validation(spec: &ImagenetSpec, folder: &Path, classes: &[String]) -> Result<
             Err(_) => {
                 let problem =
                     format!("is of class {wnid} by {}, train has no such class", list.path.display());
-                return Err(DataError::layout(&file, problem));
+                return Err(DataError::layout(file, problem));
             }
         }
     }
     if let Some(label) = has_image.iter().position(|has| !has) {
-        return Err(DataError::layout(&val, format!("has no image of class {}", classes[label])));
+        return Err(DataError::layout(val, format!("has no image of class {}", classes[label])));
     }
     Ok(Listing { files, labels, classes: classes.len() })
 }
 
 /// Class folders with a list beside them must say the same: a folder sorted by a wrong list is found out.
 fn agrees(listing: Listing, classes: &[String], list: &ValLabels) -> Result<Listing, DataError> {
-    for (file, label) in listing.files.iter().zip(&listing.labels) {
-        // A list of other images says nothing about these.
-        let Ok(wnid) = list.of(file) else { continue };
+    let wnids: Vec<Option<&str>> = listing.files.iter().map(|file| list.of(file)).collect();
+    // A list of other images says nothing about these.
+    if wnids.iter().all(Option::is_none) {
+        return Ok(listing);
+    }
+    for ((file, label), wnid) in listing.files.iter().zip(&listing.labels).zip(wnids) {
+        let wnid = wnid.ok_or_else(|| list.without_label(file))?;
         if wnid != classes[*label] {
             let problem = format!(
                 "lies in the folder of class {}, {} says {wnid}",

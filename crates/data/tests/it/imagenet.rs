@@ -1,7 +1,8 @@
 //! ImageNet's layouts: class order, flat validation images with each of the three lists, and what people get wrong.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thinet_data::{DatasetSpec, ImagenetSpec, Protocol, Split, examine, open};
 
@@ -182,13 +183,205 @@ fn lists_with_faults_are_named_by_line() {
     assert_eq!(with(&all_same), "DIR/val: has no image of class n00001740");
 }
 
+/// The development kit's folder with this ground truth.
+fn development_kit(folder: &Path, truth: &str) {
+    let devkit = folder.join("ILSVRC2012_devkit_t12/data");
+    fs::create_dir_all(&devkit).unwrap();
+    fs::write(devkit.join("ILSVRC2012_validation_ground_truth.txt"), truth).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/meta.mat");
+    fs::copy(golden, devkit.join("meta.mat")).unwrap();
+}
+
+#[test]
+fn lines_of_the_ground_truth_that_would_shift_labels_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    flat(folder.path());
+    let with = |truth: &str| {
+        development_kit(folder.path(), truth);
+        opened(&spec(), folder.path()).map(|split| labels(&*split.test))
+    };
+    for whole in ["1\n4\n2\n", "1\n4\n2", "\u{feff}1\r\n4\r\n2\r\n", "1\n4\n2\n\n"] {
+        assert_eq!(with(whole), Ok(vec![2, 0, 1]), "{whole:?}");
+    }
+    let list = "DIR/ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt";
+    for (truth, problem) in [
+        ("1\n\n4\n2\n", "line 2: is blank"),
+        ("1\n4 2\n2\n", "line 2: \"4 2\" is no number"),
+        ("1\n4\n-2\n", "line 3: \"-2\" is no number"),
+        ("1\n4\n5\n", "line 3: meta.mat has no class 5"),
+        ("1\n4\n2\n2\n", "has 4 labels for 3 images; the first without an image is image 4"),
+        ("", "is empty"),
+    ] {
+        assert_eq!(with(truth), Err(format!("{list}: {problem}")), "{truth:?}");
+    }
+    let short = "DIR/val/ILSVRC2012_val_00000003.JPEG: has no label in ".to_owned() + list;
+    assert_eq!(with("1\n4\n"), Err(short));
+}
+
+#[test]
+fn contradictory_lines_of_the_other_lists_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    train(folder.path());
+    flat(folder.path());
+    let image = |n: u32, rest: &str| format!("ILSVRC2012_val_0000000{n}{rest}\n");
+    let caffe = |lines: &[(u32, &str)]| {
+        fs::write(
+            path("val.txt"),
+            lines.iter().map(|(n, label)| image(*n, &format!(".JPEG {label}"))).collect::<String>(),
+        )
+        .unwrap();
+        says(folder.path())
+    };
+    assert_eq!(
+        caffe(&[(1, "2"), (2, "0"), (1, "1"), (3, "1")]),
+        "DIR/val.txt: line 3: ILSVRC2012_val_00000001 has a label already (n02119789)"
+    );
+    let twice = caffe(&[(1, "2"), (1, "2")]);
+    assert_eq!(twice, "DIR/val.txt: line 2: ILSVRC2012_val_00000001 has a label already (n02119789)");
+    assert_eq!(caffe(&[(1, "2 1")]), "DIR/val.txt: line 1: is not `image label`");
+    assert_eq!(caffe(&[(1, "2\n"), (2, "0")]), "DIR/val.txt: line 2: is blank");
+    assert_eq!(
+        caffe(&[(1, "2"), (2, "0"), (3, "1"), (4, "1")]),
+        "DIR/val.txt: has 4 labels for 3 images; the first without an image is ILSVRC2012_val_00000004"
+    );
+    // The same image under two names.
+    fs::copy(path("val/ILSVRC2012_val_00000003.JPEG"), path("val/ILSVRC2012_val_00000003.jpg")).unwrap();
+    assert_eq!(
+        caffe(&[(1, "2"), (2, "0"), (3, "1"), (4, "1")]),
+        "DIR/val/ILSVRC2012_val_00000003.jpg: has the label of DIR/val/ILSVRC2012_val_00000003.JPEG in DIR/val.txt"
+    );
+    fs::remove_file(path("val/ILSVRC2012_val_00000003.jpg")).unwrap();
+    fs::remove_file(path("val.txt")).unwrap();
+
+    let kaggle = |text: &str| {
+        fs::write(path("LOC_val_solution.csv"), text).unwrap();
+        says(folder.path()).replace("DIR/LOC_val_solution.csv: ", "")
+    };
+    let line = |n, rest: &str| format!("ImageId,PredictionString\n{}", image(n, rest));
+    assert_eq!(
+        kaggle(&image(1, ",n02119789 1 2 3 4")),
+        "line 1: is not the heading \"ImageId,PredictionString\""
+    );
+    assert_eq!(
+        kaggle(&line(1, ",n0211978 1 2 3 4")),
+        "line 2: \"n0211978\" is not a WordNet id (n and eight digits)"
+    );
+    assert_eq!(kaggle(&line(1, ",n02119789 1 2 3")), "line 2: n02119789 has no box of four numbers");
+    assert_eq!(
+        kaggle(&line(1, ",n02119789 1 2 3 4 n01440764 1 2 3 4")),
+        "line 2: has two classes, n02119789 and n01440764"
+    );
+    assert_eq!(kaggle(&line(1, ",")), "line 2: has no class");
+    assert_eq!(kaggle(&line(1, "")), "line 2: is not `image,class x y x y …`");
+}
+
+#[test]
+fn a_list_of_all_images_serves_a_part_and_has_fifty_of_each_class() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    flat(folder.path());
+    let mut text = "ImageId,PredictionString\n".to_owned();
+    let mut classes: Vec<String> = (0..997).map(|i| format!("n1{i:07}")).collect();
+    classes.splice(0..0, ["n02119789", "n00001740", "n01440764"].map(str::to_owned));
+    for i in 0..50_000 {
+        writeln!(text, "ILSVRC2012_val_{:08},{} 1 2 3 4", i + 1, classes[i % 1000]).unwrap();
+    }
+    let list = folder.path().join("LOC_val_solution.csv");
+    fs::write(&list, &text).unwrap();
+    assert_eq!(labels(&*opened(&spec(), folder.path()).unwrap().test), [2, 0, 1]);
+    // Whoever has all classes needs all images.
+    fs::write(&list, text.replacen("00001001,n02119789", "00001001,n00001740", 1)).unwrap();
+    assert_eq!(
+        says(folder.path()),
+        "DIR/LOC_val_solution.csv: has 51 labels of class n00001740, the official lists have 50"
+    );
+}
+
+#[test]
+fn kaggles_archive_is_found_with_its_list_from_each_of_its_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("ILSVRC/Data/CLS-LOC");
+    train(&images);
+    flat(&images);
+    fs::create_dir_all(images.join("test")).unwrap();
+    // Names and running numbers, no labels.
+    let sets = folder.path().join("ILSVRC/ImageSets/CLS-LOC");
+    fs::create_dir_all(&sets).unwrap();
+    fs::write(sets.join("val.txt"), "ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n").unwrap();
+    let without = says(folder.path());
+    assert!(without.contains("flat validation images need their labels"), "{without}");
+    let kaggle = "ImageId,PredictionString\nILSVRC2012_val_00000003,n01440764 1 2 3 4 \nILSVRC2012_val_00000001,n02119789 1 2 3 4 n02119789 1 1 2 2 \nILSVRC2012_val_00000002,n00001740 0 0 1 1 \n";
+    fs::write(folder.path().join("LOC_val_solution.csv"), kaggle).unwrap();
+    let mut fingerprints = Vec::new();
+    for place in ["", "ILSVRC", "ILSVRC/Data/CLS-LOC"] {
+        let split = opened(&spec(), &folder.path().join(place)).unwrap();
+        assert_eq!(
+            (labels(&*split.train), labels(&*split.test)),
+            (vec![0, 0, 1, 1, 2, 2], vec![2, 0, 1]),
+            "{place}"
+        );
+        fingerprints.push([split.train.fingerprint().to_owned(), split.test.fingerprint().to_owned()]);
+    }
+    fingerprints.dedup();
+    assert_eq!(fingerprints.len(), 1);
+}
+
+#[test]
+fn litter_is_neither_class_nor_image() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    sorted(folder.path());
+    let fingerprint = || opened(&spec(), folder.path()).unwrap().train.fingerprint().to_owned();
+    let clean = fingerprint();
+    for name in [
+        "train/@eaDir",
+        "train/n01440764/@eaDir",
+        "val/__MACOSX",
+        "val/n01440764/lost+found",
+        "train/#recycle",
+    ] {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+    }
+    for name in [
+        "train/Thumbs.db",
+        "train/n01440764/._n01440764_0.JPEG",
+        "val/n01440764/desktop.ini",
+        "val/.DS_Store",
+    ] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    assert_eq!(fingerprint(), clean);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_not_utf8_are_refused_when_the_data_is_opened() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    sorted(folder.path());
+    let odd: PathBuf = folder.path().join("train/n01440764").join(OsStr::from_bytes(b"caf\xe9.JPEG"));
+    jpeg(&odd, 1);
+    let error = says(folder.path());
+    assert!(error.starts_with("DIR/train/n01440764/caf") && error.contains("not UTF-8"), "{error}");
+    // A folder above may have any name.
+    fs::remove_file(odd).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join(OsStr::from_bytes(b"\xff\xfe"));
+    fs::rename(folder.path(), &moved).unwrap();
+    assert_eq!(first_bytes(&*opened(&spec(), &moved).unwrap().train).len(), 6);
+}
+
 #[test]
 fn a_part_of_the_classes_takes_its_share_of_flat_images() {
     let folder = tempfile::tempdir().unwrap();
     train(folder.path());
     flat(folder.path());
     fs::remove_dir_all(folder.path().join("train/n00001740")).unwrap();
-    let kaggle = "ImageId,PredictionString\nILSVRC2012_val_00000001,n02119789 1\nILSVRC2012_val_00000002,n00001740 1\nILSVRC2012_val_00000003,n01440764 1\n";
+    let kaggle = "ImageId,PredictionString\nILSVRC2012_val_00000001,n02119789 1 2 3 4\nILSVRC2012_val_00000002,n00001740 1 2 3 4\nILSVRC2012_val_00000003,n01440764 1 2 3 4\n";
     fs::write(folder.path().join("LOC_val_solution.csv"), kaggle).unwrap();
     let split = opened(&ImagenetSpec { classes: 2, ..spec() }, folder.path()).unwrap();
     assert_eq!(labels(&*split.test), [1, 0]);
