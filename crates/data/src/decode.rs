@@ -5,9 +5,12 @@ use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use image::{ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
-use crate::DataError;
+use crate::{DataError, jpeg};
+
+/// Most pixels of an image unless the key `max-pixels` says otherwise: 10,000 × 10,000, a third of a gigabyte once decoded.
+pub(crate) const MAX_PIXELS: u64 = 100_000_000;
 
 /// A decoded image: `pixels: [height, width, channels]`, one byte a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +24,14 @@ pub(crate) struct Picture {
 impl Picture {
     /// Decodes a file to RGB (`channels` 3) or grey (1). The format is told by the contents, as some sets have PNG files
     /// under a JPEG name; alpha is dropped, colour profiles and orientation tags are not applied.
-    pub(crate) fn decode(path: &Path, channels: usize) -> Result<Self, DataError> {
+    ///
+    /// Only a file that was read and is no image that can be used (damaged, or of more than `max_pixels`) gives
+    /// [`DataError::Decode`], which some sets put up with; one that cannot be read is a [`DataError::Io`].
+    pub(crate) fn decode(path: &Path, channels: usize, max_pixels: u64) -> Result<Self, DataError> {
+        let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
         // A damaged file must not bring a study down, even where it makes a decoder panic.
-        let picture =
-            catch_unwind(|| read(path, channels)).unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
+        let picture = catch_unwind(|| decoded(&bytes, channels, max_pixels))
+            .unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
         picture.map_err(|problem| DataError::Decode { path: path.to_owned(), problem })
     }
 
@@ -41,14 +48,24 @@ impl Picture {
     }
 }
 
-fn read(path: &Path, channels: usize) -> Result<Picture, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
-    let reader = reader.map_err(|error| error.to_string())?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !has_jpeg_end(&bytes) {
-        return Err("the JPEG data is cut off: no end marker after the last scan".to_owned());
+fn decoded(bytes: &[u8], channels: usize, max_pixels: u64) -> Result<Picture, String> {
+    let text = |error: image::ImageError| error.to_string();
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut reader = reader.map_err(|error| error.to_string())?;
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        let end =
+            jpeg::end(bytes).ok_or("the JPEG data is cut off: there is no end marker behind its scans")?;
+        // What lies behind the end has no part in the image.
+        reader = ImageReader::with_format(Cursor::new(&bytes[..end]), ImageFormat::Jpeg);
     }
-    let decoded = reader.decode().map_err(|error| error.to_string())?;
+    let mut limits = Limits::default();
+    // At most four channels of two bytes.
+    limits.max_alloc = limits.max_alloc.max(Some(max_pixels.saturating_mul(8)));
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(text)?;
+    let (width, height) = decoder.dimensions();
+    check_pixels(height as usize, width as usize, max_pixels)?;
+    let decoded = DynamicImage::from_decoder(decoder).map_err(text)?;
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
         1 => decoded.into_luma8().into_raw(),
@@ -57,11 +74,12 @@ fn read(path: &Path, channels: usize) -> Result<Picture, String> {
     Ok(Picture { width, height, channels, pixels })
 }
 
-/// Whether an end marker follows the last start of a scan. The decoder fills what is cut off a JPEG file with grey and
-/// says nothing; neither marker can occur inside a scan, and an embedded thumbnail's end comes before the last scan.
-pub(crate) fn has_jpeg_end(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    last([0xff, 0xd9]) > last([0xff, 0xda])
+/// Refuses a size before memory is taken for it: a file of some kilobytes can ask for gigabytes.
+pub(crate) fn check_pixels(height: usize, width: usize, max_pixels: u64) -> Result<(), String> {
+    if (height as u64).saturating_mul(width as u64) <= max_pixels {
+        return Ok(());
+    }
+    Err(format!("{height}×{width} are more than {max_pixels} pixels; the key \"max-pixels\" can allow more"))
 }
 
 #[cfg(test)]
@@ -72,7 +90,7 @@ mod tests {
 
     /// The whole image, planar.
     fn decode(path: &Path, channels: usize) -> Vec<u8> {
-        let picture = Picture::decode(path, channels).unwrap();
+        let picture = Picture::decode(path, channels, MAX_PIXELS).unwrap();
         let mut out = vec![0; picture.pixels.len()];
         picture.write_planar([0, 0], [picture.height, picture.width], &mut out);
         out
@@ -133,11 +151,66 @@ mod tests {
         let halves = [&whole[..whole.len() / 2], &jpeg[..jpeg.len() / 2], &jpeg[..jpeg.len() - 60]];
         for bytes in halves.into_iter().chain([&whole[..0], b"text"]) {
             fs::write(&path, bytes).unwrap();
-            let error = Picture::decode(&path, 3).unwrap_err();
+            let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err();
             assert!(matches!(&error, DataError::Decode { path: named, .. } if *named == path), "{error}");
         }
-        let error = Picture::decode(&folder.path().join("no.png"), 3).unwrap_err();
-        assert!(error.to_string().contains("no.png: cannot decode the image: "), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("folder.png")).unwrap();
+        for name in ["no.png", "folder.png"] {
+            let path = folder.path().join(name);
+            let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err();
+            assert!(matches!(&error, DataError::Io { path: named, .. } if *named == path), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_with_bytes_behind_its_end_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jpg");
+        let image = RgbImage::from_fn(32, 32, |x, y| Rgb([(x * 7) as u8, (y * 5) as u8, 3]));
+        image.save(&path).unwrap();
+        let expected = decode(&path, 3);
+        let whole = fs::read(&path).unwrap();
+        // A motion photo's film, a thumbnail, a thumbnail that is cut off itself.
+        for tail in [&b"ftypmp42 \xff\xda \xff\xd8 film"[..], &whole, &whole[..whole.len() - 60]] {
+            fs::write(&path, [&whole, tail].concat()).unwrap();
+            assert_eq!(decode(&path, 3), expected);
+            fs::write(&path, [&whole[..whole.len() - 60], tail].concat()).unwrap();
+            assert!(matches!(Picture::decode(&path, 3, MAX_PIXELS), Err(DataError::Decode { .. })));
+        }
+    }
+
+    #[test]
+    fn an_image_of_too_many_pixels_is_refused_before_it_is_decoded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bomb.png");
+        fs::write(&path, header_only([20_000, 20_000])).unwrap();
+        let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err().to_string();
+        let expected = "bomb.png: cannot decode the image: 20000×20000 are more than 100000000 pixels; the key \"max-pixels\" can allow more";
+        assert!(error.ends_with(expected), "{error}");
+        // Let through, it fails for what it lacks.
+        fs::write(&path, header_only([30, 20])).unwrap();
+        let error = Picture::decode(&path, 3, 600).unwrap_err().to_string();
+        assert!(!error.contains("max-pixels"), "{error}");
+        let error = Picture::decode(&path, 3, 599).unwrap_err().to_string();
+        assert!(error.contains(": 20×30 are more than 599 pixels"), "{error}");
+        RgbImage::from_pixel(30, 20, Rgb([1, 2, 3])).save_with_format(&path, ImageFormat::Jpeg).unwrap();
+        let error = Picture::decode(&path, 3, 599).unwrap_err().to_string();
+        assert!(error.contains(": 20×30 are more than 599 pixels"), "{error}");
+        assert_eq!(Picture::decode(&path, 3, 600).unwrap().pixels.len(), 1800);
+    }
+
+    /// A PNG file of the size `[width, height]` that ends where its pixels should begin.
+    fn header_only([width, height]: [u32; 2]) -> Vec<u8> {
+        let header = [&b"IHDR"[..], &width.to_be_bytes(), &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&header);
+        let signature: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\x0d";
+        [signature, &header, &checksum.sum().to_be_bytes(), b"\0\0\0\x10IDAT"].concat()
     }
 
     #[test]
@@ -145,7 +218,7 @@ mod tests {
         for name in ["cmyk.jpg", "ycck.jpg", "grey.jpg", "exif.jpg", "png-inside.JPEG"] {
             let read = |name: &str| {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-                Picture::decode(&path, 3).unwrap()
+                Picture::decode(&path, 3, MAX_PIXELS).unwrap()
             };
             let (ours, theirs) = (read(name), read(&format!("{name}.png")));
             assert_eq!((ours.height, ours.width), (theirs.height, theirs.width), "{name}");

@@ -75,7 +75,8 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
-    /// An image that cannot be decoded or resized.
+    /// An image that was read and cannot be decoded or resized, or has more pixels than `max-pixels` allows. One that cannot
+    /// be read is an [`Io`](Self::Io) error.
     #[error("{path}: cannot decode the image: {problem}", path = .path.display())]
     Decode {
         /// The image file.

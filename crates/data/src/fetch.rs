@@ -413,6 +413,7 @@ mod tests {
                     resize: Resize::Bicubic,
                     test_folder: None,
                     cache: None,
+                    max_pixels: None,
                     train_limit: None,
                     test_limit: None,
                 }),

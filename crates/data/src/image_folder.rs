@@ -1,13 +1,13 @@
 //! A folder of PNG and JPEG images, one folder for each class: `train/<class>/*` and `test/<class>/*` or `val/<class>/*`.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use crate::dataset::{check_read, image_len};
-use crate::decode::Picture;
+use crate::decode::{MAX_PIXELS, Picture};
+use crate::files::{self, image_size};
 use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Resize, Split};
 
 /// Splits that take no more than this together are held in memory unless the spec says otherwise.
@@ -22,6 +22,7 @@ struct ImageFolder {
     channels: usize,
     size: usize,
     resize: Resize,
+    max_pixels: u64,
     fingerprint: String,
 }
 
@@ -51,7 +52,7 @@ fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, 
     if let Some(name) = &spec.test_folder {
         return Ok(name);
     }
-    match ["test", "val"].map(|name| folder.join(name).is_dir()) {
+    match [files::is_folder(&folder.join("test"))?, files::is_folder(&folder.join("val"))?] {
         [true, true] => Err(DataError::layout(
             folder,
             "has both test and val; the key test-folder must say which one to use",
@@ -61,18 +62,9 @@ fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, 
     }
 }
 
-/// The names of what is in a folder, sorted, without hidden entries.
+/// The names of what is in a folder, sorted, litter aside.
 fn names(folder: &Path) -> Result<Vec<OsString>, DataError> {
-    if !folder.is_dir() {
-        let hint = "an image folder holds train/<class>/ and test/<class>/ (or val/<class>/)".to_owned();
-        return Err(DataError::Missing { path: folder.to_owned(), hint });
-    }
-    let entries =
-        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
-    let mut names: Vec<OsString> = entries.map_err(DataError::io(folder, "list"))?;
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
-    names.sort_unstable();
-    Ok(names)
+    files::names(folder, "an image folder holds train/<class>/ and test/<class>/ (or val/<class>/)")
 }
 
 fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
@@ -80,12 +72,12 @@ fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
     if names.is_empty() {
         return Err(DataError::layout(folder, "is empty, expected a folder for each class"));
     }
-    match names.iter().find(|name| !folder.join(name).is_dir()) {
-        Some(file) => {
-            Err(DataError::layout(&folder.join(file), "is not a folder, expected a folder for each class"))
+    for path in names.iter().map(|name| folder.join(name)) {
+        if !files::is_folder(&path)? {
+            return Err(DataError::layout(&path, "is not a folder, expected a folder for each class"));
         }
-        None => Ok(names),
     }
+    Ok(names)
 }
 
 fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<ImageFolder, DataError> {
@@ -107,27 +99,20 @@ fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<I
         }
         for image in images {
             let path = class_folder.join(&image);
-            let metadata = fs::metadata(&path).map_err(DataError::io(&path, "read"))?;
-            if !metadata.is_file() || !is_image_name(&path) {
-                return Err(DataError::layout(&path, "is not a .png, .jpg or .jpeg file"));
-            }
+            let size = image_size(&path)?;
             for name in [class, &image] {
                 let name = name.as_encoded_bytes();
                 hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
             }
-            hasher.update(&metadata.len().to_le_bytes());
+            hasher.update(&size.to_le_bytes());
             files.push(path);
             labels.push(label);
         }
     }
     let fingerprint = hasher.finalize().to_hex().to_string();
-    let ImageFolderSpec { name, channels, size, resize, .. } = spec.clone();
-    Ok(ImageFolder { name, classes: classes.len(), files, labels, channels, size, resize, fingerprint })
-}
-
-fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
+    let ImageFolderSpec { name, channels, size, resize, max_pixels, .. } = spec.clone();
+    let (classes, max_pixels) = (classes.len(), max_pixels.unwrap_or(MAX_PIXELS));
+    Ok(ImageFolder { name, classes, files, labels, channels, size, resize, max_pixels, fingerprint })
 }
 
 impl Dataset for ImageFolder {
@@ -155,7 +140,8 @@ impl Dataset for ImageFolder {
         check_read(self, index, out)?;
         let path = &self.files[index];
         let size = [self.size; 2];
-        let picture = Picture::decode(path, self.channels)?.resized(size, self.resize);
+        let picture = Picture::decode(path, self.channels, self.max_pixels)?;
+        let picture = picture.resized(size, self.resize, self.max_pixels);
         let picture = picture.map_err(|problem| DataError::Decode { path: path.clone(), problem })?;
         picture.write_planar([0, 0], size, out);
         Ok(())
@@ -172,14 +158,19 @@ impl Dataset for ImageFolder {
 
 /// The same split with its images decoded and in memory, if `cache` says so or, without it, if they are small enough.
 pub(crate) fn cached(split: Split, cache: Option<bool>) -> Result<Split, DataError> {
-    let bytes = |dataset: &Arc<dyn Dataset>| dataset.len() as u64 * image_len(dataset.shape()) as u64;
-    if !cache.unwrap_or(bytes(&split.train) + bytes(&split.test) <= CACHE_BYTES) {
+    if !is_cached(&split, cache) {
         return Ok(split);
     }
     let in_memory = |dataset: &dyn Dataset| -> Result<Arc<dyn Dataset>, DataError> {
         Ok(Arc::new(MemoryDataset::copy_of(dataset, read_all(dataset)?)))
     };
     Ok(Split::new(in_memory(&*split.train)?, in_memory(&*split.test)?))
+}
+
+/// Whether a study holds the decoded images in memory.
+pub(crate) fn is_cached(split: &Split, cache: Option<bool>) -> bool {
+    let bytes = |dataset: &Arc<dyn Dataset>| dataset.len() as u64 * image_len(dataset.shape()) as u64;
+    cache.unwrap_or(bytes(&split.train) + bytes(&split.test) <= CACHE_BYTES)
 }
 
 /// All images one after the other, read by as many threads as there are cores; of several errors, the first image's.
@@ -211,6 +202,8 @@ fn read_all(dataset: &dyn Dataset) -> Result<Vec<u8>, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use image::{Rgb, RgbImage};
 
     use super::*;
@@ -224,6 +217,7 @@ mod tests {
             resize: Resize::Bicubic,
             test_folder: None,
             cache: None,
+            max_pixels: None,
             train_limit: None,
             test_limit: None,
         }
@@ -329,6 +323,55 @@ mod tests {
         assert_eq!(says(folder.path(), &spec(4)), both);
         let named = ImageFolderSpec { test_folder: Some("test".to_owned()), ..spec(4) };
         assert_eq!(first_bytes(&*open(&named, folder.path()).unwrap().test), [60, 70]);
+    }
+
+    #[test]
+    fn litter_is_neither_class_nor_image_and_changes_no_fingerprint() {
+        let folder = example();
+        let of = || {
+            let split = open(&spec(4), folder.path()).unwrap();
+            assert_eq!((first_bytes(&*split.train), split.train.classes()), (vec![10, 20, 30], 2));
+            split.train.fingerprint().to_owned()
+        };
+        let clean = of();
+        for name in
+            ["train/@eaDir/ant/a.png", "train/__MACOSX/x.png", "train/.AppleDouble/x", "train/lost+found/x"]
+        {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        for name in ["train/Thumbs.db", "train/ant/desktop.ini", "train/ant/._a.png", "test/bee/.DS_Store"] {
+            fs::write(folder.path().join(name), "litter").unwrap();
+        }
+        fs::create_dir(folder.path().join("train/ant/@eaDir")).unwrap();
+        assert_eq!(of(), clean);
+    }
+
+    #[test]
+    fn an_image_above_the_limit_is_refused_by_name() {
+        let folder = example();
+        let small = ImageFolderSpec { max_pixels: Some(15), ..spec(4) };
+        let error = says(folder.path(), &small);
+        let expected = "DIR/train/ant/a.png: cannot decode the image: 4×4 are more than 15 pixels; the key \"max-pixels\" can allow more";
+        assert_eq!(error, expected);
+        let enough = ImageFolderSpec { max_pixels: Some(16), ..spec(4) };
+        let fingerprint = |spec| open(spec, folder.path()).unwrap().train.fingerprint().to_owned();
+        assert_eq!(fingerprint(&enough), fingerprint(&spec(4)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_utf8_are_read_like_any_other() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let folder = example();
+        for (part, value) in [("train", 60), ("test", 70)] {
+            let class = std::ffi::OsStr::from_bytes(b"caf\xe9");
+            write(&folder.path().join(part).join(class), "1.png", value);
+        }
+        let split = open(&spec(4), folder.path()).unwrap();
+        assert_eq!(
+            (first_bytes(&*split.train), first_bytes(&*split.test)),
+            (vec![10, 20, 30, 60], vec![40, 50, 70])
+        );
     }
 
     #[test]

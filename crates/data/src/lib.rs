@@ -18,9 +18,11 @@ mod idx;
 mod image_folder;
 mod imagenet;
 mod index_file;
+mod jpeg;
 mod limit;
 mod loader;
 mod mat5;
+mod open;
 mod photos;
 mod protocol;
 mod resize;
@@ -35,10 +37,10 @@ pub use error::DataError;
 pub use examine::{Examination, examine};
 pub use fetch::fetch;
 pub use loader::{Batch, Loader, LoaderOptions};
+pub use open::open;
 pub use protocol::Protocol;
 pub use spec::{
     ChannelOrder, DatasetSpec, ImageFolderSpec, ImagenetSpec, Normalisation, PhotoSpec, Resize, StandardSpec,
-    open,
 };
 pub use subset::Subset;
 pub use transform::{Augment, Transform};

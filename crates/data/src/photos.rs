@@ -7,9 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thinet_seed::Seed;
 
 use crate::dataset::check_read;
-use crate::decode::Picture;
+use crate::decode::{MAX_PIXELS, Picture};
+use crate::files::image_size;
 use crate::protocol::Geometry;
 use crate::{DataError, Dataset};
+
+/// Raised when what is read from a file changes (decoding, resizing, crops), so that results stored before are not taken
+/// for those of the new meaning: ids follow the fingerprint. The CHANGELOG then says so.
+pub(crate) const VERSION: &str = "thinet photos v1";
 
 /// Labelled photographs, decoded when they are read.
 #[derive(Clone)]
@@ -47,11 +52,11 @@ impl Photos {
     ) -> Result<Self, DataError> {
         let Listing { files, labels, classes } = listing;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"thinet photos v1");
+        hasher.update(VERSION.as_bytes());
         for (path, label) in files.iter().zip(&labels) {
-            let metadata = std::fs::metadata(path).map_err(DataError::io(path, "read"))?;
+            let size = image_size(path)?;
             let relative = path.strip_prefix(folder).unwrap_or(path).as_os_str().as_encoded_bytes();
-            for number in [relative.len() as u64, *label as u64, metadata.len()] {
+            for number in [relative.len() as u64, *label as u64, size] {
                 hasher.update(&number.to_le_bytes());
             }
             hasher.update(relative);
@@ -76,16 +81,21 @@ impl Photos {
     }
 
     fn with_fingerprint(mut self, contents: &str, geometry: Geometry) -> Self {
-        let Geometry { protocol, side, crop } = geometry;
+        let Geometry { protocol, side, crop, max_pixels } = geometry;
         self.geometry = geometry;
         self.fingerprint = format!("{contents}:{}-{side}-{crop}", protocol.name());
+        // The limit decides which images are left out; a key that came later has no part in ids at its default.
+        if max_pixels != MAX_PIXELS {
+            self.fingerprint.push_str(&format!("-{max_pixels}"));
+        }
         self
     }
 
     /// The image as it is read from its file, or why it is left out.
     fn picture(&self, index: usize, out: &[u8]) -> Result<Picture, DataError> {
         check_read(self, index, out)?;
-        Picture::decode(&self.files[index], 3).map_err(|error| self.damaged.judge(error))
+        Picture::decode(&self.files[index], 3, self.geometry.max_pixels)
+            .map_err(|error| self.damaged.judge(error))
     }
 
     fn finish(&self, index: usize, done: Result<(), String>) -> Result<(), DataError> {
@@ -95,7 +105,8 @@ impl Photos {
 }
 
 impl Damaged {
-    /// Counts a file that cannot be decoded: one to leave out, as long as there are not too many.
+    /// Counts a file that was read and cannot be decoded: one to leave out, as long as there are not too many. Any other
+    /// error stays what it is.
     fn judge(&self, error: DataError) -> DataError {
         let DataError::Decode { path, problem } = error else { return error };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +179,8 @@ mod tests {
     use super::*;
     use crate::Protocol;
 
-    const GEOMETRY: Geometry = Geometry { protocol: Protocol::CaffeShort, side: 4, crop: 3 };
+    const GEOMETRY: Geometry =
+        Geometry { protocol: Protocol::CaffeShort, side: 4, crop: 3, max_pixels: MAX_PIXELS };
 
     /// Three images, the second damaged.
     fn photos(folder: &Path, limit: usize) -> Photos {
@@ -216,6 +228,46 @@ mod tests {
         fs::write(folder.path().join("c.png"), "no image either").unwrap();
         let error = one.under(GEOMETRY).read(2, &mut out).unwrap_err().to_string();
         assert!(error.contains("more than 1 file cannot be decoded") && error.contains("c.png"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_never_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = photos(folder.path(), 5);
+        let path = folder.path().join("c.png");
+        fs::remove_file(&path).unwrap();
+        let mut out = [0; 27];
+        for _ in 0..2 {
+            let errors = [photos.read(2, &mut out), photos.read_random_crop(2, Seed::root(1), &mut out)]
+                .map(Result::unwrap_err);
+            for error in errors {
+                assert!(matches!(&error, DataError::Io { path: named, .. } if *named == path), "{error}");
+            }
+            // A folder in its place the second time.
+            let _ = fs::create_dir(&path);
+        }
+        assert_eq!(photos.left_out(), Vec::<String>::new());
+        let listing = Listing { files: vec![path.clone()], labels: vec![0], classes: 1 };
+        let error = Photos::new("Photos", folder.path(), listing, GEOMETRY, 5).err().unwrap();
+        assert!(matches!(&error, DataError::Layout { path: named, .. } if *named == path), "{error}");
+    }
+
+    #[test]
+    fn an_image_above_the_limit_counts_as_one_that_cannot_be_decoded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut out = [0; 27];
+        let small = photos(folder.path(), 2).under(Geometry { max_pixels: 19, ..GEOMETRY });
+        let error = small.read(2, &mut out).unwrap_err();
+        assert!(
+            matches!(&error, DataError::LeftOut { problem, .. } if problem.contains("max-pixels")),
+            "{error}"
+        );
+        let exact = small.under(Geometry { max_pixels: 20, ..GEOMETRY });
+        exact.read(2, &mut out).unwrap();
+        let usual = small.under(GEOMETRY);
+        assert_ne!(exact.fingerprint(), small.fingerprint());
+        assert_eq!(usual.fingerprint(), photos(folder.path(), 2).fingerprint());
+        assert!(usual.fingerprint().ends_with(":caffe-short-4-3"), "{}", usual.fingerprint());
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Protocol {
     }
 }
 
-/// A protocol with its two sizes.
+/// A protocol with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) protocol: Protocol,
@@ -82,6 +82,20 @@ pub(crate) struct Geometry {
     pub(crate) side: usize,
     /// Height and width of what comes out.
     pub(crate) crop: usize,
+    /// Images of more pixels, as stored or on the way, are refused.
+    pub(crate) max_pixels: u64,
+}
+
+/// Most pixels that can be asked for: a JPEG file cannot have more.
+const MOST_PIXELS: u64 = 65_535 * 65_535;
+
+/// Checks the key `max-pixels`.
+pub(crate) fn check_max_pixels(value: u64) -> Result<(), DataError> {
+    if (1..=MOST_PIXELS).contains(&value) {
+        return Ok(());
+    }
+    let problem = format!("{value} is outside 1..={MOST_PIXELS}");
+    Err(DataError::Value { key: "max-pixels", problem })
 }
 
 impl Geometry {
@@ -94,7 +108,7 @@ impl Geometry {
         if self.crop == 0 || self.crop > self.side {
             return wrong("crop", format!("{} is outside 1..={} (side)", self.crop, self.side));
         }
-        Ok(())
+        check_max_pixels(self.max_pixels)
     }
 
     /// The centre crop of the resized image, into `out: [3, crop, crop]`.
@@ -123,7 +137,7 @@ impl Geometry {
 
     fn resized(&self, picture: Picture) -> Result<Picture, String> {
         let size = self.resized_size(picture.height, picture.width);
-        picture.resized(size, self.protocol.filter())
+        picture.resized(size, self.protocol.filter(), self.max_pixels)
     }
 
     /// Height and width after resizing. The longer side is rounded down, as torchvision does.
@@ -181,10 +195,11 @@ fn between(rng: &mut impl Rng, low: f64, high: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::MAX_PIXELS;
     use proptest::prelude::*;
 
     fn geometry(protocol: Protocol, side: usize, crop: usize) -> Geometry {
-        Geometry { protocol, side, crop }
+        Geometry { protocol, side, crop, max_pixels: MAX_PIXELS }
     }
 
     /// Pixel (y, x) has the value x + y in every channel.
@@ -261,6 +276,24 @@ mod tests {
         assert_eq!(says(0, 1), "key \"side\": 0 is outside 1..=4096");
         assert_eq!(says(32, 33), "key \"crop\": 33 is outside 1..=32 (side)");
         assert_eq!(says(32, 0), "key \"crop\": 0 is outside 1..=32 (side)");
+    }
+
+    #[test]
+    fn a_strip_is_refused_before_its_short_side_is_enlarged() {
+        // 256×25,600,000 pixels: 20 GB.
+        let short = geometry(Protocol::CaffeShort, 256, 224);
+        for seed in [None, Some(Seed::root(1))] {
+            let mut out = vec![0; 3 * 224 * 224];
+            let problem = match seed {
+                None => short.centre(ramp(1, 100_000), &mut out),
+                Some(seed) => short.random(ramp(1, 100_000), seed, &mut out),
+            };
+            let problem = problem.unwrap_err();
+            assert!(problem.starts_with("256×25600000 are more than 100000000 pixels"), "{problem}");
+        }
+        // A window of the torchvision protocol has at most 4/3 of the image's short side, and gets the crop's size.
+        let random = geometry(Protocol::Torchvision, 256, 224);
+        random.random(ramp(1, 100_000), Seed::root(1), &mut vec![0; 3 * 224 * 224]).unwrap();
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::Resize;
-use crate::decode::Picture;
+use crate::decode::{Picture, check_pixels};
 
 /// A part of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,19 @@ thread_local! {
 }
 
 impl Picture {
-    /// The whole image at another size.
-    pub(crate) fn resized(self, [height, width]: [usize; 2], filter: Resize) -> Result<Self, String> {
+    /// The whole image at another size; no size on the way may be above `max_pixels`.
+    pub(crate) fn resized(
+        self,
+        [height, width]: [usize; 2],
+        filter: Resize,
+        max_pixels: u64,
+    ) -> Result<Self, String> {
         if (self.height, self.width) == (height, width) {
             return Ok(self);
         }
+        // A narrow strip of few pixels can become, or pass through, any size.
+        check_pixels(height, width, max_pixels)?;
+        check_pixels(self.height, width, max_pixels)?;
         let whole = Window { top: 0, left: 0, height: self.height, width: self.width };
         self.resized_window(whole, [height, width], filter)
     }
@@ -100,6 +108,7 @@ fn one_pass<P: PixelTrait>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::MAX_PIXELS;
 
     fn grey(width: usize, pixels: Vec<u8>) -> Picture {
         Picture { width, height: pixels.len() / width, channels: 1, pixels }
@@ -109,7 +118,7 @@ mod tests {
     fn resizing_follows_the_named_filter() {
         // A step, enlarged twice: the triangle filter stays between the two values, the cubic one overshoots.
         let step = grey(4, [100, 100, 200, 200].repeat(4));
-        let row = |resize| step.clone().resized([8, 8], resize).unwrap().pixels[..8].to_vec();
+        let row = |resize| step.clone().resized([8, 8], resize, MAX_PIXELS).unwrap().pixels[..8].to_vec();
         // At output x the input position is (x + 0.5)/2 - 0.5; weights of the two or four nearest pixels by hand.
         assert_eq!(row(Resize::Bilinear), [100, 100, 100, 125, 175, 200, 200, 200]);
         let cubic = |weights: [f64; 4], values: [f64; 4]| {
@@ -122,7 +131,16 @@ mod tests {
         assert_eq!(found[5], cubic(near, [100.0, 200.0, 200.0, 200.0]));
         assert!(found[2] < 100 && found[5] > 200, "{found:?}");
         // A flat image stays flat when its aspect ratio is squeezed.
-        assert_eq!(grey(9, vec![7; 45]).resized([4, 4], Resize::Bicubic).unwrap().pixels, [7; 16]);
+        assert_eq!(grey(9, vec![7; 45]).resized([4, 4], Resize::Bicubic, 45).unwrap().pixels, [7; 16]);
+    }
+
+    #[test]
+    fn a_strip_that_would_become_too_large_is_refused() {
+        let strip = |max_pixels, size| grey(1, vec![7; 1000]).resized(size, Resize::Bicubic, max_pixels);
+        assert!(strip(4000, [4, 4]).is_ok());
+        // Along the rows first: 1000×4 on the way.
+        assert!(strip(3999, [4, 4]).unwrap_err().contains("1000×4 are more than 3999 pixels"));
+        assert!(strip(4000, [8000, 1]).unwrap_err().contains("8000×1 are more than 4000 pixels"));
     }
 
     #[test]
@@ -142,7 +160,7 @@ mod tests {
     /// A golden file that Pillow wrote (tests/golden/make_images.py).
     fn golden(name: &str) -> Picture {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        Picture::decode(&path, 3).unwrap()
+        Picture::decode(&path, 3, MAX_PIXELS).unwrap()
     }
 
     /// At most 3 levels of 255 from Pillow's pixels, and less than half a level on average.
@@ -161,7 +179,7 @@ mod tests {
         let source = golden("picture.png");
         for (name, filter) in [("bicubic", Resize::Bicubic), ("bilinear", Resize::Bilinear)] {
             for [height, width] in [[32, 32], [32, 46], [96, 140], [75, 60]] {
-                let ours = source.clone().resized([height, width], filter).unwrap();
+                let ours = source.clone().resized([height, width], filter, MAX_PIXELS).unwrap();
                 assert_close(&ours, &format!("{name}-{height}x{width}.png"));
             }
             let window = Window { top: 8, left: 13, height: 50, width: 60 };

@@ -1,13 +1,10 @@
-//! Which dataset a study uses, as it is written in a spec, and opening it.
-
-use std::path::Path;
-use std::sync::Arc;
+//! Which dataset a study uses, as it is written in a spec.
 
 use serde::{Deserialize, Serialize};
 
-use crate::limit::class_balanced_prefix;
-use crate::protocol::{Geometry, Protocol};
-use crate::{DataError, Dataset, Split, Subset, cifar, cub200, fashion_mnist, image_folder, imagenet};
+use crate::decode::MAX_PIXELS;
+use crate::protocol::{Geometry, Protocol, check_max_pixels};
+use crate::{DataError, cifar, cub200, fashion_mnist, imagenet};
 
 /// A dataset: `kind = "fashion-mnist" | "cifar10" | "cifar100" | "imagenet" | "cub200" | "image-folder"` and that kind's
 /// keys.
@@ -48,6 +45,10 @@ pub struct PhotoSpec {
     /// Files that may turn out damaged; they are left out and named. With one more the study stops.
     #[serde(default)]
     pub bad_files: usize,
+    /// Images of more pixels are refused, as if they could not be decoded, before memory is taken for them; 100,000,000
+    /// (10,000 × 10,000). Sizes that an image has on the way to its own count as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
     /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
@@ -77,6 +78,9 @@ pub struct ImagenetSpec {
     /// See [`PhotoSpec::bad_files`].
     #[serde(default)]
     pub bad_files: usize,
+    /// See [`PhotoSpec::max_pixels`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
     /// See [`PhotoSpec::train_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
@@ -100,6 +104,7 @@ impl ImagenetSpec {
             side: None,
             crop: None,
             bad_files: 0,
+            max_pixels: None,
             train_limit: None,
             test_limit: None,
         }
@@ -113,6 +118,7 @@ impl ImagenetSpec {
             side: self.side,
             crop: self.crop,
             bad_files: self.bad_files,
+            max_pixels: self.max_pixels,
             train_limit: self.train_limit,
             test_limit: self.test_limit,
         }
@@ -125,7 +131,8 @@ impl PhotoSpec {
         let (side, crop) = (self.side.unwrap_or(256), self.crop.unwrap_or(224));
         let protocol = self.protocol.unwrap_or(usual);
         let calibration = self.calibration_protocol.unwrap_or(protocol);
-        [protocol, calibration].map(|protocol| Geometry { protocol, side, crop })
+        let max_pixels = self.max_pixels.unwrap_or(MAX_PIXELS);
+        [protocol, calibration].map(|protocol| Geometry { protocol, side, crop, max_pixels })
     }
 }
 
@@ -161,6 +168,9 @@ pub struct ImageFolderSpec {
     /// Whether decoded images are held in memory; without it, when both splits together take at most 2 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
+    /// See [`PhotoSpec::max_pixels`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
     /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
@@ -358,6 +368,7 @@ impl ImageFolderSpec {
         if !(1..=4096).contains(&self.size) {
             return wrong("size", format!("{} is outside 1..=4096", self.size));
         }
+        check_max_pixels(self.max_pixels.unwrap_or(MAX_PIXELS))?;
         if ![1, 3].contains(&self.channels) {
             return wrong("channels", format!("{} is neither 3 (RGB) nor 1 (grey)", self.channels));
         }
@@ -373,55 +384,17 @@ impl ImageFolderSpec {
     }
 }
 
-/// Opens the dataset in `folder`: everything is read and checked (image folder: listed, and decoded when cached).
-///
-/// # Errors
-/// Names the file or key: a missing, empty, truncated or altered file, a label out of range, an image that cannot be
-/// decoded, a limit larger than the set or without one image of each class.
-pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
-    spec.check()?;
-    match spec {
-        DatasetSpec::FashionMnist(_) => limited(fashion_mnist::open(folder)?, spec),
-        DatasetSpec::Cifar10(_) => limited(cifar::open(&cifar::CIFAR10, folder)?, spec),
-        DatasetSpec::Cifar100(_) => limited(cifar::open(&cifar::CIFAR100, folder)?, spec),
-        DatasetSpec::Imagenet(keys) => limited(imagenet::open(keys, folder)?, spec),
-        DatasetSpec::Cub200(keys) => limited(cub200::open(keys, folder)?, spec),
-        DatasetSpec::ImageFolder(keys) => {
-            // Limits come before the cache: only what is used is decoded.
-            image_folder::cached(limited(image_folder::open(keys, folder)?, spec)?, keys.cache)
-        }
-    }
-}
-
 fn photo_shape(crop: Option<usize>) -> [usize; 3] {
     let crop = crop.unwrap_or(224);
     [3, crop, crop]
 }
 
-fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
-    let (train, test) = spec.limits();
-    Ok(Split {
-        train: limit(split.train, "train-limit", train)?,
-        calibration: limit(split.calibration, "train-limit", train)?,
-        test: limit(split.test, "test-limit", test)?,
-    })
-}
-
-fn limit(
-    dataset: Arc<dyn Dataset>,
-    key: &'static str,
-    limit: Option<usize>,
-) -> Result<Arc<dyn Dataset>, DataError> {
-    let Some(limit) = limit else { return Ok(dataset) };
-    let labels: Vec<usize> = (0..dataset.len()).map(|index| dataset.label(index)).collect();
-    let indices = class_balanced_prefix(&labels, dataset.classes(), limit)
-        .map_err(|problem| DataError::Value { key, problem: format!("{problem} ({})", dataset.name()) })?;
-    Ok(Arc::new(Subset::new(dataset, indices)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::open;
 
     fn parse(text: &str) -> Result<DatasetSpec, String> {
         toml::from_str(text).map_err(|error| error.message().to_owned())
@@ -440,7 +413,8 @@ mod tests {
         assert_eq!(parse("kind = 'cifar100'").unwrap().classes(), Some(100));
         let folder = parse("kind = 'image-folder'\nname = 'Birds'\nsize = 256\nresize = 'bilinear'").unwrap();
         assert_eq!((folder.name(), folder.shape(), folder.classes()), ("Birds", [3, 256, 256], None));
-        for spec in [fashion, cifar, folder] {
+        let photos = parse("kind = 'imagenet'\nprotocol = 'torchvision'\nmax-pixels = 400_000_000").unwrap();
+        for spec in [fashion, cifar, folder, photos] {
             spec.check().unwrap();
             let json = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<DatasetSpec>(&json).unwrap(), spec);
@@ -487,6 +461,11 @@ mod tests {
                 "key \"test-folder\": \"../x\" is not the name of a folder beside train",
             ),
             ("kind = 'image-folder'\nname = ' '\nsize = 8".to_owned(), "key \"name\": must not be empty"),
+            (format!("{folder}size = 8\nmax-pixels = 0"), "key \"max-pixels\": 0 is outside 1..=4294836225"),
+            (
+                "kind = 'cub200'\nmax-pixels = 4294836226".to_owned(),
+                "key \"max-pixels\": 4294836226 is outside 1..=4294836225",
+            ),
         ] {
             let spec = parse(&text).unwrap();
             assert_eq!(spec.check().unwrap_err().to_string(), expected);
