@@ -123,11 +123,16 @@ fn read_file(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// All files of a set.
+    pub(crate) fn files(set: &Cifar) -> impl Iterator<Item = &'static str> {
+        set.train.files.iter().chain(set.test.files).copied()
+    }
+
     /// The same layout with `records` records in each file.
-    fn small(set: Cifar, records: usize) -> Cifar {
+    pub(crate) fn small(set: Cifar, records: usize) -> Cifar {
         let part = |part: Part| Part { records_per_file: records, ..part };
         Cifar { train: part(set.train), test: part(set.test), ..set }
     }
@@ -135,7 +140,7 @@ mod tests {
     /// Two records to a file; pixel values and labels count through the files.
     fn write(set: &Cifar, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
-        for (number, name) in set.train.files.iter().chain(set.test.files).enumerate() {
+        for (number, name) in files(set).enumerate() {
             let record = |i: usize| {
                 let mut record = vec![(2 * number + i) as u8; set.label_bytes + 3072];
                 record[0] = if set.label_bytes == 1 { record[0] % 10 } else { 19 };
@@ -192,6 +197,23 @@ mod tests {
             says(&set, folder.path()),
             "DIR/test_batch.bin: record 1 has label 10, the classes are 0..10"
         );
+    }
+
+    #[test]
+    fn one_class_only_is_found_by_a_check() {
+        let set = small(CIFAR10, 2);
+        let folder = tempfile::tempdir().unwrap();
+        for name in files(&set) {
+            fs::write(folder.path().join(name), [vec![7; 3073], vec![7; 3073]].concat()).unwrap();
+        }
+        let split = open(&set, folder.path()).unwrap();
+        assert_eq!(
+            crate::examine::problems(&split),
+            ["all 10 training images are of one class", "all 2 test images are of one class"]
+        );
+        write(&set, folder.path());
+        let problems = crate::examine::problems(&open(&set, folder.path()).unwrap());
+        assert_eq!(problems, ["no test image of 8 of 10 classes: 2, 3, 4, 5, 6, 7, 8, 9"]);
     }
 
     #[test]

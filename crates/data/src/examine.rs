@@ -1,4 +1,5 @@
-//! What `thinet data check` finds out beyond opening a dataset: files that cannot be decoded, unusual counts.
+//! What `thinet data check` finds out beyond opening a dataset: files that cannot be decoded, classes without images, unusual
+//! counts.
 
 use std::path::Path;
 use std::thread;
@@ -7,7 +8,7 @@ use thinet_seed::Seed;
 
 use crate::dataset::image_len;
 use crate::draw::shuffled;
-use crate::{DataError, Dataset, DatasetSpec, Split, open};
+use crate::{DataError, Dataset, DatasetSpec, ImageFolderSpec, Split, image_folder, open};
 
 /// What a look at a dataset has shown.
 pub struct Examination {
@@ -17,17 +18,28 @@ pub struct Examination {
     pub decoded: usize,
     /// Files that cannot be decoded, and why; each would stop a study or count against `bad-files`.
     pub damaged: Vec<String>,
+    /// What makes a study pointless, such as images of one class only.
+    pub problems: Vec<String>,
     /// What is allowed and unusual, such as another number of images than the official one.
     pub unusual: Vec<String>,
 }
 
 /// Opens a dataset as a study would, then decodes `most` of its images (drawn once and for all; `None`: all of them)
-/// on all cores.
+/// on all cores. Of an image folder that a study holds in memory all images are decoded, as opening it for the study does.
 ///
 /// # Errors
-/// As [`open`]; damaged images are no error but listed.
+/// As [`open`], and when a file cannot be read; damaged images are no error but listed.
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
-    let split = open(spec, folder)?;
+    let (split, most) = match spec {
+        DatasetSpec::ImageFolder(keys) => {
+            // Held in memory, the first damaged image would end it.
+            let in_files = ImageFolderSpec { cache: Some(false), ..keys.clone() };
+            let split = open(&DatasetSpec::ImageFolder(in_files), folder)?;
+            let most = if image_folder::is_cached(&split, keys.cache) { None } else { most };
+            (split, most)
+        }
+        _ => (open(spec, folder)?, most),
+    };
     let mut unusual = Vec::new();
     if let Some(official) = spec.images() {
         for (set, name, official) in
@@ -38,6 +50,7 @@ pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result
             }
         }
     }
+    let problems = problems(&split);
     let (mut decoded, mut damaged) = (0, Vec::new());
     for set in [&split.train, &split.test] {
         if set.is_decoded_each_time() {
@@ -47,7 +60,35 @@ pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result
             damaged.extend(undecodable(&**set, &order)?);
         }
     }
-    Ok(Examination { split, decoded, damaged, unusual })
+    Ok(Examination { split, decoded, damaged, problems, unusual })
+}
+
+/// What makes a study on these images pointless.
+pub(crate) fn problems(split: &Split) -> Vec<String> {
+    let parts = [(&split.train, "training"), (&split.test, "test")];
+    parts.into_iter().filter_map(|(set, name)| empty_classes(&**set, name)).collect()
+}
+
+/// What is wrong with how the images of a set spread over its classes: a net that always says the same is right where
+/// there is one class only.
+fn empty_classes(set: &dyn Dataset, name: &str) -> Option<String> {
+    let mut counts = vec![0_usize; set.classes()];
+    for image in 0..set.len() {
+        counts[set.label(image)] += 1;
+    }
+    let empty: Vec<String> =
+        (0..counts.len()).filter(|class| counts[*class] == 0).map(|class| class.to_string()).collect();
+    match counts.len() - empty.len() {
+        0 => Some(format!("there is no {name} image")),
+        1 => Some(format!("all {} {name} images are of one class", set.len())),
+        _ if empty.is_empty() => None,
+        _ => Some(format!(
+            "no {name} image of {} of {} classes: {}",
+            empty.len(),
+            counts.len(),
+            empty.join(", ")
+        )),
+    }
 }
 
 /// The errors of the images that cannot be decoded, in the set's order.

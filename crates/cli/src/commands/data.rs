@@ -1,6 +1,6 @@
 //! `thinet data`: get a dataset, or read it completely and say what is in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
@@ -16,7 +16,8 @@ use crate::exit::{BadArgument, BadData};
 #[serde(rename_all = "kebab-case")]
 struct Report {
     dataset: String,
-    folder: PathBuf,
+    /// As text, which a path need not be.
+    folder: String,
     classes: usize,
     shape: [usize; 3],
     train: Part,
@@ -24,6 +25,7 @@ struct Report {
     /// Files that were decoded one by one; 0 where opening reads everything.
     decoded: usize,
     damaged: Vec<String>,
+    problems: Vec<String>,
     unusual: Vec<String>,
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
         }
         Data::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
-            check(&spec, folder, *all, *json)
+            check(&spec, &folder, *all, *json)
         }
     }
 }
@@ -73,13 +75,16 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
     }
 }
 
+/// Damaged files that are named; JSON has all.
+const NAMED: usize = 20;
+
 /// Photographs that are decoded unless all are asked for: some seconds' work.
 const SAMPLE: usize = 1000;
 
-fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::Result<()> {
+fn check(spec: &DatasetSpec, folder: &Path, all: bool, json: bool) -> anyhow::Result<()> {
     let most = if all { None } else { Some(SAMPLE) };
-    let Examination { split, decoded, damaged, unusual } =
-        thinet_data::examine(spec, &folder, most).map_err(HarnessError::from)?;
+    let Examination { split, decoded, damaged, problems, unusual } =
+        thinet_data::examine(spec, folder, most).map_err(HarnessError::from)?;
     let part = |set: &dyn thinet_data::Dataset| {
         let mut counts = vec![0; set.classes()];
         for image in 0..set.len() {
@@ -91,13 +96,14 @@ fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::
     };
     let report = Report {
         dataset: split.train.name().to_owned(),
-        folder,
+        folder: folder.display().to_string(),
         classes: split.train.classes(),
         shape: split.train.shape(),
         train: part(&*split.train),
         test: part(&*split.test),
         decoded,
         damaged,
+        problems,
         unusual,
     };
     if json {
@@ -105,12 +111,7 @@ fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::
         return verdict(&report);
     }
     let [c, h, w] = report.shape;
-    println!(
-        "{} in {}: {} classes, images {c}×{h}×{w}",
-        report.dataset,
-        report.folder.display(),
-        report.classes
-    );
+    println!("{} in {}: {} classes, images {c}×{h}×{w}", report.dataset, report.folder, report.classes);
     for (name, part) in [("training", &report.train), ("test", &report.test)] {
         let [fewest, most] = part.per_class;
         println!(
@@ -122,8 +123,14 @@ fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::
     for line in &report.unusual {
         println!("unusual: {line}");
     }
-    for line in &report.damaged {
+    for line in &report.problems {
+        println!("problem: {line}");
+    }
+    for line in report.damaged.iter().take(NAMED) {
         println!("damaged: {line}");
+    }
+    if report.damaged.len() > NAMED {
+        println!("damaged: and {} more; --json names all", report.damaged.len() - NAMED);
     }
     if report.decoded > 0 {
         let of = report.train.images + report.test.images;
@@ -133,11 +140,13 @@ fn check(spec: &DatasetSpec, folder: PathBuf, all: bool, json: bool) -> anyhow::
     verdict(&report)
 }
 
-/// Damaged files are bad data.
+/// Damaged files, and images that a study would be pointless with, are bad data.
 fn verdict(report: &Report) -> anyhow::Result<()> {
-    match &report.damaged[..] {
-        [] => Ok(()),
-        [_] => Err(BadData("1 file cannot be decoded".to_owned()).into()),
-        damaged => Err(BadData(format!("{} files cannot be decoded", damaged.len())).into()),
-    }
+    let damaged = match report.damaged.len() {
+        0 => None,
+        1 => Some("1 file cannot be decoded".to_owned()),
+        n => Some(format!("{n} files cannot be decoded")),
+    };
+    let wrong: Vec<String> = report.problems.iter().cloned().chain(damaged).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(BadData(wrong.join("; ")).into()) }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod bad_days;
+mod data;
 mod errors;
 mod fixture;
 mod help;

@@ -1,8 +1,9 @@
-//! The datasets of photographs: the layouts of ImageNet and CUB-200 and their faults.
+//! Datasets as they lie in folders: the layouts of ImageNet and CUB-200, their faults, and what a check finds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod cub200;
+mod examine;
 mod imagenet;
 
 use std::fs;

@@ -1,0 +1,56 @@
+//! `thinet data check` on image folders: many damaged files, one class only, a folder with any name.
+
+use std::fs;
+
+use crate::fixture::{Fixture, SPEC};
+
+#[test]
+fn a_check_counts_all_damaged_files_and_names_the_first_twenty() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    for class in 0..2 {
+        for image in 0..12 {
+            fixture.write(&format!("images/train/class{class}/{image:03}.png"), "no image");
+        }
+    }
+    let check = fixture.run(&["data", "check", "--for", "small.toml", "--data", "images"]);
+    assert_eq!((check.code, check.err.as_str()), (3, "error: 24 files cannot be decoded\n"), "{}", check.out);
+    let named: Vec<&str> = check.out.lines().filter(|line| line.starts_with("damaged: ")).collect();
+    assert_eq!((named.len(), named[20]), (21, "damaged: and 4 more; --json names all"));
+    assert!(named[0].starts_with("damaged: images/train/class0/000.png: "), "{}", named[0]);
+    assert!(check.out.ends_with("72 of 72 files decoded, 24 damaged\n"), "{}", check.out);
+    let json = fixture.run(&["data", "check", "--for", "small.toml", "--data", "images", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((json.code, report["damaged"].as_array().unwrap().len()), (3, 24));
+}
+
+#[test]
+fn images_of_one_class_only_fail_their_check() {
+    let fixture = Fixture::new();
+    fixture.images(1, 4, 2);
+    fixture.write("small.toml", SPEC);
+    let check = fixture.run(&["data", "check", "--for", "small.toml", "--data", "images"]);
+    assert_eq!(check.code, 3, "{}", check.out);
+    assert!(check.out.contains("problem: all 4 training images are of one class\n"), "{}", check.out);
+    let expected = "error: all 4 training images are of one class; all 2 test images are of one class\n";
+    assert_eq!(check.err, expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_whose_name_is_not_utf8_is_checked_and_used() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    fixture.write("small.toml", SPEC);
+    let odd = OsStr::from_bytes(b"caf\xe9");
+    fs::rename(fixture.path("images"), fixture.path("").join(odd)).unwrap();
+    for arguments in
+        [&["data", "check", "--json", "--for", "small.toml", "--data"][..], &["run", "small.toml", "--data"]]
+    {
+        let done = fixture.command(arguments).arg(odd).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
