@@ -110,6 +110,12 @@ pub(crate) mod tests {
         assert_eq!(read(folder, files).unwrap().train.len(), 4);
     }
 
+    /// The same files, read.
+    pub(crate) fn example_split(labels: [u8; 4]) -> Split {
+        let (folder, files) = written(labels);
+        read(folder.path(), &files).unwrap()
+    }
+
     fn written(labels: [u8; 4]) -> (tempfile::TempDir, [IdxFile; 4]) {
         let (files, contents) = examples(labels);
         let folder = tempfile::tempdir().unwrap();

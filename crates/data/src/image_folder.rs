@@ -13,6 +13,11 @@ use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Resize, Split};
 /// Splits that take no more than this together are held in memory unless the spec says otherwise.
 const CACHE_BYTES: u64 = 2 << 30;
 
+/// Raised when what is read from a file changes (decoding, resizing), so that results stored before are not taken for those
+/// of the new meaning: ids follow the fingerprint. The CHANGELOG then says so. 2: rows are resized first, rounded between
+/// the two passes, as Pillow does.
+pub(crate) const VERSION: &str = "thinet image folder v2";
+
 /// The images of one split, decoded when they are read.
 struct ImageFolder {
     name: String,
@@ -86,7 +91,7 @@ fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<I
         Resize::Bicubic => b"bicubic",
         Resize::Bilinear => b"bilinear",
     };
-    hasher.update(b"thinet image folder v1").update(filter);
+    hasher.update(VERSION.as_bytes()).update(filter);
     for number in [spec.channels, spec.size] {
         hasher.update(&(number as u64).to_le_bytes());
     }

@@ -14,6 +14,8 @@ mod examine;
 mod fashion_mnist;
 mod fetch;
 mod files;
+#[cfg(test)]
+mod golden;
 mod idx;
 mod image_folder;
 mod imagenet;
