@@ -14,6 +14,7 @@ mod log;
 mod number;
 mod outline;
 pub mod plan;
+pub mod preprocessing;
 pub mod progress;
 pub mod published;
 pub mod records;

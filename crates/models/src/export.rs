@@ -10,8 +10,12 @@ use crate::file::{GRAPH, Metadata, bad_file};
 use crate::weights::layer_of;
 use crate::{Layout, ModelError, Net, names, save_tensors};
 
+/// The metadata entry with the layers' names in the file.
+const NAMES: &str = "names";
+
 /// Writes a net as safetensors under the names of a layout; PyTorch loads it with `load_file` into an ordinary module of
-/// those widths. The graph stays in the metadata whatever the layout. Convolutions in front of a batch normalisation,
+/// those widths. The metadata holds the graph, and under `names` as JSON which layer of the graph has which name in the file
+/// where they differ: `scripts/load_exported.py` builds the module from the two. Convolutions in front of a batch normalisation,
 /// which have no bias here, get one of zeros where the other library's VGG has one; the counters
 /// `num_batches_tracked`, which no computation uses, are left out.
 ///
@@ -63,6 +67,8 @@ pub fn export_weights(path: &Path, net: &Net, layout: Layout, metadata: &Metadat
     metadata.insert(GRAPH.to_owned(), graph);
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata.insert("layout".to_owned(), layout.name().to_owned());
+    metadata
+        .insert(NAMES.to_owned(), serde_json::to_string(&theirs).map_err(|e| bad_file(path, e.to_string()))?);
     save_tensors(path, &tensors, &metadata)
 }
 

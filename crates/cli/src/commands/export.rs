@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use thinet_harness::HarnessError;
+use thinet_harness::preprocessing::{PREPROCESSING, Preprocessing};
 use thinet_harness::store::Store;
-use thinet_models::{Layout, export_weights, load_net};
+use thinet_models::{Layout, Metadata, export_weights, load_net};
 
 use crate::args::{Export, ExportLayout};
 use crate::exit::BadArgument;
 
 pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
     let source = source(&arguments.what, &arguments.results)?;
-    let (net, metadata) = load_net(&source, tch::Device::Cpu).map_err(HarnessError::from)?;
+    let (net, mut metadata) = load_net(&source, tch::Device::Cpu).map_err(HarnessError::from)?;
     let layout = match arguments.layout {
         ExportLayout::Own => Layout::Own,
         ExportLayout::Torchvision => Layout::Torchvision,
@@ -22,6 +24,10 @@ pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
         let problem = format!("{} exists already; --force replaces it", arguments.output.display());
         return Err(BadArgument(problem).into());
     }
+    let preprocessing = preprocessing(&metadata, &Store::at(&arguments.results))?;
+    if let Some(preprocessing) = &preprocessing {
+        metadata.insert(PREPROCESSING.to_owned(), serde_json::to_string(preprocessing)?);
+    }
     export_weights(&arguments.output, &net, layout, &metadata).map_err(HarnessError::from)?;
     let tensors = net.graph.tensors().len();
     println!(
@@ -30,8 +36,28 @@ pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
         net.graph.name(),
         layout.name()
     );
-    println!("load it with safetensors.torch.load_file; scripts/load_exported.py shows how");
+    match preprocessing {
+        Some(preprocessing) => println!("its inputs: {}", preprocessing.line()),
+        None => println!(
+            "its inputs: not known, neither the file nor a record of its stage says how images were prepared"
+        ),
+    }
+    println!("next: python scripts/load_exported.py {}", arguments.output.display());
+    println!(
+        "      builds the PyTorch module with torch alone and tells how images are prepared; its first lines show the use"
+    );
     Ok(())
+}
+
+/// How images were prepared: as the file says, or for stages of older versions as the records of their store say.
+fn preprocessing(metadata: &Metadata, store: &Store) -> anyhow::Result<Option<Preprocessing>> {
+    if let Some(text) = metadata.get(PREPROCESSING) {
+        return serde_json::from_str(text).map(Some).context("the file's entry `preprocessing`");
+    }
+    match metadata.get("stage") {
+        Some(stage) => Ok(Preprocessing::of_stage(store, stage)?),
+        None => Ok(None),
+    }
 }
 
 /// A weight file, or that of a stored stage.

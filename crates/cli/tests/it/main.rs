@@ -5,6 +5,7 @@
 mod bad_days;
 mod data;
 mod errors;
+mod export;
 mod fixture;
 mod help;
 mod latency;

@@ -15,6 +15,7 @@ use super::{Context, Made, Tested, WEIGHTS, dense, evidence, find};
 use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
 use crate::plan::Cell;
+use crate::preprocessing::Preprocessing;
 use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::spec::Recipe;
@@ -57,6 +58,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         ("run".to_owned(), context.plan.run.clone()),
         ("kept".to_owned(), to_json(&state.kept)?),
         ("counts".to_owned(), to_json(&cell.outline.size)?),
+        Preprocessing::entry(context.plan)?,
     ]);
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
     let top1 = |stage| find(&state.rows, stage, Metric::Top1);

@@ -9,6 +9,7 @@ use thinet_seed::Seed;
 use super::{Context, Made, WEIGHTS, find};
 use crate::error::HarnessError;
 use crate::plan::DensePlan;
+use crate::preprocessing::Preprocessing;
 use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::store::StageResult;
@@ -66,7 +67,8 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         rows.extend(tested.rows);
         test_images = Some(tested.images);
     }
-    save_net(&folder.join(WEIGHTS), &net, &BTreeMap::from([("stage".to_owned(), dense.id.to_string())]))?;
+    let metadata = BTreeMap::from([("stage".to_owned(), dense.id.to_string()), Preprocessing::entry(plan)?]);
+    save_net(&folder.join(WEIGHTS), &net, &metadata)?;
     let summary = match find(&rows, Stage::Dense, Metric::Top1) {
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "diverged".into(),

@@ -85,11 +85,7 @@ impl Machine<'_> {
             0x90 => self.marked().and_then(|items| self.update(keys(items))),
             0x91 => self.marked().and_then(|items| self.dict(keys(items))),
             b'c' | 0x93 => self.global(operation),
-            b'Q' => {
-                let id = self.pop()?;
-                self.heap.storages.push(id);
-                self.push(Value::Storage(self.heap.storages.len() - 1))
-            }
+            b'Q' => self.persistent(),
             b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
                 let value = self.heap.construct(&callable, &arguments)?;
@@ -141,6 +137,20 @@ impl Machine<'_> {
             self.heap.global(module, name)?
         };
         self.push(value)
+    }
+
+    /// A reference to a storage; old streams also refer to the classes of whole modules, with their source code.
+    fn persistent(&mut self) -> Result<(), String> {
+        let id = self.pop()?;
+        if let Value::Tuple(place) = id
+            && let [kind, class @ Value::Global(_), ..] = self.heap.items(place)
+            && kind.text() == Some("module")
+        {
+            let class = class.clone();
+            return self.push(class);
+        }
+        self.heap.storages.push(id);
+        self.push(Value::Storage(self.heap.storages.len() - 1))
     }
 
     /// Keeps the last value under a number, which is given or the next one.

@@ -30,7 +30,12 @@ pub(super) struct StateDict {
 pub(super) fn find(pickle: &Pickle, key: Option<&str>) -> Result<StateDict, String> {
     let heap = &pickle.heap;
     let Value::Dict(root) = pickle.root else {
-        return Err(format!("holds {}, expected a dictionary of tensors (a state dict)", pickle.root.kind()));
+        let advice = match pickle.root {
+            Value::Opaque(_) => ": save model.state_dict(), not the model",
+            _ => "",
+        };
+        let kind = pickle.root.kind();
+        return Err(format!("holds {kind}, expected a dictionary of tensors (a state dict){advice}"));
     };
     if let Some(key) = key {
         let dict = under(heap, root, key).ok_or_else(|| {

@@ -205,3 +205,13 @@ fn archives_that_say_two_things_are_refused() {
     ]);
     assert_eq!(first(&stream(&names, &[("0", 6, floats(&SIX))])).unwrap_err(), ": has \"w\" twice");
 }
+
+#[test]
+fn a_whole_model_is_called_that() {
+    let class = tuple(&[text("module"), b"cmy.nets\nNet\n".to_vec(), text("nets.py"), text("class Net: …")]);
+    let object = [&class[..], b"Q)\x81}(", &text("training"), b"\x88ub"].concat();
+    let expected = ": holds an object of my.nets.Net, expected a dictionary of tensors (a state dict): save model.state_dict(), not the model";
+    assert_eq!(first(&stream(&object, &[])).unwrap_err(), expected);
+    let in_zip = [&b"cmy.nets\nNet\n)\x81}("[..], &text("training"), b"\x88ub"].concat();
+    assert_eq!(first(&zip(&[("a/data.pkl", &pickled(&in_zip))])).unwrap_err(), expected);
+}
