@@ -6,6 +6,7 @@ mod error;
 mod figure4;
 mod frame;
 mod latency;
+mod latency_grids;
 mod lines;
 mod long;
 mod markdown;
