@@ -33,8 +33,8 @@ pub(crate) fn kept(
     let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.patience, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
-        Some(is_there) => is_there,
-        None => context.feed.busy.time(|| decode(&path, &**data, &drawn, len, progress))?,
+        Some(is_there) if are_left_out(&**data, &drawn, &is_there, len)? => is_there,
+        _ => context.feed.busy.time(|| decode(&path, &**data, &drawn, len, progress))?,
     };
     let file = fs::File::open(&path).map_err(HarnessError::io("open", &path))?;
     let crops = Crops {
@@ -66,7 +66,11 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 /// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there, or not as it was
 /// written.
 fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
-    let Ok(file) = fs::File::open(path) else { return Ok(None) };
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(HarnessError::io("open", path)(error)),
+    };
     let io = HarnessError::io("read", path);
     if file.metadata().map_err(io)?.len() != (count * (len + 1) + CHECKSUM) as u64 {
         return Ok(None);
@@ -83,6 +87,25 @@ fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<boo
     };
     let flags = read().map_err(HarnessError::io("read", path))?;
     Ok(flags.map(|flags| flags.into_iter().map(|flag| flag == 1).collect()))
+}
+
+/// Whether the images without bytes are still to be left out: this study may put up with fewer than the one that wrote the
+/// file, or a file was mended.
+fn are_left_out(
+    data: &dyn Dataset,
+    drawn: &[usize],
+    is_there: &[bool],
+    len: usize,
+) -> Result<bool, HarnessError> {
+    let mut out = vec![0; len];
+    for (&index, _) in drawn.iter().zip(is_there).filter(|(_, is_there)| !**is_there) {
+        match data.read(index, &mut out) {
+            Err(DataError::LeftOut { .. }) => {}
+            Ok(()) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
 }
 
 /// Decodes the images on all cores into the file: temporary name, sync, rename.

@@ -208,6 +208,44 @@ fn damaged_photographs_are_left_out_and_named_up_to_the_limit() {
 }
 
 #[test]
+fn a_photograph_that_cannot_be_read_stops_the_study_whatever_is_put_up_with() {
+    let study = Study::new();
+    let tolerant = SPEC.replace("side = 36", "side = 36\nbad-files = 5");
+    let plan = study.plan(&tolerant, "results");
+    let file = study.data.join("train/n01440764/n01440764_0.JPEG");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err().to_string();
+    assert!(error.contains("n01440764_0.JPEG: cannot read"), "{error}");
+}
+
+#[test]
+fn calibration_images_that_were_left_out_are_judged_again() {
+    let study = Study::new();
+    let file = study.data.join("train/n01440764/n01440764_0.JPEG");
+    let whole = fs::read(&file).unwrap();
+    // Decoding fails, and the size, which the images' fingerprint holds, is the same.
+    fs::write(&file, vec![0; whole.len()]).unwrap();
+    let tolerant = SPEC.replace("side = 36", "side = 36\nbad-files = 1");
+    study.run(&tolerant, "results", &Silent).unwrap();
+    let kept = study.crops("results");
+    // The dense net of the strict study is the tolerant one's; its calibration is not.
+    for entry in fs::read_dir(study.path("results/store")).unwrap() {
+        let folder = entry.unwrap().path();
+        if folder.file_name().unwrap().to_string_lossy().starts_with("cell-") {
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+    let strict = study.run(SPEC, "results", &Silent).unwrap();
+    let failure = format!("{:?}", strict.failure.unwrap());
+    assert!(failure.contains("n01440764_0.JPEG: cannot decode"), "{failure}");
+    fs::write(&file, whole).unwrap();
+    let mended = study.run(SPEC, "results", &Silent).unwrap();
+    assert!(mended.failure.is_none(), "{:?}", mended.failure);
+    assert_ne!(study.crops("results"), kept);
+}
+
+#[test]
 fn a_dense_net_starts_from_a_file_with_new_layers() {
     let study = Study::new();
     let graph = NetSpec::new(Arch::Tiny).build([3, 32, 32], 10).unwrap();
