@@ -239,23 +239,18 @@ fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), R
 /// Copies a file so that under its name there is never anything but the whole of it.
 fn copy_in_place(from: &Path, target: &Path) -> io::Result<()> {
     let folder = target.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".fetch-").tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fetch-");
+    // Temporary files are their owner's alone; a dataset is for everybody whom the umask allows.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
     io::copy(&mut fs::File::open(from)?, &mut file)?;
-    make_readable(file.as_file())?;
     file.as_file().sync_all()?;
     file.persist(target)?;
-    Ok(())
-}
-
-/// Temporary files are their owner's alone; a dataset is for everybody.
-#[cfg(unix)]
-fn make_readable(file: &fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &fs::File) -> io::Result<()> {
     Ok(())
 }
 

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
 use tch::{Device, Kind, Tensor};
@@ -225,35 +224,37 @@ fn write(path: &Path, file: &mut impl io::Write, bytes: &[u8]) -> Result<(), Mod
     file.write_all(bytes).map_err(|source| ModelError::Io { action: "write", path: path.to_owned(), source })
 }
 
-/// Writes a file under a temporary name, syncs it and gives it its own; on an error nothing is left.
+/// Writes a file under a unique temporary name, `.<name>.<random>.partial` in the same folder, syncs it and gives it its own; on
+/// an error nothing is left.
 fn write_whole(
     path: &Path,
-    contents: impl FnOnce(&mut BufWriter<File>) -> Result<(), ModelError>,
+    contents: impl FnOnce(&mut BufWriter<&File>) -> Result<(), ModelError>,
 ) -> Result<(), ModelError> {
     let io = |source| ModelError::Io { action: "write", path: path.to_owned(), source };
-    let partial = partial_name(path);
-    let write = || {
-        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
-        contents(&mut file)?;
-        file.flush().map_err(io)?;
-        file.get_ref().sync_all().map_err(io)?;
-        fs::rename(&partial, path).map_err(io)?;
-        sync_folder(path).map_err(io)
-    };
-    write().inspect_err(|_| {
-        // The error that matters is the one at hand.
-        drop(fs::remove_file(&partial));
-    })
+    let partial = partial(path).map_err(io)?;
+    let mut file = BufWriter::new(partial.as_file());
+    contents(&mut file)?;
+    file.flush().map_err(io)?;
+    drop(file);
+    partial.as_file().sync_all().map_err(io)?;
+    partial.persist(path).map_err(|e| io(e.error))?;
+    sync_folder(path).map_err(io)
 }
 
-/// `.<name>.<process>-<count>.partial` in the same folder: no two writers share one.
-fn partial_name(path: &Path) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}-{count}.partial", std::process::id()));
-    path.with_file_name(name)
+/// A file that is removed when dropped; whoever the process's umask allows may read it.
+fn partial(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// Makes a rename last through a power failure.
