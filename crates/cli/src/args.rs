@@ -55,6 +55,7 @@ Examples:
     /// Say what is stored, running, queued and failed of an experiment, or a line for each run
     #[command(after_help = "\
 Needs neither the data nor the device, and may be asked on another machine that sees the results.
+Records are compared with their checksums and files with their sizes; --check reads every file.
 
 Examples:
   thinet status
@@ -225,6 +226,9 @@ pub(crate) struct Workers {
     /// Devices to spread the processes over, such as cuda:0,cuda:1; instead of --device
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with = "device")]
     pub(crate) devices: Vec<String>,
+    /// Compare all stored files with their checksums first; what has changed is made again
+    #[arg(long)]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) pace: Pace,
 }
@@ -373,6 +377,9 @@ pub(crate) struct StatusOf {
     /// Folder of all results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
+    /// Compare every stored file with its checksum, too; reads all that is stored of the run
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

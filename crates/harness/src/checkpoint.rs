@@ -5,8 +5,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::claim::Claim;
 use crate::error::HarnessError;
-use crate::store::hash_file;
+use crate::store::{hash_file, temporary};
 
 /// Digits of the checksum in a name.
 const HASH: usize = 16;
@@ -17,26 +18,41 @@ const EXTENSION: &str = "safetensors";
 pub(crate) struct Checkpoints<'a> {
     folder: &'a Path,
     kind: String,
+    /// Asked before the folder changes; none: the folder is the caller's alone.
+    claim: Option<&'a Claim>,
 }
 
 impl<'a> Checkpoints<'a> {
     /// `kind` says what is saved, such as `layers` or `train-conv1_1`.
     pub(crate) fn new(folder: &'a Path, kind: impl Into<String>) -> Self {
-        Self { folder, kind: kind.into() }
+        Self { folder, kind: kind.into(), claim: None }
     }
 
-    /// Saves a checkpoint that is `progress` far; `write` makes the file. Older ones go.
+    /// The same in a folder that others may take over: nothing in it is touched once the claim is lost.
+    pub(crate) fn under(self, claim: &'a Claim) -> Self {
+        Self { claim: Some(claim), ..self }
+    }
+
+    fn check(&self) -> Result<(), HarnessError> {
+        self.claim.map_or(Ok(()), Claim::check)
+    }
+
+    /// Saves a checkpoint that is `progress` far; `write` makes the file under a unique name. Older ones go.
     pub(crate) fn save(
         &self,
         progress: u64,
         write: impl FnOnce(&Path) -> Result<(), HarnessError>,
     ) -> Result<(), HarnessError> {
-        let unnamed = self.folder.join(format!(".{}.tmp", self.kind));
+        self.check()?;
+        let unnamed = temporary(self.folder)
+            .map_err(HarnessError::io("write a checkpoint in", self.folder))?
+            .into_temp_path();
         write(&unnamed)?;
-        let hash = hash_file(&unnamed).map_err(HarnessError::io("read", &unnamed))?;
+        let hash = hash_file(&unnamed).map_err(HarnessError::io("read", &*unnamed))?;
         let name = format!("{}-{progress:012}-{}.{EXTENSION}", self.kind, &hash[..HASH]);
         let path = self.folder.join(name);
-        fs::rename(&unnamed, &path).map_err(HarnessError::io("rename", &unnamed))?;
+        self.check()?;
+        unnamed.persist(&path).map_err(|e| HarnessError::io("write", &path)(e.error))?;
         let sync = || fs::File::open(self.folder)?.sync_all();
         sync().map_err(HarnessError::io("sync", self.folder))?;
         for (_, _, old) in self.all()?.into_iter().filter(|(_, _, old)| *old != path) {
@@ -54,6 +70,7 @@ impl<'a> Checkpoints<'a> {
             if found.starts_with(&hash) {
                 return Ok(Some(path));
             }
+            self.check()?;
             damaged(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
             fs::remove_file(&path).map_err(HarnessError::io("remove", path))?;
         }
@@ -62,6 +79,7 @@ impl<'a> Checkpoints<'a> {
 
     /// Removes all of this kind.
     pub(crate) fn clear(&self) -> Result<(), HarnessError> {
+        self.check()?;
         for (_, _, path) in self.all()? {
             fs::remove_file(&path).map_err(HarnessError::io("remove", path))?;
         }

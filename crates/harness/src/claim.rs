@@ -5,11 +5,12 @@
 //! monotonic clock: clocks that differ between machines, or are set back, mean nothing here. Where the holder ran on
 //! this machine, the system is asked instead, so that a restart after a crash does not wait.
 //!
-//! Claims save work, they do not protect results: those are written under temporary names and renamed, and two holders
-//! of one claim would write the same bytes.
+//! A process that was frozen for longer than claims last finds its claim taken over when it wakes. It asks before it writes
+//! anything under a final name ([`Claim::check`]) and then stops: what lies there is the new holder's. Claims save work, they do
+//! not protect results: those are written under unique temporary names and renamed, with checksums in a record that comes last.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -96,9 +97,10 @@ impl Holder {
             == (&other.host, &other.boot, other.pid, other.start, other.serial)
     }
 
-    /// Whether the process is there; `None` if it ran on another machine.
+    /// Whether the process is there; `None` if it ran on another machine, or the system does not tell.
     fn is_alive(&self) -> Option<bool> {
-        (self.host == host_name() && self.boot == boot()).then(|| start_of(self.pid) == Some(self.start))
+        let is_here = self.host == host_name() && self.boot == boot() && self.start > 0;
+        is_here.then(|| start_of(self.pid) == Some(self.start))
     }
 }
 
@@ -220,10 +222,8 @@ impl Claim {
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 let mut holder = shown.lock().unwrap_or_else(PoisonError::into_inner);
                 holder.beat += 1;
-                // A beat that cannot be written is made up for by the next one; who has lost the claim stays silent.
-                if is_held_by(&file, &holder) {
-                    let _ = rewrite(&file, &holder);
-                }
+                // A beat that cannot be written is made up for by the next one.
+                let _ = rewrite(&file, &holder);
             }
         });
         Self { path: path.to_owned(), holder, end: Some(end), beating: beating.ok() }
@@ -234,9 +234,26 @@ impl Claim {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner).doing = doing;
     }
 
-    /// Whether nobody took the claim over, as happens to a process that was frozen for longer than claims last.
-    pub(crate) fn is_held(&self) -> bool {
-        is_held_by(&self.path, &self.holder.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Asks whether the claim is still ours: a process that was frozen for longer than claims last loses it. Called before
+    /// anything gets its final name.
+    ///
+    /// # Errors
+    /// If another process took it over, or the file cannot be read.
+    pub(crate) fn check(&self) -> Result<(), HarnessError> {
+        let ours = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = read(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+        match found {
+            Some(found) if found.is_same(&ours) => Ok(()),
+            other => Err(HarnessError::LostClaim {
+                path: self.path.clone(),
+                holder: other.map_or_else(|| "which has ended since".to_owned(), |other| other.to_string()),
+            }),
+        }
+    }
+
+    /// Whether another process took the claim over; a file that cannot be read says nothing.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.check(), Err(HarnessError::LostClaim { .. }))
     }
 }
 
@@ -248,7 +265,7 @@ impl Drop for Claim {
             let _ = thread.join();
         }
         let _guard = Guard::take(&self.path);
-        if self.is_held() {
+        if self.check().is_ok() {
             // What stays is taken for stale as soon as this process has ended.
             let _ = fs::remove_file(&self.path);
         }
@@ -261,13 +278,6 @@ pub(crate) fn holder(path: &Path) -> Option<Holder> {
     // The second look is for a file that was being rewritten at the first.
     let holder = read().or_else(read)?;
     (holder.is_alive() != Some(false)).then_some(holder)
-}
-
-fn is_held_by(path: &Path, holder: &Holder) -> bool {
-    fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok())
-        .is_some_and(|found| found.is_same(holder))
 }
 
 /// Makes the file, unless it exists.
@@ -286,12 +296,19 @@ fn create(path: &Path) -> Result<Option<Holder>, HarnessError> {
     Ok(Some(holder))
 }
 
-/// In place: a rename would put the file back that somebody else has just taken over.
+/// Shows a new beat, if the claim is still the holder's. In place: a rename would put the file back that somebody else has just
+/// taken over. Who takes a claim over makes a new file, which is not the one that is open here.
 fn rewrite(path: &Path, holder: &Holder) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(holder)?;
-    let mut file = File::options().write(true).open(path)?;
-    file.write_all(&bytes)?;
-    file.set_len(bytes.len() as u64)
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before)?;
+    if serde_json::from_slice(&before).is_ok_and(|before: Holder| before.is_same(holder)) {
+        let bytes = serde_json::to_vec(holder)?;
+        file.rewind()?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, HarnessError> {
@@ -370,7 +387,7 @@ mod tests {
         assert_eq!(holder(&path), None);
         let never = Patience { expiry: Duration::from_secs(3600), ..QUICK };
         let claim = Claim::try_take(&path, dir.path(), never).unwrap();
-        assert!(claim.is_held());
+        claim.check().unwrap();
         // The same number, but another process has it now.
         drop(claim);
         let reused = Holder { start: 1, ..Holder::here() };
@@ -447,9 +464,12 @@ mod tests {
         });
         assert!(matches!(told, HarnessError::Stopped), "{told}");
         assert_eq!(holder(&path).unwrap().doing.done, 3);
-        fs::write(&path, foreign(0)).unwrap();
-        assert!(!claim.is_held());
+        let other = foreign(0);
+        fs::write(&path, &other).unwrap();
+        let error = claim.check().unwrap_err();
+        assert!(matches!(&error, HarnessError::LostClaim { holder, .. } if holder.ends_with("elsewhere")));
+        std::thread::sleep(3 * QUICK.beat);
         drop(claim);
-        assert!(path.exists(), "it is not ours any more");
+        assert_eq!(fs::read(&path).unwrap(), other, "it is not ours any more");
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::claim::{GUARD, holder};
 use crate::error::HarnessError;
 use crate::stage_list::StageList;
+use crate::store::{Store, leftovers};
 use crate::study::list_runs;
 
 /// Something that can go.
@@ -72,16 +73,21 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
             "damaged" => cleaning.add(&path, "damaged stages that were made again")?,
             // Version 0.1 locked stages by files.
             "locks" => cleaning.add(&path, "locks of an old version")?,
-            _ if listed.contains(&name) => cleaning.add_temporary(&path)?,
-            _ if unlisted.is_empty() => cleaning.add(&path, "a stage that no run lists")?,
-            _ => {}
+            _ if path.is_file() => cleaning.add_temporary(&path)?,
+            _ if unlisted.is_empty() && !listed.contains(&name) => {
+                cleaning.add(&path, "a stage that no run lists")?;
+            }
+            _ => cleaning.add_leftovers(results, &path, &name)?,
         }
     }
-    for folder in ["tables", "runs"] {
-        cleaning.add_temporary(&results.join(folder))?;
+    for name in list_runs(results)?.iter().filter(|name| !runs.contains(name)) {
+        cleaning.add_temporary(&results.join("runs").join(name))?;
     }
-    if crops {
-        cleaning.add(&results.join("crops"), "calibration images, made again when needed")?;
+    cleaning.add_temporary(&results.join("tables"))?;
+    cleaning.add_verifications(results)?;
+    match crops {
+        true => cleaning.add(&results.join("crops"), "calibration images, made again when needed")?,
+        false => cleaning.add_temporary(&results.join("crops"))?,
     }
     cleaning.unlisted = unlisted;
     Ok(cleaning)
@@ -113,14 +119,50 @@ impl Cleaning {
         Ok(())
     }
 
-    fn add_temporary(&mut self, folder: &Path) -> Result<(), HarnessError> {
-        for path in entries(folder)? {
-            if path.is_file() && path.extension().is_some_and(|extension| extension == "tmp") {
-                self.add(&path, "a file that was not written to its end")?;
+    /// What an unfinished write has left, at a path and everywhere below it.
+    fn add_temporary(&mut self, path: &Path) -> Result<(), HarnessError> {
+        for entry in entries(path)? {
+            self.add_temporary(&entry)?;
+        }
+        match is_temporary(path) {
+            true => self.add(path, "a file that was not written to its end"),
+            false => Ok(()),
+        }
+    }
+
+    /// All that is no part of a finished stage; of an unfinished one, whose checkpoints and failure are needed, less.
+    fn add_leftovers(&mut self, results: &Path, folder: &Path, id: &str) -> Result<(), HarnessError> {
+        let Ok(Some(result)) = Store::at(results).find(id) else { return self.add_temporary(folder) };
+        for path in leftovers(folder, &result).map_err(HarnessError::io("read", folder))? {
+            let why = match is_temporary(&path) {
+                true => "a file that was not written to its end",
+                false => "left over from the making of a finished stage",
+            };
+            self.add(&path, why)?;
+        }
+        Ok(())
+    }
+
+    /// The scratch folders of verifications that were killed.
+    fn add_verifications(&mut self, results: &Path) -> Result<(), HarnessError> {
+        for path in entries(results)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_scratch = name.starts_with(crate::verify::SCRATCH) && path.is_dir();
+            let is_in_use = entries(&path.join("store/claims"))?.iter().any(|claim| holder(claim).is_some());
+            if is_scratch && !is_in_use {
+                self.add(&path, "the scratch folder of a verification that was killed")?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a file's name is that of an unfinished write. Files get such names in their folder before they get their own.
+fn is_temporary(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let is_unfinished =
+        path.extension().is_some_and(|extension| extension == "tmp" || extension == "partial");
+    is_hidden && is_unfinished && path.is_file()
 }
 
 /// Paths in a folder, sorted; none if it is not there.

@@ -1,7 +1,6 @@
 //! What differs between two runs: spec, environment, kept channels, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +8,7 @@ use thinet_graph::ChannelSet;
 
 use crate::error::HarnessError;
 use crate::records::Row;
+use crate::run_files::{run_environment, run_spec};
 use crate::stage_list::StageList;
 use crate::store::{StageResult, Store};
 
@@ -100,18 +100,14 @@ struct Facts {
 impl Facts {
     fn read(results: &Path, name: &str) -> Result<Self, HarnessError> {
         let folder = results.join("runs").join(name);
-        let text = |file: &str| {
-            let path = folder.join(file);
-            fs::read_to_string(&path).map_err(HarnessError::io("read", path))
-        };
         let damaged = |e: String| HarnessError::Damaged { path: folder.clone(), problem: e };
         let spec: toml::Value =
-            toml::from_str(&text("resolved.toml")?).map_err(|e| damaged(format!("resolved.toml: {e}")))?;
+            toml::from_str(&run_spec(&folder)?).map_err(|e| damaged(format!("resolved.toml: {e}")))?;
         let spec = serde_json::to_value(spec).map_err(HarnessError::Json)?;
         // A run that was stopped before its first end has none yet.
-        let environment = match text("env.json") {
-            Ok(text) => serde_json::from_str(&text).map_err(|e| damaged(format!("env.json: {e}")))?,
-            Err(_) => serde_json::Value::Null,
+        let environment = match run_environment(&folder)? {
+            Some(text) => serde_json::from_str(&text).map_err(|e| damaged(format!("env.json: {e}")))?,
+            None => serde_json::Value::Null,
         };
         let store = Store::at(results);
         let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());

@@ -106,12 +106,31 @@ pub enum HarnessError {
         /// What is wrong.
         problem: String,
     },
+    /// A file of a run's folder is not as it was written.
+    #[error("{} {problem}; the next `thinet run` of its experiment writes it again", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// Another process works on the same experiment.
     #[error("{} is in use: the same experiment is running already ({holder})", path.display())]
     Busy {
         /// The run folder.
         path: PathBuf,
         /// The process that holds it.
+        holder: String,
+    },
+    /// The work was taken over while this process was frozen for longer than claims last.
+    #[error(
+        "another process took {} over while this one was frozen ({holder}); nothing of it was touched, and the same \
+         command goes on from what it has stored", path.display()
+    )]
+    LostClaim {
+        /// The claim file.
+        path: PathBuf,
+        /// The new holder.
         holder: String,
     },
     /// A stage that the caller asked for is not in the store.
@@ -140,6 +159,12 @@ pub enum HarnessError {
     Needs {
         /// Label of the other stage.
         needed: String,
+    },
+    /// What stages need is neither stored nor made before them.
+    #[error("these stages can never start, as nothing makes what they need: {stages}")]
+    NeverReady {
+        /// Their labels.
+        stages: String,
     },
     /// A table cannot be put to the test.
     #[error("{} cannot be verified: {problem}", path.display())]
@@ -212,6 +237,19 @@ impl HarnessError {
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
         matches!(self, Self::Spec(_) | Self::Device(_))
+    }
+
+    /// Whether a file or folder could not be written because this user may only read it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::Io { source, .. } | Self::Table(crate::tables::TableError::Io { source, .. }) => {
+                matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+            }
+            Self::Table(crate::tables::TableError::Write(error)) => error.is_read_only(),
+            _ => false,
+        }
     }
 
     /// An error of a pass over a batch: running out of memory names device and batch.

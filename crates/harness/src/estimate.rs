@@ -7,7 +7,7 @@ use crate::outline::{Outline, OutlineCell};
 use crate::plan::Plan;
 use crate::records::Size;
 use crate::spec::{Recipe, Spec};
-use crate::store::Store;
+use crate::store::{Depth, Store};
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
@@ -52,7 +52,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     for (id, macs) in dense.chain(cells) {
         stages += 1;
         // A damaged stage is made again.
-        match store.intact(id, false, &mut |_| ())? {
+        match store.intact(id, Depth::Sizes, &mut |_| ())? {
             Some(result) => {
                 done += 1;
                 known += macs;

@@ -1,5 +1,6 @@
 //! Running a plan: the missing stages in order, in this process or in workers, then the records and the tables.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -12,18 +13,16 @@ use crate::log::Logged;
 use crate::plan::Plan;
 use crate::progress::{Event, Reporter};
 use crate::records::{Status, StudyRecord};
+use crate::run_files::{self, ENVIRONMENT};
 use crate::runner::{Runner, environment};
-use crate::schedule::{Schedule, Task};
+use crate::schedule::{Schedule, Task, Turn};
 use crate::spec::Spec;
-use crate::stage_list::{ListedStage, StageList};
+use crate::stage_list::{ListedStage, StageKind, StageList};
 use crate::stop::Stop;
-use crate::store::{StageId, Store, write_atomically};
+use crate::store::{Depth, StageId, Store, write_atomically};
 use crate::study::study;
 use crate::tables::{self, StageSeconds, Table};
 use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
-
-/// Where a run was made, in its folder.
-const ENVIRONMENT: &str = "env.json";
 
 /// How a plan is run; none of it changes a result.
 #[derive(Clone, Debug)]
@@ -36,6 +35,8 @@ pub struct RunOptions {
     /// How long the claim of another machine may stay unchanged until its holder counts as gone. File systems of clusters may
     /// show a change half a minute late.
     pub claim_expiry: Duration,
+    /// Whether the checksums of all stored files are compared first; those that are read always are.
+    pub check: bool,
     /// Asks the run to end.
     pub stop: Stop,
 }
@@ -46,6 +47,7 @@ impl Default for RunOptions {
             workers: Vec::new(),
             checkpoint_every: Duration::from_secs(15),
             claim_expiry: Duration::from_secs(90),
+            check: false,
             stop: Stop::default(),
         }
     }
@@ -76,15 +78,18 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     writable(&plan.results)?;
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    let _claim =
+    let claim =
         Claim::try_take(&folder.join("claim"), &folder, Patience::expiring_after(options.claim_expiry))?;
     start_folder(plan)?;
     let log = Logged::open(&folder.join("log.jsonl"), reporter)?;
-    let (stages_run, failure) = run_stages(plan, options, &log)?;
+    let (stages_run, failure) = run_stages(plan, options, &claim, &log)?;
+    // Whoever took the run over while this process was frozen writes its tables.
+    claim.check()?;
 
     // The environment is that of the process which did the work; a run that only reads keeps the old one.
     if stages_run > 0 {
-        write_environment(plan, options.workers.len().max(1))?;
+        let jobs = options.workers.len().max(1);
+        run_files::write_environment(&folder, &environment_of(plan, jobs))?;
     }
     let study = study(plan)?;
     match failure {
@@ -94,10 +99,9 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     }
 }
 
-fn write_environment(plan: &Plan, jobs: usize) -> Result<(), HarnessError> {
-    let environment = Environment { jobs: Some(jobs), host: None, ..environment(plan) };
-    let text = serde_json::to_string_pretty(&environment).map_err(HarnessError::Json)? + "\n";
-    write_atomically(&plan.run_folder().join(ENVIRONMENT), text.as_bytes())
+/// Where the process works that does or did the work.
+fn environment_of(plan: &Plan, jobs: usize) -> Environment {
+    Environment { jobs: Some(jobs), host: None, ..environment(plan) }
 }
 
 /// Writes the rows and the tables of what is stored.
@@ -108,17 +112,28 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
     let folder = plan.run_folder();
-    if !folder.join(ENVIRONMENT).exists() {
-        write_environment(plan, 1)?;
+    match run_files::run_environment(&folder) {
+        Ok(Some(_)) => {}
+        Ok(None) | Err(HarnessError::DamagedFile { .. }) => {
+            run_files::write_environment(&folder, &environment_of(plan, 1))?;
+        }
+        Err(error) => return Err(error),
     }
     let rows = tables::parquet_bytes(&tables::rows_frame(&study)?)?;
     write_atomically(&folder.join("rows.parquet"), &rows)?;
-    let tables = study_tables(plan, &study)?;
-    let mut written = Vec::new();
-    for table in &tables {
-        written.push(tables::write(&plan.results.join("tables"), table, &plan.run)?);
+    let mut outcome = unwritten_tables(study)?;
+    if let Some(main) = outcome.tables.first_mut() {
+        let path = folder.join(ENVIRONMENT);
+        let environment = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
+        let attachment = |suffix, text| tables::Attachment { suffix, text };
+        main.attachments.push(attachment("resolved.toml", plan.spec.to_toml()?));
+        main.attachments.push(attachment(ENVIRONMENT, environment));
+        main.attachments.push(tables::seconds(&stage_seconds(plan))?);
     }
-    Ok(Outcome { study, tables, written, stages_run: 0, failure: None })
+    for table in &outcome.tables {
+        outcome.written.push(tables::write(&plan.results.join("tables"), table, &plan.run)?);
+    }
+    Ok(outcome)
 }
 
 /// Refuses a spec whose tables would take the place of another experiment's.
@@ -143,25 +158,13 @@ pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), Harn
     Ok(())
 }
 
-/// The tables of a study. The resolved spec, the environment of the run and the times of its stages go with the first.
+/// The tables of what is stored, for printing; touches nothing.
 ///
 /// # Errors
-/// If a table cannot be made or a file of the run's folder cannot be read.
-fn study_tables(plan: &Plan, study: &StudyRecord) -> Result<Vec<Table>, HarnessError> {
-    let mut tables = tables::selectors(study)?;
-    for suffix in ["resolved.toml", ENVIRONMENT] {
-        let path = plan.run_folder().join(suffix);
-        if let Some(main) = tables.first_mut()
-            && path.exists()
-        {
-            let text = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
-            main.attachments.push(tables::Attachment { suffix, text });
-        }
-    }
-    if let Some(main) = tables.first_mut() {
-        main.attachments.push(tables::seconds(&stage_seconds(plan))?);
-    }
-    Ok(tables)
+/// If a table cannot be made.
+pub fn unwritten_tables(study: StudyRecord) -> Result<Outcome, HarnessError> {
+    let tables = tables::selectors(&study)?;
+    Ok(Outcome { study, tables, written: Vec::new(), stages_run: 0, failure: None })
 }
 
 /// The time that each stored stage took.
@@ -182,38 +185,46 @@ fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
 pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
     let folder = plan.run_folder();
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    write_atomically(&folder.join("resolved.toml"), plan.spec.to_toml()?.as_bytes())?;
+    run_files::write_spec(&folder, &plan.spec.to_toml()?)?;
     StageList::of(plan).write(&folder)
 }
-
-/// Stages of one kind, as (id, label).
-type Kind<'a> = Vec<(&'a StageId, String)>;
 
 /// Makes what is missing; returns how many stages that were, and what failed.
 fn run_stages(
     plan: &Plan,
     options: &RunOptions,
+    claim: &Claim,
     reporter: &dyn Reporter,
 ) -> Result<(usize, Option<HarnessError>), HarnessError> {
-    let tasks = tasks(plan, reporter)?;
+    let tasks = tasks(plan, options, reporter)?;
     if tasks.is_empty() {
         return Ok((0, None));
     }
     let schedule = Schedule::new(tasks);
     if options.workers.is_empty() {
         let runner = Runner::new(plan, options)?;
-        while let Some(task) = schedule.next(&options.stop) {
-            note_end(&schedule, task, runner.run_stage(&task.id, reporter), reporter);
+        while !claim.is_lost()
+            && let Some(task) = schedule.next(&options.stop)
+        {
+            let result = runner.run_stage(&task.id, reporter);
+            note_end(task, result, reporter);
         }
     } else {
-        run_in_workers(&Store::at(&plan.results), &schedule, options, reporter);
+        run_in_workers(&Store::at(&plan.results), &schedule, options, claim, reporter);
     }
-    let (done, failure) = schedule.outcome();
     options.stop.check()?;
+    claim.check()?;
+    let (done, failure) = schedule.outcome();
     Ok((done, failure))
 }
 
-fn run_in_workers(store: &Store, schedule: &Schedule, options: &RunOptions, reporter: &dyn Reporter) {
+fn run_in_workers(
+    store: &Store,
+    schedule: &Schedule,
+    options: &RunOptions,
+    claim: &Claim,
+    reporter: &dyn Reporter,
+) {
     let (inputs, all_ended) = (Inputs::default(), Stop::default());
     std::thread::scope(|scope| {
         let mut slots = Vec::new();
@@ -221,10 +232,12 @@ fn run_in_workers(store: &Store, schedule: &Schedule, options: &RunOptions, repo
             let inputs = &inputs;
             slots.push(scope.spawn(move || {
                 let mut slot = Slot::new(command, inputs);
-                while let Some(task) = schedule.next(&options.stop) {
+                while !claim.is_lost()
+                    && let Some(task) = schedule.next(&options.stop)
+                {
                     let failed = |problem: String| {
                         // The worker had no time to.
-                        store.note_failure(&task.id, &problem);
+                        store.note_failure(&task.id, &task.label, &problem);
                         HarnessError::Worker { stage: task.id.clone(), problem }
                     };
                     let result = slot.run(&task.id, &task.label, reporter).map_err(|ended| match ended {
@@ -233,7 +246,7 @@ fn run_in_workers(store: &Store, schedule: &Schedule, options: &RunOptions, repo
                         Ended::Died(how) => failed(how),
                         Ended::Failed(why) => HarnessError::Worker { stage: task.id.clone(), problem: why },
                     });
-                    note_end(schedule, task, result, reporter);
+                    note_end(task, result, reporter);
                 }
             }));
         }
@@ -255,7 +268,7 @@ fn run_in_workers(store: &Store, schedule: &Schedule, options: &RunOptions, repo
     });
 }
 
-fn note_end(schedule: &Schedule, task: &Task, result: Result<(), HarnessError>, reporter: &dyn Reporter) {
+fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Reporter) {
     match &result {
         Ok(()) | Err(HarnessError::Stopped) => {}
         Err(error) => {
@@ -266,54 +279,54 @@ fn note_end(schedule: &Schedule, task: &Task, result: Result<(), HarnessError>, 
             });
         }
     }
-    schedule.ended(task, result);
+    task.end(result);
 }
 
-/// The stages that are not stored, dense nets first, then what the cells need of them, then the cells.
-fn tasks(plan: &Plan, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
+/// The stages that are not stored, in the order of the list: each after what it needs.
+fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
     let store = Store::at(&plan.results);
-    let dense: Kind<'_> = plan.dense.iter().map(|d| (&d.id, d.label())).collect();
-    let evidence = plan.dense.iter().filter(|_| plan.spec.is_one_shot());
-    let evidence: Kind<'_> = evidence.map(|d| (&d.evidence, d.evidence_label())).collect();
-    let cells: Kind<'_> = plan.cells.iter().map(|cell| (&cell.id, cell.outline.label())).collect();
-    let cells = missing(&store, cells, false, reporter)?;
+    let (cells, before): (Vec<_>, Vec<_>) =
+        StageList::of(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+    let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
+    let cells = missing(&store, cells, asked, reporter)?;
     // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
-    let is_read = !cells.is_empty();
-    let mut tasks: Vec<Task> = Vec::new();
-    let list = StageList::of(plan);
-    let parents = list.parents();
-    let before = [missing(&store, dense, is_read, reporter)?, missing(&store, evidence, is_read, reporter)?];
-    for (id, label) in before.into_iter().flatten().chain(cells) {
-        // A parent that is stored is no task.
-        let parent = parents.get(id.as_str());
-        let needs = parent.and_then(|parent| tasks.iter().position(|task| task.id == *parent));
+    let read = if cells.is_empty() { asked } else { Depth::Checksums };
+    let before = missing(&store, before, read, reporter)?;
+    let mut positions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tasks = Vec::new();
+    for ListedStage { id, label, needs, .. } in before.into_iter().chain(cells) {
+        // What is needed and no task is stored.
+        let needs = needs.and_then(|needed| positions.get(&needed).copied());
+        positions.insert(id.clone(), tasks.len());
         tasks.push(Task { id, label, needs });
     }
     Ok(tasks)
 }
 
-/// The stages of a kind that are not stored. One that is damaged is set aside and made again.
+/// The stages that are not stored. One that is damaged is set aside and made again.
 fn missing(
     store: &Store,
-    stages: Kind<'_>,
-    with_files: bool,
+    stages: Vec<ListedStage>,
+    depth: Depth,
     reporter: &dyn Reporter,
-) -> Result<Vec<(String, String)>, HarnessError> {
+) -> Result<Vec<ListedStage>, HarnessError> {
     let mut missing = Vec::new();
-    for (id, label) in stages {
+    for stage in stages {
+        let ListedStage { label, .. } = &stage;
+        let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
         let mut damage = None;
-        if store.intact(id, with_files, &mut |problem| damage = Some(problem))?.is_some() {
+        if store.intact(&id, depth, &mut |problem| damage = Some(problem))?.is_some() {
             continue;
         }
         if let Some(problem) = damage {
-            let aside = store.set_aside(id)?;
+            let aside = store.set_aside(&id)?;
             let text = format!(
                 "{label}: stored stage {id} is damaged ({problem}); set aside as {} and made again",
                 aside.display()
             );
             reporter.event(&Event::Note { id: id.to_string(), text });
         }
-        missing.push((id.to_string(), label));
+        missing.push(stage);
     }
     Ok(missing)
 }

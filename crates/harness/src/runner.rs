@@ -41,18 +41,29 @@ impl<'a> Runner<'a> {
         Ok(Self { plan, store, feed, environment: environment(plan), patience })
     }
 
-    /// Makes the stage with this id if it is not stored. What it needs must be.
+    /// Makes the stage with this id if it is not stored. What it needs must be. Where another process takes the stage over, as
+    /// this one was frozen for longer than claims last, that one is waited for.
     ///
     /// # Errors
     /// If the plan has no such stage, it fails, or it is asked to stop.
     pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
         let stage = self.find(id)?;
-        let result = self.make(id, stage, reporter);
-        match &result {
-            Err(HarnessError::Stopped) | Ok(()) => {}
-            Err(error) => self.store.note_failure(id, &error.to_string()),
+        loop {
+            match self.make(id, stage, reporter) {
+                Err(error @ HarnessError::LostClaim { .. }) => {
+                    let text = format!("{}: {error}", stage.label());
+                    reporter.event(&Event::Note { id: id.to_owned(), text });
+                }
+                result => {
+                    if let Err(error) = &result
+                        && !matches!(error, HarnessError::Stopped)
+                    {
+                        self.store.note_failure(id, &stage.label(), &error.to_string());
+                    }
+                    return result;
+                }
+            }
         }
-        result
     }
 
     /// The plan's stage with this id; another plan's is refused before a file is touched.
@@ -82,13 +93,18 @@ impl<'a> Runner<'a> {
             (&self.store, &self.feed, &self.environment, self.patience);
         let context =
             Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
-        match stage {
-            Stage::Dense(stage) => drop(dense::ensure(&context, stage)?),
-            Stage::Evidence(stage) => evidence::ensure(&context, stage)?,
-            Stage::Cell(stage) => drop(cell::ensure(&context, stage)?),
+        let made = match stage {
+            Stage::Dense(stage) => dense::ensure(&context, stage).map(drop),
+            Stage::Evidence(stage) => evidence::ensure(&context, stage),
+            Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
+        };
+        match made {
+            Ok(()) | Err(HarnessError::Stopped) => {}
+            // The new holder may have removed what this one was about to use: that is the cause, not its effect.
+            Err(error) => return Err(claim.check().err().unwrap_or(error)),
         }
         note_left_out(plan, id, &reporter);
-        Ok(())
+        made
     }
 }
 
@@ -98,6 +114,17 @@ enum Stage<'a> {
     Dense(&'a DensePlan),
     Evidence(&'a DensePlan),
     Cell(&'a Cell),
+}
+
+impl Stage<'_> {
+    /// For people.
+    fn label(&self) -> String {
+        match self {
+            Self::Dense(dense) => dense.label(),
+            Self::Evidence(dense) => dense.evidence_label(),
+            Self::Cell(cell) => cell.outline.label(),
+        }
+    }
 }
 
 /// Passes events on and shows progress in the claim, where other processes see it.

@@ -1,5 +1,6 @@
 //! Which stage is made next: stages in the plan's order, each after those that it needs.
 
+use std::ops::Deref;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ impl Schedule {
     }
 
     /// The first task that can be made, when there is one; `None` when no more will come, or `stop` is set.
-    pub(crate) fn next(&self, stop: &Stop) -> Option<&Task> {
+    pub(crate) fn next(&self, stop: &Stop) -> Option<Turn<'_>> {
         /// How soon a wish to stop is seen.
         const LOOK_EVERY: Duration = Duration::from_millis(100);
         let mut states = self.states();
@@ -47,14 +48,15 @@ impl Schedule {
             if stop.is_set() {
                 return None;
             }
+            let is_done = |needed: usize| matches!(states.get(needed), Some(State::Done));
             let is_ready = |index: usize| {
-                matches!(states[index], State::Waiting)
-                    && self.tasks[index].needs.is_none_or(|needed| matches!(states[needed], State::Done))
+                matches!(states[index], State::Waiting) && self.tasks[index].needs.is_none_or(is_done)
             };
             if let Some(index) = (0..self.tasks.len()).find(|&index| is_ready(index)) {
                 states[index] = State::Running;
-                return Some(&self.tasks[index]);
+                return Some(Turn { schedule: self, index, is_over: false });
             }
+            // Only the end of a running task can make another one ready.
             if !states.iter().any(|state| matches!(state, State::Running)) {
                 return None;
             }
@@ -64,22 +66,16 @@ impl Schedule {
     }
 
     /// Notes how a task ended; what needs a failed one fails, too.
-    pub(crate) fn ended(&self, task: &Task, result: Result<(), HarnessError>) {
+    fn ended(&self, index: usize, result: Result<(), HarnessError>) {
         let mut states = self.states();
-        let state = match result {
+        states[index] = match result {
             Ok(()) => State::Done,
             Err(HarnessError::Stopped) => State::Waiting,
             Err(error) => State::Failed(error),
         };
-        for (index, other) in self.tasks.iter().enumerate() {
-            if other.id == task.id {
-                states[index] = state;
-                break;
-            }
-        }
         for index in 0..self.tasks.len() {
             if let (State::Waiting, Some(needed)) = (&states[index], self.tasks[index].needs)
-                && matches!(states[needed], State::Failed(_))
+                && matches!(states.get(needed), Some(State::Failed(_)))
             {
                 states[index] =
                     State::Failed(HarnessError::Needs { needed: self.tasks[needed].label.clone() });
@@ -88,11 +84,12 @@ impl Schedule {
         self.changed.notify_all();
     }
 
-    /// How many tasks are done, and what failed: one error, by itself if all others only needed it.
+    /// How many tasks are done, and what failed: one error, by itself if all others only needed it. Tasks that never became
+    /// ready are an error, too; work that was stopped has no outcome.
     pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
         let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (total, mut done, mut failed) = (self.tasks.len(), 0, 0);
-        let mut causes = Vec::new();
+        let (mut causes, mut waiting) = (Vec::new(), Vec::new());
         for (task, state) in self.tasks.iter().zip(states) {
             match state {
                 State::Done => done += 1,
@@ -102,7 +99,7 @@ impl Schedule {
                         causes.push((&task.label, error));
                     }
                 }
-                State::Waiting | State::Running => {}
+                State::Waiting | State::Running => waiting.push(task.label.as_str()),
             }
         }
         let only_cause = causes.len() == 1 && failed == total - done && done == 0;
@@ -114,11 +111,46 @@ impl Schedule {
             }
             HarnessError::StagesFailed { failed, total, first: format!("{label}: {error}") }
         });
-        (done, failure)
+        let stuck = (!waiting.is_empty()).then(|| HarnessError::NeverReady { stages: waiting.join(", ") });
+        (done, failure.or(stuck))
     }
 
     fn states(&self) -> MutexGuard<'_, Vec<State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that was handed out. Dropped before its end is noted, as when a thread panics, it counts as failed: nobody waits
+/// for it.
+pub(crate) struct Turn<'a> {
+    schedule: &'a Schedule,
+    index: usize,
+    is_over: bool,
+}
+
+impl Turn<'_> {
+    /// Notes how the task ended.
+    pub(crate) fn end(mut self, result: Result<(), HarnessError>) {
+        self.is_over = true;
+        self.schedule.ended(self.index, result);
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.schedule.tasks[self.index]
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let problem = "whoever made it ended without a word".to_owned();
+            let stage = self.id.clone();
+            self.schedule.ended(self.index, Err(HarnessError::Worker { stage, problem }));
+        }
     }
 }
 
@@ -143,15 +175,19 @@ mod tests {
     fn tasks_come_in_order_after_what_they_need() {
         let schedule = tasks(&[None, None, Some(0), Some(1), Some(0)]);
         let stop = Stop::default();
-        let first = schedule.next(&stop).unwrap().clone();
-        let second = schedule.next(&stop).unwrap().clone();
+        let first = schedule.next(&stop).unwrap();
+        let second = schedule.next(&stop).unwrap();
         assert_eq!((first.id.as_str(), second.id.as_str()), ("0", "1"));
-        schedule.ended(&second, Ok(()));
-        assert_eq!(schedule.next(&stop).unwrap().id, "3");
-        schedule.ended(&first, Ok(()));
-        assert_eq!(schedule.next(&stop).unwrap().id, "2");
+        second.end(Ok(()));
+        let third = schedule.next(&stop).unwrap();
+        assert_eq!(third.id, "3");
+        first.end(Ok(()));
+        let fourth = schedule.next(&stop).unwrap();
+        assert_eq!(fourth.id, "2");
         stop.set();
         assert!(schedule.next(&stop).is_none());
+        third.end(Err(HarnessError::Stopped));
+        fourth.end(Err(HarnessError::Stopped));
         assert_eq!(schedule.outcome().0, 2);
     }
 
@@ -162,7 +198,8 @@ mod tests {
         let mut made = Vec::new();
         while let Some(task) = schedule.next(&stop) {
             made.push(task.id.clone());
-            schedule.ended(task, if task.id == "0" { failed() } else { Ok(()) });
+            let result = if task.id == "0" { failed() } else { Ok(()) };
+            task.end(result);
         }
         assert_eq!(made, ["0", "1", "3"]);
         let (done, failure) = schedule.outcome();
@@ -174,8 +211,7 @@ mod tests {
     #[test]
     fn a_cause_of_everything_stays_itself() {
         let schedule = tasks(&[None, Some(0)]);
-        let task = schedule.next(&Stop::default()).unwrap();
-        schedule.ended(task, failed());
+        schedule.next(&Stop::default()).unwrap().end(failed());
         assert!(schedule.next(&Stop::default()).is_none());
         assert!(matches!(schedule.outcome(), (0, Some(HarnessError::Worker { .. }))));
     }
@@ -183,8 +219,37 @@ mod tests {
     #[test]
     fn a_stopped_task_is_neither_done_nor_failed() {
         let schedule = tasks(&[None]);
-        let task = schedule.next(&Stop::default()).unwrap();
-        schedule.ended(task, Err(HarnessError::Stopped));
-        assert!(matches!(schedule.outcome(), (0, None)));
+        schedule.next(&Stop::default()).unwrap().end(Err(HarnessError::Stopped));
+        assert!(schedule.next(&Stop::default()).is_some(), "it can be made again");
+    }
+
+    #[test]
+    fn tasks_that_can_never_start_end_the_schedule_and_are_named() {
+        // The first is ready, the next two need each other, the fourth something that nobody makes.
+        let schedule = tasks(&[None, Some(2), Some(1), Some(9)]);
+        schedule.next(&Stop::default()).unwrap().end(Ok(()));
+        assert!(schedule.next(&Stop::default()).is_none());
+        let (done, failure) = schedule.outcome();
+        let text = failure.unwrap().to_string();
+        assert!(done == 1 && text.ends_with(": task 1, task 2, task 3"), "{text}");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_task_whose_maker_panicked() {
+        let schedule = tasks(&[None, Some(0), None]);
+        let stop = Stop::default();
+        std::thread::scope(|scope| {
+            let panicked = scope.spawn(|| {
+                let _task = schedule.next(&stop).unwrap();
+                std::panic::panic_any("no luck");
+            });
+            assert!(panicked.join().is_err());
+        });
+        let other = schedule.next(&stop).unwrap();
+        assert_eq!(other.id, "2");
+        other.end(Ok(()));
+        assert!(schedule.next(&stop).is_none());
+        let (done, failure) = schedule.outcome();
+        assert!(done == 1 && failure.unwrap().to_string().contains("task 0: "));
     }
 }

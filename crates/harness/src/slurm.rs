@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::HarnessError;
 use crate::plan::Plan;
 use crate::run::{check_tables, start_folder};
+use crate::sealed;
 use crate::stage_list::{StageKind, StageList};
 use crate::store::{Store, write_atomically};
 
@@ -156,7 +157,7 @@ impl Submission<'_> {
                 problem: format!("answered {answer:?}"),
             })?;
             job.job = Some(number);
-            let line = serde_json::to_string(&job).map_err(HarnessError::Json)?;
+            let line = sealed::seal(&serde_json::to_string(&job).map_err(HarnessError::Json)?);
             let record = self.folder.join(format!("{stem}.job.json"));
             write_atomically(&record, line.as_bytes())?;
         }
@@ -250,7 +251,8 @@ fn submitted(run: &Path) -> Result<Vec<SlurmJob>, HarnessError> {
     paths.sort();
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
-        serde_json::from_str(&text).map_err(|e| HarnessError::Damaged { path, problem: e.to_string() })
+        let read = sealed::check(&text).and_then(|()| serde_json::from_str(&text).map_err(|e| e.to_string()));
+        read.map_err(|problem| HarnessError::DamagedFile { path, problem })
     };
     paths.into_iter().map(read).collect()
 }

@@ -1,6 +1,6 @@
 //! The list of a run's stages beside its spec, so that what is stored of it can be told without its data.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HarnessError;
 use crate::plan::Plan;
+use crate::sealed;
 use crate::store::write_atomically;
 
 /// Name of the file in a run's folder.
@@ -57,7 +58,7 @@ pub struct StageList {
 }
 
 impl StageList {
-    /// The stages of a plan.
+    /// The stages of a plan, each once.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let mut stages = Vec::new();
@@ -81,32 +82,31 @@ impl StageList {
             let (label, macs) = (cell.outline.label(), work.cell_macs(&cell.outline));
             stages.push(ListedStage { id, label, kind, needs, macs });
         }
+        // Two methods that differ in their label alone are one stage, whose rows both get.
+        let mut listed = BTreeSet::new();
+        stages.retain(|stage| listed.insert(stage.id.clone()));
         Self { spec: plan.path.clone(), asked: plan.asked.clone(), run: plan.run.clone(), stages }
-    }
-
-    /// What each stage needs.
-    pub(crate) fn parents(&self) -> BTreeMap<&str, &str> {
-        self.stages.iter().filter_map(|stage| Some((stage.id.as_str(), stage.needs.as_deref()?))).collect()
     }
 
     /// Writes the list to a run's folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), HarnessError> {
-        let bytes = serde_json::to_vec(self).map_err(HarnessError::Json)?;
-        write_atomically(&folder.join(FILE), &bytes)
+        let text = sealed::seal(&serde_json::to_string(self).map_err(HarnessError::Json)?);
+        write_atomically(&folder.join(FILE), text.as_bytes())
     }
 
     /// Reads the list of a run; `None` if there is none, as in runs of old versions.
     ///
     /// # Errors
-    /// If it cannot be read or is damaged.
+    /// If it cannot be read or has changed since it was written.
     pub fn read(folder: &Path) -> Result<Option<Self>, HarnessError> {
         let path = folder.join(FILE);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| HarnessError::Damaged { path, problem: e.to_string() }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(HarnessError::io("read", path)(e)),
-        }
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(HarnessError::io("read", &path))?,
+        };
+        let damaged = |problem: String| HarnessError::DamagedFile { path: path.clone(), problem };
+        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        sealed::check(&text).map_err(damaged)?;
+        serde_json::from_str(&text).map(Some).map_err(|e| damaged(format!("cannot be read: {e}")))
     }
 }

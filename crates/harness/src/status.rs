@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::claim::{Holder, holder};
 use crate::error::HarnessError;
@@ -11,7 +11,8 @@ use crate::outline::Outline;
 use crate::plan::{Options, asked};
 use crate::records::Status;
 use crate::stage_list::{ListedStage, StageKind, StageList};
-use crate::store::Store;
+use crate::stage_record::Brief;
+use crate::store::{Depth, StageId, Store};
 use crate::study::list_runs;
 
 /// How a stage is.
@@ -37,6 +38,11 @@ pub enum StageState {
     Failed {
         /// Why.
         error: String,
+    },
+    /// It is stored, but not as it was written; `thinet run` makes it again.
+    Damaged {
+        /// What is wrong.
+        problem: String,
     },
     /// Nobody has made it yet.
     Missing,
@@ -81,21 +87,34 @@ pub struct Tally {
     pub running: usize,
     /// Failed.
     pub failed: usize,
-    /// Not made yet.
+    /// Not made yet, or to be made again.
     pub missing: usize,
+    /// Of these, stored and damaged.
+    pub damaged: usize,
 }
 
 impl RunStatus {
-    /// Looks at a run by the name of its folder; `None` if it has no list of stages, as runs of old versions.
+    /// Looks at a run by the name of its folder; `None` if it has no list of stages, as runs of old versions. Compares each
+    /// record with its checksum, and that the files it lists are there with their sizes.
     ///
     /// # Errors
     /// If the list cannot be read.
     pub fn of(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
+        Self::look(results, name, Depth::Sizes)
+    }
+
+    /// The same, and compares all files with their checksums: every byte that is stored of the run is read.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn checked(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
+        Self::look(results, name, Depth::Checksums)
+    }
+
+    fn look(results: &Path, name: &str, depth: Depth) -> Result<Option<Self>, HarnessError> {
         let folder = results.join("runs").join(name);
         let Some(list) = StageList::read(&folder)? else { return Ok(None) };
-        let store = Store::at(results);
-        let status = |stage: ListedStage| StageStatus { state: state(&store, &stage.id), stage };
-        let stages: Vec<StageStatus> = list.stages.into_iter().map(status).collect();
+        let stages = states(&Store::at(results), list.stages, depth);
         Ok(Some(Self {
             name: name.to_owned(),
             spec: list.spec,
@@ -119,31 +138,47 @@ impl RunStatus {
                 StageState::Running { .. } => tally.running += 1,
                 StageState::Failed { .. } => tally.failed += 1,
                 StageState::Missing => tally.missing += 1,
+                StageState::Damaged { .. } => {
+                    tally.missing += 1;
+                    tally.damaged += 1;
+                }
             }
         }
         tally
     }
 }
 
-/// The little of a record that is looked at here.
-#[derive(Deserialize)]
-struct Brief {
-    status: Status,
-    seconds: f64,
+/// How stages are, in their order; all cores look.
+fn states(store: &Store, stages: Vec<ListedStage>, depth: Depth) -> Vec<StageStatus> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = stages.len().div_ceil(threads).max(1);
+    let states: Vec<StageState> = std::thread::scope(|scope| {
+        let look = |stages: &[ListedStage]| -> Vec<StageState> {
+            stages.iter().map(|stage| state(store, &stage.id, depth)).collect()
+        };
+        let handles: Vec<_> = stages.chunks(part).map(|stages| scope.spawn(move || look(stages))).collect();
+        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        handles.into_iter().flat_map(join).collect()
+    });
+    stages.into_iter().zip(states).map(|(stage, state)| StageStatus { stage, state }).collect()
 }
 
-fn state(store: &Store, id: &str) -> StageState {
-    // A record that cannot be read is made again, so it is missing.
-    let brief =
-        fs::read(store.record_file(id)).ok().and_then(|bytes| serde_json::from_slice::<Brief>(&bytes).ok());
-    if let Some(Brief { status, seconds }) = brief {
-        return match status {
-            Status::Diverged => StageState::Diverged { seconds },
-            _ => StageState::Done { seconds },
-        };
-    }
+fn state(store: &Store, id: &str, depth: Depth) -> StageState {
+    let brief = StageId::parse(id).map_or(Ok(None), |id| store.brief(&id, depth));
+    let problem = match brief {
+        Ok(Some(Brief { status: Status::Diverged, seconds, .. })) => return StageState::Diverged { seconds },
+        Ok(Some(Brief { seconds, .. })) => return StageState::Done { seconds },
+        Ok(None) => None,
+        Err(HarnessError::Damaged { problem, .. }) => Some(problem),
+        Err(error) => Some(error.to_string()),
+    };
     if let Some(holder) = holder(&store.claim_file(id)) {
         return StageState::Running { holder };
+    }
+    if let Some(problem) = problem {
+        return StageState::Damaged { problem };
     }
     store.failure(id).map_or(StageState::Missing, |error| StageState::Failed { error })
 }
@@ -161,7 +196,9 @@ fn seconds_left(stages: &[StageStatus]) -> Option<f64> {
                 left += stage.stage.macs;
                 running += 1;
             }
-            StageState::Failed { .. } | StageState::Missing => left += stage.stage.macs,
+            StageState::Failed { .. } | StageState::Damaged { .. } | StageState::Missing => {
+                left += stage.stage.macs;
+            }
         }
     }
     if left == 0.0 {

@@ -7,16 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use thinet_graph::ChannelSet;
-
 use crate::claim::host_name;
-use crate::environment::Environment;
 use crate::error::HarnessError;
-use crate::records::{Row, Status};
+pub use crate::files::write_atomically;
+pub(crate) use crate::files::{hash_file, temporary};
+use crate::sealed;
+pub use crate::stage_record::StageResult;
+use crate::stage_record::{Brief, Record};
 
 /// Raised when the meaning of stored stages changes, so that old ones are not taken for new ones.
 const STORE_VERSION: u32 = 1;
@@ -44,6 +43,12 @@ impl StageId {
         Self(format!("{kind}-{}", &hash[..16]))
     }
 
+    /// An id as it is written in lists and tables; `None` if no stage can have it.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        is_plain.then(|| Self(text.to_owned()))
+    }
+
     /// The id as text, such as `dense-0123456789abcdef`.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -57,37 +62,13 @@ impl std::fmt::Display for StageId {
     }
 }
 
-/// The record of a finished stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageResult {
-    /// blake3 of this record's text with nothing in the place of the checksum. Records of old versions have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checksum: Option<String>,
-    /// The stage's id, so that a copied folder is recognised.
-    pub id: String,
-    /// What went into the id, for people.
-    pub inputs: serde_json::Value,
-    /// How it ended.
-    pub status: Status,
-    /// What was measured.
-    pub rows: Vec<Row>,
-    /// Kept channels per pruned layer.
-    pub kept: BTreeMap<String, ChannelSet>,
-    /// On how many test images the accuracies were measured, those left out as damaged not counted; the fewest if its tests
-    /// differ. None without a test, and in records of old versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_images: Option<u64>,
-    /// blake3 of each file of the stage.
-    pub files: BTreeMap<String, String>,
-    /// Wall time of the stage in seconds since it was last started; feeds time estimates, never a table.
-    pub seconds: f64,
-    /// Of these, seconds in libtorch and waiting for images.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub busy_seconds: Option<f64>,
-    /// Where it was made. Records of old versions do not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub environment: Option<Environment>,
+/// How closely a finished stage is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The record's checksum, and that the files are there with their sizes.
+    Sizes,
+    /// The checksums of the files, too: every byte is read.
+    Checksums,
 }
 
 /// The folder that holds all stages.
@@ -120,10 +101,12 @@ impl Store {
     }
 
     /// Keeps why a stage failed, until it is stored. What cannot be written was told already.
-    pub(crate) fn note_failure(&self, id: &str, error: &str) {
+    pub(crate) fn note_failure(&self, id: &str, label: &str, error: &str) {
         let folder = self.root.join(id);
-        let failure = serde_json::json!({ "error": error, "host": host_name() }).to_string();
-        if fs::create_dir_all(&folder).is_ok() {
+        let failure = serde_json::json!({ "stage": label, "error": error, "host": host_name() });
+        let failure = sealed::seal(&failure.to_string());
+        // Who died on the way out has finished all the same.
+        if !self.record_file(id).exists() && fs::create_dir_all(&folder).is_ok() {
             let _ = write_atomically(&folder.join(FAILURE), failure.as_bytes());
         }
     }
@@ -132,6 +115,7 @@ impl Store {
     #[must_use]
     pub fn failure(&self, id: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join(id).join(FAILURE)).ok()?;
+        sealed::check(&text).ok()?;
         let failure: serde_json::Value = serde_json::from_str(&text).ok()?;
         Some(failure.get("error")?.as_str()?.to_owned())
     }
@@ -153,6 +137,11 @@ impl Store {
     /// # Errors
     /// If the record is damaged or belongs to another stage.
     pub fn result(&self, id: &StageId) -> Result<Option<StageResult>, HarnessError> {
+        self.record(id)
+    }
+
+    /// A stage's record, after its checksum is compared.
+    fn record<T: Record>(&self, id: &StageId) -> Result<Option<T>, HarnessError> {
         let path = self.folder(id).join(RESULT);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -162,36 +151,28 @@ impl Store {
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
         let text = String::from_utf8(bytes).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
-        let result: StageResult =
-            serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
-        if result.id != id.as_str() {
-            return Err(damaged(format!("{RESULT} belongs to {}", result.id)));
+        sealed::check(&text).map_err(|problem| damaged(format!("{RESULT} {problem}")))?;
+        let record: T = serde_json::from_str(&text).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
+        if record.id() != id.as_str() {
+            return Err(damaged(format!("{RESULT} belongs to {}", record.id())));
         }
-        if let Some(checksum) = &result.checksum
-            && *checksum != checksum_of(&text, checksum)
-        {
-            return Err(damaged(format!("{RESULT} has changed")));
-        }
-        Ok(Some(result))
+        Ok(Some(record))
     }
 
-    /// The record of a finished stage as [`Store::result`]; a damaged one counts as none, and `damaged` says why.
+    /// The record of a finished stage as [`Store::result`], once its files are there with their sizes, or also with their
+    /// checksums; a damaged stage counts as none, and `damaged` says why.
     ///
     /// # Errors
-    /// If the record cannot be read for another reason.
+    /// If the record or a file cannot be read for another reason.
     pub(crate) fn intact(
         &self,
         id: &StageId,
-        with_files: bool,
+        depth: Depth,
         damaged: &mut dyn FnMut(String),
     ) -> Result<Option<StageResult>, HarnessError> {
         let checked = self.result(id).and_then(|result| {
-            if let Some(result) = &result
-                && with_files
-            {
-                for name in result.files.keys() {
-                    self.checked_file(id, result, name)?;
-                }
+            if let Some(result) = &result {
+                self.check_files(id, &result.files, &result.sizes, depth)?;
             }
             Ok(result)
         });
@@ -202,6 +183,51 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// The little of a record that a survey of many stages needs, after the same checks as [`Store::intact`].
+    ///
+    /// # Errors
+    /// If the stage is damaged or cannot be read.
+    pub(crate) fn brief(&self, id: &StageId, depth: Depth) -> Result<Option<Brief>, HarnessError> {
+        let brief: Option<Brief> = self.record(id)?;
+        if let Some(brief) = &brief {
+            self.check_files(id, &brief.files, &brief.sizes, depth)?;
+        }
+        Ok(brief)
+    }
+
+    /// Compares files with their sizes, which old records do not tell, though no file of theirs is empty; and with their checksums.
+    fn check_files(
+        &self,
+        id: &StageId,
+        files: &BTreeMap<String, String>,
+        sizes: &BTreeMap<String, u64>,
+        depth: Depth,
+    ) -> Result<(), HarnessError> {
+        let damaged = |problem: String| Err(HarnessError::Damaged { path: self.folder(id), problem });
+        for (name, checksum) in files {
+            let path = self.folder(id).join(name);
+            let found = match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => metadata.len(),
+                Ok(_) => return damaged(format!("{name} is no file")),
+                Err(e) if e.kind() == ErrorKind::NotFound => return damaged(format!("{name} is missing")),
+                Err(e) => return Err(HarnessError::io("read", path)(e)),
+            };
+            match sizes.get(name) {
+                Some(size) if *size != found => {
+                    return damaged(format!("{name} has {found} bytes, not {size}"));
+                }
+                None if found == 0 => return damaged(format!("{name} is empty")),
+                _ => {}
+            }
+            if depth == Depth::Checksums
+                && *checksum != hash_file(&path).map_err(HarnessError::io("read", &path))?
+            {
+                return damaged(format!("{name} has changed"));
+            }
+        }
+        Ok(())
     }
 
     /// Moves a damaged stage out of the way, where a person can look at it; returns its new folder.
@@ -240,8 +266,7 @@ impl Store {
     /// # Errors
     /// If the record is damaged or belongs to another stage.
     pub fn find(&self, id: &str) -> Result<Option<StageResult>, HarnessError> {
-        let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if is_plain { self.result(&StageId(id.to_owned())) } else { Ok(None) }
+        StageId::parse(id).map_or(Ok(None), |id| self.result(&id))
     }
 
     /// The weight file of a finished stage by its id as text, checksum compared; `None` if there is no such stage.
@@ -277,69 +302,44 @@ impl Store {
         let folder = self.folder(id);
         for name in files {
             let path = folder.join(name);
-            let hash = hash_file(&path).map_err(HarnessError::io("read", path))?;
+            let hash = hash_file(&path).map_err(HarnessError::io("read", &path))?;
+            let size = fs::metadata(&path).map_err(HarnessError::io("read", &path))?.len();
             result.files.insert((*name).to_owned(), hash);
+            result.sizes.insert((*name).to_owned(), size);
         }
-        result.checksum = Some(String::new());
-        let text = serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?;
-        let checksum = checksum_of(&text, "");
-        let text = text.replacen(&checksum_line(""), &checksum_line(&checksum), 1);
-        result.checksum = Some(checksum);
+        result.checksum = None;
+        let text = sealed::seal(&serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?);
         write_atomically(&folder.join(RESULT), text.as_bytes())?;
-        for entry in fs::read_dir(&folder).map_err(HarnessError::io("read", &folder))? {
-            let path = entry.map_err(HarnessError::io("read", &folder))?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            if name != RESULT && !files.contains(&name) {
-                fs::remove_file(&path).map_err(HarnessError::io("remove", &path))?;
-            }
+        // The stage is complete whatever stays; `thinet clean` finds it.
+        for path in leftovers(&folder, &result).unwrap_or_default() {
+            let _ = fs::remove_file(path);
         }
         Ok(result)
     }
 }
 
-/// The first line of a record.
-fn checksum_line(checksum: &str) -> String {
-    format!("\"checksum\": \"{checksum}\"")
-}
-
-/// Checksum of a record's text in which `checksum` stands: of all the rest of it.
-fn checksum_of(text: &str, checksum: &str) -> String {
-    let rest = text.replacen(&checksum_line(checksum), &checksum_line(""), 1);
-    blake3::hash(rest.as_bytes()).to_hex().to_string()
-}
-
-/// Hex blake3 of a file.
-pub(crate) fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut fs::File::open(path)?, &mut hasher)?;
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Writes a file so that it is either wholly there or not at all: temporary name, sync, rename, sync of the folder.
+/// What lies in a finished stage's folder and is no part of it, sorted: checkpoints, temporary files, the note on a failure.
 ///
 /// # Errors
-/// If the file cannot be written.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), HarnessError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        // A temporary file is private; results are for everyone who may read the folder.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+/// If the folder cannot be read.
+pub(crate) fn leftovers(folder: &Path, result: &StageResult) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_part =
+            entry.file_name().to_str().is_some_and(|name| name == RESULT || result.files.contains_key(name));
+        if !is_part {
+            paths.push(entry.path());
         }
-        file.persist(path).map_err(|e| e.error)?;
-        fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(HarnessError::io("write", path))
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Status;
 
     fn sample(id: &StageId) -> StageResult {
         StageResult {
@@ -351,6 +351,7 @@ mod tests {
             kept: BTreeMap::new(),
             test_images: None,
             files: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             seconds: 1.5,
             busy_seconds: None,
             environment: None,
@@ -382,7 +383,9 @@ mod tests {
         assert!(!store.is_done(&id));
         let result = store.finish(&id, sample(&id), &["weights"]).unwrap();
         assert!(store.is_done(&id));
-        assert_eq!(store.result(&id).unwrap(), Some(result.clone()));
+        let read = store.result(&id).unwrap().unwrap();
+        assert!(read.checksum.is_some());
+        assert_eq!(StageResult { checksum: None, ..read }, result);
         assert!(!folder.join("checkpoint").exists(), "work in progress is removed");
         assert!(store.checked_file(&id, &result, "weights").is_ok());
 
@@ -396,11 +399,63 @@ mod tests {
         fs::write(folder.join(RESULT), text.replace("1.5", "1.6")).unwrap();
         let error = store.result(&id).unwrap_err().to_string();
         assert!(error.contains("result.json has changed"), "{error}");
+        assert!(error.contains(id.as_str()), "{error}");
 
         for damage in [&b"{"[..], b"", b"\xff\xfe"] {
             fs::write(folder.join(RESULT), damage).unwrap();
             assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));
-            assert_eq!(store.intact(&id, true, &mut |_| ()).unwrap(), None);
+            assert_eq!(store.intact(&id, Depth::Sizes, &mut |_| ()).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn sizes_are_always_compared_and_checksums_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        let id = StageId::of("cell", 1, &serde_json::json!(1));
+        let weights = store.begin(&id).unwrap().join("weights");
+        write_atomically(&weights, b"abc").unwrap();
+        store.finish(&id, sample(&id), &["weights"]).unwrap();
+        let problem = |depth| {
+            let mut problem = None;
+            let found = store.intact(&id, depth, &mut |text| problem = Some(text)).unwrap();
+            assert_eq!(found.is_none(), problem.is_some());
+            problem
+        };
+        assert_eq!((problem(Depth::Sizes), problem(Depth::Checksums)), (None, None));
+        fs::write(&weights, b"abd").unwrap();
+        assert_eq!(problem(Depth::Sizes), None);
+        assert_eq!(problem(Depth::Checksums).as_deref(), Some("weights has changed"));
+        fs::write(&weights, b"").unwrap();
+        assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights has 0 bytes, not 3"));
+        fs::remove_file(&weights).unwrap();
+        assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights is missing"));
+
+        // A record of an old version, without sizes.
+        let files = BTreeMap::from([("weights".to_owned(), "0".repeat(64))]);
+        let old = serde_json::to_string(&StageResult { files, ..sample(&id) }).unwrap();
+        fs::write(store.folder(&id).join(RESULT), old).unwrap();
+        assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights is missing"));
+        fs::write(&weights, b"").unwrap();
+        assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights is empty"));
+        fs::write(&weights, b"x").unwrap();
+        assert_eq!(problem(Depth::Sizes), None);
+    }
+
+    #[test]
+    fn what_belongs_to_no_finished_stage_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        let id = StageId::of("cell", 1, &serde_json::json!(1));
+        let folder = store.begin(&id).unwrap();
+        write_atomically(&folder.join("weights"), b"abc").unwrap();
+        store.note_failure(id.as_str(), "a cell", "no luck");
+        assert_eq!(store.failure(id.as_str()).as_deref(), Some("no luck"));
+        let result = store.finish(&id, sample(&id), &["weights"]).unwrap();
+        assert_eq!(leftovers(&folder, &result).unwrap(), Vec::<PathBuf>::new());
+        store.note_failure(id.as_str(), "a cell", "too late");
+        assert_eq!(store.failure(id.as_str()), None, "a finished stage has not failed");
+        fs::write(folder.join("train-last-1.safetensors"), "x").unwrap();
+        assert_eq!(leftovers(&folder, &result).unwrap(), [folder.join("train-last-1.safetensors")]);
     }
 }

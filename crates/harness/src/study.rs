@@ -117,6 +117,7 @@ fn missing(id: &StageId) -> StageResult {
         kept: BTreeMap::new(),
         test_images: None,
         files: BTreeMap::new(),
+        sizes: BTreeMap::new(),
         seconds: 0.0,
         busy_seconds: None,
         environment: None,

@@ -122,9 +122,17 @@ fn folder_name(label: &str) -> String {
 fn start(folder: &Path) -> std::io::Result<BufWriter<File>> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder)?;
-    let (serial, seconds) = (SERIAL.fetch_add(1, Ordering::Relaxed), unix_seconds() as u64);
-    let name = format!("events.out.tfevents.{seconds:010}.{}.{}.{serial}", host_name(), std::process::id());
-    let mut file = BufWriter::new(File::create(folder.join(name))?);
+    let file = loop {
+        let (serial, seconds) = (SERIAL.fetch_add(1, Ordering::Relaxed), unix_seconds() as u64);
+        let name =
+            format!("events.out.tfevents.{seconds:010}.{}.{}.{serial}", host_name(), std::process::id());
+        // Containers may share all of these.
+        match File::create_new(folder.join(name)) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            created => break created?,
+        }
+    };
+    let mut file = BufWriter::new(file);
     let mut version = Vec::new();
     version.extend(double(1, unix_seconds()));
     version.extend(bytes(3, b"brain.Event:2"));

@@ -7,12 +7,15 @@ use serde::Serialize;
 
 use crate::error::HarnessError;
 use crate::plan::{Options, Plan};
-use crate::progress::Reporter;
+use crate::progress::{Event, Reporter};
 use crate::run::RunOptions;
 use crate::runner::Runner;
-use crate::store::{StageId, Store};
+use crate::store::{Depth, StageId, Store};
 use crate::study::study;
 use crate::tables::{self, StoredTable};
+
+/// How the names of scratch folders begin.
+pub(crate) const SCRATCH: &str = "verify-";
 
 /// Which cells are made again, and how exactly they must agree.
 #[derive(Clone, Debug)]
@@ -56,13 +59,19 @@ pub fn verify(
     let path = folder.join(format!("{table}.csv"));
     let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
     let unfit = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
-    let csv = fs::read(&path).map_err(HarnessError::io("read", &path))?;
-    let stored = StoredTable::parse(csv).map_err(|error| unfit(error.to_string()))?;
+    fs::metadata(&path).map_err(HarnessError::io("read", &path))?;
+    let file = tables::read_table_file(&folder, table, "csv")?;
+    let file = file.ok_or_else(|| unfit("it is not there any more".to_owned()))?;
+    if !file.is_checked {
+        let text = format!("{} has no checksums (an older version wrote it): taken as it is", path.display());
+        reporter.event(&Event::Note { id: String::new(), text });
+    }
+    let stored = StoredTable::parse(file.bytes).map_err(|error| unfit(error.to_string()))?;
     if !spec.is_file() {
         return Err(unfit(format!("its spec {} is not there", spec.display())));
     }
 
-    let scratch = tempfile::Builder::new().prefix("verify-").tempdir_in(&options.results);
+    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&options.results);
     let scratch = scratch.map_err(HarnessError::io("create a folder in", &options.results))?;
     let plan = Plan::new(&spec, &Options { results: scratch.path().to_owned(), ..options.clone() })?;
     if let Some(run) = stored.run()
@@ -154,7 +163,7 @@ fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessErr
     if to.is_done(id) {
         return Ok(true);
     }
-    let Some(result) = from.intact(id, true, &mut |_| ())? else { return Ok(false) };
+    let Some(result) = from.intact(id, Depth::Checksums, &mut |_| ())? else { return Ok(false) };
     let folder = to.begin(id)?;
     let names = result.files.keys().map(String::as_str).chain([crate::store::RESULT]);
     for name in names {

@@ -101,6 +101,10 @@ fn check_same(stored: &StoredLatency, asked: &Latency) -> anyhow::Result<()> {
 
 fn print(stored: &StoredLatency, json: bool) -> anyhow::Result<()> {
     let is_here = stored.is_of(&cpu_identity());
+    if !stored.is_checked {
+        let path = stored.path.display();
+        eprintln!("note: {path} has no checksums (an older version wrote it): shown as it is");
+    }
     if json {
         let StoredLatency { run, rows, .. } = stored;
         return print_json(

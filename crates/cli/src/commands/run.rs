@@ -59,6 +59,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
         workers: (0..jobs)
             .map(|slot| worker_command(study, &devices[slot % devices.len()], &workers.pace))
             .collect::<anyhow::Result<_>>()?,
+        check: workers.check,
         ..workers.pace.options(stop)
     };
     let outcome = thinet_harness::run(&plan, &options, &progress);

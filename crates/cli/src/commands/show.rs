@@ -1,13 +1,11 @@
 //! `thinet show`: a stored run, a stage, or the network in a weight file.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use thinet_graph::{Convention, count};
 use thinet_harness::store::{StageResult, Store};
-use thinet_harness::{Environment, HarnessError, StageList};
+use thinet_harness::{Environment, HarnessError, StageList, run_environment, run_spec};
 
 use super::{find_run, print_json};
 
@@ -70,13 +68,9 @@ fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usiz
 
 fn show_run(name: &str, results: &Path, json: bool) -> anyhow::Result<()> {
     let folder = results.join("runs").join(name);
-    let read = |name: &str| {
-        let path = folder.join(name);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let spec = read("resolved.toml")?;
+    let spec = run_spec(&folder)?;
     // There is none until a run has come to its end once.
-    let environment = if folder.join("env.json").exists() { read("env.json")? } else { "null".to_owned() };
+    let environment = run_environment(&folder)?.unwrap_or_else(|| "null".to_owned());
     let makers = makers(results, &folder)?;
     if json {
         let spec: toml::Value = toml::from_str(&spec)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use thinet_harness::plan::Options;
 use thinet_harness::slurm::{Queued, queue};
 use thinet_harness::status::{RunStatus, StageState, Tally, runs_of};
-use thinet_harness::{StageKind, list_runs};
+use thinet_harness::{HarnessError, StageKind, list_runs};
 
 use super::{duration, print_json};
 use crate::args::StatusOf;
@@ -17,7 +17,8 @@ const TOLD: usize = 20;
 
 pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     let results = &arguments.results;
-    let Some(what) = &arguments.what else { return all(results, arguments.json) };
+    let look: Look = if arguments.check { RunStatus::checked } else { RunStatus::of };
+    let Some(what) = &arguments.what else { return all(results, look, arguments.json) };
     let names = if what.ends_with(".toml") {
         let options = Options { seeds: arguments.seeds, results: results.clone(), ..Options::default() };
         runs_of(Path::new(what), &options)?
@@ -31,7 +32,7 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
         ))
         .into());
     };
-    let Some(status) = RunStatus::of(results, name)? else {
+    let Some(status) = look(results, name)? else {
         return Err(BadArgument(format!(
             "{name} was made by an older version and has no list of stages; thinet run notes it"
         ))
@@ -57,35 +58,48 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     Ok(())
 }
 
+type Look = fn(&Path, &str) -> Result<Option<RunStatus>, HarnessError>;
+
 /// A line for each run.
-fn all(results: &Path, json: bool) -> anyhow::Result<()> {
+fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let mut known = Vec::new();
     for name in list_runs(results)? {
-        let status = RunStatus::of(results, &name)?;
-        known.push((name, status.map(|status| status.tally(None))));
+        // A run that cannot be read is no reason to hide the others.
+        let tally = look(results, &name).map(|status| status.map(|status| status.tally(None)));
+        known.push((name, tally));
     }
     if json {
-        let all: Vec<_> =
-            known.iter().map(|(name, tally)| serde_json::json!({ "run": name, "tally": tally })).collect();
-        return print_json(&all);
+        let one = |(name, tally): &(String, Result<Option<Tally>, HarnessError>)| {
+            let problem = tally.as_ref().err().map(ToString::to_string);
+            let tally = tally.as_ref().ok().copied().flatten();
+            serde_json::json!({ "run": name, "tally": tally, "problem": problem })
+        };
+        return print_json(&known.iter().map(one).collect::<Vec<_>>());
     }
     if known.is_empty() {
         eprintln!("nothing is stored in {}", results.display());
     }
     let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, tally) in known {
-        let tally = tally.map_or_else(|| "made by an older version".to_owned(), words);
+        let tally = match tally {
+            Ok(tally) => tally.map_or_else(|| "made by an older version".to_owned(), words),
+            Err(error) => error.to_string(),
+        };
         println!("{name:<width$}  {tally}");
     }
     Ok(())
 }
 
 pub(super) fn words(tally: Tally) -> String {
-    let Tally { done, diverged, running, failed, missing } = tally;
+    let Tally { done, diverged, running, failed, missing, damaged } = tally;
     let mut words = vec![format!("{done} of {} stages done", done + running + failed + missing)];
-    for (count, word) in
-        [(diverged, "diverged"), (running, "running"), (failed, "failed"), (missing, "missing")]
-    {
+    for (count, word) in [
+        (diverged, "diverged"),
+        (running, "running"),
+        (failed, "failed"),
+        (missing, "missing"),
+        (damaged, "of these damaged"),
+    ] {
         if count > 0 {
             words.push(format!("{count} {word}"));
         }
@@ -123,6 +137,7 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
             }
             StageState::Failed { error } => format!("failed   {}: {error}", stage.stage.label),
             StageState::Diverged { .. } => format!("diverged {}", stage.stage.label),
+            StageState::Damaged { problem } => format!("damaged  {}: {problem}", stage.stage.label),
             StageState::Done { .. } | StageState::Missing => continue,
         };
         told += 1;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use thinet_harness::tables::{self, Table, Written};
-use thinet_harness::{HarnessError, study, write_tables};
+use thinet_harness::{HarnessError, study, unwritten_tables, write_tables};
 
 use super::{plan_elsewhere, print_json};
 use crate::args::Place;
@@ -25,7 +25,14 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                     print_json(&study)?;
                     continue;
                 }
-                super::run::show(&write_tables(&plan, study)?);
+                let outcome = match write_tables(&plan, study.clone()) {
+                    Err(error) if error.is_read_only() => {
+                        not_written(&error);
+                        unwritten_tables(study)?
+                    }
+                    outcome => outcome?,
+                };
+                super::run::show(&outcome);
                 continue;
             }
             other => {
@@ -40,7 +47,13 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
 
 fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<()> {
     for table in all {
-        let written = tables::write(folder, table, run).map_err(HarnessError::from)?;
+        let written = match tables::write(folder, table, run).map_err(HarnessError::from) {
+            Err(error) if error.is_read_only() => {
+                not_written(&error);
+                Written::default()
+            }
+            written => written?,
+        };
         if json {
             print_json(&serde_json::json!({ "table": table.name, "markdown": table.markdown() }))?;
         } else {
@@ -49,6 +62,11 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+/// A results folder that may only be read is no reason not to print.
+fn not_written(error: &HarnessError) {
+    eprintln!("not written: {error}");
 }
 
 /// Says where a table lies, and where a table of another run went.

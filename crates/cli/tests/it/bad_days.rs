@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::fixture::{Fixture, SPEC};
 
 /// A fixture with its images, the study of [`SPEC`] as `small.toml`, and the tables of an unbroken run.
-fn small() -> (Fixture, BTreeMap<String, Vec<u8>>) {
+pub(crate) fn small() -> (Fixture, BTreeMap<String, Vec<u8>>) {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
     fixture.write("small.toml", SPEC);
@@ -20,7 +20,7 @@ fn small() -> (Fixture, BTreeMap<String, Vec<u8>>) {
 }
 
 /// Every table below a results folder with its bytes, the environment aside.
-fn tables(results: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn tables(results: &Path) -> BTreeMap<String, Vec<u8>> {
     files(&results.join("tables"))
         .into_iter()
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
@@ -29,7 +29,7 @@ fn tables(results: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// All files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -99,6 +99,17 @@ fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
         "$thinet" status small.toml --results ro/results
         "$thinet" list runs --results ro/results
         "$thinet" plan small.toml --data images --results ro/results | tail -n 3
+        run=$(ls ro/results/runs)
+        cell=$(ls ro/results/store | grep cell- | head -n 1)
+        "$thinet" show "$run" --results ro/results >out && grep -q "every default filled in" out
+        "$thinet" show "$cell" --results ro/results >out && grep -q "$cell" out
+        "$thinet" diff "$run" "$run" --results ro/results >out && grep -q "3 stages of both have the same outcome" out
+        "$thinet" export "$cell" -o exported.safetensors --results ro/results >out && test -s exported.safetensors
+        "$thinet" clean --dry-run --results ro/results
+        "$thinet" table small.toml --data images --results ro/results >out 2>err
+        grep -q "not written: cannot .*Read-only file system" err && grep "ThiNet\|thinet" out | head -n 1
+        "$thinet" table compression latency --results ro/results >out 2>err
+        grep -q "not written: " err && grep -q "not run: thinet latency" out && grep -q "ThiNet-Conv" out
         mount -o remount,rw ro
         "$thinet" run small.toml --data images --results ro/results >/dev/null 2>&1
         cp -r ro/results results
@@ -234,7 +245,7 @@ fn a_run_of_an_older_version_is_read_and_used() {
             fs::remove_file(&file).unwrap();
         } else if name == "result.json" {
             let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-            for key in ["checksum", "environment", "busy_seconds"] {
+            for key in ["checksum", "environment", "busy_seconds", "sizes"] {
                 assert!(record.as_object_mut().unwrap().remove(key).is_some(), "{key}");
             }
             fs::write(&file, record.to_string()).unwrap();
@@ -326,11 +337,14 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
         assert!(status.success());
     };
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    let is_training = || fixture.run(&["status", "long.toml"]).out.contains("train ");
-    while !is_training() && started.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let until_it_trains = || {
+        let started = Instant::now();
+        let is_training = || fixture.run(&["status", "long.toml"]).out.contains("train ");
+        while !is_training() && started.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    until_it_trains();
     assert!(!checkpoint());
     interrupt(child.id());
     let ended = child.wait().unwrap();
@@ -341,7 +355,7 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
 
     // Two in a row, the second one before the first can have come to anything: a worker that hears nothing.
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
+    until_it_trains();
     interrupt(child.id());
     std::thread::sleep(Duration::from_millis(20));
     let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
@@ -361,12 +375,32 @@ fn cleaning_removes_what_no_run_needs_and_nothing_else() {
     let stored = || fs::read_dir(fixture.path("results/store")).unwrap().count();
     // A dense net and three cells, one of which both have, and the folder of claims.
     assert_eq!(stored(), 5);
-    fs::write(fixture.path("results/tables/.left.tmp"), "half").unwrap();
+    // What killed and frozen processes leave behind.
+    let find = |folder: &str, start: &str| {
+        let entries = fs::read_dir(fixture.path(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(start)).min().unwrap()
+    };
+    let (stage, run) = (find("results/store", "dense-"), find("results/runs", "small-"));
+    let mut left: Vec<PathBuf> = ["tables/.a.tmp", "store/.b.tmp", "verify-x/store/claims/gone"]
+        .map(|name| fixture.path("results").join(name))
+        .into();
+    left.extend(
+        [".c.tmp", ".weights.safetensors.x.partial", "failure.json", "train-last-0-0.safetensors"]
+            .map(|name| stage.join(name)),
+    );
+    left.extend([".d.tmp", "tensorboard/.e.tmp"].map(|name| run.join(name)));
+    for path in &left {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "half").unwrap();
+    }
 
     let clean = fixture.run(&["clean", "--run", "other", "--yes"]);
     assert_eq!(clean.code, 0, "{}", clean.err);
     assert_eq!(stored(), 4);
-    assert!(!fixture.path("results/tables/.left.tmp").exists());
+    for path in &left {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    assert!(!fixture.path("results/verify-x").exists());
     assert_eq!(tables(&fixture.path("results")), of_both);
     assert!(fixture.path("results/store/claims/.guard").exists(), "others may have it locked");
     let again = fixture.run(&["clean", "--dry-run"]);

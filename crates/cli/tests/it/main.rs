@@ -12,3 +12,4 @@ mod latency;
 mod paper;
 mod study;
 mod submit;
+mod upkeep;

@@ -60,6 +60,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         ("counts".to_owned(), to_json(&cell.outline.size)?),
         Preprocessing::entry(context.plan)?,
     ]);
+    context.claim.check()?;
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
     let top1 = |stage| find(&state.rows, stage, Metric::Top1);
     let summary = match top1(Stage::AfterFineTune).or_else(|| top1(Stage::AfterReconstruction)) {
@@ -160,7 +161,7 @@ impl Job<'_> {
             }
             if !is_last {
                 self.checkpoint(&state)?;
-                Checkpoints::new(self.folder, format!("train-{name}")).clear()?;
+                self.checkpoints(format!("train-{name}")).clear()?;
             }
         }
         Ok((state, Status::Done))
@@ -192,6 +193,10 @@ impl Job<'_> {
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
         let seed = self.seed.child("select").child(&evidence.layer);
         Ok(self.selector.select(evidence, keep, seed)?.kept)
+    }
+
+    fn checkpoints(&self, kind: impl Into<String>) -> Checkpoints<'_> {
+        Checkpoints::new(self.folder, kind).under(self.context.claim)
     }
 
     fn cut(&self, state: &mut State, layer: &str, kept: &ChannelSet) -> Result<(), HarnessError> {
@@ -283,8 +288,8 @@ impl Job<'_> {
             ("rows".to_owned(), to_json(&state.rows)?),
             ("kept".to_owned(), to_json(&state.kept)?),
         ]);
-        let checkpoints = Checkpoints::new(self.folder, LAYERS);
-        checkpoints.save(state.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
+        self.checkpoints(LAYERS)
+            .save(state.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
     }
 
     fn resume(&self) -> Result<State, HarnessError> {
@@ -292,7 +297,7 @@ impl Job<'_> {
             let label = self.cell.outline.label();
             self.context.note(&self.cell.id, format!("{label}: checkpoint {name} is damaged"));
         };
-        let Some(path) = Checkpoints::new(self.folder, LAYERS).latest(&mut { note })? else {
+        let Some(path) = self.checkpoints(LAYERS).latest(&mut { note })? else {
             let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
             return Ok(State::of(net));
         };

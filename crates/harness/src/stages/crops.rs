@@ -119,11 +119,7 @@ fn decode(
     /// Images in memory at a time, for each thread.
     const EACH: usize = 16;
     let folder = path.parent().unwrap_or(std::path::Path::new("."));
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".tmp")
-        .tempfile_in(folder)
-        .map_err(HarnessError::io("write", path))?;
+    let mut temporary = crate::store::temporary(folder).map_err(HarnessError::io("write", path))?;
     let mut is_there = Vec::with_capacity(drawn.len());
     {
         let mut file = BufWriter::new(temporary.as_file_mut());

@@ -67,6 +67,7 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         rows.extend(tested.rows);
         test_images = Some(tested.images);
     }
+    context.claim.check()?;
     let metadata = BTreeMap::from([("stage".to_owned(), dense.id.to_string()), Preprocessing::entry(plan)?]);
     save_net(&folder.join(WEIGHTS), &net, &metadata)?;
     let summary = match find(&rows, Stage::Dense, Metric::Top1) {

@@ -48,6 +48,7 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
         push("zeros", Tensor::f_from_slice(&counts)?);
         push("total", Tensor::f_from_slice(&[zeros.total as i64])?);
     }
+    context.claim.check()?;
     save_tensors(&folder.join(FILE), &tensors, &BTreeMap::from([("stage".to_owned(), id.to_string())]))?;
     let made = Made {
         id,

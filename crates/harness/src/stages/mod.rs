@@ -68,7 +68,7 @@ impl Context<'_> {
             feed: self.feed,
             recipe,
             seed,
-            checkpoints: Checkpoints::new(&folder, format!("train-{kind}")),
+            checkpoints: Checkpoints::new(&folder, format!("train-{kind}")).under(self.claim),
             progress: &|Advance { done, total, loss, lr }| {
                 let (id, step, loss, lr) = (id.to_string(), step.to_owned(), Some(loss), Some(lr));
                 self.reporter.event(&Event::Progress { id, step, done, total, loss, lr });
@@ -81,10 +81,7 @@ impl Context<'_> {
     /// Stores the stage's result and tells of it, unless another process has taken the stage over.
     pub(crate) fn finish(&self, made: Made<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
         let Made { id, inputs, status, rows, kept, test_images, started, summary } = made;
-        if !self.claim.is_held() {
-            let problem = "another process took the stage over while this one was frozen".into();
-            return Err(HarnessError::Worker { stage: id.to_string(), problem });
-        }
+        self.claim.check()?;
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
             checksum: None,
@@ -95,6 +92,7 @@ impl Context<'_> {
             kept,
             test_images,
             files: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             seconds,
             busy_seconds: Some(self.feed.busy.take()),
             environment: Some(self.environment.clone()),

@@ -48,6 +48,14 @@ pub enum TableError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(Box<HarnessError>),
+    /// A file of a table is not as it was written.
+    #[error("{} {problem}; the command that made the table writes it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file or folder cannot be read, made or renamed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -1,22 +1,21 @@
 //! The `latency` table: forward and backward time of the paper's eight models, ratios beside those of the printed times
 //! (Luo et al. 2017, tables 1 and 3, "f./b.").
 
-use std::fs;
-use std::io::{Cursor, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use polars::frame::DataFrame;
-use polars::prelude::{ParquetReader, SerReader};
 use serde_json::{Map, Value};
 use thinet_metrics::Spread;
 use thinet_models::{Arch, ResNetStride, paper_models};
 
-use super::frame::{column, json_rows};
+use super::frame::column;
 use super::latency_grids::{measured, notes, printed, ratios};
-use super::{Attachment, Table, TableError};
+use super::{Attachment, StoredTable, Table, TableError, read_table_file};
 use crate::cpu::CpuIdentity;
 use crate::environment::Environment;
 use crate::published::{Figure, Latency, Published};
+use crate::run_files::environment_text;
 
 /// Name of the table and of its files.
 const NAME: &str = "latency";
@@ -142,7 +141,8 @@ pub(super) fn is_verified(published: &Latency) -> bool {
 pub fn latency(record: &LatencyRecord) -> Result<Table, TableError> {
     let published = Published::load()?;
     let lines = lines(record, &published)?;
-    let environment = serde_json::to_string_pretty(&record.environment)? + "\n";
+    let environment =
+        environment_text(&record.environment).map_err(|error| TableError::Write(Box::new(error)))?;
     Ok(Table {
         name: NAME.to_owned(),
         title: "Forward and backward time of the paper's models, 224×224 images".to_owned(),
@@ -221,6 +221,8 @@ pub struct StoredLatency {
     pub rows: Vec<Map<String, Value>>,
     /// The file with the Markdown.
     pub path: PathBuf,
+    /// Whether its files were compared with checksums; old versions wrote none.
+    pub is_checked: bool,
 }
 
 impl StoredLatency {
@@ -269,21 +271,51 @@ pub fn stored_latency(dir: &Path, run: Option<&str>) -> Result<Option<StoredLate
     }
 }
 
+/// Read from the CSV file: a Parquet file that is not what Polars wrote may end the process.
 fn read_stored(dir: &Path, stem: &str) -> Result<Option<StoredLatency>, TableError> {
-    let (parquet, path) = (dir.join(format!("{stem}.parquet")), dir.join(format!("{stem}.md")));
-    let bytes = match fs::read(&parquet) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|e| unreadable(&parquet, e))?,
+    let (csv, path) = (dir.join(format!("{stem}.csv")), dir.join(format!("{stem}.md")));
+    let Some(file) = read_table_file(dir, stem, "csv")? else { return Ok(None) };
+    let foreign = || unreadable(&csv, std::io::Error::other("it is no `latency` table"));
+    let table = StoredTable::with_columns(file.bytes, &["run", "model", "repeats"]).map_err(|_| foreign())?;
+    let Some(run) = table.run().map(str::to_owned) else { return Err(foreign()) };
+    let rows = (0..table.height()).map(|row| typed(&table, row)).collect();
+    let markdown = read_table_file(dir, stem, "md")?.map(|file| String::from_utf8(file.bytes));
+    let markdown = match markdown {
+        Some(Ok(markdown)) => markdown,
+        Some(Err(e)) => return Err(unreadable(&path, std::io::Error::other(e))),
+        None => return Err(unreadable(&path, ErrorKind::NotFound.into())),
     };
-    let frame = ParquetReader::new(Cursor::new(bytes)).finish();
-    let rows = json_rows(&frame.map_err(|e| unreadable(&parquet, std::io::Error::other(e)))?)?;
-    let text = |key: &str| rows.first().and_then(|row| row.get(key)).and_then(Value::as_str);
-    let is_latency = text("model").is_some() && rows.iter().all(|row| row.contains_key("repeats"));
-    let Some(run) = text("run").filter(|_| is_latency).map(str::to_owned) else {
-        return Err(unreadable(&parquet, std::io::Error::other("it is no `latency` table")));
+    Ok(Some(StoredLatency { run, markdown, rows, path, is_checked: file.is_checked }))
+}
+
+/// A row with the types of its columns: text where a name says so, else numbers and truth values; empty values are null.
+fn typed(table: &StoredTable, row: usize) -> Map<String, Value> {
+    const TEXT: [&str; 9] = [
+        "run",
+        "model",
+        "device",
+        "processor",
+        "cpu_family",
+        "cpu_model",
+        "cpu_stepping",
+        "instruction_set",
+        "libtorch",
+    ];
+    let value = |column: &str| {
+        let text = table.text(column, row).unwrap_or_default();
+        if text.is_empty() {
+            return Value::Null;
+        }
+        let number = || {
+            let whole = text.parse::<u64>().ok().map(Value::from);
+            whole
+                .or_else(|| text.parse::<f64>().ok().map(Value::from))
+                .or_else(|| Some(text.parse::<bool>().ok()?.into()))
+        };
+        let typed = if TEXT.contains(&column) { None } else { number() };
+        typed.unwrap_or_else(|| text.into())
     };
-    let markdown = fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
-    Ok(Some(StoredLatency { run, markdown, rows, path }))
+    table.columns().into_iter().map(|column| (column.to_owned(), value(column))).collect()
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> TableError {
@@ -292,6 +324,8 @@ fn unreadable(path: &Path, source: std::io::Error) -> TableError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tables::write;
 
@@ -467,13 +501,48 @@ mod tests {
     #[test]
     fn foreign_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("latency.parquet"), "x").unwrap();
+        fs::write(dir.path().join("latency.csv"), "x").unwrap();
         let error = stored_latency(dir.path(), None).unwrap_err().to_string();
-        assert!(error.contains("cannot read") && error.contains("latency.parquet"), "{error}");
+        assert!(error.contains("cannot read") && error.contains("latency.csv"), "{error}");
         let foreign = crate::tables::compression().unwrap();
         write(dir.path(), &foreign, "aa").unwrap();
-        fs::rename(dir.path().join("compression.parquet"), dir.path().join("latency.parquet")).unwrap();
+        fs::rename(dir.path().join("compression.csv"), dir.path().join("latency.csv")).unwrap();
         let error = stored_latency(dir.path(), None).unwrap_err().to_string();
         assert!(error.contains("no `latency` table"), "{error}");
+    }
+
+    #[test]
+    fn a_byte_that_changed_in_a_stored_table_is_an_error_and_nothing_worse() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write(dir.path(), &latency(&record()).unwrap(), "latency-cpu-6f5931-b4-t2").unwrap();
+        let stored = stored_latency(dir.path(), None).unwrap().unwrap();
+        assert!(stored.is_checked);
+        // The environment is no part of what is read here.
+        for path in written.files.iter().filter(|path| !path.to_string_lossy().ends_with("env.json")) {
+            let bytes = fs::read(path).unwrap();
+            // All of a small file, a thousand places of a large one.
+            for at in (0..bytes.len()).step_by(1 + bytes.len() / 1000) {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (at % 8);
+                fs::write(path, &changed).unwrap();
+                let error = stored_latency(dir.path(), None).unwrap_err().to_string();
+                assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "byte {at}: {error}");
+            }
+            fs::write(path, &bytes).unwrap();
+        }
+        assert_eq!(stored_latency(dir.path(), None).unwrap(), Some(stored.clone()));
+
+        // Of an old version, without checksums: values may be wrong, but nothing panics.
+        fs::remove_file(dir.path().join("latency.sums.json")).unwrap();
+        let old = stored_latency(dir.path(), None).unwrap();
+        assert_eq!(old, Some(StoredLatency { is_checked: false, ..stored }));
+        let csv = dir.path().join("latency.csv");
+        let bytes = fs::read(&csv).unwrap();
+        for at in (0..bytes.len()).step_by(1 + bytes.len() / 1000) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            fs::write(&csv, &changed).unwrap();
+            let _ = stored_latency(dir.path(), None);
+        }
     }
 }

@@ -16,6 +16,7 @@ mod seconds;
 mod selectors;
 mod stored;
 mod summary;
+mod sums;
 mod write;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use paper::{PaperStudy, paper, paper_run};
 pub(crate) use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub(crate) use stored::StoredTable;
+pub(crate) use sums::read_table_file;
 pub(crate) use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 

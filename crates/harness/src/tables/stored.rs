@@ -1,4 +1,4 @@
-//! A table of cells read from its CSV file again, every field as the text that was written.
+//! A table read from its CSV file again, every field as the text that was written.
 
 use std::io::Cursor;
 
@@ -12,19 +12,34 @@ const CELL: &str = "cell";
 /// Column that names the run.
 const RUN: &str = "run";
 
-/// A `selectors` table as text.
+/// A table as text.
 pub(crate) struct StoredTable(DataFrame);
 
 impl StoredTable {
+    /// A `selectors` table.
+    ///
     /// # Errors
     /// If the text is no CSV, or its rows are not those of cells.
     pub(crate) fn parse(csv: Vec<u8>) -> Result<Self, TableError> {
+        Self::with_columns(csv, &[RUN, CELL])
+    }
+
+    /// A table that has these columns among others.
+    ///
+    /// # Errors
+    /// If the text is no CSV, or a column is not there.
+    pub(super) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
         let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
         let frame = as_text.into_reader_with_file_handle(Cursor::new(csv)).finish()?;
-        for needed in [RUN, CELL] {
+        for needed in needed {
             frame.column(needed)?.str()?;
         }
         Ok(Self(frame))
+    }
+
+    /// Rows.
+    pub(super) fn height(&self) -> usize {
+        self.0.height()
     }
 
     /// The run that made it; none if it has no rows.

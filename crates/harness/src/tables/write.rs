@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use polars::frame::DataFrame;
 use polars::prelude::{CsvWriter, IntoColumn, NamedFrom, ParquetWriter, SerWriter, Series};
 
-use super::{Table, TableError};
+use super::{Table, TableError, sums};
 use crate::store::write_atomically;
 
 /// What [`write()`] did.
@@ -24,7 +24,8 @@ pub const NOT_RUN: &str = "not-run";
 /// Stands for the run of files that do not tell theirs.
 const UNKNOWN_RUN: &str = "unknown";
 
-/// Writes `<name>.csv`, `.parquet`, `.md` and the table's attachments to a folder, which is made if it is missing.
+/// Writes `<name>.csv`, `.parquet`, `.md`, the table's attachments and their checksums (`.sums.json`) to a folder, which is made
+/// if it is missing.
 ///
 /// The CSV and Parquet files get `run` as their first column. If the folder's CSV file is of another run, all files of
 /// that table are first renamed to `<name>.<other run>.<…>`. The same table of the same run gives the same bytes.
@@ -40,6 +41,7 @@ pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError
         ("md", table.markdown().into_bytes()),
     ];
     contents.extend(table.attachments.iter().map(|a| (a.suffix, a.text.clone().into_bytes())));
+    contents.push((sums::SUFFIX, sums::text(&contents)?.into_bytes()));
 
     fs::create_dir_all(dir).map_err(io("create", dir))?;
     let suffixes: Vec<&str> = contents.iter().map(|(suffix, _)| *suffix).collect();
@@ -172,7 +174,10 @@ mod tests {
         assert_eq!(folder(dir.path()), bytes);
         let names: Vec<&str> = bytes.keys().map(String::as_str).collect();
         let table = "selectors-invented";
-        assert_eq!(names, ["csv", "kept.json", "md", "parquet"].map(|suffix| format!("{table}.{suffix}")));
+        assert_eq!(
+            names,
+            ["csv", "kept.json", "md", "parquet", "sums.json"].map(|suffix| format!("{table}.{suffix}"))
+        );
     }
 
     #[test]
@@ -182,7 +187,7 @@ mod tests {
         write(dir.path(), &main_table(), "aa").unwrap();
         let of_aa = folder(dir.path());
         let written = write(dir.path(), &main_table(), "bb").unwrap();
-        assert_eq!(written.set_aside.len(), 4);
+        assert_eq!(written.set_aside.len(), 5);
         let now = folder(dir.path());
         for (file, bytes) in &of_aa {
             let suffix = file.strip_prefix("selectors-invented.").unwrap();
@@ -193,7 +198,7 @@ mod tests {
         // Other contents of a run that was set aside before get a number; equal contents do not.
         write(dir.path(), &main_table(), "aa").unwrap();
         write(dir.path(), &main_table(), "bb").unwrap();
-        assert_eq!(folder(dir.path()).len(), 4 + 4 + 4, "aa and bb aside, bb current");
+        assert_eq!(folder(dir.path()).len(), 5 + 5 + 5, "aa and bb aside, bb current");
         let mut other = main_table();
         other.title.push_str(" again");
         write(dir.path(), &other, "aa").unwrap();

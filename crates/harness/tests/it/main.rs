@@ -9,3 +9,4 @@ mod resume;
 mod shipped_specs;
 mod small;
 mod studies;
+mod takeover;

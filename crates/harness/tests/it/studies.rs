@@ -1,6 +1,8 @@
 //! What a study's numbers may not depend on: time, order of cells, other methods, other rates, loader threads.
 
 use std::fs;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use thinet_harness::progress::Silent;
@@ -20,6 +22,34 @@ fn a_second_run_does_nothing_and_leaves_the_same_bytes() {
     assert_eq!(second.stages_run, 0);
     assert_eq!(second.study, first.study);
     assert_eq!(fixture.tables("results"), tables);
+}
+
+#[test]
+fn two_labels_of_one_stage_both_get_its_rows_and_it_is_made_once() {
+    let fixture = Fixture::new();
+    let spec = format!("{SPEC}label = \"first\"\n[[methods]]\nselector = \"random\"\nlabel = \"second\"\n");
+    let options = RunOptions::default();
+    // A run that waits for what cannot come would wait for ever.
+    let (stop, (over, ended)) = (options.stop.clone(), std::sync::mpsc::channel::<()>());
+    let watch = std::thread::spawn(move || {
+        if ended.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            stop.set();
+        }
+    });
+    let outcome = run(&fixture.plan(&spec, "results").unwrap(), &options, &Silent);
+    drop(over);
+    watch.join().unwrap();
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.stages_run, 7, "a dense net and six cells");
+    let of = |label: &str| {
+        let cells = outcome.study.cells.iter().filter(|cell| cell.method == label);
+        cells.map(|cell| (cell.id.clone(), cell.status, cell.rows.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(of("first").len(), 2);
+    assert!(of("first").iter().all(|(_, status, rows)| *status == Status::Done && !rows.is_empty()));
+    assert_eq!(of("first"), of("second"));
+    let table = fs::read_to_string(fixture.path("results/tables/small.csv")).unwrap();
+    assert_eq!(table.matches(",second,").count(), 2, "{table}");
 }
 
 #[test]
