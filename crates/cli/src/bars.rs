@@ -1,6 +1,6 @@
 //! Progress for people: bars with time left on a terminal, plain lines in a log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,13 +16,14 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct Progress {
     bars: Option<Bars>,
     state: Mutex<State>,
-    /// Stages that this run has to do.
-    stages: usize,
 }
 
 #[derive(Default)]
 struct State {
-    finished: usize,
+    /// Stages that this run has to do, as far as that is known.
+    stages: usize,
+    /// Those that are done, each once, though a worker that died after the end of one is tried once more.
+    finished: BTreeSet<String>,
     running: BTreeMap<String, Running>,
 }
 
@@ -36,6 +37,8 @@ struct Running {
 struct Bars {
     all: MultiProgress,
     total: ProgressBar,
+    /// The style of `total` once a stage is done: before, nobody knows how long they take.
+    with_time_left: ProgressStyle,
     style: ProgressStyle,
 }
 
@@ -44,21 +47,39 @@ impl Bars {
         let style = |template: &str| ProgressStyle::with_template(template).ok();
         let all = MultiProgress::new();
         let total = all.add(ProgressBar::new(stages as u64));
-        total.set_style(style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {eta} left")?);
+        total.set_style(style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far")?);
         total.enable_steady_tick(Duration::from_secs(1));
+        let with_time_left = style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {eta} left")?;
         Some(Self {
             all,
             total,
+            with_time_left,
             style: style("  {prefix:32!} {msg:34!} {bar:20} {percent:>3} % {eta:>4} left")?,
         })
     }
 }
 
+impl Bars {
+    fn progressed(&self, finished: usize) {
+        if finished == 1 {
+            self.total.set_style(self.with_time_left.clone());
+        }
+        self.total.set_position(finished as u64);
+    }
+}
+
 impl Progress {
-    /// For a run that has `stages` stages to do.
+    /// For work of `stages` stages; zero: nobody knows how many, until the run says so.
     pub(crate) fn new(stages: usize) -> Self {
         let bars = if std::io::stderr().is_terminal() { Bars::new(stages) } else { None };
-        Self { bars, state: Mutex::default(), stages }
+        Self { bars, state: Mutex::new(State { stages, ..State::default() }) }
+    }
+
+    fn expects(&self, stages: usize) {
+        self.state().stages = stages;
+        if let Some(bars) = &self.bars {
+            bars.total.set_length(stages as u64);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,20 +127,21 @@ impl Progress {
     }
 
     fn finished(&self, id: &str, summary: &str, seconds: f64) {
-        let (label, finished) = {
+        let (label, finished, stages) = {
             let mut state = self.state();
-            state.finished += 1;
+            state.finished.insert(id.to_owned());
             let running = state.running.remove(id);
             if let Some(bar) = running.as_ref().and_then(|running| running.bar.as_ref()) {
                 bar.finish_and_clear();
             }
-            (running.map_or_else(|| id.to_owned(), |running| running.label), state.finished)
+            let label = running.map_or_else(|| id.to_owned(), |running| running.label);
+            (label, state.finished.len(), state.stages)
         };
         if let Some(bars) = &self.bars {
-            bars.total.set_position(finished as u64);
+            bars.progressed(finished);
         }
         // `thinet verify` does not know how many.
-        let of = if self.stages == 0 { String::new() } else { format!("/{}", self.stages) };
+        let of = if stages == 0 { String::new() } else { format!("/{stages}") };
         self.line(&format!("done   {finished}{of}  {label}: {summary} ({seconds:.1} s)"));
     }
 
@@ -142,6 +164,7 @@ impl Progress {
 impl Reporter for Progress {
     fn event(&self, event: &Event) {
         match event {
+            Event::RunStarted { stages } => self.expects(*stages),
             Event::StageStarted { id, label } => self.started(id, label),
             Event::Progress { id, step, done, total, loss, .. } => {
                 self.advanced(id, step, *done, *total, *loss);

@@ -200,6 +200,12 @@ pub enum HarnessError {
         /// What happened.
         problem: String,
     },
+    /// The program has a fault.
+    #[error("the program has a fault: {message}")]
+    Panicked {
+        /// Place and message of the panic.
+        message: String,
+    },
     /// A GPU's memory does not hold a batch.
     #[error(
         "{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device"

@@ -8,6 +8,11 @@ use crate::records::Row;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Event {
+    /// A run starts to make what is missing.
+    RunStarted {
+        /// Stages that it makes: dense nets, shared calibrations and cells.
+        stages: usize,
+    },
     /// A stage starts: the dense net or a cell.
     StageStarted {
         /// The stage's id.

@@ -200,6 +200,7 @@ fn run_stages(
     if tasks.is_empty() {
         return Ok((0, None));
     }
+    reporter.event(&Event::RunStarted { stages: tasks.len() });
     let schedule = Schedule::new(tasks);
     if options.workers.is_empty() {
         let runner = Runner::new(plan, options)?;

@@ -7,6 +7,7 @@ use thinet_models::MemoryFormat;
 use crate::claim::{Claim, Doing, Holder, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
+use crate::panics;
 use crate::plan::{Cell, DensePlan, Plan};
 use crate::progress::{Event, Reporter};
 use crate::run::RunOptions;
@@ -64,6 +65,19 @@ impl<'a> Runner<'a> {
                 }
             }
         }
+    }
+
+    /// The same, but a panic is an error, and noted as the stage's failure.
+    ///
+    /// # Errors
+    /// As [`Runner::run_stage`].
+    pub fn run_stage_caught(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let result = panics::caught(|| self.run_stage(id, reporter));
+        if let Err(error @ HarnessError::Panicked { .. }) = &result {
+            let label = self.find(id).map_or_else(|_| id.to_owned(), |stage| stage.label());
+            self.store.note_failure(id, &label, &error.to_string());
+        }
+        result
     }
 
     /// The plan's stage with this id; another plan's is refused before a file is touched.

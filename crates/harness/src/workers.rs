@@ -42,12 +42,16 @@ pub enum Said {
         error: Option<String>,
         /// Whether it was asked to stop.
         stopped: bool,
+        /// Whether it panicked, after which it ends.
+        #[serde(default)]
+        panicked: bool,
     },
     /// Something happened.
     Event(Event),
 }
 
-/// Makes the stages that `ids` names, one after the other; what a worker does.
+/// Makes the stages that `ids` names, one after the other; what a worker does. It ends after a panic, as nobody knows in what state
+/// that left libtorch.
 pub fn serve(
     runner: &Runner<'_>,
     ids: impl IntoIterator<Item = String>,
@@ -55,10 +59,14 @@ pub fn serve(
     say: &dyn Fn(Said),
 ) {
     for ended in ids {
-        let failure = runner.run_stage(&ended, reporter).err();
+        let failure = runner.run_stage_caught(&ended, reporter).err();
         let stopped = matches!(failure, Some(HarnessError::Stopped));
+        let panicked = matches!(failure, Some(HarnessError::Panicked { .. }));
         let error = failure.map(|failure| failure.to_string());
-        say(Said::Ended { ended, error, stopped });
+        say(Said::Ended { ended, error, stopped, panicked });
+        if panicked {
+            return;
+        }
     }
 }
 
@@ -136,22 +144,37 @@ impl<'a> Slot<'a> {
         };
         // A worker that has ended does not hear it; its output ends at once.
         let _ = writeln!(process.input.lock().unwrap_or_else(PoisonError::into_inner), "{RUN}{id}");
+        let mut failure = None;
         for line in process.output.by_ref().map_while(Result::ok) {
             match serde_json::from_str::<Said>(&line) {
                 Ok(Said::Event(event)) => reporter.event(&event),
-                Ok(Said::Ended { ended, error, stopped }) if ended == id => {
-                    return match error {
-                        None => Ok(()),
-                        Some(_) if stopped => Err(Ended::Stopped),
-                        Some(error) => Err(Ended::Failed(error)),
-                    };
-                }
-                _ => reporter.event(&Event::Note { id: id.to_owned(), text: line }),
+                Ok(Said::Ended { ended, error, stopped, panicked }) if ended == id => match error {
+                    None => return Ok(()),
+                    Some(_) if stopped => return Err(Ended::Stopped),
+                    Some(error) if !panicked => return Err(Ended::Failed(error)),
+                    // The worker ends by itself; the next stage gets a new one.
+                    Some(error) => {
+                        failure = Some(Ended::Failed(error));
+                        break;
+                    }
+                },
+                _ => reporter.event(&Event::Note { id: id.to_owned(), text: unread(&line) }),
             }
         }
-        let process = self.process.take();
-        Err(process.map_or(Ended::Stopped, |process| process.end(self.inputs)))
+        let ended = self.process.take().map_or(Ended::Stopped, |process| process.end(self.inputs));
+        Err(failure.unwrap_or(ended))
     }
+}
+
+/// A line of a worker that is no message, in words for people.
+fn unread(line: &str) -> String {
+    let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else {
+        return format!("its worker printed: {line}");
+    };
+    let kind = message.get("event").and_then(|kind| kind.as_str()).unwrap_or("message");
+    let why = serde_json::from_value::<Event>(message.clone()).err();
+    let why = why.map_or_else(|| "it is about another stage".to_owned(), |why| why.to_string());
+    format!("a message of its worker ({kind}) cannot be read and is left out: {why}")
 }
 
 impl Drop for Slot<'_> {
@@ -196,13 +219,24 @@ impl Process {
             Err(e) => return Ended::Failed(e.to_string()),
         };
         let errors = self.errors.join().unwrap_or_default();
-        if status.code().is_none() {
-            return Ended::Died(status.to_string());
-        }
-        let errors = String::from_utf8_lossy(&errors);
-        let last = errors.trim().lines().last().unwrap_or_default().trim_start_matches("error: ");
-        Ended::Failed(if last.is_empty() { status.to_string() } else { last.to_owned() })
+        let said = last_words(&String::from_utf8_lossy(&errors));
+        let how = match said {
+            Some(said) if status.code().is_some() => return Ended::Failed(said),
+            Some(said) => format!("{status}: {said}"),
+            None => status.to_string(),
+        };
+        if status.code().is_some() { Ended::Failed(how) } else { Ended::Died(how) }
     }
+}
+
+/// What a worker wrote to standard error before it ended: the message of its first panic, else its last line.
+fn last_words(errors: &str) -> Option<String> {
+    let lines: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if let Some(at) = lines.iter().position(|line| line.contains(" panicked at ")) {
+        let message = lines.get(at + 1).copied().unwrap_or_default();
+        return Some(format!("{} {message}", lines[at]).trim_end().to_owned());
+    }
+    lines.last().map(|last| last.trim_start_matches("error: ").to_owned())
 }
 
 /// Waits for a worker whose input is closed, but not for one that hangs.
@@ -271,6 +305,50 @@ mod tests {
         let retried =
             |event: &&Event| matches!(event, Event::Note { text, .. } if text.contains("tried once more"));
         assert_eq!(events.iter().filter(retried).count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_in_words() {
+        let text = unread(r#"{"event":"measured","id":"x","rows":[{"layer":"","value":null}]}"#);
+        assert!(
+            text.starts_with("a message of its worker (measured) cannot be read and is left out: "),
+            "{text}"
+        );
+        assert!(!text.contains('{'), "{text}");
+        assert_eq!(unread("a library speaks"), "its worker printed: a library speaks");
+    }
+
+    #[test]
+    fn the_message_of_a_panic_is_found_among_what_a_worker_printed() {
+        let errors = "warning: x\n\nthread 'main' (7) panicked at crates/a.rs:1:2:\nindex out of bounds\nnote: run with \
+                      `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let expected = "thread 'main' (7) panicked at crates/a.rs:1:2: index out of bounds";
+        assert_eq!(last_words(errors).as_deref(), Some(expected));
+        assert_eq!(last_words("a\nerror: no data\n").as_deref(), Some("no data"));
+        assert_eq!(last_words("\n"), None);
+        let inputs = Inputs::default();
+        let arguments = vec!["-c".into(), "echo terminate called >&2; kill -ABRT $$".into()];
+        let command = WorkerCommand { program: "/bin/sh".into(), arguments };
+        let ended = Slot::new(&command, &inputs).run_once("a", &crate::progress::Silent);
+        assert!(
+            matches!(ended, Err(Ended::Died(how)) if how.contains("SIGABRT") && how.ends_with("terminate called"))
+        );
+    }
+
+    #[test]
+    fn a_worker_that_panicked_is_replaced_and_its_message_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark").display().to_string();
+        let command = shell(&format!(
+            r#"[ -n "$started" ] || echo started >>'{mark}'; started=1; if [ $id = bad ]; then echo '{{"ended":"bad","error":"no luck","stopped":false,"panicked":true}}'; exit 0; fi"#
+        ));
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        let mut run = |id: &str| slot.run(id, id, &crate::progress::Silent);
+        assert!(run("good").is_ok());
+        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
+        assert!(run("good2").is_ok());
+        assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
     }
 
     #[test]

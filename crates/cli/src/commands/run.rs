@@ -123,6 +123,7 @@ pub(super) fn stage_arguments(study: &Study, pace: &Pace) -> Vec<OsString> {
 
 /// Makes the stages that it is told on standard input.
 pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
+    thinet_harness::keep_panics();
     // Ctrl-C reaches all processes of a terminal; what it means here, the parent decides.
     signals::ignore_interrupts()?;
     let stop = Stop::default();

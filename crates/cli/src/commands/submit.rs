@@ -74,6 +74,7 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
 /// Makes stages of an experiment one after the other. SIGTERM, as at pre-emption, keeps what there is and ends; SIGUSR1, sent
 /// before the time is over, does the same and asks Slurm to queue the task again.
 pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result<()> {
+    thinet_harness::keep_panics();
     let stop = signals::stop_when_asked()?;
     let queue_again = Arc::new(AtomicBool::new(false));
     register(SIGUSR1, queue_again.clone()).context("cannot handle signals")?;
@@ -82,7 +83,7 @@ pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result
     let runner = Runner::new(&plan, &pace.options(stop))?;
     let progress = Progress::new(ids.len());
     let log = Logged::open(&plan.run_folder().join("log.jsonl"), &progress)?;
-    let result = ids.iter().try_for_each(|id| runner.run_stage(id, &log));
+    let result = ids.iter().try_for_each(|id| runner.run_stage_caught(id, &log));
     progress.close();
     if matches!(result, Err(HarnessError::Stopped)) && queue_again.load(Ordering::SeqCst) {
         queue_task_again();

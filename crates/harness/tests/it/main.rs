@@ -4,6 +4,7 @@
 
 mod bad_specs;
 mod fixture;
+mod panics;
 mod photos;
 mod resume;
 mod shipped_specs;
