@@ -3,7 +3,7 @@
 //! A submission is a few files in `runs/<run>/slurm`: the batch scripts as they were submitted, and for each a list of stages of which
 //! a task takes one line. Restarting is resuming, so Slurm may requeue a task at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::run::{check_tables, start_folder};
 use crate::sealed;
 use crate::stage_list::{StageKind, StageList};
-use crate::store::{Store, write_atomically};
+use crate::store::{Depth, StageId, Store, write_atomically};
 
 /// Tasks in one array: Slurm's own default limit is 1001, from index 0.
 const ARRAY: usize = 1000;
@@ -73,7 +73,22 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
     let folder = folder.canonicalize().map_err(HarnessError::io("open", &folder))?;
     let (store, list) = (Store::at(&plan.results), StageList::of(plan));
     let queued = if is_dry { BTreeMap::new() } else { queue(&run)? };
-    let is_missing = |id: &str| !store.record_file(id).is_file() && !queued.contains_key(id);
+    let mut missing = BTreeSet::new();
+    for id in list.stages.iter().filter_map(|stage| StageId::parse(&stage.id)) {
+        if queued.contains_key(id.as_str()) {
+            continue;
+        }
+        match store.brief(&id, Depth::Sizes) {
+            Ok(Some(_)) => continue,
+            Ok(None) => {}
+            // A task makes what is not there and replaces nothing.
+            Err(HarnessError::Damaged { .. }) if is_dry => {}
+            Err(HarnessError::Damaged { .. }) => drop(store.set_aside(&id)?),
+            Err(error) => return Err(error),
+        }
+        missing.insert(id.to_string());
+    }
+    let is_missing = |id: &str| missing.contains(id);
     let of_kind = |kind: StageKind| list.stages.iter().filter(move |stage| stage.kind == kind);
 
     // The calibration of a dense net goes with it, in one task.

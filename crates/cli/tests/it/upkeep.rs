@@ -42,6 +42,8 @@ fn what_changed_in_the_store_is_named_and_made_again() {
     let text = status(&[]);
     assert!(text.contains("2 of 3 stages done, 1 missing, 1 of these damaged"), "{text}");
     assert!(text.contains("weights.safetensors has 0 bytes, not "), "{text}");
+    let submitted = fixture.run(&["submit", "small.toml", "--data", "images", "--dry-run"]);
+    assert!(submitted.out.starts_with("not submitted: 1 task ("), "{}{}", submitted.out, submitted.err);
     let text = run(&[]);
     assert!(text.contains("weights.safetensors has 0 bytes, not ") && text.contains(set_aside), "{text}");
     assert_eq!(fs::read(&weights).unwrap(), whole);
