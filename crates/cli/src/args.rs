@@ -141,18 +141,11 @@ Examples:
   thinet export results/store/dense-0123456789abcdef/weights.safetensors -o dense.safetensors")]
     Export(Export),
     /// Say what differs between two runs: spec, environment, kept channels, metrics
-    Diff {
-        /// A run (name or its beginning, see `thinet list runs`)
-        first: String,
-        /// Another run
-        second: String,
-        /// Folder of all results
-        #[arg(long, value_name = "DIR", default_value = "results")]
-        results: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_help = "\
+Examples:
+  thinet diff selectors-0123 selectors-4567
+  thinet diff smoke smoke --second-results /mnt/copy/results --exact")]
+    Diff(Diff),
     /// Make cells of a table again and compare them with it, bit by bit on a CPU
     #[command(after_help = "\
 The spec is the one that lies beside the table. The dense net is taken from the store if it is there.
@@ -380,6 +373,26 @@ pub(crate) struct StatusOf {
     /// Compare every stored file with its checksum, too; reads all that is stored of the run
     #[arg(long)]
     pub(crate) check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// A run (name or its beginning, see `thinet list runs`)
+    pub(crate) first: String,
+    /// Another run
+    pub(crate) second: String,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Folder of the results that hold the second run, if it is another one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) second_results: Option<PathBuf>,
+    /// Compare the stored tensors, too, bit by bit, and fail if a stage differs or is stored of one run only
+    #[arg(long)]
+    pub(crate) exact: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

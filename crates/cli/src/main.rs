@@ -28,9 +28,7 @@ fn main() -> ExitCode {
         Command::List { what, results, json } => commands::list::list(what, &results, json),
         Command::Paper(paper) => commands::paper::paper(&paper),
         Command::Export(export) => commands::export::export(&export),
-        Command::Diff { first, second, results, json } => {
-            commands::diff::diff(&first, &second, &results, json)
-        }
+        Command::Diff(arguments) => commands::diff::diff(&arguments),
         Command::Verify(verify) => commands::verify::verify(&verify),
         Command::Clean(clean) => commands::clean::clean(&clean),
         Command::Show { what, results, json } => commands::show::show(&what, &results, json),

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
+use crate::compare::differing_tensors;
 use crate::error::HarnessError;
 use crate::records::Row;
 use crate::run_files::{run_environment, run_spec};
@@ -30,10 +31,12 @@ pub struct Difference {
 pub struct StageDifference {
     /// The stage, such as `thinet r=0.5 seed 0`.
     pub label: String,
-    /// Measured values.
+    /// How it ended, measured values, and on how many images.
     pub metrics: Vec<Difference>,
     /// For each layer with other channels: how many are kept in both, in the first only, in the second only.
     pub kept: Vec<(String, [usize; 3])>,
+    /// Tensors of its files that differ in a bit, as `weights.safetensors: conv1.weight`; empty unless asked for.
+    pub tensors: Vec<String>,
 }
 
 /// All that differs.
@@ -56,22 +59,46 @@ pub struct RunDifference {
     pub same: usize,
 }
 
-/// Compares two runs by the names of their folders.
+impl RunDifference {
+    /// Whether every stage is stored of both runs, with the same outcome.
+    #[must_use]
+    pub fn has_same_stages(&self) -> bool {
+        self.only_first.is_empty() && self.only_second.is_empty() && self.stages.is_empty()
+    }
+}
+
+/// A run: a results folder, and the name of the run's folder in it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRun<'a> {
+    /// The results folder.
+    pub results: &'a Path,
+    /// Name of the run's folder.
+    pub name: &'a str,
+}
+
+/// Compares two runs; with `tensors`, their stored tensors as well, bit by bit. A stage whose record cannot be read counts as not
+/// stored.
 ///
 /// # Errors
-/// If a file of either cannot be read.
-pub fn diff(results: &Path, first: &str, second: &str) -> Result<RunDifference, HarnessError> {
-    let (first, second) = (Facts::read(results, first)?, Facts::read(results, second)?);
+/// If another file of either cannot be read.
+pub fn diff(
+    first: StoredRun<'_>,
+    second: StoredRun<'_>,
+    tensors: bool,
+) -> Result<RunDifference, HarnessError> {
+    let (first, second) = (Facts::read(first)?, Facts::read(second)?);
     let mut stages = Vec::new();
     let mut same = 0;
     for (label, one) in &first.stages {
         let Some(other) = second.stages.get(label) else { continue };
         let metrics = differences(&metrics(one), &metrics(other));
         let kept = kept(&one.kept, &other.kept);
-        if metrics.is_empty() && kept.is_empty() {
+        let tensors =
+            if tensors { differing_files(&first.store, one, &second.store, other)? } else { Vec::new() };
+        if metrics.is_empty() && kept.is_empty() && tensors.is_empty() {
             same += 1;
         } else {
-            stages.push(StageDifference { label: label.clone(), metrics, kept });
+            stages.push(StageDifference { label: label.clone(), metrics, kept, tensors });
         }
     }
     let only = |these: &Facts, those: &Facts| {
@@ -88,8 +115,31 @@ pub fn diff(results: &Path, first: &str, second: &str) -> Result<RunDifference, 
     })
 }
 
+/// The tensors that differ in the files of two stages.
+fn differing_files(
+    store: &Store,
+    one: &StageResult,
+    other_store: &Store,
+    other: &StageResult,
+) -> Result<Vec<String>, HarnessError> {
+    let mut differing = Vec::new();
+    let names: BTreeSet<&String> = one.files.keys().chain(other.files.keys()).collect();
+    for name in names {
+        let file = |store: &Store, result: &StageResult| store.record_file(&result.id).with_file_name(name);
+        if !(one.files.contains_key(name) && other.files.contains_key(name)) {
+            differing.push(format!("{name}: stored of one only"));
+            continue;
+        }
+        // The files themselves, whatever their records say.
+        let tensors = differing_tensors(&file(store, one), &file(other_store, other))?;
+        differing.extend(tensors.into_iter().map(|tensor| format!("{name}: {tensor}")));
+    }
+    Ok(differing)
+}
+
 /// What is known of a run.
 struct Facts {
+    store: Store,
     spec: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
     inputs: BTreeMap<String, String>,
@@ -98,7 +148,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn read(results: &Path, name: &str) -> Result<Self, HarnessError> {
+    fn read(StoredRun { results, name }: StoredRun<'_>) -> Result<Self, HarnessError> {
         let folder = results.join("runs").join(name);
         let damaged = |e: String| HarnessError::Damaged { path: folder.clone(), problem: e };
         let spec: toml::Value =
@@ -112,7 +162,11 @@ impl Facts {
         let store = Store::at(results);
         let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());
         for stage in StageList::read(&folder)?.into_iter().flat_map(|list| list.stages) {
-            if let Some(result) = store.find(&stage.id)? {
+            let stored = match store.find(&stage.id) {
+                Err(HarnessError::Damaged { .. }) => None,
+                stored => stored?,
+            };
+            if let Some(result) = stored {
                 if stage.needs.is_none() {
                     let mut of_stage = result.inputs.clone();
                     // The net is told by the spec in fewer words.
@@ -122,7 +176,7 @@ impl Facts {
                 stages.insert(stage.label, result);
             }
         }
-        Ok(Self { spec: flat(&spec), environment: flat(&environment), inputs, stages })
+        Ok(Self { store, spec: flat(&spec), environment: flat(&environment), inputs, stages })
     }
 }
 
@@ -175,6 +229,7 @@ fn metrics(result: &StageResult) -> BTreeMap<String, String> {
     };
     let mut metrics: BTreeMap<String, String> =
         result.rows.iter().map(|row| (name(row), row.value.to_string())).collect();
+    metrics.extend(result.test_images.map(|images| ("test images".to_owned(), images.to_string())));
     metrics.insert("status".into(), format!("{:?}", result.status).to_lowercase());
     metrics
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::compare::differing_tensors;
 use crate::error::HarnessError;
 use crate::plan::{Options, Plan};
 use crate::progress::{Event, Reporter};
 use crate::run::RunOptions;
 use crate::runner::Runner;
+use crate::stages::WEIGHTS;
 use crate::store::{Depth, StageId, Store};
 use crate::study::study;
 use crate::tables::{self, StoredTable};
@@ -40,7 +42,7 @@ pub struct Verified {
     pub label: String,
     /// Columns that differ: name, value in the table, value now.
     pub differences: Vec<(String, String, String)>,
-    /// Whether the weights are those that are stored; none if nothing is stored.
+    /// Whether the weights are those that are stored, bit by bit; none if nothing whole is stored.
     pub same_weights: Option<bool>,
 }
 
@@ -107,13 +109,26 @@ pub fn verify(
         let cell = &plan.cells[index];
         let id = cell.id.to_string();
         let differences = differences(&stored, &made, &id, verify.tolerance);
-        let weights =
-            |store: &Store| Ok::<_, HarnessError>(store.result(&cell.id)?.map(|result| result.files));
-        let same_weights = weights(&old)?
-            .map(|old| Some(&old) == weights(&Store::at(scratch.path())).ok().flatten().as_ref());
+        let same_weights = has_same_weights(&old, &Store::at(scratch.path()), &cell.id)?;
         verified.push(Verified { cell: id, label: cell.outline.label(), differences, same_weights });
     }
     Ok(verified)
+}
+
+/// Whether a cell's tensors are those that are stored; none if none are stored, or they are damaged. The files themselves may differ:
+/// those of old versions hold the name of the run that made them.
+fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<bool>, HarnessError> {
+    let (Some(before), Some(now)) = (old.intact(cell, false, &mut |_| ())?, new.result(cell)?) else {
+        return Ok(None);
+    };
+    if before.files == now.files {
+        return Ok(Some(true));
+    }
+    if old.intact(cell, true, &mut |_| ())?.is_none() {
+        return Ok(None);
+    }
+    let file = |store: &Store| store.folder(cell).join(WEIGHTS);
+    Ok(Some(differing_tensors(&file(old), &file(new))?.is_empty()))
 }
 
 /// Columns of a cell that differ: name, value in the table, value now. What a table does not have is empty.

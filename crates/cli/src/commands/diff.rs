@@ -1,17 +1,35 @@
 //! `thinet diff`: what differs between two runs.
 
-use std::path::Path;
-
-use thinet_harness::{Difference, RunDifference, StageDifference, diff as diff_runs};
+use thinet_harness::{Difference, RunDifference, StageDifference, StoredRun, diff as diff_runs};
 
 use super::{find_run, print_json};
+use crate::args::Diff;
 
-pub(crate) fn diff(first: &str, second: &str, results: &Path, json: bool) -> anyhow::Result<()> {
-    let (first, second) = (find_run(first, results)?, find_run(second, results)?);
-    let found = diff_runs(results, &first, &second)?;
-    if json {
-        return print_json(&found);
+/// Tensors of a stage that are named one by one.
+const TENSORS_SHOWN: usize = 10;
+
+pub(crate) fn diff(arguments: &Diff) -> anyhow::Result<()> {
+    let results = &arguments.results;
+    let other_results = arguments.second_results.as_ref().unwrap_or(results);
+    let (first, second) = (find_run(&arguments.first, results)?, find_run(&arguments.second, other_results)?);
+    let found = diff_runs(
+        StoredRun { results, name: &first },
+        StoredRun { results: other_results, name: &second },
+        arguments.exact,
+    )?;
+    let is_same = found.has_same_stages();
+    if arguments.json {
+        print_json(&found)?;
+    } else {
+        show(&first, &second, found);
     }
+    if arguments.exact && !is_same {
+        anyhow::bail!("the stages of {first} and {second} differ");
+    }
+    Ok(())
+}
+
+fn show(first: &str, second: &str, found: RunDifference) {
     let RunDifference { spec, environment, inputs, only_first, only_second, stages, same } = found;
     println!("- {first}\n+ {second}");
     for (heading, differences) in [("Spec", &spec), ("Environment", &environment), ("Inputs", &inputs)] {
@@ -22,11 +40,11 @@ pub(crate) fn diff(first: &str, second: &str, results: &Path, json: bool) -> any
     }
     for (sign, only) in [('-', &only_first), ('+', &only_second)] {
         if !only.is_empty() {
-            println!("\n## Stages stored of {} only\n", if sign == '-' { &first } else { &second });
+            println!("\n## Stages stored of {} only\n", if sign == '-' { first } else { second });
             only.iter().for_each(|label| println!("{sign} {label}"));
         }
     }
-    for StageDifference { label, metrics, kept } in &stages {
+    for StageDifference { label, metrics, kept, tensors } in &stages {
         println!("\n## {label}\n");
         print(metrics);
         for (layer, [both, one, other]) in kept {
@@ -34,9 +52,14 @@ pub(crate) fn diff(first: &str, second: &str, results: &Path, json: bool) -> any
                 "  kept in {layer}: {both} in both, {one} in the first only, {other} in the second only"
             );
         }
+        for tensor in tensors.iter().take(TENSORS_SHOWN) {
+            println!("  differs in a bit: {tensor}");
+        }
+        if tensors.len() > TENSORS_SHOWN {
+            println!("  and {} more tensors, see --json", tensors.len() - TENSORS_SHOWN);
+        }
     }
     println!("\n{same} stages of both have the same outcome, {} another one", stages.len());
-    Ok(())
 }
 
 fn print(differences: &[Difference]) {

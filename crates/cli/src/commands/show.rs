@@ -58,7 +58,14 @@ fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usiz
     let mut makers = BTreeMap::new();
     let store = Store::at(results);
     for stage in StageList::read(folder)?.into_iter().flat_map(|list| list.stages) {
-        if let Some(result) = store.find(&stage.id)? {
+        let result = match store.find(&stage.id) {
+            Err(HarnessError::Damaged { .. }) => {
+                *makers.entry("a record that cannot be read".to_owned()).or_default() += 1;
+                continue;
+            }
+            result => result?,
+        };
+        if let Some(result) = result {
             let maker = result.environment.as_ref().map_or_else(|| "an older version".to_owned(), made_by);
             *makers.entry(maker).or_default() += 1;
         }

@@ -9,7 +9,7 @@ use image::{Rgb, RgbImage};
 use rand::Rng;
 use thinet_harness::plan::{Options, Plan};
 use thinet_harness::progress::{Event, Reporter};
-use thinet_harness::{HarnessError, Outcome, RunOptions, run};
+use thinet_harness::{HarnessError, Outcome, RunOptions, StoredRun, diff, list_runs, run};
 use thinet_seed::Seed;
 
 /// Classes of the generated images.
@@ -17,7 +17,7 @@ pub(crate) const CLASSES: usize = 6;
 /// Side of the generated images.
 const SIDE: u32 = 16;
 
-/// A spec on the generated images that takes about a second.
+/// A spec on the generated images that takes about a second, too short a time for its dense net to be better than guessing.
 pub(crate) const SPEC: &str = r#"
 name = "small"
 table = "small"
@@ -28,6 +28,8 @@ size = 16
 [net]
 arch = "tiny"
 batch-norm = true
+[dense]
+allow-chance = true
 [dense.train]
 epochs = 2
 batch = 16
@@ -99,6 +101,21 @@ impl Fixture {
     pub(crate) fn tables(&self, results: &str) -> BTreeMap<String, Vec<u8>> {
         let is_table = |name: &str| !name.ends_with("env.json") && !name.ends_with("seconds.csv");
         files(&self.path(results).join("tables")).filter(|(name, _)| is_table(name)).collect()
+    }
+
+    /// Fails if anything that is stored of a stage differs between two results folders of one spec: how it ended, rows, channels,
+    /// tensors. Seconds, checksums of records, host and environment may differ.
+    pub(crate) fn assert_same_stages(&self, first: &str, second: &str) {
+        let (first, second) = (self.path(first), self.path(second));
+        let run = |results: &Path| list_runs(results).unwrap().pop().unwrap();
+        let (one, other) = (run(&first), run(&second));
+        let found = diff(
+            StoredRun { results: &first, name: &one },
+            StoredRun { results: &second, name: &other },
+            true,
+        )
+        .unwrap();
+        assert!(found.has_same_stages() && found.same > 0, "{found:#?}");
     }
 
     /// Checksums of the weight files of all finished stages.
