@@ -52,6 +52,8 @@ protocol = "caffe-short"
 calibration-protocol = "caffe-squash"
 [net]
 $2
+[dense]
+allow-chance = true
 [dense.train]
 steps = 1
 batch = 4

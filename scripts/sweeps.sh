@@ -47,6 +47,7 @@ input.size = 32
 net = { $net }
 compute.threads = $4
 dense.train = { epochs = 1, batch = $batch, lr = 0.02 }
+dense.allow-chance = true
 calibration = { images-per-class = 2, positions-per-image = 5 }
 methods = [
     { selector = "thinet", reconstruction = "channel-scale" },

@@ -96,7 +96,7 @@ fn keep_rates(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
 }
 
 fn recipes(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
-    let DenseSpec { train, weights, import } = &spec.dense;
+    let DenseSpec { train, weights, import, .. } = &spec.dense;
     if train.is_none() && weights.is_none() {
         return Err(value(path, "dense", &"[dense.train], dense.weights or both are needed"));
     }

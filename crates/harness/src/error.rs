@@ -218,18 +218,30 @@ pub enum HarnessError {
         /// libtorch's words.
         message: String,
     },
-    /// A dense net that was loaded and guesses.
+    /// A dense net that diverged, of which nothing can be pruned.
     #[error(
-        "the dense net has {top1:.2} % top-1 on {images} test images, near chance ({chance:.2} %): its weights do not fit \
-         the data; likely causes: {causes}"
+        "dense net, seed {seed}, diverged: its loss, a weight or its test became NaN or infinite; a lower learning rate may help"
+    )]
+    DenseDiverged {
+        /// Its root seed.
+        seed: u64,
+    },
+    /// A dense net that guesses.
+    #[error(
+        "dense net, seed {seed}, has {top1:.2} % top-1 on {images} test images, near chance ({chance:.2} %): {problem}; likely \
+         causes: {causes}; dense.allow-chance = true goes on with it"
     )]
     NearChance {
+        /// Its root seed.
+        seed: u64,
         /// Its top-1 accuracy, per cent.
         top1: f64,
         /// Test images looked at.
-        images: usize,
+        images: u64,
         /// Top-1 of guessing, per cent.
         chance: f64,
+        /// What went wrong.
+        problem: &'static str,
         /// What to look at.
         causes: String,
     },

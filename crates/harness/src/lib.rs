@@ -38,6 +38,7 @@ mod study;
 pub mod tables;
 mod tensorboard;
 mod train;
+mod unfit;
 mod verify;
 mod workers;
 

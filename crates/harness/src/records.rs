@@ -84,10 +84,36 @@ pub struct Row {
 pub enum Status {
     /// Measured.
     Done,
-    /// The training loss became NaN or infinite; values after that do not exist.
+    /// A loss, a weight or a test became NaN or infinite; values from there on do not exist.
     Diverged,
     /// Nothing is stored for it.
     NotRun,
+}
+
+/// Why nothing is pruned from a dense net.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unfit {
+    /// Its loss, a weight or its test became NaN or infinite.
+    Diverged,
+    /// It is hardly better than guessing.
+    NearChance {
+        /// Its top-1 accuracy, per cent.
+        top1: f64,
+        /// Top-1 of guessing, per cent.
+        chance: f64,
+    },
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Diverged => f.write_str("its dense net diverged"),
+            Self::NearChance { top1, chance } => {
+                write!(f, "its dense net has {top1:.2} % top-1, chance is {chance:.2} %")
+            }
+        }
+    }
 }
 
 /// Size of a net under both conventions.
@@ -110,6 +136,9 @@ pub struct DenseRecord {
     pub seed: u64,
     /// How it ended.
     pub status: Status,
+    /// Why its seed is left out: its cells count as not run, and no mean holds its values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
     /// Its size.
     pub size: Size,
     /// What was measured.
@@ -174,4 +203,18 @@ pub struct StudyRecord {
     pub dense: Vec<DenseRecord>,
     /// In order method (as in the spec), keep rate (as in the spec), seed.
     pub cells: Vec<CellRecord>,
+    /// Stages whose stored records cannot be read, and why; they count as not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
+}
+
+impl StudyRecord {
+    /// What is left out of the study's tables, a sentence each.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
+        let seeds = self.dense.iter().filter_map(|dense| Some((dense.seed, dense.unfit?)));
+        let seeds = seeds.map(|(seed, unfit)| format!("seed {seed} left out: {unfit}."));
+        let stages = self.unreadable.iter().map(|stage| format!("counts as not run: {stage}."));
+        seeds.chain(stages).collect()
+    }
 }

@@ -22,6 +22,7 @@ use crate::stop::Stop;
 use crate::store::{Depth, StageId, Store, write_atomically};
 use crate::study::study;
 use crate::tables::{self, StageSeconds, Table};
+use crate::unfit;
 use crate::workers::{Ended, Inputs, Slot, WorkerCommand};
 
 /// How a plan is run; none of it changes a result.
@@ -93,8 +94,13 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     }
     let study = study(plan)?;
     match failure {
-        // Without a single cell there is nothing to make tables of.
-        Some(failure) if study.cells.iter().all(|cell| cell.status == Status::NotRun) => Err(failure),
+        // Without a single cell or a verdict on a dense net there is nothing to make tables of.
+        Some(failure)
+            if study.cells.iter().all(|cell| cell.status == Status::NotRun)
+                && study.dense.iter().all(|dense| dense.unfit.is_none()) =>
+        {
+            Err(failure)
+        }
         _ => Ok(Outcome { stages_run, failure, ..write_tables(plan, study)? }),
     }
 }
@@ -286,18 +292,24 @@ fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Rep
 /// The stages that are not stored, in the order of the list: each after what it needs.
 fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
     let store = Store::at(&plan.results);
-    let (cells, before): (Vec<_>, Vec<_>) =
-        StageList::of(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+    let list = StageList::of(plan).stages;
+    let needs = list.iter().filter_map(|stage| Some((stage.id.clone(), stage.needs.clone()?)));
+    let needs: BTreeMap<String, String> = needs.collect();
+    let (cells, before): (Vec<_>, Vec<_>) = list.into_iter().partition(|stage| stage.kind == StageKind::Cell);
     let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
     let cells = missing(&store, cells, asked, reporter)?;
     // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
     let read = if cells.is_empty() { asked } else { Depth::Checksums };
     let before = missing(&store, before, read, reporter)?;
+    // An unfit dense net is stored and fails all the same, and with it what needs it.
+    let unfit = unfit::stored(plan, &store)?.into_iter().map(|dense| (dense.id.to_string(), dense.label()));
+    let missing = before.into_iter().chain(cells).map(|stage| (stage.id, stage.label));
     let mut positions: BTreeMap<String, usize> = BTreeMap::new();
     let mut tasks = Vec::new();
-    for ListedStage { id, label, needs, .. } in before.into_iter().chain(cells) {
-        // What is needed and no task is stored.
-        let needs = needs.and_then(|needed| positions.get(&needed).copied());
+    for (id, label) in unfit.chain(missing) {
+        // What is stored is no task, unless it is unfit.
+        let mut above = std::iter::successors(needs.get(&id), |above| needs.get(*above));
+        let needs = above.find_map(|above| positions.get(above).copied());
         positions.insert(id.clone(), tasks.len());
         tasks.push(Task { id, label, needs });
     }

@@ -56,8 +56,10 @@ impl<'a> Runner<'a> {
                     reporter.event(&Event::Note { id: id.to_owned(), text });
                 }
                 result => {
+                    // An unfit dense net is stored: its record says what is wrong.
                     if let Err(error) = &result
                         && !matches!(error, HarnessError::Stopped)
+                        && !self.store.record_file(id).is_file()
                     {
                         self.store.note_failure(id, &stage.label(), &error.to_string());
                     }
@@ -108,7 +110,7 @@ impl<'a> Runner<'a> {
         let context =
             Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
         let made = match stage {
-            Stage::Dense(stage) => dense::ensure(&context, stage).map(drop),
+            Stage::Dense(stage) => dense::ensure(&context, stage),
             Stage::Evidence(stage) => evidence::ensure(&context, stage),
             Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
         };

@@ -120,13 +120,13 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
         before.extend(job.filter(|job| !before.contains(job)));
     }
     for (i, part) in first.chunks(ARRAY).enumerate() {
-        before.extend(submission.array(&format!("dense-{i}"), part, &[], "afterok")?);
+        before.extend(submission.array(&format!("dense-{i}"), part, &[])?);
     }
     let mut last = before.clone();
     for (i, part) in cells.chunks(ARRAY).enumerate() {
-        last.extend(submission.array(&format!("cells-{i}"), part, &before, "afterok")?);
+        last.extend(submission.array(&format!("cells-{i}"), part, &before)?);
     }
-    submission.array("tables", &[], &last, "afterany")?;
+    submission.array("tables", &[], &last)?;
     Ok(submission.jobs)
 }
 
@@ -141,13 +141,13 @@ struct Submission<'a> {
 }
 
 impl Submission<'_> {
-    /// Writes and submits one script; its job's number.
+    /// Writes and submits one script, which starts when the jobs before it have ended; its job's number. They need not have
+    /// succeeded: a task whose dense net failed fails at once, and those of other seeds must not.
     fn array(
         &mut self,
         name: &str,
         tasks: &[Vec<String>],
         after: &[u64],
-        condition: &str,
     ) -> Result<Option<u64>, HarnessError> {
         let stem = format!("{:03}-{name}", self.number);
         let list = self.folder.join(format!("{stem}.list"));
@@ -163,7 +163,7 @@ impl Submission<'_> {
             command.arg("--parsable").arg("--kill-on-invalid-dep=yes");
             if !after.is_empty() {
                 let after: Vec<String> = after.iter().map(ToString::to_string).collect();
-                command.arg(format!("--dependency={condition}:{}", after.join(":")));
+                command.arg(format!("--dependency=afterany:{}", after.join(":")));
             }
             let answer = output(command.arg(&job.script))?;
             let number = answer.trim().split(';').next().unwrap_or_default();

@@ -124,6 +124,9 @@ pub struct DenseSpec {
     /// How the file's tensors become this net's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub import: ImportRules,
+    /// Whether a net that is near chance is pruned all the same. Changes no stored value, so it is part of no id.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_chance: bool,
 }
 
 /// A training recipe: SGD with momentum.

@@ -9,25 +9,28 @@ use crate::outline::{Outline, tuning_steps};
 use crate::plan::Plan;
 use crate::records::{CellRecord, DenseRecord, Status, StudyRecord};
 use crate::spec::Spec;
-use crate::store::{StageId, StageResult, Store};
-use crate::tables;
+use crate::store::{Depth, StageId, StageResult, Store};
+use crate::{tables, unfit};
 
-/// Gathers what is stored for a plan.
+/// Gathers what is stored for a plan. A damaged record counts as not run, and so do the cells of a dense net that is unfit.
 ///
 /// # Errors
-/// If a stored record is damaged.
+/// If the store cannot be read.
 pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
     let store = Store::at(&plan.results);
-    let stored = |id: &StageId| -> Result<StageResult, HarnessError> {
-        Ok(store.result(id)?.unwrap_or_else(|| missing(id)))
+    let mut unreadable = Vec::new();
+    let mut stored = |id: &StageId, label: &str| -> Result<StageResult, HarnessError> {
+        let mut damaged = |problem| unreadable.push(format!("{label} ({id}): {problem}"));
+        Ok(store.intact(id, Depth::Sizes, &mut damaged)?.unwrap_or_else(|| missing(id)))
     };
     let mut dense = Vec::new();
     for stage in &plan.dense {
-        let result = stored(&stage.id)?;
+        let result = stored(&stage.id, &stage.label())?;
         dense.push(DenseRecord {
             id: stage.id.to_string(),
             seed: stage.seed,
             status: result.status,
+            unfit: unfit::of_record(plan, &result),
             size: plan.size,
             rows: result.rows,
             test_images: result.test_images,
@@ -35,7 +38,8 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
     }
     let mut cells = Vec::new();
     for cell in &plan.cells {
-        let result = stored(&cell.id)?;
+        let is_left_out = dense[cell.dense].unfit.is_some();
+        let result = if is_left_out { missing(&cell.id) } else { stored(&cell.id, &cell.outline.label())? };
         cells.push(CellRecord {
             id: cell.id.to_string(),
             method: cell.outline.method.label(),
@@ -61,6 +65,7 @@ pub fn study(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         uncut_rates: uncut_rates(&plan.spec, &plan.layers),
         dense,
         cells,
+        unreadable,
     })
 }
 
@@ -72,6 +77,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         id: String::new(),
         seed,
         status: Status::NotRun,
+        unfit: None,
         size: outline.size,
         rows: Vec::new(),
         test_images: None,
@@ -100,6 +106,7 @@ pub fn not_run(outline: &Outline) -> StudyRecord {
         uncut_rates: uncut_rates(&outline.spec, &outline.layers),
         dense: dense.collect(),
         cells: cells.collect(),
+        unreadable: Vec::new(),
     }
 }
 

@@ -33,6 +33,7 @@ const WEIGHT: &str = "weight.";
 const VELOCITY: &str = "velocity.";
 const STEP: &str = "step";
 const LOSS_SUM: &str = "loss-sum";
+const LOSS: &str = "loss";
 const GENERATOR: &str = "generator";
 
 /// How images become tensors.
@@ -179,6 +180,8 @@ pub(crate) struct Session<'a> {
     pub(crate) seed: Seed,
     /// Where the state is kept; the latest one is continued.
     pub(crate) checkpoints: Checkpoints<'a>,
+    /// Kept in each checkpoint's metadata: how the net was made that is trained.
+    pub(crate) start: &'a BTreeMap<String, String>,
     /// Told how far it is.
     pub(crate) progress: &'a dyn Fn(Advance),
     /// Told what a person should know.
@@ -225,13 +228,12 @@ fn train_steps(
         layer_decay: recipe.layer_decay.clone(),
     };
     let mut sgd = Sgd::new(&net.graph, &options);
-    let mut at = Position::default();
+    let mut at = Position::START;
     let damaged = |name| (session.note)(format!("checkpoint {name} is damaged; an older state is continued"));
     if let Some(path) = session.checkpoints.latest(&mut { damaged })? {
-        at = resume(&path, net, &mut sgd, feed)?;
+        at = resume(&path, net, &mut sgd, feed, steps_per_epoch)?;
     }
     let (mut saved, mut due) = (Instant::now(), feed.checkpoint_every);
-    let mut loss = f64::NAN;
     while at.step < total {
         let (epoch, first) = (at.step / steps_per_epoch, at.step % steps_per_epoch);
         match at.generator.take() {
@@ -258,15 +260,15 @@ fn train_steps(
                     return Ok(Trained::Diverged { step: at.step });
                 }
                 at.loss_sum += value;
-                loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
+                at.loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
                 let (done, total) = (at.step as u64 + 1, total as u64);
-                (session.progress)(Advance { done, total, loss, lr });
+                (session.progress)(Advance { done, total, loss: at.loss, lr });
             }
             at.step += 1;
             let is_stopped = feed.stop.is_set();
             if is_stopped || saved.elapsed() >= due {
                 let started = Instant::now();
-                save(&session.checkpoints, net, &sgd, &at, feed)?;
+                save(session, net, &sgd, &at)?;
                 saved = Instant::now();
                 if !feed.checkpoint_every.is_zero() {
                     due = feed.checkpoint_every.max(CHECKPOINT_SHARE * (saved - started));
@@ -277,27 +279,26 @@ fn train_steps(
             }
         }
     }
-    Ok(Trained::Done { loss })
+    Ok(Trained::Done { loss: at.loss })
 }
 
 /// Where a training is, besides weights and velocities.
-#[derive(Default)]
 struct Position {
     step: usize,
     /// Sum of the losses of this epoch's steps.
     loss_sum: f64,
+    /// Mean loss of the epoch so far; that of the last epoch until the first step of a new one.
+    loss: f64,
     /// State of libtorch's generator, from which dropout draws, where a checkpoint was made; an epoch starts with its own.
     generator: Option<Vec<u8>>,
 }
 
+impl Position {
+    const START: Self = Self { step: 0, loss_sum: 0.0, loss: f64::NAN, generator: None };
+}
+
 /// One file, renamed into place, holds weights, velocities and the position.
-fn save(
-    checkpoints: &Checkpoints<'_>,
-    net: &Net,
-    sgd: &Sgd,
-    at: &Position,
-    feed: &Feed,
-) -> Result<(), HarnessError> {
+fn save(session: &Session<'_>, net: &Net, sgd: &Sgd, at: &Position) -> Result<(), HarnessError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for (name, tensor) in net.weights.iter() {
         tensors.push((format!("{WEIGHT}{name}"), tensor.shallow_clone()));
@@ -307,18 +308,25 @@ fn save(
     }
     tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[at.step as i64])?));
     tensors.push((LOSS_SUM.to_owned(), Tensor::f_from_slice(&[at.loss_sum])?));
-    let generator: Vec<i64> = generator_state(feed.device)?.into_iter().map(i64::from).collect();
+    tensors.push((LOSS.to_owned(), Tensor::f_from_slice(&[at.loss])?));
+    let generator: Vec<i64> = generator_state(session.feed.device)?.into_iter().map(i64::from).collect();
     tensors.push((GENERATOR.to_owned(), Tensor::f_from_slice(&generator)?));
-    checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, &BTreeMap::new())?))
+    session.checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, session.start)?))
 }
 
 /// Puts net and optimiser back to what [`save`] saw and returns the position.
-fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<Position, HarnessError> {
+fn resume(
+    path: &Path,
+    net: &mut Net,
+    sgd: &mut Sgd,
+    feed: &Feed,
+    steps_per_epoch: usize,
+) -> Result<Position, HarnessError> {
     let damaged =
         |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
     let (tensors, _) = load_tensors(path, feed.device)?;
     let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
-    let (mut step, mut loss_sum, mut generator) = (None, None, None);
+    let (mut step, mut loss_sum, mut loss, mut generator) = (None, None, None, None);
     for (name, tensor) in tensors {
         if let Some(name) = name.strip_prefix(WEIGHT) {
             weights.insert(name, tensor);
@@ -328,15 +336,23 @@ fn resume(path: &Path, net: &mut Net, sgd: &mut Sgd, feed: &Feed) -> Result<Posi
             step = usize::try_from(tensor.f_int64_value(&[0])?).ok();
         } else if name == LOSS_SUM && tensor.numel() == 1 {
             loss_sum = Some(tensor.f_double_value(&[0])?);
+        } else if name == LOSS && tensor.numel() == 1 {
+            loss = Some(tensor.f_double_value(&[0])?);
         } else if name == GENERATOR {
             generator = Some(Vec::<i64>::try_from(tensor.f_to_device(Device::Cpu)?)?);
         }
     }
     let missing = || damaged("is not a whole checkpoint of a training");
     let generator = generator.ok_or_else(missing)?.into_iter().map(|byte| byte as u8).collect();
+    let (step, loss_sum) = (step.ok_or_else(missing)?, loss_sum.ok_or_else(missing)?);
     let position = Position {
-        step: step.ok_or_else(missing)?,
-        loss_sum: loss_sum.ok_or_else(missing)?,
+        step,
+        loss_sum,
+        // Checkpoints of old versions hold the sum alone.
+        loss: loss.unwrap_or_else(|| match step {
+            0 => f64::NAN,
+            done => loss_sum / ((done - 1) % steps_per_epoch + 1) as f64,
+        }),
         generator: Some(generator),
     };
     weights.check(&net.graph)?;

@@ -69,6 +69,7 @@ table = "small"
 dataset = { kind = "image-folder", name = "Waves", size = 16, channels = 1 }
 net = { arch = "tiny" }
 dense.train = { epochs = 1, batch = 8, lr = 0.05 }
+dense.allow-chance = true
 prune.keep-rates = [0.5]
 prune.after-last = { steps = 4, batch = 8, lr = 0.01 }
 calibration = { images-per-class = 2, positions-per-image = 2 }

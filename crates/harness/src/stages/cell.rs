@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use tch::Device;
 use thinet_graph::{ChannelSet, plan_surgery, prunable_layer};
-use thinet_models::{Net, Weights, apply_surgery, load_net, save_net, scale_consumer_inputs};
+use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
+use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
 use super::calibrate::calibrate;
-use super::{Context, Made, Tested, WEIGHTS, dense, evidence, find};
+use super::{
+    Context, Made, NOT_FINITE, Tested, TrainingName, WEIGHTS, dense, evidence, find, is_finite, training,
+};
 use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
 use crate::plan::Cell;
@@ -20,7 +24,7 @@ use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::spec::Recipe;
 use crate::store::StageResult;
-use crate::train::Trained;
+use crate::train::{Trained, evaluate};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";
@@ -39,7 +43,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
     let started = Instant::now();
     context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.outline.label() });
     let folder = context.store.begin(&cell.id)?;
-    let (state, status) = if cell.outline.is_from_scratch {
+    let (state, ended) = if cell.outline.is_from_scratch {
         from_scratch(context, cell)?
     } else {
         let job = Job {
@@ -52,30 +56,52 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         };
         if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? }
     };
+    let status = match ended {
+        Ok(()) => Status::Done,
+        Err(Halt::Diverged(what)) => {
+            context.note(&cell.id, format!("{}: {what}", cell.outline.label()));
+            Status::Diverged
+        }
+        Err(Halt::Failed(error)) => return Err(error),
+    };
 
+    // Nothing but what the stage's id covers: other runs share the file.
     let metadata = BTreeMap::from([
         ("stage".to_owned(), cell.id.to_string()),
-        ("run".to_owned(), context.plan.run.clone()),
-        ("kept".to_owned(), to_json(&state.kept)?),
+        ("kept".to_owned(), to_json(&state.facts.kept)?),
         ("counts".to_owned(), to_json(&cell.outline.size)?),
         Preprocessing::entry(context.plan)?,
     ]);
     context.claim.check()?;
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
-    let top1 = |stage| find(&state.rows, stage, Metric::Top1);
+    let Facts { rows, kept, test_images } = state.facts;
+    let top1 = |stage| find(&rows, stage, Metric::Top1);
     let summary = match top1(Stage::AfterFineTune).or_else(|| top1(Stage::AfterReconstruction)) {
         _ if status == Status::Diverged => "diverged".into(),
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, cell.inputs.clone());
-    let State { rows, kept, test_images, .. } = state;
     let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
     context.finish(made, &[WEIGHTS])
 }
 
+/// Why a cell ends before its last step.
+enum Halt {
+    /// A loss, a weight or a test is NaN or infinite; says which.
+    Diverged(String),
+    /// It failed.
+    Failed(HarnessError),
+}
+
+impl<E: Into<HarnessError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// The control: a net of the cell's widths from a random start.
-fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Status), HarnessError> {
+fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(), Halt>), HarnessError> {
     let plan = context.plan;
     let Some(recipe) = &plan.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
@@ -84,24 +110,29 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Status), H
     let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
     let net = Net { graph: cell.outline.graph.clone(), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
-    match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), ("train", "scratch"))? {
-        Trained::Diverged { step } => {
-            context.note(&cell.id, format!("{}: training diverged at step {step}", cell.outline.label()));
-            return Ok((state, Status::Diverged));
-        }
+    let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
+    let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
+        Trained::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
         Trained::Done { loss } => {
             let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
-            state.rows.push(Row { layer: String::new(), stage, metric, value: loss });
+            state.facts.rows.push(Row { layer: String::new(), stage, metric, value: loss });
+            state.add(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?)
         }
-    }
-    state.add(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?);
-    Ok((state, Status::Done))
+    };
+    Ok((state, ended))
 }
 
 /// State of a cell in progress.
 struct State {
     net: Net,
+    facts: Facts,
+}
+
+/// What is known of a cell besides its net.
+#[derive(Default)]
+struct Facts {
     rows: Vec<Row>,
+    /// Channels that stay in each layer that is cut.
     kept: BTreeMap<String, ChannelSet>,
     /// The fewest images of a test.
     test_images: Option<u64>,
@@ -110,12 +141,47 @@ struct State {
 impl State {
     /// Before anything is cut.
     fn of(net: Net) -> Self {
-        Self { net, rows: Vec::new(), kept: BTreeMap::new(), test_images: None }
+        Self { net, facts: Facts::default() }
     }
 
-    fn add(&mut self, tested: Tested) {
-        self.rows.extend(tested.rows);
-        self.test_images = Some(self.test_images.map_or(tested.images, |fewest| fewest.min(tested.images)));
+    /// Takes over a test; a net whose answers are no numbers has diverged, and its test is no result.
+    fn add(&mut self, tested: Tested) -> Result<(), Halt> {
+        if !tested.is_finite() {
+            return Err(Halt::Diverged(format!("{}: {NOT_FINITE}", tested.name)));
+        }
+        self.facts.rows.extend(tested.rows);
+        let fewest = self.facts.test_images.map_or(tested.images, |fewest| fewest.min(tested.images));
+        self.facts.test_images = Some(fewest);
+        Ok(())
+    }
+}
+
+// Names in a checkpoint's metadata.
+const ROWS: &str = "rows";
+const KEPT: &str = "kept";
+const TEST_IMAGES: &str = "test-images";
+
+impl Facts {
+    /// As a checkpoint's metadata.
+    fn metadata(&self) -> Result<BTreeMap<String, String>, HarnessError> {
+        Ok(BTreeMap::from([
+            (ROWS.to_owned(), to_json(&self.rows)?),
+            (KEPT.to_owned(), to_json(&self.kept)?),
+            (TEST_IMAGES.to_owned(), to_json(&self.test_images)?),
+        ]))
+    }
+
+    /// Of a checkpoint's metadata; none if it holds no selection, as checkpoints of trainings of old versions.
+    fn read(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Self>, HarnessError> {
+        let damaged =
+            |e: serde_json::Error| HarnessError::Damaged { path: path.to_owned(), problem: e.to_string() };
+        let (Some(rows), Some(kept)) = (metadata.get(ROWS), metadata.get(KEPT)) else { return Ok(None) };
+        let test_images = metadata.get(TEST_IMAGES).map_or("null", String::as_str);
+        Ok(Some(Self {
+            rows: serde_json::from_str(rows).map_err(damaged)?,
+            kept: serde_json::from_str(kept).map_err(damaged)?,
+            test_images: serde_json::from_str(test_images).map_err(damaged)?,
+        }))
     }
 }
 
@@ -130,64 +196,127 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// The paper's procedure: each layer is calibrated on the net as pruned and tuned so far.
-    fn layer_by_layer(&self) -> Result<(State, Status), HarnessError> {
-        let prune = &self.context.plan.spec.prune;
+    fn layer_by_layer(&self) -> Result<(State, Result<(), Halt>), HarnessError> {
         let mut state = self.resume()?;
-        for (i, (name, keep)) in self.cell.outline.keep.iter().enumerate().skip(state.kept.len()) {
-            let is_last = i + 1 == self.cell.outline.keep.len();
-            let layer = prunable_layer(&state.net.graph, name)?;
-            let step = format!("{name}: calibrate");
-            let mut evidence = calibrate(
-                self.context,
-                &state.net,
-                vec![layer],
-                self.seed.child("calibration").child(name),
-                &|done, total| self.context.progress(&self.cell.id, &step, done, total),
-            )?;
-            let evidence = evidence.remove(0);
-            let kept = self.select(&evidence, *keep)?;
-            self.cut(&mut state, name, &kept)?;
+        let mut prune_all = || {
+            for (i, (name, keep)) in self.cell.outline.keep.iter().enumerate().skip(state.facts.kept.len()) {
+                let is_last = i + 1 == self.cell.outline.keep.len();
+                self.prune_layer(&mut state, name, *keep, is_last)?;
+            }
+            Ok(())
+        };
+        let ended = prune_all();
+        Ok((state, ended))
+    }
+
+    fn prune_layer(&self, state: &mut State, name: &str, keep: usize, is_last: bool) -> Result<(), Halt> {
+        let prune = &self.context.plan.spec.prune;
+        let kind = if is_last { LAST } else { name };
+        if !self.resume_tuning(state, &[name], kind)? {
+            let evidence = self.calibrate(state, name)?;
+            let kept = self.select(&evidence, keep)?;
+            self.cut(state, name, &kept)?;
             if is_last {
-                state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
+                state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?)?;
             }
-            let scale = self.refit(&mut state, &evidence, &kept)?;
-            self.rescale(&mut state, name, &scale)?;
+            let scale = self.refit(state, &evidence, &kept)?;
+            self.rescale(state, name, &scale)?;
             if is_last {
-                self.evaluate_reconstruction(&mut state)?;
+                self.evaluate_reconstruction(state)?;
             }
-            state.kept.insert(name.clone(), kept);
-            if !self.tune(&mut state, name, prune.recipe_after(name, is_last), is_last)? {
-                return Ok((state, Status::Diverged));
-            }
-            if !is_last {
-                self.checkpoint(&state)?;
-                self.checkpoints(format!("train-{name}")).clear()?;
-            }
+            state.facts.kept.insert(name.to_owned(), kept);
         }
-        Ok((state, Status::Done))
+        self.tune(state, name, prune.recipe_after(name, is_last), is_last)?;
+        if !is_last {
+            self.checkpoint(state)?;
+            self.checkpoints(training(kind)).clear()?;
+        }
+        Ok(())
+    }
+
+    /// What is known of a layer of the net as pruned and tuned so far.
+    fn calibrate(&self, state: &State, name: &str) -> Result<Evidence, Halt> {
+        let layer = prunable_layer(&state.net.graph, name)?;
+        let step = format!("{name}: calibrate");
+        let evidence = calibrate(
+            self.context,
+            &state.net,
+            vec![layer],
+            self.seed.child("calibration").child(name),
+            &|done, total| self.context.progress(&self.cell.id, &step, done, total),
+        );
+        match evidence {
+            Ok(mut evidence) => Ok(evidence.remove(0)),
+            // Finite weights can be so large that activations are not.
+            Err(error @ HarnessError::Sampling(SamplingError::Evidence { .. })) => {
+                let test = &self.context.plan.data.test;
+                let answers = evaluate(&state.net, test, self.context.feed, &|_, _| ())?;
+                match answers.loss.is_finite() {
+                    true => Err(error.into()),
+                    false => Err(Halt::Diverged(format!("{step}: {NOT_FINITE}"))),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// All layers are selected from one calibration of the dense net, then cut, then refitted.
-    fn one_shot(&self) -> Result<(State, Status), HarnessError> {
+    fn one_shot(&self) -> Result<(State, Result<(), Halt>), HarnessError> {
         let parent = &self.context.plan.dense[self.cell.dense];
-        let net = dense::load(self.context, parent)?;
-        let all = evidence::load(self.context, parent, &net)?;
-        let mut state = State::of(net);
-        for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
-            let kept = self.select(evidence, *keep)?;
-            self.cut(&mut state, name, &kept)?;
-            state.kept.insert(name.clone(), kept);
+        let mut state = State::of(dense::load(self.context, parent)?);
+        let ended = self.prune_at_once(&mut state);
+        Ok((state, ended))
+    }
+
+    fn prune_at_once(&self, state: &mut State) -> Result<(), Halt> {
+        let layers: Vec<&str> = self.cell.outline.keep.iter().map(|(name, _)| name.as_str()).collect();
+        if !self.resume_tuning(state, &layers, LAST)? {
+            let parent = &self.context.plan.dense[self.cell.dense];
+            let all = evidence::load(self.context, parent, &state.net)?;
+            for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
+                let kept = self.select(evidence, *keep)?;
+                self.cut(state, name, &kept)?;
+                state.facts.kept.insert(name.clone(), kept);
+            }
+            state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?)?;
+            for (evidence, (name, _)) in all.iter().zip(&self.cell.outline.keep) {
+                let kept = state.facts.kept[name].clone();
+                let scale = self.refit(state, evidence, &kept)?;
+                self.rescale(state, name, &scale)?;
+            }
+            self.evaluate_reconstruction(state)?;
         }
-        state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?);
-        for (evidence, (name, _)) in all.iter().zip(&self.cell.outline.keep) {
-            let kept = state.kept[name].clone();
-            let scale = self.refit(&mut state, evidence, &kept)?;
-            self.rescale(&mut state, name, &scale)?;
-        }
-        self.evaluate_reconstruction(&mut state)?;
         let recipe = self.context.plan.spec.prune.after_last.as_ref();
-        let is_done = self.tune(&mut state, "all layers", recipe, true)?;
-        Ok((state, if is_done { Status::Done } else { Status::Diverged }))
+        self.tune(state, "all layers", recipe, true)
+    }
+
+    /// Takes over what a tuning in progress started from, so that its weights never meet another selection than their own. False if
+    /// there is no such tuning: then `layers` are to be selected.
+    fn resume_tuning(&self, state: &mut State, layers: &[&str], kind: &str) -> Result<bool, HarnessError> {
+        let checkpoints = self.checkpoints(training(kind));
+        let label = self.cell.outline.label();
+        let note = |text: String| self.context.note(&self.cell.id, format!("{label}: {text}"));
+        let mut damaged = |name| note(format!("checkpoint {name} is damaged"));
+        let Some(path) = checkpoints.latest(&mut damaged)? else { return Ok(false) };
+        let (_, metadata) = load_tensors(&path, Device::Cpu)?;
+        let fits = |start: &Facts| {
+            let is_new = |layer: &String| layers.contains(&layer.as_str());
+            let mut before = start.kept.clone();
+            before.retain(|layer, _| !is_new(layer));
+            before == state.facts.kept && layers.iter().all(|layer| start.kept.contains_key(*layer))
+        };
+        let Some(start) = Facts::read(&path, &metadata)?.filter(fits) else {
+            note(format!(
+                "the tuning of {kind} in progress does not say what it was cut by; the layer is selected again"
+            ));
+            checkpoints.clear()?;
+            return Ok(false);
+        };
+        for layer in layers {
+            self.cut(state, layer, &start.kept[*layer])?;
+        }
+        state.facts = start;
+        Ok(true)
     }
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
@@ -219,100 +348,92 @@ impl Job<'_> {
             for (stage, value) in [(Stage::AfterCut, error.before), (Stage::AfterReconstruction, error.after)]
             {
                 let layer = evidence.layer.clone();
-                state.rows.push(Row { layer, stage, metric: Metric::ReconstructionError, value });
+                let metric = Metric::ReconstructionError;
+                state.facts.rows.push(Row { layer, stage, metric, value });
             }
-            self.context.measured(&self.cell.id, &state.rows[state.rows.len() - 2..]);
+            let rows = &state.facts.rows;
+            self.context.measured(&self.cell.id, &rows[rows.len() - 2..]);
         }
         Ok(scale)
     }
 
-    fn rescale(&self, state: &mut State, layer: &str, scale: &[f64]) -> Result<(), HarnessError> {
+    fn rescale(&self, state: &mut State, layer: &str, scale: &[f64]) -> Result<(), Halt> {
         if scale.iter().all(|&w| w == 1.0) {
             return Ok(());
         }
         let layer = prunable_layer(&state.net.graph, layer)?;
         scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?;
         state.net.weights = state.net.weights.to_format(self.context.feed.format)?;
-        Ok(())
-    }
-
-    /// Tests the refitted net; without a reconstruction it is the net after the cut.
-    fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), HarnessError> {
-        if self.reconstructor.needs_moments() {
-            state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?);
-        } else {
-            let of_cut = state.rows.iter().filter(|row| row.layer.is_empty() && row.stage == Stage::AfterCut);
-            let rows: Vec<Row> =
-                of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() }).collect();
-            state.rows.extend(rows);
+        if !is_finite(&state.net.weights)? {
+            return Err(Halt::Diverged(format!("{}: refitted weights are {NOT_FINITE}", layer.name)));
         }
         Ok(())
     }
 
-    /// Fine-tunes, if there is a recipe; false if the loss diverged.
+    /// Tests the refitted net; without a reconstruction it is the net after the cut.
+    fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), Halt> {
+        if self.reconstructor.needs_moments() {
+            let tested = self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?;
+            return state.add(tested);
+        }
+        let rows = &mut state.facts.rows;
+        let of_cut = rows.iter().filter(|row| row.layer.is_empty() && row.stage == Stage::AfterCut);
+        let of_cut = of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() });
+        rows.extend(of_cut.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Fine-tunes, if there is a recipe, and tests the net after the last tuning.
     fn tune(
         &self,
         state: &mut State,
         layer: &str,
         recipe: Option<&Recipe>,
         is_last: bool,
-    ) -> Result<bool, HarnessError> {
-        let Some(recipe) = recipe else { return Ok(true) };
+    ) -> Result<(), Halt> {
+        let Some(recipe) = recipe else { return Ok(()) };
         let (context, id) = (self.context, &self.cell.id);
         let step = if is_last { "fine-tune".to_owned() } else { format!("{layer}: tune") };
-        let name = if is_last { LAST } else { layer };
-        let seed = self.seed.child("tune").child(name);
-        match context.train(id, &mut state.net, recipe, seed, (&step, name))? {
+        let kind = if is_last { LAST } else { layer };
+        let seed = self.seed.child("tune").child(kind);
+        let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
+        match context.train(id, &mut state.net, recipe, seed, &name)? {
             Trained::Diverged { step } => {
-                context.note(
-                    id,
-                    format!("{}: training diverged at step {step} after {layer}", self.cell.outline.label()),
-                );
-                return Ok(false);
+                return Err(Halt::Diverged(format!("training diverged at step {step} after {layer}")));
             }
             Trained::Done { loss } => {
                 let layer = if is_last { String::new() } else { layer.to_owned() };
                 let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
-                state.rows.push(Row { layer, stage, metric, value: loss });
+                state.facts.rows.push(Row { layer, stage, metric, value: loss });
             }
         }
         if is_last {
-            state.add(context.evaluate(id, &state.net, Stage::AfterFineTune)?);
+            state.add(context.evaluate(id, &state.net, Stage::AfterFineTune)?)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// One file, renamed into place, holds the whole state: it is either the old or the new one.
     fn checkpoint(&self, state: &State) -> Result<(), HarnessError> {
-        let metadata = BTreeMap::from([
-            ("rows".to_owned(), to_json(&state.rows)?),
-            ("kept".to_owned(), to_json(&state.kept)?),
-        ]);
+        let metadata = state.facts.metadata()?;
         self.checkpoints(LAYERS)
-            .save(state.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
+            .save(state.facts.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
     }
 
+    /// The state after the last layer that is finished.
     fn resume(&self) -> Result<State, HarnessError> {
         let note = |name| {
             let label = self.cell.outline.label();
             self.context.note(&self.cell.id, format!("{label}: checkpoint {name} is damaged"));
         };
         let Some(path) = self.checkpoints(LAYERS).latest(&mut { note })? else {
-            let net = dense::load(self.context, &self.context.plan.dense[self.cell.dense])?;
-            return Ok(State::of(net));
+            return Ok(State::of(dense::load(self.context, &self.context.plan.dense[self.cell.dense])?));
         };
         let (mut net, metadata) = load_net(&path, self.context.plan.device)?;
         net.weights = net.weights.to_format(self.context.feed.format)?;
-        let field = |name: &str| metadata.get(name).map(String::as_str).unwrap_or_default();
-        let damaged =
-            |e: serde_json::Error| HarnessError::Damaged { path: path.clone(), problem: e.to_string() };
-        Ok(State {
-            net,
-            rows: serde_json::from_str(field("rows")).map_err(damaged)?,
-            kept: serde_json::from_str(field("kept")).map_err(damaged)?,
-            // Only the last layer is tested, and there is no checkpoint after it.
-            test_images: None,
-        })
+        let facts = Facts::read(&path, &metadata)?;
+        let unknown = || HarnessError::Damaged { path: path.clone(), problem: "it names no channels".into() };
+        Ok(State { net, facts: facts.ok_or_else(unknown)? })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use thinet_models::{Net, Weights, import_weights, load_net, save_net};
 use thinet_seed::Seed;
 
-use super::{Context, Made, WEIGHTS, find};
+use super::{Context, Made, NOT_FINITE, TrainingName, WEIGHTS, find};
 use crate::error::HarnessError;
 use crate::plan::DensePlan;
 use crate::preprocessing::Preprocessing;
@@ -14,21 +14,24 @@ use crate::progress::Event;
 use crate::records::{Metric, Row, Stage, Status};
 use crate::store::StageResult;
 use crate::train::{Trained, evaluate_some};
+use crate::unfit;
 
-/// Makes the stage if it is not stored.
-pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
-    match context.store.result(&dense.id)? {
-        Some(result) => Ok(result),
-        None => make(context, dense),
-    }
+/// Makes the stage if it is not stored. A net that is unfit is stored, and an error all the same.
+pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), HarnessError> {
+    let result = match context.store.result(&dense.id)? {
+        Some(result) => result,
+        None => make(context, dense)?,
+    };
+    unfit::check(context.plan, dense, &result)
 }
 
-/// The stored net.
+/// The stored net; an error if it is unfit.
 pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, HarnessError> {
     let result = context.store.result(&dense.id)?.ok_or_else(|| HarnessError::NotRun {
         what: dense.id.to_string(),
         spec: context.plan.path.clone(),
     })?;
+    unfit::check(context.plan, dense, &result)?;
     let path = context.store.checked_file(&dense.id, &result, WEIGHTS)?;
     let (net, _) = load_net(&path, context.plan.device)?;
     Ok(Net { weights: net.weights.to_format(context.feed.format)?, graph: net.graph })
@@ -46,7 +49,8 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     let seed = Seed::root(dense.seed).child("dense");
     let mut net = start(context, dense, seed)?;
     if let Some(recipe) = &plan.spec.dense.train {
-        match context.train(&dense.id, &mut net, recipe, seed.child("train"), ("train", "dense"))? {
+        let name = TrainingName { step: "train", kind: "dense", start: &BTreeMap::new() };
+        match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
             Trained::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 stage: Stage::Dense,
@@ -58,14 +62,19 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
                 status = Status::Diverged;
             }
         }
-    } else {
+    } else if !plan.spec.dense.allow_chance {
         not_by_chance(context, dense, &net)?;
     }
     let mut test_images = None;
     if status == Status::Done {
         let tested = context.evaluate(&dense.id, &net, Stage::Dense)?;
-        rows.extend(tested.rows);
-        test_images = Some(tested.images);
+        if tested.is_finite() {
+            rows.extend(tested.rows);
+            test_images = Some(tested.images);
+        } else {
+            context.note(&dense.id, format!("{}: {NOT_FINITE}", tested.name));
+            status = Status::Diverged;
+        }
     }
     context.claim.check()?;
     let metadata = BTreeMap::from([("stage".to_owned(), dense.id.to_string()), Preprocessing::entry(plan)?]);
@@ -106,31 +115,17 @@ fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, Ha
 
 /// Images that show whether a loaded net works at all.
 const FIRST_LOOK: usize = 1000;
-/// A net that is no better than this many times guessing has weights that do not fit the data.
-const TIMES_CHANCE: f64 = 5.0;
 
-/// Stops a study whose dense net guesses, before weeks of pruning it.
+/// Refuses a loaded net that guesses, before a test on all images.
 fn not_by_chance(context: &Context<'_>, dense: &DensePlan, net: &Net) -> Result<(), HarnessError> {
     let test = &context.plan.data.test;
     let images = test.len().min(FIRST_LOOK);
     // Spread over the whole set: its images are often sorted by class.
     let order: Vec<usize> = (0..images).map(|i| i * test.len() / images.max(1)).collect();
     let progress = |done, total| context.progress(&dense.id, "first look", done, total);
-    let top1 = evaluate_some(net, test, order, context.feed, &progress)?.top1;
-    let chance = 100.0 / test.classes() as f64;
-    // With few classes five times chance is out of reach: half way from guessing to always right must do.
-    let least = (TIMES_CHANCE * chance).min((chance + 100.0) / 2.0).min(chance + 10.0);
-    if top1 >= least {
+    let look = evaluate_some(net, test, order, context.feed, &progress)?;
+    if look.top1 >= unfit::least_top1(test.classes()) {
         return Ok(());
     }
-    let mut causes = vec![
-        "another order of the classes (pretrained weights need WordNet-id order)".to_owned(),
-        "another input than the weights were trained with: channel order, range, mean (keys protocol and input)"
-            .to_owned(),
-        "labels of the test images from another list".to_owned(),
-    ];
-    if context.plan.graph.name().starts_with("resnet") {
-        causes.push("the other stride convention (key net.stride)".to_owned());
-    }
-    Err(HarnessError::NearChance { top1, images, chance, causes: causes.join("; ") })
+    Err(unfit::near_chance(context.plan, dense, look.top1, look.images, unfit::chance(test.classes())))
 }

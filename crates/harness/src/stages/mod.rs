@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use thinet_data::Dataset;
 use thinet_graph::ChannelSet;
-use thinet_models::Net;
+use thinet_models::{Net, Weights};
 use thinet_seed::Seed;
 
 use crate::checkpoint::Checkpoints;
@@ -26,6 +26,9 @@ use crate::records::{Metric, Row, Stage, Status};
 use crate::spec::Recipe;
 use crate::store::{StageId, StageResult, Store};
 use crate::train::{Advance, Feed, Session, Trained, evaluate, train};
+
+/// What is said of a loss, a weight or a test that is NaN or infinite.
+pub(crate) const NOT_FINITE: &str = "not finite; the net counts as diverged";
 
 /// The file of a stage's net.
 pub(crate) const WEIGHTS: &str = "weights.safetensors";
@@ -54,28 +57,34 @@ impl Context<'_> {
         self.reporter.event(&Event::Measured { id: id.to_string(), rows: rows.to_vec() });
     }
 
-    /// Trains a net of the stage in place; `step` names it for people, `kind` its checkpoints.
+    /// Trains a net of the stage in place. A training that leaves a weight that is not finite has diverged.
     pub(crate) fn train(
         &self,
         id: &StageId,
         net: &mut Net,
         recipe: &Recipe,
         seed: Seed,
-        (step, kind): (&str, &str),
+        name: &TrainingName<'_>,
     ) -> Result<Trained, HarnessError> {
         let folder = self.store.folder(id);
+        let TrainingName { step, kind, start } = *name;
         let session = Session {
             feed: self.feed,
             recipe,
             seed,
-            checkpoints: Checkpoints::new(&folder, format!("train-{kind}")).under(self.claim),
+            checkpoints: Checkpoints::new(&folder, training(kind)).under(self.claim),
+            start,
             progress: &|Advance { done, total, loss, lr }| {
                 let (id, step, loss, lr) = (id.to_string(), step.to_owned(), Some(loss), Some(lr));
                 self.reporter.event(&Event::Progress { id, step, done, total, loss, lr });
             },
             note: &|text| self.note(id, text),
         };
-        train(net, &self.plan.data.train, &session)
+        let trained = train(net, &self.plan.data.train, &session)?;
+        if matches!(trained, Trained::Done { .. }) && !is_finite(&net.weights)? {
+            return Ok(Trained::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
+        }
+        Ok(trained)
     }
 
     /// Stores the stage's result and tells of it, unless another process has taken the stage over.
@@ -118,16 +127,50 @@ impl Context<'_> {
             row(Metric::Loss, result.loss),
         ];
         self.measured(id, &rows);
-        Ok(Tested { rows, images: result.images })
+        Ok(Tested { name: step, rows, images: result.images })
     }
+}
+
+/// What a training of a stage is called.
+pub(crate) struct TrainingName<'a> {
+    /// For people, such as `conv1: tune`.
+    pub(crate) step: &'a str,
+    /// In the names of its checkpoints, such as `conv1`.
+    pub(crate) kind: &'a str,
+    /// What its checkpoints hold besides: how its net was made.
+    pub(crate) start: &'a BTreeMap<String, String>,
+}
+
+/// The kind of checkpoints of a training of a stage.
+pub(crate) fn training(kind: &str) -> String {
+    format!("train-{kind}")
+}
+
+/// Whether no weight and no running statistic is NaN or infinite.
+pub(crate) fn is_finite(weights: &Weights) -> Result<bool, HarnessError> {
+    for (_, tensor) in weights.iter() {
+        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a test gave.
 pub(crate) struct Tested {
+    /// For people, such as `test dense`.
+    pub(crate) name: String,
     /// Top-1, top-5 and loss as rows of the whole net.
     pub(crate) rows: Vec<Row>,
     /// On how many images.
     pub(crate) images: u64,
+}
+
+impl Tested {
+    /// Whether the net's answers are numbers: if one is not, neither is the loss.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.rows.iter().all(|row| row.value.is_finite())
+    }
 }
 
 /// A stage that is made and not yet stored.

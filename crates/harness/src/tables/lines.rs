@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::TableError;
 use super::markdown::grouped;
-use crate::records::{CellRecord, DenseRecord, Metric, Row, Stage, StudyRecord};
+use crate::records::{CellRecord, DenseRecord, Metric, Row, Stage, Status, StudyRecord, Unfit};
 
 /// The stages of a cell, in order.
 pub(super) const PRUNED_STAGES: [Stage; 3] =
@@ -92,7 +92,12 @@ pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
             reconstruction: String::new(),
             keep_rate,
             seed: dense.seed,
-            status: dense.status,
+            // A seed that is left out counts as not run, as in the cells.
+            status: if let Some(Unfit::NearChance { .. }) = dense.unfit {
+                Status::NotRun
+            } else {
+                dense.status
+            },
             size: dense.size,
             rows: Vec::new(),
             tuning_steps: None,

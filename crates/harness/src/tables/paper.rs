@@ -83,7 +83,7 @@ pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError
         title: format!("{name}: ours beside the published numbers"),
         frame: frame(&lines, &published)?,
         grids: vec![grid(&lines, &published)],
-        notes: notes(&lines, &published),
+        notes: notes(studies, &lines, &published),
         attachments: Vec::new(),
     })
 }
@@ -311,7 +311,7 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
     grid
 }
 
-fn notes(lines: &[Line], published: &Published) -> Vec<String> {
+fn notes(studies: &[PaperStudy<'_>], lines: &[Line], published: &Published) -> Vec<String> {
     let measured = lines.iter().filter(|line| line.tuned.top1.is_some()).map(|line| line.test_images);
     let mut notes = vec![
         format!(
@@ -324,6 +324,9 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
         "Params and FLOPs follow the convention `paper`. Model: the published model with exactly these widths.".to_owned(),
         "not run: nothing is stored; `make reproduce-table IMAGENET=…` runs it.".to_owned(),
     ];
+    for PaperStudy { study, .. } in studies {
+        notes.extend(study.left_out().into_iter().map(|line| format!("Experiment `{}`: {line}", study.name)));
+    }
     let mut others: Vec<(&str, &str)> = Vec::new();
     for line in lines.iter().filter(|line| line.keep_rate.is_some()) {
         if let (Some(model), Some(other)) = (line.model, other_baseline(line, published))

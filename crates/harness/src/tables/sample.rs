@@ -79,6 +79,7 @@ pub(super) fn study() -> StudyRecord {
         id: format!("dense-{seed}"),
         seed,
         status: Status::Done,
+        unfit: None,
         size: size(300_000, 5_000_000),
         rows: whole_net(Stage::Dense, 91.5 + 0.25 * seed as f64),
         test_images: Some(1000),
@@ -99,5 +100,6 @@ pub(super) fn study() -> StudyRecord {
         uncut_rates: Vec::new(),
         dense: (0..2).map(dense).collect(),
         cells,
+        unreadable: Vec::new(),
     }
 }

@@ -193,8 +193,8 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
         "Params and FLOPs follow the convention `paper`: weights without biases, 2·C values per batch norm; FLOPs \
          are 2 × multiply-adds plus 4·C per batch norm."
             .to_owned(),
-        "diverged: the training loss became NaN or infinite, values after that do not exist; not run: nothing is \
-         stored."
+        "diverged: a loss, a weight or a test became NaN or infinite, values from there on do not exist; not run: \
+         nothing is stored."
             .to_owned(),
         format!(
             "Top-5 and loss of every stage, training losses, multiply-adds and fractions of the dense net are in the CSV \
@@ -206,6 +206,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
     if !study.uncut_rates.is_empty() {
         notes.push(uncut_note(study));
     }
+    notes.extend(study.left_out());
     notes
 }
 

@@ -102,7 +102,7 @@ fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
             diverged: with(Status::Diverged),
             not_run: with(Status::NotRun),
             top1: PRUNED_STAGES.map(over),
-            dense: some(&|line| line.dense_quality.top1),
+            dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),
             drop: some(&|line| line.drop()),
             size: cell.size,
             params_fraction: of_key[0].params_fraction(),
@@ -134,6 +134,7 @@ pub(super) fn summary(
     if !study.uncut_rates.is_empty() {
         notes.push(uncut_note(study));
     }
+    notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
     Ok(Table {
         name: format!("{}-summary", study.table),
@@ -376,6 +377,7 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
          −1 the reverse. Empty in the files where fewer than two methods are common or one side is all ties."
             .to_owned(),
     ];
+    notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
     let columns = vec![
         column("keep_rate", &agreements, |a| a.keep_rate),

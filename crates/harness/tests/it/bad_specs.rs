@@ -95,7 +95,7 @@ fn dense_weights_that_do_not_fit_are_refused_before_any_work() {
         Net { graph, weights }
     };
     let file = fixture.path("w.safetensors");
-    let start = SPEC.find("[dense.train]").unwrap();
+    let start = SPEC.find("[dense]").unwrap();
     let end = SPEC.find("[prune]").unwrap();
     let spec = format!("{}[dense]\nweights = \"w.safetensors\"\n{}", &SPEC[..start], &SPEC[end..]);
     let mut texts = Vec::new();

@@ -11,3 +11,4 @@ mod shipped_specs;
 mod small;
 mod studies;
 mod takeover;
+mod unfit;

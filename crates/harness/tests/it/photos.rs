@@ -28,6 +28,8 @@ side = 36
 crop = 32
 [net]
 arch = "tiny"
+[dense]
+allow-chance = true
 [dense.train]
 epochs = 1
 batch = 5
@@ -246,6 +248,19 @@ fn calibration_images_that_were_left_out_are_judged_again() {
 }
 
 #[test]
+fn accuracies_say_on_how_many_images_they_were_measured() {
+    let study = Study::new();
+    let file = study.data.join("val/n01440764/ILSVRC2012_val_00000001.JPEG");
+    let images = study.plan(SPEC, "results").data.test.len() as u64;
+    fs::write(&file, &fs::read(&file).unwrap()[..300]).unwrap();
+    let tolerant = SPEC.replace("side = 36", "side = 36\nbad-files = 1");
+    let study = study.run(&tolerant, "results", &Silent).unwrap().study;
+    let counts = study.dense.iter().map(|d| d.test_images).chain(study.cells.iter().map(|c| c.test_images));
+    // The dense net, two cells and their control; the damaged image is no part of any.
+    assert_eq!(counts.collect::<Vec<_>>(), [Some(images - 1); 4]);
+}
+
+#[test]
 fn a_dense_net_starts_from_a_file_with_new_layers() {
     let study = Study::new();
     let graph = NetSpec::new(Arch::Tiny).build([3, 32, 32], 10).unwrap();
@@ -254,7 +269,7 @@ fn a_dense_net_starts_from_a_file_with_new_layers() {
     save_net(&study.path("start.safetensors"), &net, &BTreeMap::new()).unwrap();
     let spec = SPEC.replace(
         "[dense.train]",
-        "[dense]\nweights = \"start.safetensors\"\nimport = { fresh = [\"fc\"] }\n[dense.train]\nlayer-lr = { conv1 = 0.0, conv2 = 0.0, conv3 = 0.0 }\nweight-decay = 0.0",
+        "weights = \"start.safetensors\"\nimport = { fresh = [\"fc\"] }\n[dense.train]\nlayer-lr = { conv1 = 0.0, conv2 = 0.0, conv3 = 0.0 }\nweight-decay = 0.0",
     );
     let outcome = study.run(&spec, "results", &Silent).unwrap();
     let dense = study.path("results/store").join(&outcome.study.dense[0].id).join("weights.safetensors");

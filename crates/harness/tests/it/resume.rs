@@ -1,13 +1,18 @@
 //! A study that dies at any moment and is started again ends with the same bytes as an unbroken one.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tch::Device;
+use thinet_graph::ChannelSet;
 use thinet_harness::progress::{Event, Reporter, Silent};
 use thinet_harness::records::Status;
 use thinet_harness::{HarnessError, RunOptions, Stop, run};
+use thinet_models::{load_tensors, save_tensors};
 
 use crate::fixture::{DiesAt, Fixture, SPEC};
 
@@ -23,7 +28,7 @@ fn dying_at_any_event_and_starting_again_gives_the_same_weights_and_tables() {
     }
     assert!(deaths >= 5, "the study died {deaths} times");
     fixture.run(SPEC, "broken", &Silent);
-    assert_eq!(fixture.weights("broken"), fixture.weights("unbroken"));
+    fixture.assert_same_stages("unbroken", "broken");
     assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
 }
 
@@ -57,7 +62,7 @@ fn dropout_alone() {
     }
     assert_eq!(deaths, 5);
     fixture.run(&spec, "broken", &Silent);
-    assert_eq!(fixture.weights("broken"), fixture.weights("unbroken"));
+    fixture.assert_same_stages("unbroken", "broken");
     assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
 }
 
@@ -86,8 +91,161 @@ fn a_run_that_is_asked_to_stop_keeps_what_it_has() {
     let starts = std::fs::read_to_string(log).unwrap().matches("dense net, seed 0").count();
     assert_eq!(starts, 2, "stopped once, then continued");
     fixture.run(spec, "broken", &Silent);
-    assert_eq!(fixture.weights("broken"), fixture.weights("unbroken"));
+    fixture.assert_same_stages("unbroken", "broken");
     assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
+}
+
+/// A spec with every kind of training, and a one-shot one.
+fn specs_with_every_training() -> [(String, Vec<(&'static str, &'static str)>); 2] {
+    let apart = SPEC.find("[[methods]]\nselector = \"apoz\"").unwrap();
+    let spec = SPEC[..apart]
+        .replace("keep-rates = [0.5, 0.75]", "keep-rates = [0.5]\nlayers = [\"conv1\", \"conv2\"]");
+    let scratch = "[from-scratch]\nepochs = 2\nbatch = 16\nlr = 0.01\n";
+    let (from, to) = (spec.find("[prune.after-layer]").unwrap(), spec.find("[prune.after-last]").unwrap());
+    let one_shot =
+        format!("{}{}", &spec[..from], &spec[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"");
+    [
+        (
+            format!("{spec}{scratch}"),
+            vec![
+                ("dense-", "train"),
+                ("cell-", "conv1: tune"),
+                ("cell-", "fine-tune"),
+                ("scratch-", "train"),
+            ],
+        ),
+        (one_shot, vec![("dense-", "train"), ("cell-", "fine-tune")]),
+    ]
+}
+
+#[test]
+fn an_end_between_the_last_step_and_the_end_of_a_stage_changes_no_stored_value() {
+    let fixture = Fixture::new();
+    for (i, (spec, trainings)) in specs_with_every_training().into_iter().enumerate() {
+        let (unbroken, stopped, died) = (format!("unbroken{i}"), format!("stopped{i}"), format!("died{i}"));
+        fixture.run(&spec, &unbroken, &Silent);
+        for training in &trainings {
+            // Checkpoints come from the wish to stop alone.
+            let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
+            let reporter = AfterLastStep::of(training, Some(options.stop.clone()));
+            let error = run(&fixture.plan(&spec, &stopped).unwrap(), &options, &reporter).unwrap_err();
+            assert!(matches!(error, HarnessError::Stopped), "{error}");
+            let reporter = AfterLastStep::of(training, None);
+            let ended = catch_unwind(AssertUnwindSafe(|| fixture.run(&spec, &died, &reporter)));
+            assert!(ended.is_err(), "{training:?}");
+        }
+        for broken in [&stopped, &died] {
+            fixture.run(&spec, broken, &Silent);
+            fixture.assert_same_stages(&unbroken, broken);
+            assert_eq!(fixture.tables(broken), fixture.tables(&unbroken));
+        }
+    }
+}
+
+/// Ends a run after the last step of a training: asks it to stop at that step, or panics at the next event.
+struct AfterLastStep<'a> {
+    training: &'a (&'static str, &'static str),
+    stop: Option<Stop>,
+    is_after: AtomicBool,
+}
+
+impl<'a> AfterLastStep<'a> {
+    fn of(training: &'a (&'static str, &'static str), stop: Option<Stop>) -> Self {
+        Self { training, stop, is_after: AtomicBool::new(false) }
+    }
+}
+
+impl Reporter for AfterLastStep<'_> {
+    fn event(&self, event: &Event) {
+        if self.stop.is_none() && self.is_after.load(Ordering::SeqCst) {
+            std::panic::panic_any("killed by the test");
+        }
+        if let Event::Progress { id, step, done, total, loss: Some(_), .. } = event
+            && (id.starts_with(self.training.0) && step == self.training.1 && done == total)
+        {
+            self.is_after.store(true, Ordering::SeqCst);
+            if let Some(stop) = &self.stop {
+                stop.set();
+            }
+        }
+    }
+}
+
+/// A study that was stopped in the tuning of its first layer; the checkpoint of that tuning.
+fn stopped_in_a_layer(fixture: &Fixture, spec: &str, results: &str) -> PathBuf {
+    let options = RunOptions::default();
+    let reporter = AfterLastStep::of(&("cell-", "conv1: tune"), Some(options.stop.clone()));
+    let error = run(&fixture.plan(spec, results).unwrap(), &options, &reporter).unwrap_err();
+    assert!(matches!(error, HarnessError::Stopped), "{error}");
+    let stages = std::fs::read_dir(fixture.path(results).join("store")).unwrap();
+    let mut files = stages
+        .map(|stage| stage.unwrap().path())
+        .filter(|stage| stage.is_dir())
+        .flat_map(|stage| std::fs::read_dir(stage).unwrap().map(|file| file.unwrap().path()));
+    files.find(|file| file.file_name().unwrap().to_string_lossy().starts_with("train-conv1-")).unwrap()
+}
+
+/// Changes what a checkpoint says beside its tensors.
+fn change_metadata(checkpoint: &PathBuf, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+    let (tensors, mut metadata) = load_tensors(checkpoint, Device::Cpu).unwrap();
+    change(&mut metadata);
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    save_tensors(checkpoint, &tensors, &metadata).unwrap();
+    // Its name holds its checksum.
+    let hash = blake3::hash(&std::fs::read(checkpoint).unwrap()).to_hex();
+    let name = checkpoint.file_name().unwrap().to_string_lossy().into_owned();
+    let (start, _) = name.rsplit_once('-').unwrap();
+    std::fs::rename(checkpoint, checkpoint.with_file_name(format!("{start}-{}.safetensors", &hash[..16])))
+        .unwrap();
+}
+
+#[test]
+fn a_resumed_layer_keeps_the_selection_under_which_its_weights_were_cut() {
+    let fixture = Fixture::new();
+    let [(spec, _), _] = specs_with_every_training();
+    let checkpoint = stopped_in_a_layer(&fixture, &spec, "results");
+    // As if the selector answered otherwise now: the weights in the checkpoint belong to what is stored with them.
+    let mut stored = BTreeMap::new();
+    change_metadata(&checkpoint, |metadata| {
+        stored = serde_json::from_str::<BTreeMap<String, ChannelSet>>(&metadata["kept"]).unwrap();
+        let kept = stored.get_mut("conv1").unwrap();
+        let others = (0..kept.width()).filter(|channel| !kept.kept().contains(channel));
+        *kept = ChannelSet::new(kept.width(), others.take(kept.len()).collect()).unwrap();
+        metadata.insert("kept".into(), serde_json::to_string(&stored).unwrap());
+    });
+    let calibrated = Steps::default();
+    let outcome = fixture.run(&spec, "results", &calibrated);
+    let cell = outcome.study.cells.iter().find(|cell| cell.id.starts_with("cell-")).unwrap();
+    assert_eq!(cell.kept["conv1"], stored["conv1"]);
+    let calibrated = calibrated.0.into_inner().unwrap();
+    let is_of = |layer: &str| calibrated.iter().any(|step| *step == format!("{layer}: calibrate"));
+    assert!(is_of("conv2") && !is_of("conv1"), "{calibrated:?}");
+}
+
+#[test]
+fn a_tuning_in_progress_that_does_not_say_its_selection_is_left_out() {
+    let fixture = Fixture::new();
+    let [(spec, _), _] = specs_with_every_training();
+    fixture.run(&spec, "unbroken", &Silent);
+    let checkpoint = stopped_in_a_layer(&fixture, &spec, "broken");
+    change_metadata(&checkpoint, BTreeMap::clear);
+    let notes = Notes::default();
+    fixture.run(&spec, "broken", &notes);
+    let notes = notes.0.into_inner().unwrap();
+    assert!(notes.iter().any(|note| note.contains("the tuning of conv1 in progress")), "{notes:?}");
+    fixture.assert_same_stages("unbroken", "broken");
+}
+
+/// The steps of all progress.
+#[derive(Default)]
+struct Steps(Mutex<Vec<String>>);
+
+impl Reporter for Steps {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { step, .. } = event {
+            self.0.lock().unwrap().push(step.clone());
+        }
+    }
 }
 
 #[test]
@@ -115,7 +273,7 @@ fn a_damaged_checkpoint_is_told_and_an_older_state_continued() {
         notes.iter().any(|note| note.contains("train-dense-") && note.contains("is damaged")),
         "{notes:?}"
     );
-    assert_eq!(fixture.weights("broken"), fixture.weights("unbroken"));
+    fixture.assert_same_stages("unbroken", "broken");
 }
 
 /// Asks the run to stop at the n-th event.

@@ -5,9 +5,11 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
+use tch::Device;
 use thinet_harness::progress::Silent;
 use thinet_harness::records::{Metric, Stage, Status};
-use thinet_harness::{RunOptions, run, study, write_tables};
+use thinet_harness::{RunOptions, VerifyOptions, run, study, verify, write_tables};
+use thinet_models::{load_net, save_net};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -236,4 +238,57 @@ fn a_diverging_cell_is_told_from_a_missing_one_in_every_file() {
     let text = outcome.tables[0].markdown();
     let lines = |word: &str| text.lines().filter(|line| line.starts_with('|') && line.contains(word)).count();
     assert_eq!((lines(" diverged |"), lines(" not run |")), (cells.len() - 1, 1), "{text}");
+}
+
+#[test]
+fn a_file_of_weights_depends_on_its_stage_alone() {
+    let fixture = Fixture::new();
+    let whole = fixture.run(SPEC, "whole", &Silent).study;
+    let part = SPEC.replace("[0.5, 0.75]", "[0.75]").replace("name = \"small\"", "name = \"part\"");
+    let part = fixture.run(&part, "part", &Silent).study;
+    assert_ne!(part.run, whole.run);
+    let (whole, part) = (fixture.weights("whole"), fixture.weights("part"));
+    assert_eq!(part.len(), 4, "a dense net and three cells");
+    for (stage, checksum) in &part {
+        assert_eq!(whole[stage], *checksum, "{stage}");
+    }
+}
+
+#[test]
+fn verify_compares_tensors_where_old_files_hold_the_name_of_their_run() {
+    let fixture = Fixture::new();
+    let study = fixture.run(SPEC, "results", &Silent).study;
+    let stage = fixture.path("results/store").join(&study.cells[0].id);
+    let same_weights = || {
+        let options = VerifyOptions {
+            cells: vec![study.cells[0].id.clone()],
+            count: 1,
+            with_dense: false,
+            tolerance: None,
+        };
+        let verified = verify("small", None, &fixture.options("results"), &options, &Silent).unwrap();
+        assert_eq!(verified[0].differences, []);
+        verified[0].same_weights
+    };
+    assert_eq!(same_weights(), Some(true));
+    // Stores the net again, with more metadata and other weights, and notes its checksum.
+    let store = |change: f64| {
+        let file = stage.join("weights.safetensors");
+        let (mut net, mut metadata) = load_net(&file, Device::Cpu).unwrap();
+        metadata.insert("run".into(), "0123456789ab".into());
+        let first = net.weights.iter().next().unwrap().0.to_owned();
+        let changed = net.weights.get(&first).unwrap() + change;
+        net.weights.insert(first, changed);
+        save_net(&file, &net, &metadata).unwrap();
+        let record = stage.join("result.json");
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+        value.as_object_mut().unwrap().remove("checksum");
+        value["files"]["weights.safetensors"] =
+            blake3::hash(&fs::read(&file).unwrap()).to_hex().as_str().into();
+        fs::write(&record, serde_json::to_string(&value).unwrap()).unwrap();
+    };
+    store(0.0);
+    assert_eq!(same_weights(), Some(true));
+    store(1.0);
+    assert_eq!(same_weights(), Some(false));
 }
