@@ -6,6 +6,9 @@ use super::frame::column;
 use super::write::csv_bytes;
 use super::{Attachment, TableError};
 
+/// What follows the table's name and a dot.
+pub(super) const SUFFIX: &str = "seconds.csv";
+
 /// The time of one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StageSeconds {
@@ -32,7 +35,7 @@ pub(crate) fn seconds(stages: &[StageSeconds]) -> Result<Attachment, TableError>
     ];
     let mut frame = DataFrame::new(stages.len(), columns)?;
     let text = String::from_utf8_lossy(&csv_bytes(&mut frame)?).into_owned();
-    Ok(Attachment { suffix: "seconds.csv", text })
+    Ok(Attachment { suffix: SUFFIX, text })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::TableError;
+use super::{TableError, seconds};
 use crate::run_files::ENVIRONMENT;
 use crate::sealed;
 
@@ -21,10 +21,10 @@ struct Sums {
     files: BTreeMap<String, String>,
 }
 
-/// The file for these contents by suffix. It depends on nothing but them: the environment, which differs between machines that
-/// make the same table, is left out and carries its checksum itself.
+/// The file for these contents by suffix. It is the same wherever the same table is made, so what differs then is left out: the
+/// environment, which carries its checksum itself, and times, which nobody reads back.
 pub(super) fn text(contents: &[(&str, Vec<u8>)]) -> Result<String, TableError> {
-    let listed = contents.iter().filter(|(suffix, _)| *suffix != ENVIRONMENT);
+    let listed = contents.iter().filter(|(suffix, _)| ![ENVIRONMENT, seconds::SUFFIX].contains(suffix));
     let files = listed.map(|(suffix, bytes)| ((*suffix).to_owned(), hash(bytes))).collect();
     Ok(sealed::seal(&(serde_json::to_string_pretty(&Sums { files })? + "\n")))
 }
