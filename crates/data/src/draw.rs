@@ -38,6 +38,14 @@ mod tests {
     }
 
     #[test]
+    fn the_start_of_a_whole_set_is_pinned() {
+        assert_eq!(
+            shuffled(60_000, Seed::root(1).child("order").index(3))[..6],
+            [51925, 19272, 25147, 602, 44007, 53636]
+        );
+    }
+
+    #[test]
     fn an_order_holds_every_number_once_and_follows_the_seed() {
         for n in [0, 1, 2, 100] {
             let mut order = shuffled(n, Seed::root(7));

@@ -256,6 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn a_random_crop_is_pinned_so_that_stored_results_keep_their_meaning() {
+        // A corner's value is 16 times its row plus its column.
+        let corner = |seed: u64| {
+            let mut out = [0; 3];
+            let pixels = (0..=255).flat_map(|place| [place; 3]).collect();
+            let picture = Picture { width: 16, height: 16, channels: 3, pixels };
+            geometry(Protocol::CaffeShort, 16, 1).random(picture, Seed::root(seed), &mut out).unwrap();
+            out[0]
+        };
+        assert_eq!([0, 1, 2, 3].map(corner), [187, 250, 2, 155]);
+    }
+
+    #[test]
     fn a_random_resized_window_is_pinned_so_that_stored_results_keep_their_meaning() {
         let window = random_resized_window(375, 500, &mut Seed::root(1).rng());
         assert_eq!(window, Window { top: 6, left: 31, height: 150, width: 197 });

@@ -230,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn places_are_pinned_so_that_stored_results_keep_their_meaning() {
+        let prepared = Prepared::new(&transform(3, 2, Some(28), drawn(4, true)), [3, 32, 32]).unwrap();
+        let seed = Seed::root(1).child("augment").index(3);
+        let places = [0, 1, 2, 3].map(|image| {
+            let Placement { top, left, mirror } = prepared.placement(Some(seed.index(image)));
+            (top, left, mirror)
+        });
+        assert_eq!(places, [(-2, 1, true), (9, 8, false), (9, 5, true), (-5, 6, true)]);
+    }
+
+    #[test]
     fn padding_is_zero_before_normalisation() {
         let transform = transform(1, 1, None, Augment::default());
         let prepared = Prepared::new(&transform, [1, 1, 1]).unwrap();

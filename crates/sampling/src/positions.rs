@@ -63,6 +63,14 @@ mod tests {
     }
 
     #[test]
+    fn draws_are_pinned_so_that_stored_results_keep_their_meaning() {
+        let window = Window { filters: 512, output: [14, 28], ..WINDOW };
+        let drawn = Positions { count: 4, seed: Seed::root(1).child("positions") }.draw(&window, 1234);
+        let drawn: Vec<_> = drawn.iter().map(|instance| (instance.filter, instance.output)).collect();
+        assert_eq!(drawn, [(162, [7, 2]), (439, [2, 21]), (353, [6, 8]), (307, [12, 18])]);
+    }
+
+    #[test]
     fn an_image_has_its_own_stream_and_fewer_draws_are_a_prefix() {
         let draw = |count, image| Positions { count, seed: Seed::root(0) }.draw(&WINDOW, image);
         assert_eq!(draw(4, 7), draw(10, 7)[..4]);

@@ -4,6 +4,7 @@
 
 mod bad_specs;
 mod fixture;
+mod golden_ids;
 mod panics;
 mod photos;
 mod resume;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use thinet_data::DatasetSpec;
+use thinet_data::{DatasetSpec, StandardSpec};
 use thinet_harness::Outline;
 use thinet_harness::plan::{Options, Plan};
 use thinet_harness::progress::{Event, Reporter};
@@ -14,7 +14,7 @@ use thinet_harness::{RunOptions, run};
 
 use crate::small;
 
-fn project() -> PathBuf {
+pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -171,11 +171,7 @@ fn paper_scale_widths_are_those_of_the_published_models() {
 /// fetched by a program that asks nobody.
 fn data_of(spec: &Spec, scratch: &Path) -> PathBuf {
     match &spec.dataset {
-        DatasetSpec::FashionMnist(_) => {
-            let folder = project().join("data/fashion-mnist");
-            thinet_data::fetch(&spec.dataset, &folder, &mut |_| {}).unwrap();
-            folder
-        }
+        DatasetSpec::FashionMnist(_) => fetched_fashion_mnist(),
         DatasetSpec::Cifar10(_) => {
             let folder = scratch.join("cifar10");
             write_cifar10_of_stripes(&folder);
@@ -185,8 +181,16 @@ fn data_of(spec: &Spec, scratch: &Path) -> PathBuf {
     }
 }
 
+/// The folder with Fashion-MNIST, fetched if it is not there.
+pub(crate) fn fetched_fashion_mnist() -> PathBuf {
+    let folder = project().join("data/fashion-mnist");
+    let dataset = DatasetSpec::FashionMnist(StandardSpec::default());
+    thinet_data::fetch(&dataset, &folder, &mut |_| {}).unwrap();
+    folder
+}
+
 /// Six files of 10,000 records in CIFAR-10's binary format.
-fn write_cifar10_of_stripes(folder: &Path) {
+pub(crate) fn write_cifar10_of_stripes(folder: &Path) {
     if folder.is_dir() {
         return;
     }

@@ -8,5 +8,6 @@ mod cuts;
 mod files;
 mod golden;
 mod nets;
+mod starting_weights;
 mod training;
 mod wild;
