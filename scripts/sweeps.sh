@@ -112,7 +112,7 @@ timed run grid grid 2
 stages() { ls "$work/grid/store" | grep -c "^$1-"; }
 made() { cat "$work"/grid/runs/*/log.jsonl | grep '"event":"stage-finished"' | grep -c "\"id\":\"$1-"; }
 note '6 methods x 4 rates x 3 seeds: dense nets made' "$(made dense)" 'v == 3'
-note '6 methods x 4 rates x 3 seeds: calibrations made' "$(made evidence)" 'v == 3'
+note '6 methods x 4 rates x 3 seeds: calibrations made' "$(made '\(zeros\|moments\)')" 'v == 6'
 note '6 methods x 4 rates x 3 seeds: cells made' "$(made cell)" 'v == 72'
 [ "$(stages cell)" -eq 72 ] || exit 1
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use thinet_data::{Augment, Normalisation, Split, Transform};
-use thinet_graph::Graph;
+use thinet_graph::{Graph, prunable_layer};
 use thinet_models::ImportRules;
 
 use crate::error::{HarnessError, SpecError};
@@ -181,6 +181,23 @@ pub(crate) fn layer_names(
     for layer in &spec.dense.import.fresh {
         if with_weights.binary_search(&layer.as_str()).is_err() {
             return unknown("dense.import.fresh", layer, "a layer of the net", with_weights);
+        }
+    }
+    Ok(())
+}
+
+/// Whether every layer has the evidence that the selectors need of it.
+pub(crate) fn evidence(
+    spec: &Spec,
+    path: &Path,
+    graph: &Graph,
+    layers: &[String],
+) -> Result<(), HarnessError> {
+    for (i, method) in spec.methods.iter().enumerate() {
+        let needs = thinet_selectors::find(&method.selector)?.needs();
+        for layer in layers {
+            thinet_sampling::check_needs(needs, &prunable_layer(graph, layer)?)
+                .map_err(|e| value(path, &format!("methods[{i}].selector"), &e))?;
         }
     }
     Ok(())

@@ -167,7 +167,7 @@ impl Facts {
                 stored => stored?,
             };
             if let Some(result) = stored {
-                if stage.needs.is_none() {
+                if stage.needs.is_empty() {
                     let mut of_stage = result.inputs.clone();
                     // The net is told by the spec in fewer words.
                     of_stage.as_object_mut().map(|inputs| inputs.remove("graph"));

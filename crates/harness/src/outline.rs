@@ -92,6 +92,7 @@ impl Outline {
         let graph = check::build(&spec, path, &transform, classes)?;
         let layers = layers(&spec, path, &graph)?;
         check::layer_names(&spec, path, &graph, &layers)?;
+        check::evidence(&spec, path, &graph, &layers)?;
         spec.prune.layers.clone_from(&layers);
         let cells = cells(&spec, path, &graph, &layers)?;
         Ok(Self {

@@ -10,6 +10,8 @@ use thinet_data::{
 };
 use thinet_graph::Graph;
 use thinet_models::{ImportRules, check_import, parse_device};
+use thinet_sampling::GatheredKind;
+use thinet_selectors::{EvidenceKind, Needs};
 
 use crate::check;
 use crate::error::HarnessError;
@@ -24,8 +26,6 @@ const DENSE_VERSION: u32 = 1;
 const CELL_VERSION: u32 = 1;
 /// Version of what the control from a random start does; raised when its meaning changes.
 const SCRATCH_VERSION: u32 = 1;
-/// Version of what the one-shot calibration stores; raised when its meaning changes.
-const EVIDENCE_VERSION: u32 = 1;
 
 /// What the command line may change in a spec, and where things are.
 #[derive(Clone, Debug)]
@@ -90,8 +90,8 @@ pub struct DensePlan {
     pub seed: u64,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
-    /// The stage that holds the one-shot evidence of this dense net (one-shot mode only).
-    pub evidence: StageId,
+    /// The stages that hold the one-shot evidence of this dense net; none in another mode.
+    pub evidence: Vec<EvidencePlan>,
     /// Fingerprint of the training images as selectors see them.
     pub calibration_data: String,
 }
@@ -102,12 +102,19 @@ impl DensePlan {
     pub fn label(&self) -> String {
         format!("dense net, seed {}", self.seed)
     }
+}
 
-    /// The same of its one-shot evidence.
-    #[must_use]
-    pub fn evidence_label(&self) -> String {
-        format!("calibration, seed {}", self.seed)
-    }
+/// One kind of the one-shot evidence of a dense net, about all pruned layers.
+#[derive(Clone, Debug)]
+pub struct EvidencePlan {
+    /// Stage id.
+    pub id: StageId,
+    /// The kind.
+    pub kind: EvidenceKind,
+    /// For progress and logs.
+    pub label: String,
+    /// Everything that went into the id.
+    pub inputs: serde_json::Value,
 }
 
 /// One cell: a method at a keep rate with a seed.
@@ -119,6 +126,8 @@ pub struct Cell {
     pub dense: usize,
     /// Method, keep rate, seed and widths.
     pub outline: OutlineCell,
+    /// The kinds of evidence that are gathered for it: what its selector needs, and the moments.
+    pub needs: Needs,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
 }
@@ -173,12 +182,12 @@ impl Plan {
         let weights = weights_hash(&outline)?;
         let dense: Vec<DensePlan> = (0..outline.spec.seeds)
             .map(|seed| dense_plan(&outline, seed, &data, device, weights.as_ref()))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let cells: Vec<Cell> = outline
             .cells
             .iter()
             .map(|cell| planned(&outline, cell.clone(), &dense[cell.seed as usize]))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let run = run_id(&dense, &cells);
         let Outline { spec, path, table, transform, graph, size, layers, .. } = outline;
         Ok(Self {
@@ -209,6 +218,12 @@ impl Plan {
     #[must_use]
     pub fn dense_weights(&self) -> Option<PathBuf> {
         crate::outline::dense_weights(&self.spec, &self.path)
+    }
+
+    /// The stages of one-shot evidence that a cell reads.
+    pub fn evidence_of(&self, cell: &Cell) -> impl Iterator<Item = &EvidencePlan> {
+        let needs = cell.needs;
+        self.dense[cell.dense].evidence.iter().filter(move |stage| needs.contains(stage.kind))
     }
 
     /// How tables call the net.
@@ -242,7 +257,7 @@ fn dense_plan(
     data: &Split,
     device: Device,
     weights: Option<&String>,
-) -> DensePlan {
+) -> Result<DensePlan, HarnessError> {
     let spec = &outline.spec;
     let mut inputs = json!({
         "graph": outline.graph,
@@ -260,14 +275,38 @@ fn dense_plan(
         inputs["import"] = json!(spec.dense.import);
     }
     let id = StageId::of("dense", DENSE_VERSION, &inputs);
-    let mut evidence_inputs =
-        json!({ "dense": id.as_str(), "layers": outline.layers, "calibration": spec.calibration });
-    if data.calibration.fingerprint() != data.train.fingerprint() {
-        evidence_inputs["data"] = json!(data.calibration.fingerprint());
-    }
-    let evidence = StageId::of("evidence", EVIDENCE_VERSION, &evidence_inputs);
     let calibration_data = data.calibration.fingerprint().to_owned();
-    DensePlan { id, seed, inputs, evidence, calibration_data }
+    let mut plan = DensePlan { id, seed, inputs, evidence: Vec::new(), calibration_data };
+    if spec.is_one_shot() {
+        let mut needs = Needs::NONE;
+        for method in &spec.methods {
+            needs = needs | needs_of(&method.selector)?;
+        }
+        plan.evidence =
+            thinet_sampling::gathered(needs).map(|kind| evidence_plan(outline, &plan, kind)).collect();
+    }
+    Ok(plan)
+}
+
+/// The kinds of evidence that are gathered for a selector: what it needs, and always the moments, from which the
+/// reconstruction error is reported and the next layer refitted.
+fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
+    Ok(thinet_selectors::find(selector)?.needs() | Needs::MOMENTS)
+}
+
+/// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
+fn evidence_plan(outline: &Outline, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
+    let mut inputs = json!({
+        "dense": dense.id.as_str(),
+        "layers": outline.layers,
+        "calibration": outline.spec.calibration,
+    });
+    if dense.inputs["train-data"] != dense.calibration_data.as_str() {
+        inputs["data"] = json!(dense.calibration_data);
+    }
+    let label = format!("calibration ({}), seed {}", kind.kind().name(), dense.seed);
+    let id = StageId::of(kind.stage(), kind.version(), &inputs);
+    EvidencePlan { id, kind: kind.kind(), label, inputs }
 }
 
 /// How bytes become inputs. Keys that came later are left out at their old meaning, so that ids stay.
@@ -290,9 +329,10 @@ fn device_kind(device: Device) -> &'static str {
 }
 
 /// A cell with everything that can change its result.
-fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Cell {
+fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Result<Cell, HarnessError> {
     let spec = &outline.spec;
     let prune = &spec.prune;
+    let mut needs = Needs::NONE;
     let (id, inputs) = if cell.is_from_scratch {
         // The control knows nothing of the dense net: what it shares with it is data, input and environment.
         let mut inputs = parent.inputs.clone();
@@ -322,9 +362,10 @@ fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Cell {
         if parent.inputs["train-data"] != parent.calibration_data.as_str() {
             inputs["calibration-data"] = json!(parent.calibration_data);
         }
+        needs = needs_of(&cell.method.selector)?;
         (StageId::of("cell", CELL_VERSION, &inputs), inputs)
     };
-    Cell { id, dense: parent.seed as usize, outline: cell, inputs }
+    Ok(Cell { id, dense: parent.seed as usize, outline: cell, needs, inputs })
 }
 
 /// The run's id: the table it makes is a function of these stages and of nothing else.

@@ -292,24 +292,23 @@ fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Rep
 /// The stages that are not stored, in the order of the list: each after what it needs.
 fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
     let store = Store::at(&plan.results);
-    let list = StageList::of(plan).stages;
-    let needs = list.iter().filter_map(|stage| Some((stage.id.clone(), stage.needs.clone()?)));
-    let needs: BTreeMap<String, String> = needs.collect();
-    let (cells, before): (Vec<_>, Vec<_>) = list.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+    let (cells, before): (Vec<_>, Vec<_>) =
+        StageList::of(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
     let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
     let cells = missing(&store, cells, asked, reporter)?;
     // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
     let read = if cells.is_empty() { asked } else { Depth::Checksums };
     let before = missing(&store, before, read, reporter)?;
     // An unfit dense net is stored and fails all the same, and with it what needs it.
-    let unfit = unfit::stored(plan, &store)?.into_iter().map(|dense| (dense.id.to_string(), dense.label()));
-    let missing = before.into_iter().chain(cells).map(|stage| (stage.id, stage.label));
+    let unfit = unfit::stored(plan, &store)?
+        .into_iter()
+        .map(|dense| (dense.id.to_string(), dense.label(), Vec::new()));
+    let missing = before.into_iter().chain(cells).map(|stage| (stage.id, stage.label, stage.needs));
     let mut positions: BTreeMap<String, usize> = BTreeMap::new();
     let mut tasks = Vec::new();
-    for (id, label) in unfit.chain(missing) {
-        // What is stored is no task, unless it is unfit.
-        let mut above = std::iter::successors(needs.get(&id), |above| needs.get(*above));
-        let needs = above.find_map(|above| positions.get(above).copied());
+    for (id, label, needs) in unfit.chain(missing) {
+        // What is needed and no task is stored, and fit.
+        let needs = needs.iter().filter_map(|needed| positions.get(needed).copied()).collect();
         positions.insert(id.clone(), tasks.len());
         tasks.push(Task { id, label, needs });
     }

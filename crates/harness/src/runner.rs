@@ -8,7 +8,7 @@ use crate::claim::{Claim, Doing, Holder, Patience};
 use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::panics;
-use crate::plan::{Cell, DensePlan, Plan};
+use crate::plan::{Cell, DensePlan, EvidencePlan, Plan};
 use crate::progress::{Event, Reporter};
 use crate::run::RunOptions;
 use crate::stages::{Context, cell, dense, evidence};
@@ -86,7 +86,10 @@ impl<'a> Runner<'a> {
     fn find(&self, id: &str) -> Result<Stage<'a>, HarnessError> {
         let plan = self.plan;
         let dense = plan.dense.iter().find(|stage| stage.id.as_str() == id).map(Stage::Dense);
-        let evidence = || plan.dense.iter().find(|stage| stage.evidence.as_str() == id).map(Stage::Evidence);
+        let evidence = || {
+            let mut all = plan.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)));
+            all.find(|(_, stage)| stage.id.as_str() == id).map(|(dense, stage)| Stage::Evidence(dense, stage))
+        };
         let cell = || plan.cells.iter().find(|stage| stage.id.as_str() == id).map(Stage::Cell);
         dense.or_else(evidence).or_else(cell).ok_or_else(|| {
             let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
@@ -111,7 +114,7 @@ impl<'a> Runner<'a> {
             Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
         let made = match stage {
             Stage::Dense(stage) => dense::ensure(&context, stage),
-            Stage::Evidence(stage) => evidence::ensure(&context, stage),
+            Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
             Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
         };
         match made {
@@ -128,7 +131,7 @@ impl<'a> Runner<'a> {
 #[derive(Clone, Copy)]
 enum Stage<'a> {
     Dense(&'a DensePlan),
-    Evidence(&'a DensePlan),
+    Evidence(&'a DensePlan, &'a EvidencePlan),
     Cell(&'a Cell),
 }
 
@@ -137,7 +140,7 @@ impl Stage<'_> {
     fn label(&self) -> String {
         match self {
             Self::Dense(dense) => dense.label(),
-            Self::Evidence(dense) => dense.evidence_label(),
+            Self::Evidence(_, evidence) => evidence.label.clone(),
             Self::Cell(cell) => cell.outline.label(),
         }
     }

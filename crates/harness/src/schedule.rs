@@ -13,8 +13,8 @@ pub(crate) struct Task {
     pub(crate) id: String,
     /// What it is, for people.
     pub(crate) label: String,
-    /// Position of a task before this one that must be done first.
-    pub(crate) needs: Option<usize>,
+    /// Positions of tasks before this one that must be done first.
+    pub(crate) needs: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,8 @@ impl Schedule {
             }
             let is_done = |needed: usize| matches!(states.get(needed), Some(State::Done));
             let is_ready = |index: usize| {
-                matches!(states[index], State::Waiting) && self.tasks[index].needs.is_none_or(is_done)
+                matches!(states[index], State::Waiting)
+                    && self.tasks[index].needs.iter().all(|&needed| is_done(needed))
             };
             if let Some(index) = (0..self.tasks.len()).find(|&index| is_ready(index)) {
                 states[index] = State::Running;
@@ -74,8 +75,9 @@ impl Schedule {
             Err(error) => State::Failed(error),
         };
         for index in 0..self.tasks.len() {
-            if let (State::Waiting, Some(needed)) = (&states[index], self.tasks[index].needs)
-                && matches!(states.get(needed), Some(State::Failed(_)))
+            let failed = |&&needed: &&usize| matches!(states.get(needed), Some(State::Failed(_)));
+            if let (State::Waiting, Some(&needed)) =
+                (&states[index], self.tasks[index].needs.iter().find(failed))
             {
                 states[index] =
                     State::Failed(HarnessError::Needs { needed: self.tasks[needed].label.clone() });
@@ -158,11 +160,11 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    fn tasks(needs: &[Option<usize>]) -> Schedule {
-        let task = |(i, needs): (usize, &Option<usize>)| Task {
+    fn tasks(needs: &[&[usize]]) -> Schedule {
+        let task = |(i, needs): (usize, &&[usize])| Task {
             id: i.to_string(),
             label: format!("task {i}"),
-            needs: *needs,
+            needs: needs.to_vec(),
         };
         Schedule::new(needs.iter().enumerate().map(task).collect())
     }
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn tasks_come_in_order_after_what_they_need() {
-        let schedule = tasks(&[None, None, Some(0), Some(1), Some(0)]);
+        let schedule = tasks(&[&[], &[], &[0], &[1], &[0]]);
         let stop = Stop::default();
         let first = schedule.next(&stop).unwrap();
         let second = schedule.next(&stop).unwrap();
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_failure_costs_what_needs_it_and_nothing_else() {
-        let schedule = tasks(&[None, None, Some(0), Some(1), Some(2)]);
+        let schedule = tasks(&[&[], &[], &[0], &[1], &[2]]);
         let stop = Stop::default();
         let mut made = Vec::new();
         while let Some(task) = schedule.next(&stop) {
@@ -209,8 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn a_task_waits_for_all_that_it_needs_and_fails_with_any_of_it() {
+        let schedule = tasks(&[&[], &[0], &[0], &[0, 1, 2], &[1]]);
+        let stop = Stop::default();
+        let next = || schedule.next(&stop).unwrap();
+        next().end(Ok(()));
+        let (zeros, moments) = (next(), next());
+        assert_eq!((zeros.id.as_str(), moments.id.as_str()), ("1", "2"));
+        zeros.end(Ok(()));
+        let other = next();
+        assert_eq!(other.id, "4", "what needs one kind of evidence does not wait for another");
+        moments.end(failed());
+        other.end(Err(HarnessError::Stopped));
+        let (done, failure) = schedule.outcome();
+        let text = failure.unwrap().to_string();
+        assert!(done == 2 && text.starts_with("2 of 5 stages failed"), "{done}: {text}");
+    }
+
+    #[test]
     fn a_cause_of_everything_stays_itself() {
-        let schedule = tasks(&[None, Some(0)]);
+        let schedule = tasks(&[&[], &[0]]);
         schedule.next(&Stop::default()).unwrap().end(failed());
         assert!(schedule.next(&Stop::default()).is_none());
         assert!(matches!(schedule.outcome(), (0, Some(HarnessError::Worker { .. }))));
@@ -218,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_stopped_task_is_neither_done_nor_failed() {
-        let schedule = tasks(&[None]);
+        let schedule = tasks(&[&[]]);
         schedule.next(&Stop::default()).unwrap().end(Err(HarnessError::Stopped));
         assert!(schedule.next(&Stop::default()).is_some(), "it can be made again");
     }
@@ -226,7 +246,7 @@ mod tests {
     #[test]
     fn tasks_that_can_never_start_end_the_schedule_and_are_named() {
         // The first is ready, the next two need each other, the fourth something that nobody makes.
-        let schedule = tasks(&[None, Some(2), Some(1), Some(9)]);
+        let schedule = tasks(&[&[], &[2], &[1], &[9]]);
         schedule.next(&Stop::default()).unwrap().end(Ok(()));
         assert!(schedule.next(&Stop::default()).is_none());
         let (done, failure) = schedule.outcome();
@@ -236,7 +256,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_task_whose_maker_panicked() {
-        let schedule = tasks(&[None, Some(0), None]);
+        let schedule = tasks(&[&[], &[0], &[]]);
         let stop = Stop::default();
         std::thread::scope(|scope| {
             let panicked = scope.spawn(|| {

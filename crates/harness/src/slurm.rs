@@ -96,9 +96,7 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
     for dense in of_kind(StageKind::Dense) {
         let mut ids = vec![dense.id.clone()];
         ids.extend(
-            of_kind(StageKind::Evidence)
-                .filter(|e| e.needs.as_ref() == Some(&dense.id))
-                .map(|e| e.id.clone()),
+            of_kind(StageKind::Evidence).filter(|e| e.needs.contains(&dense.id)).map(|e| e.id.clone()),
         );
         ids.retain(|id| is_missing(id));
         first.extend((!ids.is_empty()).then_some(ids));

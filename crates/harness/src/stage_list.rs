@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::HarnessError;
 use crate::plan::Plan;
@@ -20,7 +20,7 @@ const FILE: &str = "stages.json";
 pub enum StageKind {
     /// A dense net.
     Dense,
-    /// The one-shot evidence of a dense net.
+    /// One kind of the one-shot evidence of a dense net.
     Evidence,
     /// A method at a keep rate with a seed.
     Cell,
@@ -36,9 +36,9 @@ pub struct ListedStage {
     pub label: String,
     /// What it is.
     pub kind: StageKind,
-    /// Id of the stage that must be stored before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub needs: Option<String>,
+    /// Ids of the stages that must be stored before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_several")]
+    pub needs: Vec<String>,
     /// Multiply-adds it takes, estimated.
     pub macs: f64,
 }
@@ -65,19 +65,26 @@ impl StageList {
         let work = crate::estimate::work(plan);
         for dense in &plan.dense {
             let (id, kind) = (dense.id.to_string(), StageKind::Dense);
-            stages.push(ListedStage { id, label: dense.label(), kind, needs: None, macs: work.dense_macs() });
+            stages.push(ListedStage {
+                id,
+                label: dense.label(),
+                kind,
+                needs: Vec::new(),
+                macs: work.dense_macs(),
+            });
         }
-        for dense in plan.dense.iter().filter(|_| plan.spec.is_one_shot()) {
-            let (id, label, kind) = (dense.evidence.to_string(), dense.evidence_label(), StageKind::Evidence);
-            stages.push(ListedStage { id, label, kind, needs: Some(dense.id.to_string()), macs: 0.0 });
+        for (dense, stage) in
+            plan.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
+        {
+            let (id, label, kind) = (stage.id.to_string(), stage.label.clone(), StageKind::Evidence);
+            stages.push(ListedStage { id, label, kind, needs: vec![dense.id.to_string()], macs: 0.0 });
         }
         for cell in &plan.cells {
-            let dense = &plan.dense[cell.dense];
-            let needs = match (cell.outline.is_from_scratch, plan.spec.is_one_shot()) {
-                (true, _) => None,
-                (false, true) => Some(dense.evidence.to_string()),
-                (false, false) => Some(dense.id.to_string()),
-            };
+            let mut needs = Vec::new();
+            if !cell.outline.is_from_scratch {
+                needs.push(plan.dense[cell.dense].id.to_string());
+                needs.extend(plan.evidence_of(cell).map(|stage| stage.id.to_string()));
+            }
             let (id, kind) = (cell.id.to_string(), StageKind::Cell);
             let (label, macs) = (cell.outline.label(), work.cell_macs(&cell.outline));
             stages.push(ListedStage { id, label, kind, needs, macs });
@@ -108,5 +115,35 @@ impl StageList {
         let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         sealed::check(&text).map_err(damaged)?;
         serde_json::from_str(&text).map(Some).map_err(|e| damaged(format!("cannot be read: {e}")))
+    }
+}
+
+/// Lists of old versions name one stage, not several.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Needs {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Needs::deserialize(deserializer)? {
+        Needs::One(id) => vec![id],
+        Needs::Several(ids) => ids,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_old_versions_are_read() {
+        let read = |needs: &str| {
+            let text = format!(r#"{{"id":"cell-1","label":"x","kind":"cell",{needs}"macs":1.0}}"#);
+            serde_json::from_str::<ListedStage>(&text).unwrap().needs
+        };
+        assert_eq!(read(""), [""; 0]);
+        assert_eq!(read(r#""needs":"dense-1","#), ["dense-1"]);
+        assert_eq!(read(r#""needs":["dense-1","zeros-1"],"#), ["dense-1", "zeros-1"]);
     }
 }

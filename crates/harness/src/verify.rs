@@ -94,8 +94,8 @@ pub fn verify(
             if !is_copied {
                 runner.run_stage(dense.id.as_str(), reporter)?;
             }
-            if plan.spec.is_one_shot() {
-                runner.run_stage(dense.evidence.as_str(), reporter)?;
+            for stage in plan.evidence_of(cell) {
+                runner.run_stage(stage.id.as_str(), reporter)?;
             }
         }
         runner.run_stage(cell.id.as_str(), reporter)?;

@@ -1,19 +1,22 @@
-//! One calibration pass for any number of layers and selectors: which nodes to look at, and the evidence in the end.
+//! One calibration pass for any number of layers and kinds of evidence: which nodes to look at, and the evidence in the end.
 
 use std::collections::BTreeSet;
 
 use tch::Tensor;
 use thinet_graph::{Graph, NodeId, PrunableLayer};
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Filters, Needs};
+use thinet_selectors::{Evidence, Needs};
 
-use crate::{MomentsCollector, SamplingError, ZeroCounter, filters};
+use crate::SamplingError;
+use crate::kind::{Collector, LayerOf, Source, gathered};
+use crate::net::read_from_net;
 
-/// Gathers exactly the evidence that is needed of each layer.
+/// Gathers exactly the evidence that is needed of each layer, each kind by a collector of its own.
 ///
 /// Whoever runs the network calls [`observe`](Self::observe) with the output of every node in [`taps`](Self::taps) for
-/// every batch, in inference mode; no pass need go further than the last of them. What is gathered of a layer does not depend on the other layers, nor on how the images are cut into batches. Weights are copied when the
-/// collector is made and must not change before it is finished.
+/// every batch, in inference mode; no pass need go further than the last of them. What is gathered of a layer depends
+/// neither on the other layers, nor on the other kinds, nor on how the images are cut into batches. Weights are copied
+/// when the collector is made and must not change before it is finished.
 #[derive(Debug)]
 pub struct EvidenceCollector {
     layers: Vec<LayerCollector>,
@@ -21,56 +24,42 @@ pub struct EvidenceCollector {
 
 #[derive(Debug)]
 struct LayerCollector {
-    layer: PrunableLayer,
-    filters: Option<Filters>,
-    zeros: Option<ZeroCounter>,
-    moments: Option<MomentsCollector>,
+    /// What is read from the net.
+    evidence: Evidence,
+    /// A collector for each gathered kind, and the node that it observes.
+    collectors: Vec<(NodeId, Box<dyn Collector>)>,
 }
 
 impl EvidenceCollector {
-    /// For each of `layers`, what all selectors together need of it.
+    /// For each of `layers`, the kinds of evidence that are needed of it.
     ///
     /// `weight` finds a tensor of the network by name; `positions`: outputs of the next layer looked at in an image,
     /// drawn from `seed`, the layer's name and the image's index.
     ///
     /// # Errors
-    /// If a weight is missing or does not fit, or `positions` is zero where moments are needed.
+    /// If a weight is missing or does not fit, batch-norm scales are needed of a layer without, or `positions` is zero
+    /// where moments are needed.
     pub fn new<'w>(
-        graph: &Graph,
-        layers: &[(PrunableLayer, Needs)],
-        weight: &dyn Fn(&str) -> Option<&'w Tensor>,
+        graph: &'w Graph,
+        layers: &'w [(PrunableLayer, Needs)],
+        weight: &'w dyn Fn(&str) -> Option<&'w Tensor>,
         positions: usize,
         seed: Seed,
     ) -> Result<Self, SamplingError> {
-        let collector = |(layer, needs): &(PrunableLayer, Needs)| {
-            let find = |node: NodeId| {
-                let tensor = format!("{}.weight", graph.nodes()[node].name);
-                weight(&tensor).ok_or_else(|| {
-                    SamplingError::input(&layer.name, format!("there is no tensor {tensor:?}"))
-                })
-            };
-            let moments = || {
-                MomentsCollector::new(graph, layer, find(layer.consumer)?, positions, seed.child(&layer.name))
-            };
-            Ok(LayerCollector {
-                filters: needs.filters.then(|| filters(&layer.name, find(layer.conv)?)).transpose()?,
-                zeros: needs.zeros.then(|| ZeroCounter::new(&layer.name, layer.channels)),
-                moments: needs.moments.then(moments).transpose()?,
-                layer: layer.clone(),
-            })
+        let collector = |(layer, needs): &'w (PrunableLayer, Needs)| {
+            let of = LayerOf { graph, layer, weight };
+            let source = Source { of, positions, seed: seed.child(&layer.name) };
+            let evidence = read_from_net(of, *needs)?;
+            let each = gathered(*needs).map(|kind| Ok((kind.tap(layer), kind.collector(&source)?)));
+            Ok(LayerCollector { evidence, collectors: each.collect::<Result<_, SamplingError>>()? })
         };
-        Ok(Self { layers: layers.iter().map(collector).collect::<Result<_, _>>()? })
+        Ok(Self { layers: layers.iter().map(collector).collect::<Result<_, SamplingError>>()? })
     }
 
     /// The nodes whose outputs must be observed; empty if no pass is needed.
     #[must_use]
     pub fn taps(&self) -> BTreeSet<NodeId> {
-        let taps = self.layers.iter().flat_map(|collector| {
-            let zeros = collector.zeros.as_ref().map(|_| collector.layer.activation);
-            let moments = collector.moments.as_ref().map(|_| collector.layer.consumer_input);
-            zeros.into_iter().chain(moments)
-        });
-        taps.collect()
+        self.layers.iter().flat_map(|layer| layer.collectors.iter().map(|(tap, _)| *tap)).collect()
     }
 
     /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Does nothing for a node
@@ -79,13 +68,9 @@ impl EvidenceCollector {
     /// # Errors
     /// If shape or dtype of the output do not fit a layer that is observed there (named).
     pub fn observe(&mut self, node: NodeId, output: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
-        for LayerCollector { layer, zeros, moments, .. } in &mut self.layers {
-            if let Some(zeros) = zeros.as_mut().filter(|_| layer.activation == node) {
-                zeros.observe(output)?;
-            }
-            if let Some(moments) = moments.as_mut().filter(|_| layer.consumer_input == node) {
-                moments.observe(output, images)?;
-            }
+        let all = self.layers.iter_mut().flat_map(|layer| &mut layer.collectors);
+        for (_, collector) in all.filter(|(tap, _)| *tap == node) {
+            collector.observe(output, images)?;
         }
         Ok(())
     }
@@ -95,16 +80,13 @@ impl EvidenceCollector {
     /// # Errors
     /// If a tap was never observed or saw a value that is not finite; names the layer.
     pub fn finish(self) -> Result<Vec<Evidence>, SamplingError> {
-        let evidence = |LayerCollector { layer, filters, zeros, moments }: LayerCollector| {
-            Ok(Evidence {
-                layer: layer.name,
-                channels: layer.channels,
-                filters,
-                zeros: zeros.map(ZeroCounter::finish).transpose()?,
-                moments: moments.map(MomentsCollector::finish).transpose()?,
-            })
+        let finished = |LayerCollector { mut evidence, collectors }: LayerCollector| {
+            for (_, collector) in collectors {
+                collector.finish(&mut evidence)?;
+            }
+            Ok(evidence)
         };
-        self.layers.into_iter().map(evidence).collect()
+        self.layers.into_iter().map(finished).collect()
     }
 }
 
@@ -118,7 +100,9 @@ mod tests {
     use tch::Kind;
     use thinet_graph::prunable_layers;
 
-    const ALL: Needs = Needs { filters: true, zeros: true, moments: true };
+    fn all() -> Needs {
+        Needs::FILTERS | Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS
+    }
 
     /// Conv "a" → ReLU → max pool → strided conv "b", its weights, and outputs of its nodes for 6 images.
     struct Pass {
@@ -156,19 +140,20 @@ mod tests {
         assert!(taps(Needs::FILTERS).is_empty());
         assert_eq!(taps(Needs::ZEROS), [relu]);
         assert_eq!(taps(Needs::MOMENTS), [pool]);
-        assert_eq!(taps(ALL), [relu, pool]);
+        assert_eq!(taps(Needs::ACTIVATIONS), [relu]);
+        assert_eq!(taps(all()), [relu, pool]);
 
         let evidence = pass.collector(&[(pass.layer.clone(), Needs::FILTERS)]).unwrap().finish().unwrap();
         assert_eq!((evidence[0].layer.as_str(), evidence[0].channels), ("a", 5));
         assert_eq!(evidence[0].filters.as_ref().unwrap().len, 2);
-        assert!(evidence[0].zeros.is_none() && evidence[0].moments.is_none());
+        assert!(evidence[0] == evidence[0].only(Needs::FILTERS));
     }
 
     #[test]
     fn moments_behind_a_pool_are_those_of_the_next_layers_output() {
         let pass = Pass::new();
         let images = [3, 1, 4, 15, 9, 2];
-        let mut collector = pass.collector(&[(pass.layer.clone(), ALL)]).unwrap();
+        let mut collector = pass.collector(&[(pass.layer.clone(), all())]).unwrap();
         collector.observe(pass.layer.activation, &pass.relu, &images).unwrap();
         collector.observe(pass.layer.consumer_input, &pass.pool, &images).unwrap();
         collector.observe(pass.layer.conv, &pass.relu, &images).unwrap();

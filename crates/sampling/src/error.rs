@@ -39,6 +39,12 @@ pub enum SamplingError {
         /// What is wrong.
         problem: String,
     },
+    /// Batch-norm scales are needed of a layer that has none.
+    #[error("layer {layer:?} has no batch-norm scales: no batch norm lies between it and the next layer")]
+    NoBatchNorm {
+        /// The pruned layer.
+        layer: String,
+    },
     /// The gathered evidence cannot be used.
     #[error("calibration of layer {layer:?}: {source}")]
     Evidence {

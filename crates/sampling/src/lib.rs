@@ -1,17 +1,23 @@
-//! What a calibration pass looks at and what it gathers: images, positions, zero counts and contribution moments.
+//! What a calibration pass looks at and what it gathers: images, positions, and the kinds of evidence that need them.
 //!
 //! The sampling is that of Luo et al. 2017: some images of every class, and in each image some outputs of the next
 //! layer, each at its own random filter and position. [`EvidenceCollector`] gathers for any number of layers at once;
 //! a pass reads the network and never changes it.
+//!
+//! A new kind of evidence is a file with its `impl GatheredKind` and an entry in the registry (`kind.rs`).
 
+mod activations;
 mod collector;
 mod contributions;
 mod error;
 mod filters;
 mod gram;
 mod images;
+mod kind;
 mod moments;
+mod net;
 mod positions;
+mod scales;
 mod spec;
 #[cfg(test)]
 mod test_nets;
@@ -23,6 +29,6 @@ pub use error::SamplingError;
 pub use filters::filters;
 pub use gram::GramSum;
 pub use images::draw_images;
-pub use moments::MomentsCollector;
+pub use kind::{Collector, GatheredKind, LayerOf, Source, Stored, gathered, gathered_kinds};
+pub use net::{check_needs, read_from_net};
 pub use spec::SamplingSpec;
-pub use zeros::ZeroCounter;

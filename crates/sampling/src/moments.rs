@@ -1,19 +1,61 @@
 //! Contribution moments of one layer, gathered batch by batch (Luo et al. 2017, section 3.2).
 
 use tch::Tensor;
-use thinet_graph::{Graph, PrunableLayer};
+use thinet_graph::{Graph, NodeId, PrunableLayer};
 use thinet_seed::Seed;
-use thinet_selectors::Moments;
+use thinet_selectors::{Evidence, EvidenceKind, Moments};
 
 use crate::SamplingError;
 use crate::contributions::Contributions;
+use crate::error::OfLayer;
 use crate::gram::GramSum;
+use crate::kind::{Collector, GatheredKind, Source, Stored, count_tensor};
 use crate::positions::Positions;
 use crate::window::Window;
 
+/// Contribution moments, observed where the next layer reads.
+pub(crate) struct GatheredMoments;
+
+impl GatheredKind for GatheredMoments {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Moments
+    }
+
+    fn stage(&self) -> &'static str {
+        "moments"
+    }
+
+    fn tap(&self, layer: &PrunableLayer) -> NodeId {
+        layer.consumer_input
+    }
+
+    fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError> {
+        let Source { of, positions, seed } = source;
+        let weight = of.weight_of(of.layer.consumer)?;
+        Ok(Box::new(MomentsCollector::new(of.graph, of.layer, weight, *positions, *seed)?))
+    }
+
+    fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError> {
+        let Some(moments) = &evidence.moments else { return Ok(Vec::new()) };
+        let c = moments.channels();
+        let gram: Vec<f64> = (0..c).flat_map(|i| moments.row(i).to_vec()).collect();
+        let gram = Tensor::f_from_slice(&gram).and_then(|gram| gram.f_view([c as i64, c as i64]));
+        let rows = count_tensor(&evidence.layer, &[moments.rows()])?;
+        Ok(vec![("gram", gram.of_layer(&evidence.layer)?), ("rows", rows)])
+    }
+
+    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+        let moments = Moments::new(evidence.channels, stored.count("rows")?, stored.floats("gram")?);
+        let moments =
+            moments.map_err(|source| SamplingError::Evidence { layer: evidence.layer.clone(), source })?;
+        evidence.moments = Some(moments);
+        Ok(())
+    }
+}
+
 /// Samples outputs of the next layer in every image and sums the moments of the channels' contributions to them.
 #[derive(Debug)]
-pub struct MomentsCollector {
+struct MomentsCollector {
     contributions: Contributions,
     sum: GramSum,
     positions: Positions,
@@ -24,10 +66,7 @@ impl MomentsCollector {
     ///
     /// `consumer_weight` (`[D, C, k, k]`, or `[D, C·columns]` of a linear layer) is copied; the products are made on its
     /// device.
-    ///
-    /// # Errors
-    /// If `positions` is zero, or the weight or the layer is not of this network.
-    pub fn new(
+    fn new(
         graph: &Graph,
         layer: &PrunableLayer,
         consumer_weight: &Tensor,
@@ -42,23 +81,17 @@ impl MomentsCollector {
         let sum = GramSum::new(&layer.name, layer.channels, consumer_weight.device())?;
         Ok(Self { contributions, sum, positions: Positions { count: positions, seed } })
     }
+}
 
-    /// Adds a batch: `input` is what the consumer reads (`[n, C, h, w]`, or `[n, C·columns]`), `images` are the indices
-    /// of its n images in the data set.
-    ///
-    /// # Errors
-    /// If shape or dtype of `input` do not fit.
-    pub fn observe(&mut self, input: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
+impl Collector for MomentsCollector {
+    fn observe(&mut self, input: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
         let Self { contributions, sum, positions } = self;
         contributions.for_each_row(input, images, *positions, &mut |row| sum.push(row))
     }
 
-    /// The moments of all rows.
-    ///
-    /// # Errors
-    /// If nothing was observed, or a value was not finite; names the layer.
-    pub fn finish(self) -> Result<Moments, SamplingError> {
-        self.sum.finish()
+    fn finish(self: Box<Self>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+        evidence.moments = Some(self.sum.finish()?);
+        Ok(())
     }
 }
 
@@ -80,7 +113,7 @@ mod tests {
             collector.observe(&input.narrow(0, first, count), &images[range]).unwrap();
             first += count;
         }
-        collector.finish().unwrap()
+        collector.sum.finish().unwrap()
     }
 
     #[test]
@@ -117,7 +150,7 @@ mod tests {
             MomentsCollector::new(&graph, &layer, &random(&[4, 3, 3, 3], 1), positions, Seed::root(1))
         };
         assert_eq!(new(0).unwrap_err().to_string(), "positions-per-image must be at least 1");
-        let message = new(1).unwrap().finish().unwrap_err().to_string();
+        let message = new(1).unwrap().sum.finish().unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"a\": contribution moments saw no rows");
     }
 }

@@ -1,20 +1,54 @@
 //! How often each channel is exactly zero after its activation (APoZ: Hu et al. 2016, eq. 1).
 
 use tch::{Kind, TchError, Tensor, no_grad};
-use thinet_selectors::ZeroCounts;
+use thinet_graph::{NodeId, PrunableLayer};
+use thinet_selectors::{Evidence, EvidenceKind, ZeroCounts};
 
 use crate::SamplingError;
 use crate::contributions::check_float;
 use crate::error::OfLayer;
+use crate::kind::{Collector, GatheredKind, Source, Stored, count_tensor};
 
 /// Values marked at a time (1 MiB of marks): memory does not grow with the batch, and the marks stay in cache.
 const CHUNK: usize = 1 << 18;
 /// Up to this many ones, a sum of 32-bit floats is exact.
 const EXACT: usize = 1 << 24;
 
+/// Zero counts, observed after the first ReLU.
+pub(crate) struct GatheredZeros;
+
+impl GatheredKind for GatheredZeros {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Zeros
+    }
+
+    fn stage(&self) -> &'static str {
+        "zeros"
+    }
+
+    fn tap(&self, layer: &PrunableLayer) -> NodeId {
+        layer.activation
+    }
+
+    fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError> {
+        Ok(Box::new(ZeroCounter::new(&source.of.layer.name, source.of.layer.channels)))
+    }
+
+    fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError> {
+        let Some(counts) = &evidence.zeros else { return Ok(Vec::new()) };
+        let zeros = count_tensor(&evidence.layer, &counts.zeros)?;
+        Ok(vec![("zeros", zeros), ("total", count_tensor(&evidence.layer, &[counts.total])?)])
+    }
+
+    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+        evidence.zeros = Some(ZeroCounts { zeros: stored.counts("zeros")?, total: stored.count("total")? });
+        Ok(())
+    }
+}
+
 /// Counts zeros per channel over any number of batches; the counts are exact.
 #[derive(Debug)]
-pub struct ZeroCounter {
+struct ZeroCounter {
     layer: String,
     channels: usize,
     /// Values that are not zero, `[C]`; absent before the first batch.
@@ -25,47 +59,16 @@ pub struct ZeroCounter {
 
 impl ZeroCounter {
     /// Counts nothing yet; `layer` is for messages.
-    #[must_use]
-    pub fn new(layer: &str, channels: usize) -> Self {
+    fn new(layer: &str, channels: usize) -> Self {
         Self { layer: layer.to_owned(), channels, nonzero: None, total: 0 }
     }
 
-    /// Adds a batch: `[n, C, h, w]`, or `[n, C·columns]` after a flatten. A NaN is not a zero.
-    ///
-    /// # Errors
-    /// If shape or dtype do not fit.
-    pub fn observe(&mut self, activation: &Tensor) -> Result<(), SamplingError> {
-        let size: Vec<usize> = activation.size().iter().map(|&size| size as usize).collect();
-        let places = match *size.as_slice() {
-            [_, c, h, w] if c == self.channels => h * w,
-            [_, flat] if flat > 0 && flat.is_multiple_of(self.channels) => flat / self.channels,
-            _ => {
-                let problem = format!("the activation is {size:?}, not of {} channels", self.channels);
-                return Err(SamplingError::input(&self.layer, problem));
-            }
-        };
-        check_float(&self.layer, activation)?;
-        if places > EXACT {
-            return Err(SamplingError::input(
-                &self.layer,
-                format!("a map of {places} places is too large to count"),
-            ));
-        }
-        let counted = no_grad(|| self.count(activation, places)).of_layer(&self.layer)?;
-        self.nonzero = Some(counted);
-        self.total += (size[0] * places) as u64;
-        Ok(())
-    }
-
     /// The counts of all batches.
-    ///
-    /// # Errors
-    /// If nothing was observed; names the layer.
-    pub fn finish(self) -> Result<ZeroCounts, SamplingError> {
-        let Some(nonzero) = self.nonzero.filter(|_| self.total > 0) else {
+    fn counts(&self) -> Result<ZeroCounts, SamplingError> {
+        let Some(nonzero) = self.nonzero.as_ref().filter(|_| self.total > 0) else {
             return Err(SamplingError::input(&self.layer, "no activation was seen"));
         };
-        let nonzero = Vec::<i64>::try_from(&nonzero).of_layer(&self.layer)?;
+        let nonzero = Vec::<i64>::try_from(nonzero).of_layer(&self.layer)?;
         let zeros = nonzero.into_iter().map(|nonzero| self.total - nonzero as u64).collect();
         Ok(ZeroCounts { zeros, total: self.total })
     }
@@ -102,6 +105,46 @@ impl ZeroCounter {
     }
 }
 
+impl Collector for ZeroCounter {
+    /// A NaN is not a zero.
+    fn observe(&mut self, activation: &Tensor, _images: &[usize]) -> Result<(), SamplingError> {
+        let [images, places] = places_of(&self.layer, self.channels, activation)?;
+        check_float(&self.layer, activation)?;
+        if places > EXACT {
+            return Err(SamplingError::input(
+                &self.layer,
+                format!("a map of {places} places is too large to count"),
+            ));
+        }
+        let counted = no_grad(|| self.count(activation, places)).of_layer(&self.layer)?;
+        self.nonzero = Some(counted);
+        self.total += (images * places) as u64;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+        evidence.zeros = Some(self.counts()?);
+        Ok(())
+    }
+}
+
+/// Images of a batch of activations (`[n, C, h, w]`, or `[n, C·columns]` after a flatten), and places of a channel's map.
+pub(crate) fn places_of(
+    layer: &str,
+    channels: usize,
+    activation: &Tensor,
+) -> Result<[usize; 2], SamplingError> {
+    let size: Vec<usize> = activation.size().iter().map(|&size| size as usize).collect();
+    match *size.as_slice() {
+        [n, c, h, w] if c == channels => Ok([n, h * w]),
+        [n, flat] if flat > 0 && flat.is_multiple_of(channels) => Ok([n, flat / channels]),
+        _ => {
+            let problem = format!("the activation is {size:?}, not of {channels} channels");
+            Err(SamplingError::input(layer, problem))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,8 +161,8 @@ mod tests {
 
     fn count(channels: usize, batches: &[Tensor]) -> ZeroCounts {
         let mut counter = ZeroCounter::new("conv", channels);
-        batches.iter().for_each(|batch| counter.observe(batch).unwrap());
-        counter.finish().unwrap()
+        batches.iter().for_each(|batch| counter.observe(batch, &[]).unwrap());
+        counter.counts().unwrap()
     }
 
     #[test]
@@ -156,8 +199,9 @@ mod tests {
 
     #[test]
     fn other_shapes_and_dtypes_and_no_batch_are_refused_by_layer() {
-        let refuse =
-            |activation: &Tensor| ZeroCounter::new("conv", 3).observe(activation).unwrap_err().to_string();
+        let refuse = |activation: &Tensor| {
+            ZeroCounter::new("conv", 3).observe(activation, &[]).unwrap_err().to_string()
+        };
         let message = refuse(&random(&[2, 4, 5, 5], 1));
         assert_eq!(
             message,
@@ -167,7 +211,7 @@ mod tests {
         assert_eq!(message, "calibration of layer \"conv\": the activation is [2, 4], not of 3 channels");
         let message = refuse(&random(&[2, 3], 1).to_kind(Kind::Half));
         assert_eq!(message, "calibration of layer \"conv\": expected 32-bit floats, found Half");
-        let message = ZeroCounter::new("conv", 3).finish().unwrap_err().to_string();
+        let message = ZeroCounter::new("conv", 3).counts().unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"conv\": no activation was seen");
     }
 }

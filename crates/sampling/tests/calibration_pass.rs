@@ -3,17 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layers};
 use thinet_models::{Arch, Mode, NetSpec, Weights, forward_taps};
-use thinet_sampling::EvidenceCollector;
+use thinet_sampling::{EvidenceCollector, LayerOf, Stored, gathered, gathered_kinds, read_from_net};
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Needs};
+use thinet_selectors::{Evidence, EvidenceKind, Needs, Selection, Selector, SelectorError, select};
 
-const ALL: Needs = Needs { filters: true, zeros: true, moments: true };
 const IMAGES: [usize; 5] = [2, 3, 5, 7, 11];
+
+/// Every kind of evidence.
+fn all_kinds() -> Needs {
+    EvidenceKind::ALL.into_iter().fold(Needs::NONE, |needs, kind| needs | Needs::only(kind))
+}
 
 fn net(arch: Arch, size: i64) -> (Graph, Weights, Tensor) {
     let spec = NetSpec { batch_norm: Some(true), width: 0.5, ..NetSpec::new(arch) };
@@ -46,26 +50,97 @@ fn all_layers(graph: &Graph, needs: Needs) -> Vec<(PrunableLayer, Needs)> {
 fn one_pass_for_all_layers_gathers_what_a_pass_for_each_would() {
     for (arch, size, layers) in [(Arch::Tiny, 8, 3), (Arch::CifarResnet20, 32, 9)] {
         let (graph, weights, images) = net(arch, size);
-        let all = all_layers(&graph, ALL);
+        let all = all_layers(&graph, all_kinds());
         assert_eq!(all.len(), layers);
         let together = calibrate(&graph, &weights, &images, &all);
         for (evidence, (layer, _)) in together.iter().zip(&all) {
             assert_eq!((&evidence.layer, evidence.channels), (&layer.name, layer.channels));
             assert_eq!(evidence.moments.as_ref().unwrap().rows(), 30);
-            let alone = calibrate(&graph, &weights, &images, &[(layer.clone(), ALL)]);
+            let alone = calibrate(&graph, &weights, &images, &[(layer.clone(), all_kinds())]);
             assert_eq!(alone, std::slice::from_ref(evidence));
-            let moments_only = calibrate(&graph, &weights, &images, &[(layer.clone(), Needs::MOMENTS)]);
-            assert_eq!(moments_only[0].moments, evidence.moments);
-            assert!(moments_only[0].zeros.is_none() && moments_only[0].filters.is_none());
         }
     }
+}
+
+/// Equal numbers are not enough: a result may not change by a bit with what else is gathered.
+#[test]
+fn a_pass_for_each_kind_gathers_the_bits_of_one_pass_for_all() {
+    for (arch, size) in [(Arch::Tiny, 8), (Arch::CifarResnet20, 32)] {
+        let (graph, weights, images) = net(arch, size);
+        let together = calibrate(&graph, &weights, &images, &all_layers(&graph, all_kinds()));
+        for kind in EvidenceKind::ALL {
+            let alone = calibrate(&graph, &weights, &images, &all_layers(&graph, Needs::only(kind)));
+            for (alone, together) in alone.iter().zip(&together) {
+                assert_ne!(*alone, Evidence::none(&alone.layer, alone.channels), "{}", kind.name());
+                let together = together.only(Needs::only(kind));
+                assert_eq!(bits(alone), bits(&together), "{} of {}", kind.name(), alone.layer);
+            }
+        }
+    }
+}
+
+/// Every number of the evidence as bits.
+fn bits(evidence: &Evidence) -> Vec<u64> {
+    let mut bits = Vec::new();
+    if let Some(filters) = &evidence.filters {
+        bits.extend(filters.values.iter().map(|value| u64::from(value.to_bits())));
+    }
+    if let Some(scales) = &evidence.batch_norm_scales {
+        bits.extend(scales.scales.iter().map(|value| u64::from(value.to_bits())));
+    }
+    for (_, tensor) in gathered_kinds().iter().flat_map(|kind| kind.to_tensors(evidence).unwrap()) {
+        let flat = tensor.flatten(0, -1);
+        match tensor.kind() {
+            Kind::Int64 => bits.extend(Vec::<i64>::try_from(flat).unwrap().into_iter().map(|n| n as u64)),
+            _ => bits.extend(Vec::<f64>::try_from(flat).unwrap().into_iter().map(f64::to_bits)),
+        }
+    }
+    bits
+}
+
+#[test]
+fn what_a_file_holds_is_read_back_bit_by_bit() {
+    let (graph, weights, images) = net(Arch::Tiny, 8);
+    let layers = all_layers(&graph, all_kinds());
+    let whole = calibrate(&graph, &weights, &images, &layers);
+    let mut tensors = BTreeMap::new();
+    for evidence in &whole {
+        for kind in gathered_kinds() {
+            for (name, tensor) in kind.to_tensors(evidence).unwrap() {
+                let name = format!("{}.{name}", evidence.layer);
+                assert!(tensors.insert(name, tensor).is_none(), "two kinds have a tensor of the same name");
+            }
+            assert!(kind.to_tensors(&evidence.only(Needs::NONE)).unwrap().is_empty());
+        }
+    }
+    let weight = |name: &str| weights.get(name).ok();
+    for ((layer, needs), whole) in layers.iter().zip(&whole) {
+        let of = LayerOf { graph: &graph, layer, weight: &weight };
+        let mut evidence = read_from_net(of, *needs).unwrap();
+        for kind in gathered(*needs) {
+            kind.read(&Stored { tensors: &tensors, layer: &layer.name }, &mut evidence).unwrap();
+        }
+        assert_eq!(evidence, *whole);
+        assert_eq!(bits(&evidence), bits(whole));
+    }
+}
+
+#[test]
+fn scales_are_those_of_the_layers_own_batch_norm() {
+    let (graph, mut weights, images) = net(Arch::Tiny, 8);
+    let channels = weights.get("bn1.weight").unwrap().size()[0];
+    let gamma = Tensor::arange(channels, (Kind::Float, Device::Cpu)) - 3.0;
+    weights.insert("bn1.weight".to_owned(), gamma);
+    let evidence = calibrate(&graph, &weights, &images, &all_layers(&graph, Needs::BATCH_NORM_SCALES));
+    let scales = &evidence[0].batch_norm_scales.as_ref().unwrap().scales;
+    assert_eq!(scales[..4], [3.0, 2.0, 1.0, 0.0]);
 }
 
 #[test]
 fn the_network_is_left_as_it_was() {
     let (graph, weights, images) = net(Arch::Tiny, 8);
     let before = weights.deep_copy().unwrap();
-    calibrate(&graph, &weights, &images, &all_layers(&graph, ALL));
+    calibrate(&graph, &weights, &images, &all_layers(&graph, all_kinds()));
     for ((name, before), (_, after)) in before.iter().zip(weights.iter()) {
         assert_eq!(before, after, "{name}");
     }
@@ -85,4 +160,58 @@ fn zeros_are_counted_on_the_layers_own_activation_before_the_pool() {
         Vec::<i64>::try_from(zeros).unwrap().into_iter().map(|zeros| zeros as u64).collect();
     let counts = evidence[0].zeros.as_ref().unwrap();
     assert_eq!((&counts.zeros, counts.total), (&expected, 5 * 64));
+}
+
+/// Everything that a selector by activations and scales takes: removes first what is both small and scaled down.
+struct ScaledMean;
+
+impl Selector for ScaledMean {
+    fn name(&self) -> &'static str {
+        "scaled-mean"
+    }
+
+    fn about(&self) -> &'static str {
+        "removes channels with the smallest product of mean activation and batch-norm scale"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::ACTIVATIONS | Needs::BATCH_NORM_SCALES
+    }
+
+    fn select(&self, evidence: &Evidence, keep: usize, _seed: Seed) -> Result<Selection, SelectorError> {
+        let means = &evidence.activations_for(self.name())?.mean_abs;
+        let scales = &evidence.batch_norm_scales_for(self.name())?.scales;
+        let scores: Vec<f64> =
+            means.iter().zip(scales).map(|(mean, scale)| mean * f64::from(*scale)).collect();
+        let mut order: Vec<usize> = (0..evidence.channels).collect();
+        order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        Selection::from_order(self.name(), evidence, keep, order, scores)
+    }
+}
+
+#[test]
+fn a_selector_by_activations_and_scales_needs_nothing_else() {
+    let (graph, mut weights, images) = net(Arch::Tiny, 8);
+    let channels = weights.get("bn1.weight").unwrap().size()[0];
+    weights.insert("bn1.weight".to_owned(), Tensor::arange(channels, (Kind::Float, Device::Cpu)) - 2.5);
+    let evidence = calibrate(&graph, &weights, &images, &all_layers(&graph, ScaledMean.needs())).remove(0);
+    let selection = select(&ScaledMean, &evidence, 3, Seed::root(0)).unwrap();
+
+    // The same from the activation itself.
+    let relu = graph.find("relu1").unwrap();
+    let mut map = Tensor::new();
+    let mut keep = |_, output: &Tensor| map = output.shallow_clone();
+    forward_taps(&graph, &weights, &images, Mode::Eval, &BTreeSet::from([relu]), &mut keep).unwrap();
+    let means = map.to_kind(Kind::Double).mean_dim([0_i64, 2, 3].as_slice(), false, Kind::Double);
+    let scores = means * weights.get("bn1.weight").unwrap().abs();
+    let order = Vec::<i64>::try_from(scores.argsort(0, false)).unwrap();
+    let expected: Vec<usize> =
+        order[..channels as usize - 3].iter().map(|&channel| channel as usize).collect();
+    assert_eq!(selection.removed, expected);
+    for (score, expected) in selection.scores.iter().zip(Vec::<f64>::try_from(scores).unwrap()) {
+        assert!((score - expected).abs() < 1e-12, "{score} is not {expected}");
+    }
+    let only_activations = evidence.only(Needs::ACTIVATIONS);
+    let error = select(&ScaledMean, &only_activations, 3, Seed::root(0)).unwrap_err().to_string();
+    assert!(error.contains("reads batch-norm scales of layer \"conv1\""), "{error}");
 }

@@ -41,7 +41,7 @@ mod tests {
     fn evidence(zeros: Vec<u64>, total: u64) -> Evidence {
         let channels = zeros.len();
         let zeros = Some(ZeroCounts { zeros, total });
-        Evidence { layer: "conv1".to_owned(), channels, filters: None, zeros, moments: None }
+        Evidence { zeros, ..Evidence::none("conv1", channels) }
     }
 
     #[test]

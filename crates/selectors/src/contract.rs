@@ -3,18 +3,32 @@
 use rand::RngExt;
 use thinet_seed::Seed;
 
-use crate::{Evidence, Filters, Moments, Needs, Selection, Selector, SelectorError, ZeroCounts, all, find};
+use crate::{
+    ActivationStats, BatchNormScales, Evidence, EvidenceKind, Filters, Moments, Needs, Selection, Selector,
+    SelectorError, ZeroCounts, all, find,
+};
 
 const CHANNELS: usize = 9;
 
-/// Evidence of every kind, made of `filters: [channels, len]`, zero counts and `x: [m, channels]`.
+/// Evidence of every kind, made of `filters: [channels, len]`, zero counts and `x: [m, channels]`. A channel's scale is its
+/// first weight's magnitude, and its activation is 1 where it is not zero.
 fn evidence(channels: usize, filters: Vec<f32>, zeros: Vec<u64>, total: u64, x: &[f64]) -> Evidence {
+    let len = filters.len() / channels;
+    let active: Vec<f64> = zeros.iter().map(|&zeros| (total - zeros) as f64 / total as f64).collect();
     Evidence {
-        layer: "conv2_1".to_owned(),
-        channels,
-        filters: Some(Filters { channels, len: filters.len() / channels, values: filters }),
+        batch_norm_scales: Some(BatchNormScales {
+            scales: filters.chunks_exact(len).map(|filter| filter[0].abs()).collect(),
+        }),
+        filters: Some(Filters { channels, len, values: filters }),
         zeros: Some(ZeroCounts { zeros, total }),
+        activations: Some(ActivationStats {
+            max: active.iter().map(|&mean| f64::from(mean > 0.0)).collect(),
+            mean_abs: active.clone(),
+            mean: active,
+            total,
+        }),
         moments: Some(Moments::from_rows(channels, x).unwrap()),
+        ..Evidence::none("conv2_1", channels)
     }
 }
 
@@ -32,7 +46,12 @@ fn evidence_with_worst(channel: usize) -> Evidence {
     let mut evidence = random_evidence(CHANNELS);
     let filters = evidence.filters.as_mut().unwrap();
     filters.values[channel * filters.len..(channel + 1) * filters.len].fill(0.0);
+    evidence.batch_norm_scales.as_mut().unwrap().scales[channel] = 0.0;
     evidence.zeros.as_mut().unwrap().zeros[channel] = 1000;
+    let activations = evidence.activations.as_mut().unwrap();
+    for values in [&mut activations.mean, &mut activations.mean_abs, &mut activations.max] {
+        values[channel] = 0.0;
+    }
     let moments = evidence.moments.take().unwrap();
     let dead = |i: usize, j: usize| i == channel || j == channel;
     let gram = (0..CHANNELS * CHANNELS)
@@ -60,15 +79,6 @@ fn check_shape(selector: &dyn Selector, evidence: &Evidence, keep: usize, select
     assert_eq!(removed, selection.kept.removed(), "{name}");
     assert_eq!(selection.scores.len(), evidence.channels, "{name}");
     assert!(selection.scores.iter().all(|score| score.is_finite()), "{name}: {:?}", selection.scores);
-}
-
-fn only(needs: Needs, evidence: &Evidence) -> Evidence {
-    Evidence {
-        filters: evidence.filters.clone().filter(|_| needs.filters),
-        zeros: evidence.zeros.clone().filter(|_| needs.zeros),
-        moments: evidence.moments.clone().filter(|_| needs.moments),
-        ..evidence.clone()
-    }
 }
 
 /// Without this an empty registry would pass every loop of this file.
@@ -136,8 +146,56 @@ fn only_data_blind_selectors_draw_from_the_seed() {
 fn what_a_selector_needs_is_enough() {
     let evidence = random_evidence(CHANNELS);
     for selector in all() {
-        let alone = run(*selector, &only(selector.needs(), &evidence), 4);
+        let alone = run(*selector, &evidence.only(selector.needs()), 4);
         assert_eq!(alone, run(*selector, &evidence, 4), "{}", selector.name());
+        let handed = crate::select(*selector, &evidence, 4, Seed::root(3)).unwrap();
+        assert_eq!(alone, handed, "{}", selector.name());
+    }
+}
+
+/// Reads one kind of evidence and names another as its need.
+struct OverReaching(EvidenceKind);
+
+impl Selector for OverReaching {
+    fn name(&self) -> &'static str {
+        "over-reaching"
+    }
+
+    fn about(&self) -> &'static str {
+        "reads what it does not need"
+    }
+
+    fn needs(&self) -> Needs {
+        let all = EvidenceKind::ALL.into_iter().fold(Needs::NONE, |needs, kind| needs | Needs::only(kind));
+        all.without(self.0)
+    }
+
+    fn select(&self, evidence: &Evidence, keep: usize, _seed: Seed) -> Result<Selection, SelectorError> {
+        let name = self.name();
+        match self.0 {
+            EvidenceKind::Filters => evidence.filters_for(name).map(|_| ()),
+            EvidenceKind::BatchNormScales => evidence.batch_norm_scales_for(name).map(|_| ()),
+            EvidenceKind::Zeros => evidence.zeros_for(name).map(|_| ()),
+            EvidenceKind::Activations => evidence.activations_for(name).map(|_| ()),
+            EvidenceKind::Moments => evidence.moments_for(name).map(|_| ()),
+        }?;
+        Selection::from_order(name, evidence, keep, (0..CHANNELS).collect(), vec![0.0; CHANNELS])
+    }
+}
+
+#[test]
+fn reading_more_than_is_needed_is_an_error_that_says_what_to_name() {
+    let evidence = random_evidence(CHANNELS);
+    for kind in EvidenceKind::ALL {
+        let selector = OverReaching(kind);
+        assert!(selector.select(&evidence, 4, Seed::root(0)).is_ok());
+        let error = crate::select(&selector, &evidence, 4, Seed::root(0)).unwrap_err().to_string();
+        let expected = format!(
+            "selector \"over-reaching\" reads {} of layer \"conv2_1\", which it was not handed: a selector gets the \
+             kinds of evidence that its `needs` name",
+            kind.name()
+        );
+        assert_eq!(error, expected);
     }
 }
 
@@ -145,21 +203,15 @@ fn what_a_selector_needs_is_enough() {
 fn missing_evidence_is_named() {
     let evidence = random_evidence(CHANNELS);
     for selector in all() {
-        let needs = selector.needs();
-        for (needed, without, kind) in [
-            (needs.filters, Needs { filters: false, ..needs }, "filter weights"),
-            (needs.zeros, Needs { zeros: false, ..needs }, "zero counts"),
-            (needs.moments, Needs { moments: false, ..needs }, "contribution moments"),
-        ] {
-            if needed {
-                let error = selector.select(&only(without, &evidence), 4, Seed::root(0)).unwrap_err();
-                let expected = SelectorError::MissingEvidence {
-                    selector: selector.name(),
-                    layer: "conv2_1".to_owned(),
-                    missing: kind,
-                };
-                assert_eq!(error, expected);
-            }
+        for kind in selector.needs().kinds() {
+            let without = evidence.only(selector.needs().without(kind));
+            let error = selector.select(&without, 4, Seed::root(0)).unwrap_err();
+            let expected = SelectorError::MissingEvidence {
+                selector: selector.name(),
+                layer: "conv2_1".to_owned(),
+                missing: kind.name(),
+            };
+            assert_eq!(error, expected);
         }
     }
 }
@@ -176,7 +228,7 @@ fn evidence_of_another_width_is_refused() {
 
 #[test]
 fn weights_that_are_not_finite_are_refused_and_the_layer_is_named() {
-    for selector in all().iter().filter(|selector| selector.needs().filters) {
+    for selector in all().iter().filter(|selector| selector.needs().contains(EvidenceKind::Filters)) {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut evidence = random_evidence(CHANNELS);
             evidence.filters.as_mut().unwrap().values[30] = bad;

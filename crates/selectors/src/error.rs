@@ -27,8 +27,12 @@ pub enum SelectorError {
         /// The registered names, comma separated.
         allowed: String,
     },
-    /// The evidence lacks what the selector needs.
-    #[error("selector {selector:?} needs {missing} of layer {layer:?}, which the evidence does not hold")]
+    /// The selector reads a kind of evidence that it was not handed: one that it does not name in its needs, or one that
+    /// the caller did not gather.
+    #[error(
+        "selector {selector:?} reads {missing} of layer {layer:?}, which it was not handed: a selector gets the kinds of \
+         evidence that its `needs` name"
+    )]
     MissingEvidence {
         /// The selector.
         selector: &'static str,

@@ -1,48 +1,7 @@
-//! What a selector may look at: filter weights, zero counts and contribution moments of one layer.
+//! What a selector may look at, by layer: weights of filters, scales, zero counts, activation statistics and
+//! contribution moments.
 
-use std::ops::BitOr;
-
-use crate::{EvidenceError, Moments, SelectorError};
-
-/// The kinds of evidence a selector reads; one calibration pass gathers the union over all selectors of a study.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Filter weights ([`Filters`]).
-    pub filters: bool,
-    /// Zero counts after the activation ([`ZeroCounts`]).
-    pub zeros: bool,
-    /// Contribution moments ([`Moments`]).
-    pub moments: bool,
-}
-
-impl Needs {
-    /// Nothing: a data-blind selector.
-    pub const NONE: Self = Self { filters: false, zeros: false, moments: false };
-    /// Filter weights only.
-    pub const FILTERS: Self = Self { filters: true, ..Self::NONE };
-    /// Zero counts only.
-    pub const ZEROS: Self = Self { zeros: true, ..Self::NONE };
-    /// Contribution moments only.
-    pub const MOMENTS: Self = Self { moments: true, ..Self::NONE };
-
-    /// Whether nothing is needed.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self == Self::NONE
-    }
-}
-
-impl BitOr for Needs {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self {
-            filters: self.filters || other.filters,
-            zeros: self.zeros || other.zeros,
-            moments: self.moments || other.moments,
-        }
-    }
-}
+use crate::{EvidenceError, EvidenceKind, Moments, Needs, SelectorError};
 
 /// The weights of a layer's filters.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +22,8 @@ impl Filters {
     }
 
     fn check(&self, channels: usize) -> Result<(), EvidenceError> {
-        check_channels(FILTERS, self.channels, channels)?;
+        const KIND: EvidenceKind = EvidenceKind::Filters;
+        check_channels(KIND, self.channels, channels)?;
         let problem = if self.values.len() != self.channels * self.len {
             format!(
                 "hold {} values, {} filters of {} need {}",
@@ -77,7 +37,28 @@ impl Filters {
         } else {
             return Ok(());
         };
-        Err(EvidenceError { kind: FILTERS, problem })
+        Err(EvidenceError { kind: KIND.name(), problem })
+    }
+}
+
+/// |γ| of the first batch norm behind a layer: how much each channel is scaled after its normalisation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchNormScales {
+    /// `[C]`, without a unit, at least 0.
+    pub scales: Vec<f32>,
+}
+
+impl BatchNormScales {
+    fn check(&self, channels: usize) -> Result<(), EvidenceError> {
+        const KIND: EvidenceKind = EvidenceKind::BatchNormScales;
+        check_channels(KIND, self.scales.len(), channels)?;
+        match self.scales.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
+            Some(j) => {
+                let problem = format!("hold {} for channel {j}", self.scales[j]);
+                Err(EvidenceError { kind: KIND.name(), problem })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -92,7 +73,8 @@ pub struct ZeroCounts {
 
 impl ZeroCounts {
     fn check(&self, channels: usize) -> Result<(), EvidenceError> {
-        check_channels(ZEROS, self.zeros.len(), channels)?;
+        const KIND: EvidenceKind = EvidenceKind::Zeros;
+        check_channels(KIND, self.zeros.len(), channels)?;
         let problem = if self.total == 0 {
             "saw no values".to_owned()
         } else if let Some(j) = self.zeros.iter().position(|&zeros| zeros > self.total) {
@@ -100,57 +82,147 @@ impl ZeroCounts {
         } else {
             return Ok(());
         };
-        Err(EvidenceError { kind: ZEROS, problem })
+        Err(EvidenceError { kind: KIND.name(), problem })
     }
 }
 
-/// All that was gathered about one layer.
+/// Statistics of each channel of a layer after its activation, over every position of every calibration image (not over
+/// sampled positions), in the units of the activation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActivationStats {
+    /// The mean, `[C]`.
+    pub mean: Vec<f64>,
+    /// The mean of the absolute values, `[C]`. After a ReLU it is the mean.
+    pub mean_abs: Vec<f64>,
+    /// The largest value, `[C]`.
+    pub max: Vec<f64>,
+    /// Values seen in each channel, the same for all.
+    pub total: u64,
+}
+
+impl ActivationStats {
+    fn check(&self, channels: usize) -> Result<(), EvidenceError> {
+        const KIND: EvidenceKind = EvidenceKind::Activations;
+        for values in [&self.mean, &self.mean_abs, &self.max] {
+            check_channels(KIND, values.len(), channels)?;
+        }
+        let wrong = |problem| Err(EvidenceError { kind: KIND.name(), problem });
+        if self.total == 0 {
+            return wrong("saw no values".to_owned());
+        }
+        for (name, values) in
+            [("mean", &self.mean), ("mean of absolute values", &self.mean_abs), ("maximum", &self.max)]
+        {
+            if let Some(j) = values.iter().position(|value| !value.is_finite()) {
+                return wrong(format!("hold {} as {name} of channel {j}", values[j]));
+            }
+        }
+        if let Some(j) = self.mean_abs.iter().position(|&mean| mean < 0.0) {
+            return wrong(format!("hold {} as mean of absolute values of channel {j}", self.mean_abs[j]));
+        }
+        Ok(())
+    }
+}
+
+/// What is known about one layer: some kinds of evidence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     /// The layer's name, for messages.
     pub layer: String,
     /// C, the channels that the layer puts out.
     pub channels: usize,
-    /// Filter weights, if gathered.
+    /// Filter weights.
     pub filters: Option<Filters>,
-    /// Zero counts, if gathered.
+    /// Batch-norm scales.
+    pub batch_norm_scales: Option<BatchNormScales>,
+    /// Zero counts.
     pub zeros: Option<ZeroCounts>,
-    /// Contribution moments, if gathered.
+    /// Activation statistics.
+    pub activations: Option<ActivationStats>,
+    /// Contribution moments.
     pub moments: Option<Moments>,
 }
 
-const FILTERS: &str = "filter weights";
-const ZEROS: &str = "zero counts";
-pub(crate) const MOMENTS: &str = "contribution moments";
-
 impl Evidence {
+    /// Evidence of no kind about a layer of `channels` channels.
+    #[must_use]
+    pub fn none(layer: &str, channels: usize) -> Self {
+        Self {
+            layer: layer.to_owned(),
+            channels,
+            filters: None,
+            batch_norm_scales: None,
+            zeros: None,
+            activations: None,
+            moments: None,
+        }
+    }
+
+    /// A copy that holds the kinds in `needs` and no others.
+    #[must_use]
+    pub fn only(&self, needs: Needs) -> Self {
+        fn cut<T: Clone>(held: Option<&T>, kind: EvidenceKind, needs: Needs) -> Option<T> {
+            held.filter(|_| needs.contains(kind)).cloned()
+        }
+        Self {
+            layer: self.layer.clone(),
+            channels: self.channels,
+            filters: cut(self.filters.as_ref(), EvidenceKind::Filters, needs),
+            batch_norm_scales: cut(self.batch_norm_scales.as_ref(), EvidenceKind::BatchNormScales, needs),
+            zeros: cut(self.zeros.as_ref(), EvidenceKind::Zeros, needs),
+            activations: cut(self.activations.as_ref(), EvidenceKind::Activations, needs),
+            moments: cut(self.moments.as_ref(), EvidenceKind::Moments, needs),
+        }
+    }
+
     /// The filter weights, known to be finite and to fit the layer.
     ///
     /// # Errors
-    /// If they were not gathered, are not finite or do not fit; names `selector` and the layer.
+    /// If they are not held, are not finite or do not fit; names `selector` and the layer.
     pub fn filters_for(&self, selector: &'static str) -> Result<&Filters, SelectorError> {
-        let filters = self.require(self.filters.as_ref(), selector, FILTERS)?;
+        let filters = self.require(self.filters.as_ref(), selector, EvidenceKind::Filters)?;
         self.checked(filters.check(self.channels), selector)?;
         Ok(filters)
+    }
+
+    /// The batch-norm scales, known to be finite, at least 0 and to fit the layer.
+    ///
+    /// # Errors
+    /// If they are not held, are not finite, are negative or do not fit; names `selector` and the layer.
+    pub fn batch_norm_scales_for(&self, selector: &'static str) -> Result<&BatchNormScales, SelectorError> {
+        let held = self.batch_norm_scales.as_ref();
+        let scales = self.require(held, selector, EvidenceKind::BatchNormScales)?;
+        self.checked(scales.check(self.channels), selector)?;
+        Ok(scales)
     }
 
     /// The zero counts, known to be at most the total and to fit the layer.
     ///
     /// # Errors
-    /// If they were not gathered, saw nothing or do not fit; names `selector` and the layer.
+    /// If they are not held, saw nothing or do not fit; names `selector` and the layer.
     pub fn zeros_for(&self, selector: &'static str) -> Result<&ZeroCounts, SelectorError> {
-        let zeros = self.require(self.zeros.as_ref(), selector, ZEROS)?;
+        let zeros = self.require(self.zeros.as_ref(), selector, EvidenceKind::Zeros)?;
         self.checked(zeros.check(self.channels), selector)?;
         Ok(zeros)
+    }
+
+    /// The activation statistics, known to be finite and to fit the layer.
+    ///
+    /// # Errors
+    /// If they are not held, saw nothing, are not finite or do not fit; names `selector` and the layer.
+    pub fn activations_for(&self, selector: &'static str) -> Result<&ActivationStats, SelectorError> {
+        let activations = self.require(self.activations.as_ref(), selector, EvidenceKind::Activations)?;
+        self.checked(activations.check(self.channels), selector)?;
+        Ok(activations)
     }
 
     /// The contribution moments (finite and symmetric by construction), known to fit the layer.
     ///
     /// # Errors
-    /// If they were not gathered or do not fit; names `selector` and the layer.
+    /// If they are not held or do not fit; names `selector` and the layer.
     pub fn moments_for(&self, selector: &'static str) -> Result<&Moments, SelectorError> {
-        let moments = self.require(self.moments.as_ref(), selector, MOMENTS)?;
-        self.checked(check_channels(MOMENTS, moments.channels(), self.channels), selector)?;
+        let moments = self.require(self.moments.as_ref(), selector, EvidenceKind::Moments)?;
+        self.checked(check_channels(EvidenceKind::Moments, moments.channels(), self.channels), selector)?;
         Ok(moments)
     }
 
@@ -170,8 +242,9 @@ impl Evidence {
         &self,
         held: Option<&'a T>,
         selector: &'static str,
-        missing: &'static str,
+        kind: EvidenceKind,
     ) -> Result<&'a T, SelectorError> {
+        let missing = kind.name();
         held.ok_or_else(|| SelectorError::MissingEvidence { selector, layer: self.layer.clone(), missing })
     }
 
@@ -184,11 +257,12 @@ impl Evidence {
     }
 }
 
-fn check_channels(kind: &'static str, found: usize, expected: usize) -> Result<(), EvidenceError> {
+fn check_channels(kind: EvidenceKind, found: usize, expected: usize) -> Result<(), EvidenceError> {
     if found == expected {
         return Ok(());
     }
-    Err(EvidenceError { kind, problem: format!("are of {found} channels, the layer has {expected}") })
+    let problem = format!("are of {found} channels, the layer has {expected}");
+    Err(EvidenceError { kind: kind.name(), problem })
 }
 
 #[cfg(test)]
@@ -196,20 +270,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn needs_unite() {
-        assert_eq!(Needs::FILTERS | Needs::MOMENTS, Needs { filters: true, zeros: false, moments: true });
-        assert_eq!(Needs::ZEROS | Needs::NONE, Needs::ZEROS);
-        assert!(Needs::default().is_empty() && !Needs::ZEROS.is_empty());
-    }
-
-    #[test]
     fn filters_of_the_wrong_size_are_refused() {
         let filters = Some(Filters { channels: 2, len: 3, values: vec![0.0; 5] });
-        let evidence =
-            Evidence { layer: "conv1".to_owned(), channels: 2, filters, zeros: None, moments: None };
+        let evidence = Evidence { filters, ..Evidence::none("conv1", 2) };
         assert_eq!(
             evidence.filters_for("weight-sum-l1").unwrap_err().to_string(),
             "selector \"weight-sum-l1\" cannot rank layer \"conv1\": filter weights hold 5 values, 2 filters of 3 need 6"
         );
+    }
+
+    #[test]
+    fn scales_and_statistics_that_cannot_be_are_refused() {
+        let scales = |scales: &[f32]| {
+            let scales = Some(BatchNormScales { scales: scales.to_vec() });
+            let evidence = Evidence { batch_norm_scales: scales, ..Evidence::none("conv1", 2) };
+            evidence.batch_norm_scales_for("slim").map(|_| ()).map_err(|error| error.to_string())
+        };
+        let begin = "selector \"slim\" cannot rank layer \"conv1\": ";
+        assert_eq!(scales(&[0.0, 1.5]), Ok(()));
+        assert_eq!(
+            scales(&[1.0]),
+            Err(format!("{begin}batch-norm scales are of 1 channels, the layer has 2"))
+        );
+        assert_eq!(scales(&[1.0, -1.0]), Err(format!("{begin}batch-norm scales hold -1 for channel 1")));
+        assert_eq!(scales(&[f32::NAN, 1.0]), Err(format!("{begin}batch-norm scales hold NaN for channel 0")));
+
+        let stats = |mean: f64, mean_abs: f64, max: f64, total: u64| {
+            let [mean, mean_abs, max] = [mean, mean_abs, max].map(|value| vec![0.5, value]);
+            let activations = Some(ActivationStats { mean, mean_abs, max, total });
+            let evidence = Evidence { activations, ..Evidence::none("conv1", 2) };
+            evidence.activations_for("slim").map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(stats(-1.0, 1.0, 0.0, 4), Ok(()));
+        for (found, problem) in [
+            (stats(0.0, 0.0, 0.0, 0), "saw no values"),
+            (stats(f64::NAN, 0.0, 0.0, 4), "hold NaN as mean of channel 1"),
+            (stats(0.0, f64::INFINITY, 0.0, 4), "hold inf as mean of absolute values of channel 1"),
+            (stats(0.0, -1.0, 0.0, 4), "hold -1 as mean of absolute values of channel 1"),
+            (stats(0.0, 0.0, f64::NEG_INFINITY, 4), "hold -inf as maximum of channel 1"),
+        ] {
+            assert_eq!(found, Err(format!("{begin}activation statistics {problem}")));
+        }
     }
 }

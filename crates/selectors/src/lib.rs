@@ -1,7 +1,7 @@
 //! Which channels of a layer stay: the [`Selector`] trait and every selector that is registered.
 //!
-//! A selector never sees a network. It says what it [needs](Selector::needs), one calibration pass gathers exactly
-//! that, and [`Selector::select`] turns the [`Evidence`] into a [`Selection`].
+//! A selector never sees a network. It says which kinds of evidence it [needs](Selector::needs), is handed these and no
+//! others by [`select`], and turns the [`Evidence`] into a [`Selection`].
 //!
 //! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
 //! its entry in the registry. The contract tests run over every entry.
@@ -12,6 +12,7 @@ mod error;
 mod evidence;
 mod moments;
 pub mod naive;
+mod needs;
 #[cfg(test)]
 mod scale_tests;
 mod selection;
@@ -19,8 +20,9 @@ mod selection;
 use thinet_seed::Seed;
 
 pub use error::{EvidenceError, SelectorError};
-pub use evidence::{Evidence, Filters, Needs, ZeroCounts};
+pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, ZeroCounts};
 pub use moments::Moments;
+pub use needs::{EvidenceKind, Needs};
 pub use selection::Selection;
 pub use thinet::{Removal, removal_order};
 pub use thinet_omp::{Addition, addition_order};
@@ -37,7 +39,7 @@ pub trait Selector: Send + Sync {
     /// One line that says how it chooses, with its source.
     fn about(&self) -> &'static str;
 
-    /// The evidence that [`Selector::select`] reads.
+    /// The kinds of evidence that [`Selector::select`] reads; it is handed no others.
     fn needs(&self) -> Needs;
 
     /// Chooses the `keep` channels of a layer that stay. Only data-blind selectors draw from `seed`.
@@ -46,6 +48,19 @@ pub trait Selector: Send + Sync {
     /// If `keep` is zero or more than the layer has, or if needed evidence is missing, does not fit the layer or holds
     /// a value that is not finite; the message names selector and layer.
     fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError>;
+}
+
+/// Lets a selector choose from the kinds of evidence that it needs, whatever else `evidence` holds.
+///
+/// # Errors
+/// As [`Selector::select`], and if the selector reads a kind that it does not name in its needs.
+pub fn select(
+    selector: &dyn Selector,
+    evidence: &Evidence,
+    keep: usize,
+    seed: Seed,
+) -> Result<Selection, SelectorError> {
+    selector.select(&evidence.only(selector.needs()), keep, seed)
 }
 
 // The registry: one `mod` line and one entry for each selector.

@@ -1,8 +1,7 @@
 //! Contribution moments: the Gram matrix G = XᵀX of what each channel adds to the outputs of the next layer. Equations 6
 //! and 7 of Luo et al. 2017 need X through nothing else.
 
-use crate::EvidenceError;
-use crate::evidence::MOMENTS;
+use crate::{EvidenceError, EvidenceKind};
 
 /// Second moments of the contributions `x: [m, C]` of a layer's channels to sampled outputs of the next layer.
 ///
@@ -14,6 +13,8 @@ pub struct Moments {
     rows: u64,
     gram: Vec<f64>,
 }
+
+const KIND: &str = EvidenceKind::Moments.name();
 
 /// Largest difference between G_ij and G_ji, relative to √(G_ii·G_jj): well above the rounding of a sum of 10⁷ products.
 const ASYMMETRY: f64 = 1e-8;
@@ -28,7 +29,7 @@ impl Moments {
     /// value is not finite or so large that sums would overflow.
     pub fn new(channels: usize, rows: u64, mut gram: Vec<f64>) -> Result<Self, EvidenceError> {
         if let Some(problem) = find_problem(channels, rows, &gram) {
-            return Err(EvidenceError { kind: MOMENTS, problem });
+            return Err(EvidenceError { kind: KIND, problem });
         }
         for i in 0..channels {
             for j in 0..i {
@@ -47,7 +48,7 @@ impl Moments {
     pub fn from_rows(channels: usize, x: &[f64]) -> Result<Self, EvidenceError> {
         if channels == 0 || !x.len().is_multiple_of(channels) {
             let problem = format!("cannot be made of {} values in rows of {channels}", x.len());
-            return Err(EvidenceError { kind: MOMENTS, problem });
+            return Err(EvidenceError { kind: KIND, problem });
         }
         let mut gram = vec![0.0; channels * channels];
         for row in x.chunks_exact(channels) {

@@ -18,9 +18,7 @@ fn select(name: &str, scale: f64, keep: usize) -> Selection {
     let evidence = Evidence {
         moments: Some(Moments::from_rows(CHANNELS, &x).unwrap()),
         filters: Some(filters),
-        layer: "conv1".to_owned(),
-        channels: CHANNELS,
-        zeros: None,
+        ..Evidence::none("conv1", CHANNELS)
     };
     find(name).unwrap().select(&evidence, keep, Seed::root(0)).unwrap()
 }

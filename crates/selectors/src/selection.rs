@@ -60,8 +60,7 @@ mod tests {
     use super::*;
 
     fn from_order(keep: usize, order: &[usize], scores: &[f64]) -> Result<Selection, SelectorError> {
-        let evidence =
-            Evidence { layer: "conv1".to_owned(), channels: 4, filters: None, zeros: None, moments: None };
+        let evidence = Evidence::none("conv1", 4);
         Selection::from_order("first-k", &evidence, keep, order.to_vec(), scores.to_vec())
     }
 

@@ -117,7 +117,7 @@ mod tests {
 
     fn select(channels: usize, x: &[f64], keep: usize) -> Selection {
         let moments = Some(Moments::from_rows(channels, x).unwrap());
-        let evidence = Evidence { layer: "conv1".to_owned(), channels, filters: None, zeros: None, moments };
+        let evidence = Evidence { moments, ..Evidence::none("conv1", channels) };
         ThiNet.select(&evidence, keep, Seed::root(0)).unwrap()
     }
 

@@ -61,7 +61,7 @@ mod tests {
     fn evidence(len: usize, values: Vec<f32>) -> Evidence {
         let channels = values.len() / len;
         let filters = Some(Filters { channels, len, values });
-        Evidence { layer: "conv1".to_owned(), channels, filters, zeros: None, moments: None }
+        Evidence { filters, ..Evidence::none("conv1", channels) }
     }
 
     #[test]

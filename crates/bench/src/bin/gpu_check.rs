@@ -175,7 +175,7 @@ fn net(name: &str) -> Result<Graph> {
 }
 
 fn needs() -> Needs {
-    Needs { filters: true, zeros: true, moments: true }
+    Needs::FILTERS | Needs::ZEROS | Needs::MOMENTS
 }
 
 /// One calibration pass over a batch.

@@ -9,14 +9,14 @@ use thinet_selectors::{Evidence, Needs};
 use super::{Context, crops};
 use crate::error::HarnessError;
 
-/// Gathers the evidence of `layers` (of `net.graph`) in one pass, in their order.
+/// Gathers the kinds of evidence in `needs` of each of `layers` (of `net.graph`) in one pass, in their order.
 ///
-/// Everything is gathered for every method: the reconstruction error is reported for all of them, and what a cell sees
-/// must not depend on which other methods are compared.
+/// The draws depend on `seed` alone, so that every kind is gathered from the same images, in the same pass or another.
 pub(crate) fn calibrate(
     context: &Context<'_>,
     net: &Net,
     layers: Vec<PrunableLayer>,
+    needs: Needs,
     seed: Seed,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<Evidence>, HarnessError> {
@@ -26,7 +26,6 @@ pub(crate) fn calibrate(
     let images = draw_images(&labels, data.classes(), spec.images_per_class, seed.child("images"))?;
     let total = images.len() as u64;
 
-    let needs = Needs { filters: true, zeros: true, moments: true };
     let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
     let mut collector = EvidenceCollector::new(
         &net.graph,

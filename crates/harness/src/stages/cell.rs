@@ -242,6 +242,7 @@ impl Job<'_> {
             self.context,
             &state.net,
             vec![layer],
+            self.cell.needs,
             self.seed.child("calibration").child(name),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
@@ -272,7 +273,7 @@ impl Job<'_> {
         let layers: Vec<&str> = self.cell.outline.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
-            let all = evidence::load(self.context, parent, &state.net)?;
+            let all = evidence::load(self.context, parent, &state.net, self.cell.needs)?;
             for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
@@ -321,7 +322,7 @@ impl Job<'_> {
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
         let seed = self.seed.child("select").child(&evidence.layer);
-        Ok(self.selector.select(evidence, keep, seed)?.kept)
+        Ok(thinet_selectors::select(self.selector, evidence, keep, seed)?.kept)
     }
 
     fn checkpoints(&self, kind: impl Into<String>) -> Checkpoints<'_> {

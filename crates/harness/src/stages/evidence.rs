@@ -1,58 +1,50 @@
-//! The one-shot evidence of a dense net: one calibration pass serves all layers, selectors and keep rates.
+//! The one-shot evidence of a dense net: a stage for each kind that a calibration gathers. It serves all layers, selectors and
+//! keep rates, so that what a study compares changes neither what a cell reads nor what an id means.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use thinet_graph::{PrunableLayer, prunable_layer};
 use thinet_models::{Net, load_tensors, save_tensors};
+use thinet_sampling::{LayerOf, Stored, gathered, read_from_net};
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Moments, ZeroCounts};
+use thinet_selectors::{Evidence, Needs};
 
 use super::calibrate::calibrate;
 use super::{Context, Made, dense};
 use crate::error::HarnessError;
-use crate::plan::DensePlan;
+use crate::plan::{DensePlan, EvidencePlan};
 use crate::progress::Event;
 use crate::records::Status;
 
 const FILE: &str = "evidence.safetensors";
 
 /// Makes the stage if it is not stored. The dense net must be.
-pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), HarnessError> {
-    let id = &dense.evidence;
+pub(crate) fn ensure(
+    context: &Context<'_>,
+    dense: &DensePlan,
+    stage: &EvidencePlan,
+) -> Result<(), HarnessError> {
+    let id = &stage.id;
     if context.store.result(id)?.is_some() {
         return Ok(());
     }
     let started = Instant::now();
-    let label = dense.evidence_label();
-    context.reporter.event(&Event::StageStarted { id: id.to_string(), label });
+    context.reporter.event(&Event::StageStarted { id: id.to_string(), label: stage.label.clone() });
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
     let seed = Seed::root(dense.seed).child("calibration");
     let progress = |done, total| context.progress(id, "calibrate", done, total);
-    let evidence = calibrate(context, &net, layers(context, &net)?, seed, &progress)?;
-
-    let mut tensors = Vec::new();
-    for layer in &evidence {
-        let (Some(zeros), Some(moments)) = (&layer.zeros, &layer.moments) else {
-            unreachable!("calibrate gathers everything")
-        };
-        let c = layer.channels as i64;
-        let gram: Vec<f64> = (0..layer.channels).flat_map(|i| moments.row(i).to_vec()).collect();
-        let counts: Vec<i64> = zeros.zeros.iter().map(|&n| n as i64).collect();
-        let mut push = |name: &str, tensor| tensors.push((format!("{}.{name}", layer.layer), tensor));
-        push("gram", Tensor::f_from_slice(&gram)?.f_view([c, c])?);
-        push("rows", Tensor::f_from_slice(&[moments.rows() as i64])?);
-        push("zeros", Tensor::f_from_slice(&counts)?);
-        push("total", Tensor::f_from_slice(&[zeros.total as i64])?);
-    }
+    let needs = Needs::only(stage.kind);
+    let evidence = calibrate(context, &net, layers(context, &net)?, needs, seed, &progress)?;
+    let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
-    save_tensors(&folder.join(FILE), &tensors, &BTreeMap::from([("stage".to_owned(), id.to_string())]))?;
+    save_tensors(&folder.join(FILE), &tensors_of(&evidence, needs)?, &metadata)?;
     let made = Made {
         id,
-        inputs: json!({ "dense": dense.id.as_str() }),
+        inputs: stage.inputs.clone(),
         status: Status::Done,
         rows: Vec::new(),
         kept: BTreeMap::new(),
@@ -64,49 +56,59 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
     Ok(())
 }
 
-/// The stored evidence in pruning order; filters are read from the dense net.
+/// The gathered kinds among `needs` as named tensors.
+fn tensors_of(evidence: &[Evidence], needs: Needs) -> Result<Vec<(String, Tensor)>, HarnessError> {
+    let mut tensors = Vec::new();
+    for layer in evidence {
+        for kind in gathered(needs) {
+            let of_kind = kind.to_tensors(layer)?.into_iter();
+            tensors.extend(of_kind.map(|(name, tensor)| (format!("{}.{name}", layer.layer), tensor)));
+        }
+    }
+    Ok(tensors)
+}
+
+/// The kinds of evidence in `needs` about each pruned layer, in pruning order: what was gathered from its stages, the rest
+/// from the dense net.
 pub(crate) fn load(
     context: &Context<'_>,
     dense: &DensePlan,
     net: &Net,
+    needs: Needs,
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let id = &dense.evidence;
-    let result = context
-        .store
-        .result(id)?
-        .ok_or_else(|| HarnessError::NotRun { what: id.to_string(), spec: context.plan.path.clone() })?;
-    let path = context.store.checked_file(id, &result, FILE)?;
-    let (tensors, _) = load_tensors(&path, tch::Device::Cpu)?;
-    let damaged = |problem: String| HarnessError::Damaged { path: path.clone(), problem };
-    let tensor = |layer: &PrunableLayer, name: &str, kind: Kind| {
-        let name = format!("{}.{name}", layer.name);
-        let found = tensors.get(&name).ok_or_else(|| damaged(format!("no {name}")))?;
-        if found.kind() == kind { Ok(found) } else { Err(damaged(format!("{name} is {:?}", found.kind()))) }
-    };
-    let counts = |layer: &PrunableLayer, name: &str| -> Result<Vec<u64>, HarnessError> {
-        let numbers = Vec::<i64>::try_from(tensor(layer, name, Kind::Int64)?)?;
-        Ok(numbers.into_iter().map(|n| n as u64).collect())
-    };
-    let mut all = Vec::new();
-    for layer in layers(context, net)? {
-        let gram = Vec::<f64>::try_from(tensor(&layer, "gram", Kind::Double)?.f_flatten(0, -1)?)?;
-        let single = |name: &str| -> Result<u64, HarnessError> {
-            counts(&layer, name)?.first().copied().ok_or_else(|| damaged(format!("{name} is empty")))
-        };
-        let moments =
-            Moments::new(layer.channels, single("rows")?, gram).map_err(|e| damaged(e.to_string()))?;
-        let zeros = ZeroCounts { zeros: counts(&layer, "zeros")?, total: single("total")? };
-        let filters =
-            thinet_sampling::filters(&layer.name, net.weights.get(&format!("{}.weight", layer.name))?)?;
-        all.push(Evidence {
-            layer: layer.name,
-            channels: layer.channels,
-            filters: Some(filters),
-            zeros: Some(zeros),
-            moments: Some(moments),
-        });
+    let layers = layers(context, net)?;
+    let weight = |name: &str| net.weights.get(name).ok();
+    let mut all = Vec::with_capacity(layers.len());
+    for layer in &layers {
+        all.push(read_from_net(LayerOf { graph: &net.graph, layer, weight: &weight }, needs)?);
+    }
+    for kind in gathered(needs) {
+        let stage = dense.evidence.iter().find(|stage| stage.kind == kind.kind());
+        let stage = stage.ok_or_else(|| not_run(context, kind.kind().name()))?;
+        let (path, tensors) = stored_tensors(context, stage)?;
+        for evidence in &mut all {
+            let layer = evidence.layer.clone();
+            kind.read(&Stored { tensors: &tensors, layer: &layer }, evidence)
+                .map_err(|e| HarnessError::Damaged { path: path.clone(), problem: e.to_string() })?;
+        }
     }
     Ok(all)
+}
+
+/// The tensors of a stored stage, and the file they come from.
+fn stored_tensors(
+    context: &Context<'_>,
+    stage: &EvidencePlan,
+) -> Result<(PathBuf, BTreeMap<String, Tensor>), HarnessError> {
+    let id = &stage.id;
+    let result = context.store.result(id)?.ok_or_else(|| not_run(context, id.as_str()))?;
+    let path = context.store.checked_file(id, &result, FILE)?;
+    let (tensors, _) = load_tensors(&path, tch::Device::Cpu)?;
+    Ok((path, tensors))
+}
+
+fn not_run(context: &Context<'_>, what: &str) -> HarnessError {
+    HarnessError::NotRun { what: what.to_owned(), spec: context.plan.path.clone() }
 }
 
 fn layers(context: &Context<'_>, net: &Net) -> Result<Vec<PrunableLayer>, HarnessError> {

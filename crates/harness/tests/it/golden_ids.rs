@@ -88,9 +88,7 @@ fn ids(plan: &Plan) -> String {
     let mut lines = vec![format!("run: {}", plan.run)];
     for dense in &plan.dense {
         lines.push(format!("{}: {}", dense.label(), dense.id));
-        if plan.spec.is_one_shot() {
-            lines.push(format!("{}: {}", dense.evidence_label(), dense.evidence));
-        }
+        lines.extend(dense.evidence.iter().map(|stage| format!("{}: {}", stage.label, stage.id)));
     }
     lines.extend(plan.cells.iter().map(|cell| format!("{}: {}", cell.outline.label(), cell.id)));
     lines.join("\n")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use tch::Device;
+use thinet_harness::plan::Plan;
 use thinet_harness::progress::Silent;
 use thinet_harness::records::{Metric, Stage, Status};
 use thinet_harness::{RunOptions, VerifyOptions, run, study, verify, write_tables};
@@ -118,19 +119,37 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
     }
 }
 
+/// The spec of the other tests in one-shot mode.
+fn one_shot() -> String {
+    let from = SPEC.find("[prune.after-layer]").unwrap();
+    let to = SPEC.find("[prune.after-last]").unwrap();
+    format!("{}{}", &SPEC[..from], &SPEC[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
+}
+
+/// Ids of the stages of one-shot evidence.
+fn evidence_stages(plan: &Plan) -> Vec<String> {
+    plan.dense.iter().flat_map(|dense| &dense.evidence).map(|stage| stage.id.to_string()).collect()
+}
+
 #[test]
-fn one_shot_mode_calibrates_once_for_all_cells() {
+fn one_shot_mode_gathers_each_kind_of_evidence_once_for_all_cells() {
     let fixture = Fixture::new();
-    let cut = |s: &str| {
-        let a = s.find("[prune.after-layer]").unwrap();
-        let b = s.find("[prune.after-last]").unwrap();
-        format!("{}{}", &s[..a], &s[b..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
-    };
-    let outcome = fixture.run(&cut(SPEC), "results", &Silent);
-    assert_eq!(outcome.stages_run, 8, "a dense net, one calibration, six cells");
+    let outcome = fixture.run(&one_shot(), "results", &Silent);
+    assert_eq!(outcome.stages_run, 9, "a dense net, zero counts, moments, six cells");
     for cell in &outcome.study.cells {
         assert_eq!(cell.status, Status::Done);
         assert!(cell.rows.iter().any(|r| r.stage == Stage::AfterFineTune && r.metric == Metric::Top1));
+    }
+    let whole = evidence_stages(&fixture.plan(&one_shot(), "results").unwrap());
+    let kinds: Vec<&str> = whole.iter().map(|id| id.split('-').next().unwrap()).collect();
+    assert_eq!(kinds, ["zeros", "moments"]);
+
+    // With other methods: what nobody needs is not gathered, and what is gathered keeps its id and its meaning.
+    let methods = one_shot().find("[[methods]]").unwrap();
+    let alone = format!("{}[[methods]]\nselector = \"random\"\n", &one_shot()[..methods]);
+    assert_eq!(evidence_stages(&fixture.plan(&alone, "alone").unwrap()), whole[1..]);
+    for cell in fixture.run(&alone, "alone", &Silent).study.cells {
+        assert!(outcome.study.cells.contains(&cell), "{}", cell.method);
     }
 }
 
