@@ -363,9 +363,23 @@ fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Result<C
             inputs["calibration-data"] = json!(parent.calibration_data);
         }
         needs = needs_of(&cell.method.selector)?;
+        add_versions(
+            &mut inputs,
+            thinet_selectors::find(&cell.method.selector)?.version(),
+            thinet_reconstruction::find(&cell.method.reconstruction)?.version(),
+        );
         (StageId::of("cell", CELL_VERSION, &inputs), inputs)
     };
     Ok(Cell { id, dense: parent.seed as usize, outline: cell, needs, inputs })
+}
+
+/// Version 1 is left out of ids, so that results that were stored before there were versions keep theirs.
+fn add_versions(inputs: &mut serde_json::Value, selector: u32, reconstruction: u32) {
+    for (key, version) in [("selector-version", selector), ("reconstruction-version", reconstruction)] {
+        if version != 1 {
+            inputs[key] = json!(version);
+        }
+    }
 }
 
 /// The run's id: the table it makes is a function of these stages and of nothing else.
@@ -375,4 +389,24 @@ fn run_id(dense: &[DensePlan], cells: &[Cell]) -> String {
         hasher.update(id.as_str().as_bytes()).update(b"\n");
     }
     hasher.finalize().to_hex()[..12].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_version_changes_an_id_and_version_one_does_not() {
+        let inputs = || json!({ "selector": "thinet", "reconstruction": "none" });
+        let with = |selector, reconstruction| {
+            let mut inputs = inputs();
+            add_versions(&mut inputs, selector, reconstruction);
+            StageId::of("cell", CELL_VERSION, &inputs)
+        };
+        assert_eq!(with(1, 1), StageId::of("cell", CELL_VERSION, &inputs()));
+        let ids = [with(1, 1), with(2, 1), with(1, 2), with(2, 2), with(3, 1)];
+        for (place, id) in ids.iter().enumerate() {
+            assert!(!ids[..place].contains(id), "{place}");
+        }
+    }
 }

@@ -5,6 +5,8 @@
 //! and its entry in the registry. The contract tests run over every entry.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod contract;
 mod error;
 mod measure;
@@ -27,6 +29,12 @@ pub trait Reconstructor: Send + Sync {
 
     /// One line that says what it does, with its source.
     fn about(&self) -> &'static str;
+
+    /// The version of its answers: raised whenever [`Reconstructor::refit`] can answer otherwise than before to the same
+    /// moments. Results are stored under it (1 is left out of their ids, so that older results keep theirs).
+    fn version(&self) -> u32 {
+        1
+    }
 
     /// Whether [`Reconstructor::refit`] reads moments.
     fn needs_moments(&self) -> bool;

@@ -7,6 +7,8 @@
 //! its entry in the registry. The contract tests run over every entry.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod contract;
 mod error;
 mod evidence;
@@ -38,6 +40,12 @@ pub trait Selector: Send + Sync {
 
     /// One line that says how it chooses, with its source.
     fn about(&self) -> &'static str;
+
+    /// The version of its answers: raised whenever [`Selector::select`] can answer otherwise than before to the same
+    /// evidence. Results are stored under it (1 is left out of their ids, so that older results keep theirs).
+    fn version(&self) -> u32 {
+        1
+    }
 
     /// The kinds of evidence that [`Selector::select`] reads; it is handed no others.
     fn needs(&self) -> Needs;

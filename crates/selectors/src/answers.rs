@@ -1,0 +1,100 @@
+//! The answer of every registered selector to the same evidence is pinned in `answers.txt`, by name and version: stored
+//! results are found by both, so that an answer that changed under an old version would be taken from old results.
+
+use std::collections::BTreeSet;
+
+use thinet_seed::Seed;
+
+use crate::{
+    ActivationStats, BatchNormScales, Evidence, Filters, Moments, Selector, ZeroCounts, all, select,
+};
+
+/// For each selector its name and version, the channels that it removes until 1 stays and until 5 stay, and its scores.
+const PINNED: &str = include_str!("answers.txt");
+
+const CHANNELS: usize = 9;
+
+/// Evidence of every kind in plain arithmetic, which no version of another crate can change.
+fn fixed_evidence() -> Evidence {
+    // Multiples of 1/1000 in -0.5..0.5 (7919 is a generator modulo 1009).
+    let value = |at: usize| ((at * at + 3 * at + 7) * 7919 % 1009) as f64 / 1000.0 - 0.5;
+    let filters: Vec<f32> = (0..CHANNELS * 12).map(|at| value(at) as f32).collect();
+    let x: Vec<f64> = (0..CHANNELS * 40).map(|at| value(at + 500) + 0.2).collect();
+    let mean: Vec<f64> = (0..CHANNELS).map(|at| value(at + 200)).collect();
+    Evidence {
+        filters: Some(Filters { channels: CHANNELS, len: 12, values: filters }),
+        batch_norm_scales: Some(BatchNormScales {
+            scales: (0..CHANNELS).map(|at| value(at + 100).abs() as f32).collect(),
+        }),
+        zeros: Some(ZeroCounts { zeros: vec![700, 20, 333, 334, 999, 1000, 0, 20, 512], total: 1000 }),
+        activations: Some(ActivationStats {
+            mean_abs: mean.iter().map(|mean| mean.abs() + 0.1).collect(),
+            max: mean.iter().map(|mean| mean + 1.0).collect(),
+            mean,
+            total: 1000,
+        }),
+        moments: Some(Moments::from_rows(CHANNELS, &x).unwrap()),
+        ..Evidence::none("conv2_1", CHANNELS)
+    }
+}
+
+/// Name and version: the head of an entry.
+fn head(selector: &dyn Selector) -> String {
+    format!("{} version {}", selector.name(), selector.version())
+}
+
+fn entry(selector: &dyn Selector) -> String {
+    let evidence = fixed_evidence();
+    let mut lines = vec![head(selector)];
+    for keep in [1, 5] {
+        let selection = select(selector, &evidence, keep, Seed::root(3)).unwrap();
+        lines.push(format!("  keep {keep} removes {:?}", selection.removed));
+        lines.push(format!("  keep {keep} scores {:?}", selection.scores));
+    }
+    lines.join("\n")
+}
+
+/// The pinned entries: the text between one head and the next.
+fn pinned() -> Vec<&'static str> {
+    PINNED.trim().split("\n\n").collect()
+}
+
+#[test]
+fn an_answer_changes_only_with_its_version() {
+    let mut problems = Vec::new();
+    for selector in all() {
+        let (head, answer) = (head(*selector), entry(*selector));
+        match pinned().iter().find(|entry| entry.lines().next() == Some(head.as_str())) {
+            Some(pinned) if *pinned == answer => {}
+            Some(pinned) => problems.push(format!(
+                "selector {:?} answers otherwise than before under version {}. If that is a fault, mend it. If it is \
+                 meant, raise its `version`, so that results stored before are not taken for new ones, and replace its \
+                 entry in crates/selectors/src/answers.txt.\n\nPinned:\n{pinned}\n\nNow:\n{answer}\n",
+                selector.name(),
+                selector.version(),
+            )),
+            None => problems.push(format!(
+                "no answer of {head} is pinned. Add this entry to crates/selectors/src/answers.txt, after an empty \
+                 line (in place of the entry of an older version):\n\n{answer}\n"
+            )),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn no_answer_is_pinned_of_what_is_not_registered() {
+    let heads: BTreeSet<String> = all().iter().map(|selector| head(*selector)).collect();
+    for entry in pinned() {
+        let first = entry.lines().next().unwrap_or_default();
+        assert!(
+            heads.contains(first),
+            "answers.txt pins {first:?}, which is not registered: remove the entry"
+        );
+    }
+}
+
+#[test]
+fn versions_start_at_one() {
+    assert!(all().iter().all(|selector| selector.version() >= 1));
+}
