@@ -1,7 +1,7 @@
 # Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table smoke test test-resume test-slurm sweeps check bench parity gpu-check golden setup build data
+.PHONY: help reproduce-table smoke test test-resume test-slurm sweeps check bench mutants parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -14,6 +14,8 @@ IMAGENET :=
 CUB :=
 IMAGES :=
 LATENCY := yes
+CRATES :=
+FILES :=
 
 # Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
 ifndef CARGO_TARGET_DIR
@@ -63,6 +65,9 @@ sweeps: build ## Measure what sweeps cost beside the computing (workers, overhea
 
 bench: setup ## Measure selection, moments, calibration and training (release build)
 	cargo bench --package thinet-bench
+
+mutants: setup ## Change the code in one place at a time and list what no test notices (CRATES='graph seed'; an hour)
+	@CRATES='$(CRATES)' FILES='$(FILES)' scripts/mutants.sh
 
 parity: setup ## Compare images, loader and weights with Pillow, torchvision and PyTorch (IMAGES=folder of JPEGs)
 	IMAGES='$(IMAGES)' scripts/parity.sh
