@@ -100,11 +100,18 @@ fn counts_have_their_bounds() {
         ("threads = 1", "threads = 0", "compute.threads"),
         ("threads = 1", "threads = 1024", ""),
         ("threads = 1", "threads = 1025", "compute.threads"),
-        ("images-per-class = 1", "images-per-class = 0", "calibration"),
-        ("positions-per-image = 1", "positions-per-image = 0", "calibration"),
         ("\"cifar10\"", "\"cifar10\", train-limit = 9", "dataset"),
         ("\"cifar10\"", "\"cifar10\", train-limit = 10", ""),
     ]);
+}
+
+#[test]
+fn a_sample_is_not_empty() {
+    for key in ["images-per-class", "positions-per-image"] {
+        let spec = with(&[(&format!("{key} = 1"), &format!("{key} = 0"))]);
+        let found = refused(values(&spec, Path::new("x.toml"))).unwrap();
+        assert!(found.starts_with("calibration"), "{found}");
+    }
 }
 
 #[test]

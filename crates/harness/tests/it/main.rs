@@ -7,6 +7,7 @@ mod fixture;
 mod golden_ids;
 mod panics;
 mod photos;
+mod plan_ids;
 mod resume;
 mod shipped_specs;
 mod small;
