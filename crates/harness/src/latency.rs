@@ -15,7 +15,7 @@ use thinet_seed::Seed;
 use thiserror::Error;
 
 use crate::cpu::cpu_identity;
-use crate::environment::Environment;
+use crate::environment::{Environment, Program};
 use crate::tables::{LatencyRecord, ModelTimes};
 
 /// Images and weights are the same in every run; times do not depend on their values.
@@ -38,6 +38,8 @@ pub struct LatencyOptions {
     pub threads: usize,
     /// Names of [`paper_models`]; empty for all eight.
     pub models: Vec<String>,
+    /// What the program was built from; kept beside the table.
+    pub program: Program,
 }
 
 impl LatencyOptions {
@@ -206,7 +208,7 @@ impl LatencyOptions {
         let here = Environment {
             jobs: Some(1),
             host: None,
-            ..Environment::here(self.device, self.threads, Path::new("."))
+            ..Environment::here(&self.program, self.device, self.threads, Path::new("."))
         };
         Environment { device: self.device_name(), ..here }
     }
@@ -290,7 +292,14 @@ mod tests {
 
     fn options(models: &[&str]) -> LatencyOptions {
         let models = models.iter().map(|&name| name.to_owned()).collect();
-        LatencyOptions { device: Device::Cpu, batch: 1, repeats: 2, threads: 1, models }
+        LatencyOptions {
+            device: Device::Cpu,
+            batch: 1,
+            repeats: 2,
+            threads: 1,
+            models,
+            program: Program::default(),
+        }
     }
 
     #[test]

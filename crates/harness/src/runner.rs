@@ -19,7 +19,7 @@ use crate::train::{Busy, Feed};
 /// Where this process works.
 pub(crate) fn environment(plan: &Plan) -> Environment {
     let checkout = plan.path.parent().unwrap_or(Path::new("."));
-    Environment::here(plan.device, plan.spec.compute.threads, checkout)
+    Environment::here(&plan.program, plan.device, plan.spec.compute.threads, checkout)
 }
 
 /// Makes single stages of a plan in this process.
@@ -167,7 +167,7 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     thinet_models::set_compute_threads(compute.threads)?;
     // Training alone may round, and says so when it starts.
     thinet_models::set_tf32(false)?;
-    thinet_models::set_deterministic(compute.deterministic)?;
+    thinet_models::set_deterministic(compute.deterministic, plan.device)?;
     let format = match compute.channels_last {
         true => MemoryFormat::ChannelsLast,
         false => MemoryFormat::Contiguous,

@@ -1,16 +1,21 @@
-//! A committed table put to the test: cells of it are made anew and their rows compared, bit by bit or within a tolerance.
+//! A table put to the test: cells of it are made again and their rows compared, as exactly as is promised where they are
+//! made. Where they differ, what differs between the two environments is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tch::Device;
 
 use crate::compare::differing_tensors;
+use crate::diff::Difference;
+use crate::environment::Environment;
 use crate::error::HarnessError;
 use crate::plan::{Options, Plan};
 use crate::progress::{Event, Reporter};
 use crate::run::RunOptions;
-use crate::runner::Runner;
+use crate::runner::{Runner, environment};
+use crate::sealed;
 use crate::stages::WEIGHTS;
 use crate::store::{Depth, StageId, Store};
 use crate::study::study;
@@ -28,8 +33,70 @@ pub struct VerifyOptions {
     pub count: usize,
     /// Whether the dense net is trained again, too, although it is stored.
     pub with_dense: bool,
-    /// Largest difference of a number; none: the text must be the same.
+    /// Points of top-1 or top-5 that may lie between; none: what is promised where the cells are made.
     pub tolerance: Option<f64>,
+}
+
+/// How far two makings of a cell agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Promise {
+    /// On a CPU: to the last digit, under one version of libtorch, one number of threads and one instruction set.
+    SameBits,
+    /// On a GPU with `compute.deterministic`: to the last digit, on one model of card with the same libraries.
+    SameBitsOnTheSameCard,
+    /// On a GPU without it: accuracies within [`Promise::FAST_GPU`] points; other measured values are not compared.
+    NearAccuracies,
+}
+
+impl Promise {
+    /// Points of accuracy that may lie between two makings of a cell on a GPU whose sums have no fixed order. An assumption,
+    /// not a measurement: the standard error of an accuracy of 75 % on 7,500 test images.
+    pub const FAST_GPU: f64 = 0.5;
+
+    /// What holds on a device.
+    #[must_use]
+    pub fn on(device: Device, is_deterministic: bool) -> Self {
+        match (device.is_cuda(), is_deterministic) {
+            (false, _) => Self::SameBits,
+            (true, true) => Self::SameBitsOnTheSameCard,
+            (true, false) => Self::NearAccuracies,
+        }
+    }
+
+    /// Points of accuracy that may lie between.
+    #[must_use]
+    pub fn tolerance(self) -> f64 {
+        if self == Self::NearAccuracies { Self::FAST_GPU } else { 0.0 }
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::SameBits => "the same numbers, with the same libtorch, threads and instruction set",
+            Self::SameBitsOnTheSameCard => {
+                "the same numbers, on the same model of card with the same libraries"
+            }
+            Self::NearAccuracies => {
+                "near accuracies: without compute.deterministic a GPU adds in no fixed order"
+            }
+        }
+    }
+}
+
+/// What came out of making cells again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verification {
+    /// How far they ought to agree here.
+    pub promise: Promise,
+    /// Points of accuracy that were allowed to lie between.
+    pub tolerance: f64,
+    /// What can change bits and differs between the table's environment and this one; none if the table has no environment.
+    pub environment: Option<Vec<Difference>>,
+    /// The cells.
+    pub cells: Vec<Verified>,
 }
 
 /// A cell that was made again.
@@ -56,7 +123,7 @@ pub fn verify(
     options: &Options,
     verify: &VerifyOptions,
     reporter: &dyn Reporter,
-) -> Result<Vec<Verified>, HarnessError> {
+) -> Result<Verification, HarnessError> {
     let folder = options.results.join("tables");
     let path = folder.join(format!("{table}.csv"));
     let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
@@ -104,15 +171,20 @@ pub fn verify(
     let made = study(&plan)?;
     let frame = tables::selectors(&made)?.swap_remove(0).frame;
     let made = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
-    let mut verified = Vec::new();
+    let promise = Promise::on(plan.device, plan.spec.compute.deterministic);
+    let tolerance = verify.tolerance.unwrap_or(promise.tolerance());
+    let mut cells = Vec::new();
     for index in chosen {
         let cell = &plan.cells[index];
         let id = cell.id.to_string();
-        let differences = differences(&stored, &made, &id, verify.tolerance);
+        let differences = differences(&stored, &made, &id, tolerance);
         let same_weights = has_same_weights(&old, &Store::at(scratch.path()), &cell.id)?;
-        verified.push(Verified { cell: id, label: cell.outline.label(), differences, same_weights });
+        cells.push(Verified { cell: id, label: cell.outline.label(), differences, same_weights });
     }
-    Ok(verified)
+    let environment = environment_of(&folder, table)?
+        .map(|of_table| of_table.relevant_differences(&environment(&plan)))
+        .transpose()?;
+    Ok(Verification { promise, tolerance, environment, cells })
 }
 
 /// Whether a cell's tensors are those that are stored; none if none are stored, or they are damaged. The files themselves may differ:
@@ -131,22 +203,37 @@ fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<b
     Ok(Some(differing_tensors(&file(old), &file(new))?.is_empty()))
 }
 
-/// Columns of a cell that differ: name, value in the table, value now. What a table does not have is empty.
+/// The environment beside a table, if there is one.
+fn environment_of(folder: &Path, table: &str) -> Result<Option<Environment>, HarnessError> {
+    let path = folder.join(format!("{table}.env.json"));
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(HarnessError::io("read", &path))?,
+    };
+    let unusable =
+        |problem: String| HarnessError::Unverifiable { path, problem: format!("its environment: {problem}") };
+    sealed::check(&text)
+        .and_then(|()| serde_json::from_str(&text).map_err(|e| e.to_string()))
+        .map(Some)
+        .map_err(unusable)
+}
+
+/// Columns of a cell that differ: name, value in the table, value now. A column that the table does not have yet, as it was
+/// made by an older version, has nothing to be compared with; one that is gone is empty.
 fn differences(
     stored: &StoredTable,
     made: &StoredTable,
     cell: &str,
-    tolerance: Option<f64>,
+    tolerance: f64,
 ) -> Vec<(String, String, String)> {
     let value = |table: &StoredTable, column: &str| {
         let row = table.row(cell);
         row.and_then(|row| table.text(column, row)).unwrap_or_default().to_owned()
     };
     let columns = stored.columns().into_iter();
-    let columns = columns.chain(made.columns().into_iter().filter(|name| !stored.columns().contains(name)));
     columns
         .map(|name| (name.to_owned(), value(stored, name), value(made, name)))
-        .filter(|(_, before, now)| !agree(before, now, tolerance))
+        .filter(|(name, before, now)| !agree(name, before, now, tolerance))
         .collect()
 }
 
@@ -188,11 +275,18 @@ fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessErr
     Ok(true)
 }
 
-/// The same text, or numbers that are near.
-fn agree(before: &str, now: &str, tolerance: Option<f64>) -> bool {
-    match (tolerance, before.parse::<f64>(), now.parse::<f64>()) {
-        (Some(tolerance), Ok(before), Ok(now)) => (before - now).abs() <= tolerance,
-        _ => before == now,
+/// Whether two values of a column agree: the same text or the same number, and accuracies within `tolerance` points. Where
+/// there is a tolerance, losses and errors follow sums of another order and are not compared; times never are.
+fn agree(column: &str, before: &str, now: &str, tolerance: f64) -> bool {
+    let is = |words: &[&str]| words.iter().any(|word| column.contains(word));
+    if before == now || is(&["seconds"]) {
+        return true;
+    }
+    match (before.parse::<f64>(), now.parse::<f64>()) {
+        (Ok(before), Ok(now)) if is(&["top1", "top5"]) => (before - now).abs() <= tolerance,
+        (Ok(_), Ok(_)) if tolerance > 0.0 && is(&["loss", "error"]) => true,
+        (Ok(before), Ok(now)) => before == now,
+        _ => false,
     }
 }
 
@@ -201,9 +295,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_agree_within_a_tolerance_and_else_as_text() {
-        assert!(agree("72.9", "72.9", None) && !agree("72.9", "72.90", None));
-        assert!(agree("72.9", "73.1", Some(0.25)) && !agree("72.9", "73.2", Some(0.25)));
-        assert!(agree("done", "done", Some(0.5)) && !agree("done", "diverged", Some(0.5)));
+    fn numbers_are_compared_as_numbers_and_all_else_as_text() {
+        for column in ["top1_after_cut", "loss_after_cut", "params"] {
+            assert!(agree(column, "72.9", "72.90", 0.0) && !agree(column, "72.9", "72.91", 0.0), "{column}");
+        }
+        assert!(agree("status", "done", "done", 0.5) && !agree("status", "done", "diverged", 0.5));
+        assert!(agree("loss", "NaN", "NaN", 0.0) && !agree("loss", "NaN", "1.5", 0.0));
+        assert!(!agree("top1_drop", "", "1.5", 0.5));
+    }
+
+    #[test]
+    fn a_tolerance_is_points_of_accuracy_and_nothing_else() {
+        assert!(agree("top1_drop", "72.9", "73.1", 0.25) && !agree("top5_dense", "72.9", "73.2", 0.25));
+        assert!(agree("loss_after_cut", "0.1", "9.0", 0.25), "not promised");
+        assert!(!agree("params", "100", "100.2", 0.25) && !agree("keep_rate", "0.5", "0.6", 0.25));
+    }
+
+    #[test]
+    fn times_are_never_compared() {
+        assert!(agree("seconds", "1.5", "7.5", 0.0));
+    }
+
+    #[test]
+    fn the_same_bits_are_promised_but_on_a_gpu_that_may_hurry() {
+        assert_eq!(Promise::on(Device::Cpu, false), Promise::SameBits);
+        assert_eq!(Promise::on(Device::Cuda(1), true), Promise::SameBitsOnTheSameCard);
+        assert_eq!(Promise::on(Device::Cuda(0), false).tolerance(), Promise::FAST_GPU);
+        assert_eq!((Promise::SameBits.tolerance(), Promise::SameBitsOnTheSameCard.tolerance()), (0.0, 0.0));
     }
 }

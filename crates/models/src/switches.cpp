@@ -1,16 +1,30 @@
 // What the Rust bindings lack of libtorch: autocast with its type, TF32, deterministic algorithms, the state of the
-// random generators, and the peak of a device's memory. Errors come back as a return value; no exception crosses into Rust.
+// random generators, the peak of a device's memory, the instruction set in use and the name of a GPU. Errors come back as
+// a return value; no exception crosses into Rust.
 
 #include <ATen/Context.h>
+#include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/util/env.h>
+#include <dlfcn.h>
 
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <string>
 
 namespace {
+
+// Copies text to `to` if it fits; its length in bytes.
+std::int64_t copy(const std::string& text, char* to, std::int64_t capacity) {
+  const auto length = static_cast<std::int64_t>(text.size());
+  if (length <= capacity) {
+    std::memcpy(to, text.data(), text.size());
+  }
+  return length;
+}
 
 // The default generator of the CPU (-1) or of a GPU.
 const at::Generator& generator(int cuda) {
@@ -121,6 +135,47 @@ int thinet_set_generator_state(int cuda, const unsigned char* from, std::int64_t
     auto target = generator(cuda);
     const std::lock_guard<std::mutex> lock(target.mutex());
     target.set_state(state);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+// The instruction set of libtorch's own kernels, such as AVX2, as `copy`; -1: cannot be told.
+std::int64_t thinet_cpu_capability(char* to, std::int64_t capacity) {
+  try {
+    return copy(at::get_cpu_capability(), to, capacity);
+  } catch (...) {
+    return -1;
+  }
+}
+
+// The name of the GPU that libtorch knows by this index, as `copy`; -1: cannot be told. The driver is asked, which is there
+// wherever a GPU is used; libtorch's own functions need CUDA's headers.
+std::int64_t thinet_gpu_name(int index, char* to, std::int64_t capacity) {
+  try {
+    void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (driver == nullptr) {
+      return -1;
+    }
+    const auto start = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
+    const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+    const auto name = reinterpret_cast<int (*)(char*, int, int)>(dlsym(driver, "cuDeviceGetName"));
+    int device = 0;
+    char text[256] = {};
+    if (!start || !get || !name || start(0) || get(&device, index) || name(text, sizeof(text) - 1, device)) {
+      return -1;
+    }
+    return copy(text, to, capacity);
+  } catch (...) {
+    return -1;
+  }
+}
+
+// Sets a variable of the environment under the lock that libtorch reads it with. 0: done.
+int thinet_set_variable(const char* name, const char* value) {
+  try {
+    c10::utils::set_env(name, value);
     return 0;
   } catch (...) {
     return 1;

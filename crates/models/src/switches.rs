@@ -7,7 +7,7 @@
     reason = "calls into switches.cpp, whose functions take plain integers and byte buffers"
 )]
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_char, c_int};
 
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -20,6 +20,7 @@ unsafe extern "C" {
     safe fn thinet_set_tf32(allowed: c_int) -> c_int;
     safe fn thinet_tf32() -> c_int;
     safe fn thinet_set_deterministic(required: c_int) -> c_int;
+    fn thinet_set_variable(name: *const c_char, value: *const c_char) -> c_int;
     safe fn thinet_peak_gpu_bytes(index: c_int, reset: c_int) -> i64;
     fn thinet_generator_state(cuda: c_int, to: *mut u8, capacity: i64) -> i64;
     fn thinet_set_generator_state(cuda: c_int, from: *const u8, length: i64) -> c_int;
@@ -82,13 +83,47 @@ pub fn is_tf32_allowed() -> bool {
     thinet_tf32() != 0
 }
 
-/// Makes libtorch use algorithms that give the same bits every time, or an error where there is none. On a GPU, cuBLAS
-/// also asks for the environment variable `CUBLAS_WORKSPACE_CONFIG=:4096:8`.
+/// The variable by which cuBLAS is given its workspace, and the value that this program sets.
+const CUBLAS: (&str, &str) = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
+
+/// Makes libtorch use algorithms that give the same bits every time, or an error where there is none.
+///
+/// For a GPU it also gives cuBLAS a workspace of its own for each stream (`CUBLAS_WORKSPACE_CONFIG=:4096:8`), without which
+/// its sums have no fixed order. cuBLAS reads it at its first product, so this comes before the first one.
 ///
 /// # Errors
-/// If libtorch refuses.
-pub fn set_deterministic(required: bool) -> Result<(), ModelError> {
+/// If libtorch refuses, or the variable has a value under which cuBLAS is not deterministic.
+pub fn set_deterministic(required: bool, device: Device) -> Result<(), ModelError> {
+    if required && device.is_cuda() {
+        let asked = std::env::var(CUBLAS.0).ok();
+        if let Some(value) = cublas_workspace(asked.as_deref())? {
+            let (name, value) = (c_text(CUBLAS.0), c_text(value));
+            // SAFETY: both are ended by a zero and outlive the call, which copies them.
+            let code = unsafe { thinet_set_variable(name.as_ptr(), value.as_ptr()) };
+            done(code, CUBLAS.0)?;
+        }
+    }
     done(thinet_set_deterministic(c_int::from(required)), "compute.deterministic")
+}
+
+/// What the variable must be set to; nothing where the user has set it to one of the two values that are deterministic.
+fn cublas_workspace(asked: Option<&str>) -> Result<Option<&'static str>, ModelError> {
+    match asked {
+        None | Some("") => Ok(Some(CUBLAS.1)),
+        Some(":4096:8" | ":16:8") => Ok(None),
+        Some(other) => Err(ModelError::BadSetting {
+            key: CUBLAS.0,
+            problem: format!(
+                "is {other:?} in the environment, with which cuBLAS is not deterministic, and the spec asks for \
+                 compute.deterministic; unset it, or set :4096:8 or :16:8"
+            ),
+        }),
+    }
+}
+
+fn c_text(text: &str) -> CString {
+    // Neither the name nor the values hold a zero.
+    CString::new(text).unwrap_or_default()
 }
 
 /// Most bytes that tensors held on a GPU at one time since the last call with `reset`; `None` on a CPU.
@@ -198,8 +233,30 @@ mod tests {
         assert!(is_tf32_allowed());
         set_tf32(false).unwrap();
         assert!(!is_tf32_allowed());
-        set_deterministic(true).unwrap();
-        set_deterministic(false).unwrap();
+        set_deterministic(true, Device::Cpu).unwrap();
+        set_deterministic(false, Device::Cpu).unwrap();
         assert_eq!(peak_gpu_bytes(Device::Cpu, true), None);
+    }
+
+    #[test]
+    fn a_workspace_with_which_cublas_is_not_deterministic_is_refused_by_name() {
+        assert_eq!(cublas_workspace(None).unwrap(), Some(":4096:8"));
+        assert_eq!(cublas_workspace(Some("")).unwrap(), Some(":4096:8"));
+        for good in [":4096:8", ":16:8"] {
+            assert_eq!(cublas_workspace(Some(good)).unwrap(), None);
+        }
+        let error = cublas_workspace(Some(":0:0")).unwrap_err().to_string();
+        assert!(error.contains("CUBLAS_WORKSPACE_CONFIG") && error.contains(":4096:8"), "{error}");
+    }
+
+    #[test]
+    fn deterministic_algorithms_on_a_gpu_set_the_workspace_of_cublas() {
+        // What is set does not depend on a GPU being here; the variable is this test's alone.
+        if std::env::var_os(CUBLAS.0).is_none() {
+            set_deterministic(true, Device::Cuda(0)).unwrap();
+            assert_eq!(std::env::var(CUBLAS.0).as_deref(), Ok(":4096:8"));
+            set_deterministic(true, Device::Cuda(0)).unwrap();
+            set_deterministic(false, Device::Cpu).unwrap();
+        }
     }
 }

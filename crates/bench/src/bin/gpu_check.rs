@@ -119,7 +119,7 @@ fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
 fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
     let device = parse_device(device)?;
     set_tf32(false)?;
-    set_deterministic(true)?;
+    set_deterministic(true, device)?;
     let names: Vec<&str> = names.split(',').collect();
     let mut rows = Vec::new();
     for model in paper_models(ResNetStride::First1x1)? {

@@ -13,7 +13,7 @@ use thinet_harness::{
 use thinet_models::parse_device;
 
 use super::{duration, print_json};
-use crate::args::Latency;
+use crate::args::{Latency, program};
 use crate::exit::BadArgument;
 
 /// Images in a batch, as the paper's, and timings that count, where not asked for: seven minutes for all models on two
@@ -74,6 +74,7 @@ fn options(asked: &Latency) -> anyhow::Result<LatencyOptions> {
         repeats: asked.repeats.map_or(repeats, usize::from),
         threads: asked.threads.map_or(cores, usize::from),
         models: asked.models.clone(),
+        program: program(),
     })
 }
 
