@@ -309,7 +309,9 @@ impl DatasetSpec {
             Self::Imagenet(_) | Self::ImageFolder(_) => return None,
         };
         let (train, test) = self.limits();
-        Some([train.unwrap_or(official[0]), test.unwrap_or(official[1])])
+        // A limit above that is refused once the data is there.
+        let used = |limit: Option<usize>, all: usize| limit.map_or(all, |limit| limit.min(all));
+        Some([used(train, official[0]), used(test, official[1])])
     }
 
     /// How photographs are prepared for training and testing, and how selectors see them.

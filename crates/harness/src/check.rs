@@ -12,6 +12,27 @@ use crate::error::{HarnessError, SpecError};
 use crate::spec::{DenseSpec, Recipe, Spec};
 use crate::tables;
 
+/// Largest numbers that a spec may ask for: each is far beyond what a machine can serve in its life, and no product of them
+/// leaves the 64 bits that it is counted in.
+const EPOCHS: usize = 1_000_000;
+const STEPS: usize = 1_000_000_000;
+const BATCH: usize = 1_000_000;
+const IMAGES: usize = 1_000_000;
+const POSITIONS: usize = 1_000_000;
+const SEEDS: usize = 1000;
+const THREADS: usize = 1024;
+const SIDE: usize = 4096;
+/// Cells of a study; each is a folder of its own.
+const CELLS: usize = 100_000;
+
+/// A count from 1 to its limit.
+fn counted(path: &Path, key: &str, number: usize, limit: usize) -> Result<(), HarnessError> {
+    if (1..=limit).contains(&number) {
+        return Ok(());
+    }
+    Err(value(path, key, &format!("{number} is outside 1..={limit}")))
+}
+
 /// A wrong value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
     SpecError::Value { path: path.to_owned(), key: key.to_owned(), problem: problem.to_string() }.into()
@@ -37,19 +58,24 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
             &format!("{:?} is the name of a table that no experiment makes", spec.table_name()),
         );
     }
-    if spec.seeds == 0 || spec.seeds > 1000 {
-        return wrong("seeds", &format!("{} is outside 1..=1000", spec.seeds));
-    }
-    if spec.compute.threads == 0 || spec.compute.threads > 1024 {
-        return wrong("compute.threads", &format!("{} is outside 1..=1024", spec.compute.threads));
+    counted(path, "seeds", usize::try_from(spec.seeds).unwrap_or(usize::MAX), SEEDS)?;
+    counted(path, "compute.threads", spec.compute.threads, THREADS)?;
+    if let Some(size) = spec.input.size {
+        counted(path, "input.size", size, SIDE)?;
     }
     spec.dataset.check().map_err(|e| value(path, "dataset", &e))?;
-    if spec.calibration.images_per_class == 0 || spec.calibration.positions_per_image == 0 {
-        return wrong("calibration", &"images-per-class and positions-per-image must be at least 1");
-    }
+    let sample = &spec.calibration;
+    counted(path, "calibration.images-per-class", sample.images_per_class, IMAGES)?;
+    counted(path, "calibration.positions-per-image", sample.positions_per_image, POSITIONS)?;
     methods(spec, path)?;
     keep_rates(spec, path)?;
     recipes(spec, path)?;
+    let methods = spec.methods.len() + usize::from(spec.from_scratch.is_some());
+    let cells = methods.saturating_mul(spec.prune.keep_rates.len()).saturating_mul(spec.seeds as usize);
+    if cells > CELLS {
+        let problem = format!("methods × keep-rates × seeds are {cells} cells, more than {CELLS}");
+        return wrong("methods", &problem);
+    }
     let mut layers = BTreeSet::new();
     if let Some(twice) = spec.prune.layers.iter().find(|layer| !layers.insert(*layer)) {
         return wrong("prune.layers", &format!("{twice:?} is listed twice"));
@@ -145,7 +171,7 @@ pub(crate) fn layer_names(
     pruned: &[String],
 ) -> Result<(), HarnessError> {
     let unknown = |key: &str, layer: &str, what: &str, known: Vec<&str>| {
-        let hint = crate::spec::nearest(layer, known.iter().copied());
+        let hint = crate::spec_text::nearest(layer, known.iter().copied());
         let hint = hint.map_or_else(|| known.join(", "), |near| format!("did you mean {near:?}?"));
         Err(value(path, key, &format!("{layer:?} is not {what}; {hint}")))
     };
@@ -209,13 +235,10 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
         (Some(_), Some(_)) | (None, None) => {
             return Err(value(path, key, &"exactly one of `epochs` and `steps` is needed"));
         }
-        (Some(0), _) => return wrong("epochs", &"must be at least 1"),
-        (_, Some(0)) => return wrong("steps", &"must be at least 1"),
-        _ => {}
+        (Some(epochs), None) => counted(path, &format!("{key}.epochs"), epochs, EPOCHS)?,
+        (None, Some(steps)) => counted(path, &format!("{key}.steps"), steps, STEPS)?,
     }
-    if recipe.batch == 0 {
-        return wrong("batch", &"must be at least 1");
-    }
+    counted(path, &format!("{key}.batch"), recipe.batch, BATCH)?;
     if !(recipe.lr > 0.0 && recipe.lr.is_finite()) {
         return wrong("lr", &format!("{} is not a positive number", recipe.lr));
     }

@@ -7,7 +7,8 @@ use crate::outline::{Outline, OutlineCell};
 use crate::plan::Plan;
 use crate::records::Size;
 use crate::spec::{Recipe, Spec};
-use crate::store::{Depth, Store};
+use crate::stage_list::{StageKind, StageList};
+use crate::store::{Depth, StageId, Store};
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
@@ -22,8 +23,10 @@ const BYTES: f64 = 4.0;
 /// Cost of what is missing of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Stages in all (dense nets and cells).
+    /// Stages in all.
     pub stages: usize,
+    /// Of these, dense nets, calibrations and cells.
+    pub kinds: [usize; 3],
     /// Of these, stored already.
     pub done: usize,
     /// Multiply-adds still to do.
@@ -45,27 +48,34 @@ pub struct Estimate {
 pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let store = Store::at(&plan.results);
     let work = work(plan);
-    let dense = plan.dense.iter().map(|stage| (&stage.id, work.dense_macs()));
-    let cells = plan.cells.iter().map(|cell| (&cell.id, work.cell_macs(&cell.outline)));
-    let (mut stages, mut done) = (0, 0);
+    // The same list that `status` counts, so that both say the same.
+    let stages = StageList::of(plan).stages;
+    let mut done = 0;
     let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
-    for (id, macs) in dense.chain(cells) {
-        stages += 1;
-        // A damaged stage is made again.
-        match store.intact(id, Depth::Sizes, &mut |_| ())? {
+    for stage in &stages {
+        let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
+        let stored = match store.brief(&id, Depth::Sizes) {
+            // A damaged stage is made again.
+            Err(HarnessError::Damaged { .. }) => None,
+            other => other?,
+        };
+        match stored {
             Some(result) => {
                 done += 1;
-                known += macs;
-                seconds += result.seconds;
+                known += stage.macs;
+                // The multiply-adds of calibrations are not known, so their time says nothing of the rate.
+                seconds += if stage.macs > 0.0 { result.seconds } else { 0.0 };
             }
-            None => missing += macs,
+            None => missing += stage.macs,
         }
     }
+    let count = |kind| stages.iter().filter(|stage| stage.kind == kind).count();
+    let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
     let is_measured = done > 0 && seconds > 0.0 && known > 0.0;
     let rate = if is_measured { known / seconds } else { work.assumed_rate(plan.device.is_cuda()) };
     let disk = work.disk(plan.cells.iter().map(|cell| cell.outline.size), plan.dense.len(), jobs);
     let seconds = missing / rate / jobs.max(1) as f64;
-    Ok(Estimate { stages, done, macs: missing, seconds, is_measured, rate, disk })
+    Ok(Estimate { stages: stages.len(), kinds, done, macs: missing, seconds, is_measured, rate, disk })
 }
 
 /// Estimates the whole work of a study whose data is not there; `images` are the numbers of training and test images.
@@ -74,6 +84,7 @@ pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, job
     let work = Work {
         spec: &outline.spec,
         dense: &outline.graph,
+        dense_macs: macs(&outline.graph),
         images,
         classes: outline.graph.classes(),
         image_bytes: outline.spec.dataset.protocol().map(|_| bytes(outline.spec.dataset.shape())),
@@ -82,8 +93,11 @@ pub fn estimate_outline(outline: &Outline, images: [usize; 2], is_gpu: bool, job
     let cells = outline.cells.iter().map(|cell| work.cell_macs(cell));
     let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
     let rate = work.assumed_rate(is_gpu);
+    let calibrations = if outline.spec.is_one_shot() { seeds } else { 0 };
+    let kinds = [seeds, calibrations, outline.cells.len()];
     Estimate {
-        stages: seeds + outline.cells.len(),
+        stages: kinds.iter().sum(),
+        kinds,
         done: 0,
         macs,
         seconds: macs / rate / jobs.max(1) as f64,
@@ -99,6 +113,7 @@ pub(crate) fn work(plan: &Plan) -> Work<'_> {
     Work {
         spec: &plan.spec,
         dense: &plan.graph,
+        dense_macs: macs(&plan.graph),
         images: [plan.data.train.len(), plan.data.test.len()],
         classes: plan.data.train.classes(),
         image_bytes: calibration.is_decoded_each_time().then(|| bytes(calibration.shape())),
@@ -108,6 +123,8 @@ pub(crate) fn work(plan: &Plan) -> Work<'_> {
 pub(crate) struct Work<'a> {
     spec: &'a Spec,
     dense: &'a Graph,
+    /// Multiply-adds of the dense net for an image, counted once for all cells.
+    dense_macs: f64,
     images: [usize; 2],
     classes: usize,
     /// Bytes of a calibration image, where those are kept on disk.
@@ -120,12 +137,12 @@ impl Work<'_> {
     }
 
     fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {
-        let steps = |recipe: &Recipe| (recipe.total_steps(self.images[0]) * recipe.batch) as f64;
-        TRAINING_FACTOR * macs * recipe.map_or(0.0, steps)
+        let images = |recipe: &Recipe| recipe.total_steps(self.images[0]) as f64 * recipe.batch as f64;
+        TRAINING_FACTOR * macs * recipe.map_or(0.0, images)
     }
 
     pub(crate) fn dense_macs(&self) -> f64 {
-        let dense = macs(self.dense);
+        let dense = self.dense_macs;
         self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
     }
 
@@ -133,7 +150,7 @@ impl Work<'_> {
     pub(crate) fn cell_macs(&self, cell: &OutlineCell) -> f64 {
         let prune = &self.spec.prune;
         let test = self.images[1] as f64;
-        let (dense, pruned) = (macs(self.dense), cell.size.paper.macs as f64);
+        let (dense, pruned) = (self.dense_macs, cell.size.paper.macs as f64);
         if cell.is_from_scratch {
             return self.training(self.spec.from_scratch.as_ref(), pruned) + pruned * test;
         }
@@ -142,13 +159,13 @@ impl Work<'_> {
         let short: f64 =
             but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
         let passes = if self.spec.is_one_shot() { 0 } else { cell.keep.len() };
-        let calibration = between * (self.sample() * passes) as f64;
+        let calibration = between * self.sample() * passes as f64;
         short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
     }
 
     /// Images of one calibration pass.
-    fn sample(&self) -> usize {
-        self.spec.calibration.images_per_class * self.classes
+    fn sample(&self) -> f64 {
+        self.spec.calibration.images_per_class as f64 * self.classes as f64
     }
 
     fn disk(&self, cells: impl Iterator<Item = Size>, seeds: usize, jobs: usize) -> f64 {
@@ -158,7 +175,8 @@ impl Work<'_> {
         // A running job keeps a net after its last layer, and net and velocities of the long training.
         let checkpoints = 3.0 * dense * jobs as f64;
         let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
-        let images = self.image_bytes.map_or(0.0, |bytes| bytes * (self.sample() * passes * seeds) as f64);
+        let images =
+            self.image_bytes.map_or(0.0, |bytes| bytes * self.sample() * passes as f64 * seeds as f64);
         nets + checkpoints + images
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thinet_data::Transform;
 use thinet_graph::{
@@ -19,8 +20,8 @@ use crate::spec::{MethodSpec, Recipe, Spec};
 /// A method at a keep rate with a seed.
 #[derive(Clone, Debug)]
 pub struct OutlineCell {
-    /// The method; for the control from a random start its label alone means something.
-    pub method: MethodSpec,
+    /// The method; for the control from a random start its label alone means something. What cells have in common they share.
+    pub method: Arc<MethodSpec>,
     /// Whether this is the control that is trained from a random start at the same widths.
     pub is_from_scratch: bool,
     /// Fraction of channels kept.
@@ -28,9 +29,9 @@ pub struct OutlineCell {
     /// Root seed.
     pub seed: u64,
     /// Channels kept per pruned layer, in pruning order.
-    pub keep: Vec<(String, usize)>,
+    pub keep: Arc<[(String, usize)]>,
     /// The net of these widths.
-    pub graph: Graph,
+    pub graph: Arc<Graph>,
     /// Its size.
     pub size: Size,
 }
@@ -157,7 +158,7 @@ fn cells(
     let rates = spec.prune.keep_rates.iter();
     let with_rate = |&rate: &f64| {
         let (keep, graph) = widths(spec, path, graph, layers, rate)?;
-        Ok((rate, keep, graph))
+        Ok((rate, Arc::<[_]>::from(keep), size_of(&graph), Arc::new(graph)))
     };
     let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
     let control = MethodSpec {
@@ -165,10 +166,12 @@ fn cells(
         reconstruction: "none".to_owned(),
         label: Some("From scratch".to_owned()),
     };
-    let control = spec.from_scratch.iter().map(|_| (&control, true));
+    let control = spec.from_scratch.iter().map(|_| (control.clone(), true));
     let mut cells = Vec::new();
-    for (method, is_from_scratch) in spec.methods.iter().map(|method| (method, false)).chain(control) {
-        for (keep_rate, keep, graph) in &widths {
+    for (method, is_from_scratch) in spec.methods.iter().cloned().map(|method| (method, false)).chain(control)
+    {
+        let method = Arc::new(method);
+        for (keep_rate, keep, size, graph) in &widths {
             // Every method would keep the same channels, all of them: that net is the dense one.
             if spec.prune.is_uncut(layers, *keep_rate) && !is_from_scratch {
                 continue;
@@ -181,7 +184,7 @@ fn cells(
                     seed,
                     keep: keep.clone(),
                     graph: graph.clone(),
-                    size: size_of(graph),
+                    size: *size,
                 });
             }
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tch::Device;
 use thinet_data::{
-    ChannelOrder, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec,
-    Transform,
+    ChannelOrder, DataError, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split,
+    StandardSpec, Transform,
 };
 use thinet_graph::Graph;
 use thinet_models::{ImportRules, check_import, parse_device};
@@ -14,6 +14,7 @@ use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
 use crate::check;
+use crate::environment::Program;
 use crate::error::HarnessError;
 use crate::outline::{Outline, OutlineCell};
 use crate::records::Size;
@@ -40,11 +41,20 @@ pub struct Options {
     pub results: PathBuf,
     /// Whether the work is done on other machines, so that the device need not be here.
     pub is_elsewhere: bool,
+    /// What the program that asks was built from; kept beside results, never part of an id.
+    pub program: Program,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seeds: None, device: "cpu".into(), data: None, results: "results".into(), is_elsewhere: false }
+        Self {
+            seeds: None,
+            device: "cpu".into(),
+            data: None,
+            results: "results".into(),
+            is_elsewhere: false,
+            program: Program::default(),
+        }
     }
 }
 
@@ -128,8 +138,6 @@ pub struct Cell {
     pub outline: OutlineCell,
     /// The kinds of evidence that are gathered for it: what its selector needs, and the moments.
     pub needs: Needs,
-    /// Everything that went into the id.
-    pub inputs: serde_json::Value,
 }
 
 /// A checked experiment: nothing in it can be wrong any more except what happens while running.
@@ -148,6 +156,8 @@ pub struct Plan {
     pub results: PathBuf,
     /// Device to compute on.
     pub device: Device,
+    /// What the program was built from.
+    pub program: Program,
     /// The images.
     pub data: Split,
     /// Pixels to inputs, without augmentation.
@@ -176,7 +186,7 @@ impl Plan {
             true => Device::Cuda(0),
             false => parse_device(&options.device).map_err(HarnessError::Device)?,
         };
-        let data = thinet_data::open(&spec.dataset, &options.data_folder(&spec.dataset))?;
+        let data = open(&spec.dataset, options)?;
         check::against_data(&spec, path, &data)?;
         let outline = Outline::new(spec, path, data.train.classes())?;
         let weights = weights_hash(&outline)?;
@@ -197,6 +207,7 @@ impl Plan {
             run,
             results: options.results.clone(),
             device,
+            program: options.program.clone(),
             data,
             transform,
             size,
@@ -206,6 +217,14 @@ impl Plan {
             graph,
             spec,
         })
+    }
+
+    /// Everything that goes into a cell's id. Made when it is asked for: of tens of thousands of cells it would fill the memory.
+    ///
+    /// # Errors
+    /// If its method is not registered, which a plan excludes.
+    pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
+        cell_inputs(&self.spec, &self.layers, &cell.outline, &self.dense[cell.dense])
     }
 
     /// The run's folder.
@@ -231,6 +250,32 @@ impl Plan {
     pub fn net_label(&self) -> String {
         crate::outline::net_label(&self.spec, &self.graph)
     }
+}
+
+/// Opens the data; what is not there is told with how to get it.
+fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
+    let folder = options.data_folder(dataset);
+    let kind = match dataset {
+        DatasetSpec::FashionMnist(_) => "fashion-mnist",
+        DatasetSpec::Cifar10(_) => "cifar10",
+        DatasetSpec::Cifar100(_) => "cifar100",
+        DatasetSpec::Imagenet(_) => "imagenet",
+        DatasetSpec::Cub200(_) => "cub200",
+        DatasetSpec::ImageFolder(_) => "",
+    };
+    let given = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
+    let fetch = format!("thinet data fetch {kind}{given}");
+    let advice = match dataset {
+        DatasetSpec::FashionMnist(_) => format!("to get it: {fetch}"),
+        DatasetSpec::ImageFolder(_) => {
+            format!("{} is looked at; --data DIR names another folder", folder.display())
+        }
+        _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
+    };
+    thinet_data::open(dataset, &folder).map_err(|source| match source {
+        DataError::Missing { .. } => HarnessError::NoData { source, advice },
+        other => other.into(),
+    })
 }
 
 /// Identifies what a spec file and the command line ask, without the data.
@@ -328,49 +373,59 @@ fn device_kind(device: Device) -> &'static str {
     }
 }
 
-/// A cell with everything that can change its result.
+/// A cell with its id.
 fn planned(outline: &Outline, cell: OutlineCell, parent: &DensePlan) -> Result<Cell, HarnessError> {
-    let spec = &outline.spec;
+    let inputs = cell_inputs(&outline.spec, &outline.layers, &cell, parent)?;
+    let (id, needs) = match cell.is_from_scratch {
+        true => (StageId::of("scratch", SCRATCH_VERSION, &inputs), Needs::NONE),
+        false => (StageId::of("cell", CELL_VERSION, &inputs), needs_of(&cell.method.selector)?),
+    };
+    Ok(Cell { id, dense: parent.seed as usize, outline: cell, needs })
+}
+
+/// Everything that can change a cell's result.
+fn cell_inputs(
+    spec: &Spec,
+    layers: &[String],
+    cell: &OutlineCell,
+    parent: &DensePlan,
+) -> Result<serde_json::Value, HarnessError> {
     let prune = &spec.prune;
-    let mut needs = Needs::NONE;
-    let (id, inputs) = if cell.is_from_scratch {
+    if cell.is_from_scratch {
         // The control knows nothing of the dense net: what it shares with it is data, input and environment.
         let mut inputs = parent.inputs.clone();
-        inputs["graph"] = json!(cell.graph);
+        inputs["graph"] = json!(*cell.graph);
         inputs["train"] = json!(spec.from_scratch);
         inputs["weights"] = json!(null);
         inputs["import"] = json!(null);
-        (StageId::of("scratch", SCRATCH_VERSION, &inputs), inputs)
-    } else {
-        let mut inputs = json!({
-            "dense": parent.id.as_str(),
-            "selector": cell.method.selector,
-            "reconstruction": cell.method.reconstruction,
-            "keep-rate": cell.keep_rate,
-            "layers": outline.layers,
-            "mode": prune.mode,
-            "after-layer": prune.after_layer,
-            "after-last": prune.after_last,
-            "calibration": spec.calibration,
-        });
-        if !prune.layer_rates.is_empty() {
-            inputs["layer-rates"] = json!(prune.layer_rates);
-        }
-        if !prune.exceptions.is_empty() {
-            inputs["exceptions"] = json!(prune.exceptions);
-        }
-        if parent.inputs["train-data"] != parent.calibration_data.as_str() {
-            inputs["calibration-data"] = json!(parent.calibration_data);
-        }
-        needs = needs_of(&cell.method.selector)?;
-        add_versions(
-            &mut inputs,
-            thinet_selectors::find(&cell.method.selector)?.version(),
-            thinet_reconstruction::find(&cell.method.reconstruction)?.version(),
-        );
-        (StageId::of("cell", CELL_VERSION, &inputs), inputs)
-    };
-    Ok(Cell { id, dense: parent.seed as usize, outline: cell, needs, inputs })
+        return Ok(inputs);
+    }
+    let mut inputs = json!({
+        "dense": parent.id.as_str(),
+        "selector": cell.method.selector,
+        "reconstruction": cell.method.reconstruction,
+        "keep-rate": cell.keep_rate,
+        "layers": layers,
+        "mode": prune.mode,
+        "after-layer": prune.after_layer,
+        "after-last": prune.after_last,
+        "calibration": spec.calibration,
+    });
+    if !prune.layer_rates.is_empty() {
+        inputs["layer-rates"] = json!(prune.layer_rates);
+    }
+    if !prune.exceptions.is_empty() {
+        inputs["exceptions"] = json!(prune.exceptions);
+    }
+    if parent.inputs["train-data"] != parent.calibration_data.as_str() {
+        inputs["calibration-data"] = json!(parent.calibration_data);
+    }
+    add_versions(
+        &mut inputs,
+        thinet_selectors::find(&cell.method.selector)?.version(),
+        thinet_reconstruction::find(&cell.method.reconstruction)?.version(),
+    );
+    Ok(inputs)
 }
 
 /// Version 1 is left out of ids, so that results that were stored before there were versions keep theirs.

@@ -110,6 +110,10 @@ impl FromStr for Arch {
     }
 }
 
+/// Largest width multiplier, and most filters of a layer: nets beyond that fit no machine, and what they count no number.
+const MAX_WIDTH: f64 = 64.0;
+const MAX_FILTERS: usize = 65_536;
+
 /// A network before its input and classes are known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -196,8 +200,17 @@ impl NetSpec {
         let bad = |key, problem: &str| {
             Err(ModelError::BadSpec { arch: self.arch.to_string(), key, problem: problem.to_owned() })
         };
-        if !(self.width.is_finite() && self.width > 0.0) {
-            return bad("width", &format!("is {}, it must be more than 0", self.width));
+        if !(self.width > 0.0 && self.width <= MAX_WIDTH) {
+            return bad(
+                "width",
+                &format!("is {:?}, it must be more than 0 and at most {MAX_WIDTH}", self.width),
+            );
+        }
+        if let Some((layer, filters)) = self.widths.iter().find(|(_, filters)| **filters > MAX_FILTERS) {
+            return bad(
+                "widths",
+                &format!("asks for {filters} filters in {layer}, at most {MAX_FILTERS} are allowed"),
+            );
         }
         if self.stride.is_some() && self.arch != Arch::Resnet50 {
             return bad("stride", "cannot be chosen; only resnet50 has two layouts");
@@ -341,10 +354,20 @@ mod tests {
     fn a_width_that_leaves_nothing_is_refused_by_layer() {
         let spec = NetSpec { width: 0.01, ..NetSpec::new(Arch::CifarVgg16) };
         assert!(message(&spec).contains("layer \"conv1_1\""), "{}", message(&spec));
-        for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, 64.5] {
             let spec = NetSpec { width, ..NetSpec::new(Arch::Tiny) };
             assert!(message(&spec).starts_with("width of tiny is"), "{}", message(&spec));
         }
+    }
+
+    #[test]
+    fn more_filters_than_a_machine_can_hold_are_refused_by_layer() {
+        let widths = BTreeMap::from([("conv1".to_owned(), 1 << 62)]);
+        let message = message(&NetSpec { widths, ..NetSpec::new(Arch::Tiny) });
+        assert!(
+            message.starts_with("widths of tiny asks for 4611686018427387904 filters in conv1"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -52,11 +52,17 @@ fn paper_layers(arch: Arch, graph: &Graph) -> Vec<String> {
     }
 }
 
+/// Largest input: beyond that no count fits a number.
+const SIDE: usize = 4096;
+
 fn parse_input(text: &str) -> anyhow::Result<[usize; 3]> {
     let numbers: Vec<usize> = text.split(['x', '×']).filter_map(|part| part.parse().ok()).collect();
+    let is_side = |number: &usize| (1..=SIDE).contains(number);
     match numbers[..] {
-        [c, h, w] if text.split(['x', '×']).count() == 3 && c * h * w > 0 => Ok([c, h, w]),
-        _ => anyhow::bail!("--input {text:?} is not channels x height x width, such as 3x224x224"),
+        [c, h, w] if text.split(['x', '×']).count() == 3 && numbers.iter().all(is_side) => Ok([c, h, w]),
+        _ => anyhow::bail!(
+            "--input {text:?} is not channels x height x width, each from 1 to {SIDE}, such as 3x224x224"
+        ),
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn an_input_is_three_positive_numbers() {
         assert_eq!(parse_input("3x224x224").unwrap(), [3, 224, 224]);
-        for wrong in ["", "3x224", "3x224x224x1", "3xax224", "0x1x1"] {
+        for wrong in ["", "3x224", "3x224x224x1", "3xax224", "0x1x1", "3x9000000000x9000000000", "3x5000x1"] {
             assert!(parse_input(wrong).is_err(), "{wrong}");
         }
     }

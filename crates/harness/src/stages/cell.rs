@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use tch::Device;
-use thinet_graph::{ChannelSet, plan_surgery, prunable_layer};
+use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
 use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
 use thinet_sampling::SamplingError;
@@ -81,7 +81,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "done".into(),
     };
-    let (id, inputs) = (&cell.id, cell.inputs.clone());
+    let (id, inputs) = (&cell.id, context.plan.cell_inputs(cell)?);
     let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
     context.finish(made, &[WEIGHTS])
 }
@@ -108,7 +108,8 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     };
     let seed = Seed::root(cell.outline.seed).child("from-scratch");
     let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
-    let net = Net { graph: cell.outline.graph.clone(), weights: weights.to_format(context.feed.format)? };
+    let net =
+        Net { graph: Graph::clone(&cell.outline.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
     let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
@@ -274,13 +275,13 @@ impl Job<'_> {
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
             let all = evidence::load(self.context, parent, &state.net, self.cell.needs)?;
-            for (evidence, (name, keep)) in all.iter().zip(&self.cell.outline.keep) {
+            for (evidence, (name, keep)) in all.iter().zip(self.cell.outline.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
                 state.facts.kept.insert(name.clone(), kept);
             }
             state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?)?;
-            for (evidence, (name, _)) in all.iter().zip(&self.cell.outline.keep) {
+            for (evidence, (name, _)) in all.iter().zip(self.cell.outline.keep.iter()) {
                 let kept = state.facts.kept[name].clone();
                 let scale = self.refit(state, evidence, &kept)?;
                 self.rescale(state, name, &scale)?;

@@ -42,6 +42,11 @@ fn wrong_values_are_named_with_their_key() {
         ("[0.5, 0.75]", "[0.01]"),
         ("[0.5, 0.75]", "[nan]"),
         ("[prune]", "[prune]\nlayers = [\"conv9\"]"),
+        ("[prune]", "[prune]\nlayers = []"),
+        ("[prune]", "[prune]\nlayers = \"most\""),
+        ("arch = \"tiny\"", "arch = \"resnet18\""),
+        ("name = \"Stripes\"\n", ""),
+        ("size = 16", "size = \"16\""),
         ("[prune]", "[prune]\nmode = \"one-shot\""),
         ("epochs = 2", "epochs = 2\nsteps = 3"),
         ("epochs = 2", "epochs = 0"),
@@ -64,6 +69,36 @@ fn wrong_values_are_named_with_their_key() {
 }
 
 #[test]
+fn numbers_that_no_machine_can_serve_are_refused_with_key_and_limit() {
+    let fixture = Fixture::new();
+    // 2^62 and the largest integer of TOML: what they are multiplied with leaves 64 bits.
+    let mut texts = Vec::new();
+    for number in ["4611686018427387904", "9223372036854775807"] {
+        for (from, key) in [
+            ("epochs = 2", "epochs = "),
+            ("steps = 2", "steps = "),
+            ("batch = 16", "batch = "),
+            ("images-per-class = 3", "images-per-class = "),
+            ("positions-per-image = 4", "positions-per-image = "),
+            ("[net]", "[compute]\nthreads = "),
+            ("[net]", "[input]\nsize = "),
+            ("name = \"small\"", "name = \"small\"\nseeds = "),
+            ("arch = \"tiny\"", "arch = \"tiny\"\nwidths.conv1 = "),
+            ("arch = \"tiny\"", "arch = \"tiny\"\nwidth = "),
+        ] {
+            let rest = if from == "[net]" { "\n[net]" } else { "" };
+            let float = if key.ends_with("width = ") { ".0" } else { "" };
+            texts.push(error_of(&fixture, &[(from, &format!("{key}{number}{float}{rest}"))]));
+        }
+        texts.push(String::new());
+    }
+    let seeds = ("name = \"small\"", "name = \"small\"\nseeds = 1000");
+    let rates: Vec<String> = (1..=50).map(|i| format!("{:.3}", 0.5 + f64::from(i) / 200.0)).collect();
+    texts.push(error_of(&fixture, &[seeds, ("[0.5, 0.75]", &format!("[{}]", rates.join(", ")))]));
+    insta::assert_snapshot!(texts.join("\n"));
+}
+
+#[test]
 fn missing_data_and_devices_are_refused_before_any_work() {
     let fixture = Fixture::new();
     let file = fixture.path("spec.toml");
@@ -75,7 +110,18 @@ fn missing_data_and_devices_are_refused_before_any_work() {
         thinet_harness::plan::Plan::new(&file, &options).err().expect("refused").to_string()
     };
     let no_data = plan("nowhere", "cpu");
-    assert!(no_data.contains("nowhere"), "{no_data}");
+    assert!(no_data.contains("nowhere") && no_data.contains("--data DIR names another folder"), "{no_data}");
+    for (kind, command) in [
+        ("fashion-mnist", "to get it: thinet data fetch fashion-mnist --data "),
+        ("cifar10", "`thinet data fetch cifar10 --data "),
+    ] {
+        let text = SPEC
+            .replace("kind = \"image-folder\"\nname = \"Stripes\"\nsize = 16", &format!("kind = {kind:?}"));
+        std::fs::write(&file, text).unwrap();
+        let missing = plan("nowhere", "cpu");
+        assert!(missing.contains(command), "{missing}");
+    }
+    std::fs::write(&file, SPEC).unwrap();
     if !tch::Cuda::is_available() {
         let no_cuda = plan("images", "cuda:0");
         assert!(no_cuda.to_lowercase().contains("cuda"), "{no_cuda}");
