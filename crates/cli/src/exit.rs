@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use thinet_harness::HarnessError;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use thinet_harness::{HarnessError, spec_files};
 
 /// The spec or the arguments are wrong; nothing was started.
 const BAD_SPEC: u8 = 2;
@@ -42,6 +43,24 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     line
 }
 
+/// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Who leaves the spec out is told which
+/// there are.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // As where clap ends a program itself: nobody is there to read it.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let is_spec_missing = error.kind() == ErrorKind::MissingRequiredArgument
+        && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::Strings(missing)) if missing.iter().any(|name| name == "<SPEC>"));
+    let specs = if is_spec_missing { spec_files(None) } else { Vec::new() };
+    if !specs.is_empty() {
+        eprintln!("\nspecs here:");
+        specs.iter().for_each(|spec| eprintln!("  {}", spec.display()));
+    }
+    ExitCode::from(BAD_SPEC)
+}
+
 /// Prints the error and its causes in one line and returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {}", line(error));
@@ -57,7 +76,7 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<HarnessError>() {
         Some(error) if error.is_bad_spec() => BAD_SPEC,
-        Some(HarnessError::Data(_)) => NO_DATA,
+        Some(HarnessError::Data(_) | HarnessError::NoData { .. }) => NO_DATA,
         Some(HarnessError::Busy { .. }) => BUSY,
         Some(HarnessError::Stopped) => STOPPED,
         _ => FAILED,

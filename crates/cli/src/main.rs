@@ -18,7 +18,11 @@ use clap::Parser as _;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let arguments = match Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::usage(&error),
+    };
+    let result = match arguments.command {
         Command::Run { study, workers, json } => commands::run::run(&study, &workers, json),
         Command::Plan { study, jobs, json } => commands::plan::plan(&study, jobs, json),
         Command::Table { names, seeds, place, json } => commands::table::table(&names, seeds, &place, json),

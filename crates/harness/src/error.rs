@@ -16,6 +16,16 @@ pub enum SpecError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no such file.
+    #[error("{}", no_such_spec(path, known, hint.as_deref()))]
+    NotThere {
+        /// What was asked for.
+        path: PathBuf,
+        /// Spec files that there are.
+        known: Vec<String>,
+        /// The one that was probably meant.
+        hint: Option<String>,
+    },
     /// Not TOML, or not the form of a spec.
     #[error("{}{}: {message}{}", path.display(), at(*line), hint_text(hint.as_deref()))]
     Syntax {
@@ -43,6 +53,19 @@ pub enum SpecError {
     Unwritable(String),
 }
 
+fn no_such_spec(path: &std::path::Path, known: &[String], hint: Option<&str>) -> String {
+    let what = match path.is_dir() {
+        true => format!("{} is a folder, not a spec", path.display()),
+        false => format!("no such spec: {}", path.display()),
+    };
+    let known = if known.is_empty() {
+        "there is none in experiments/ either".to_owned()
+    } else {
+        format!("there are {}", known.join(", "))
+    };
+    format!("{what}; {known}{}", hint_text(hint))
+}
+
 fn at(line: Option<usize>) -> String {
     line.map(|line| format!(":{line}")).unwrap_or_default()
 }
@@ -61,6 +84,17 @@ pub enum HarnessError {
     /// The data cannot be had.
     #[error(transparent)]
     Data(#[from] thinet_data::DataError),
+    /// The data is not there.
+    #[error("{source}; {advice}")]
+    NoData {
+        /// What was looked for.
+        source: thinet_data::DataError,
+        /// How to get it, or where to say that it lies.
+        advice: String,
+    },
+    /// No stored run is what was asked for.
+    #[error("{0}")]
+    NoSuchRun(String),
     /// The device asked for is not there.
     #[error("device: {0}")]
     Device(#[source] thinet_models::ModelError),
@@ -254,7 +288,7 @@ impl HarnessError {
     /// Whether the user's spec or arguments are wrong (nothing was started), rather than a run that failed.
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
-        matches!(self, Self::Spec(_) | Self::Device(_))
+        matches!(self, Self::Spec(_) | Self::Device(_) | Self::NoSuchRun(_))
     }
 
     /// Whether a file or folder could not be written because this user may only read it.

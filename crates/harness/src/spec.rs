@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use thinet_models::{ImportRules, NetSpec, Precision, Schedule};
 use thinet_sampling::SamplingSpec;
 
 use crate::error::SpecError;
+use crate::spec_text;
 
 /// One experiment: a question that one TOML file asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,7 +179,7 @@ impl Recipe {
     pub fn total_steps(&self, images: usize) -> usize {
         match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
-            (None, epochs) => epochs.unwrap_or(0) * (images / self.batch.max(1)),
+            (None, epochs) => epochs.unwrap_or(0).saturating_mul(images / self.batch.max(1)),
         }
     }
 }
@@ -186,8 +188,8 @@ impl Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PruneSpec {
-    /// Layers to prune, in this order. Default: every prunable convolution.
-    #[serde(default)]
+    /// Layers to prune, in this order. `"all"`, the default, is every prunable convolution and held as an empty list.
+    #[serde(default, with = "crate::layer_list")]
     pub layers: Vec<String>,
     /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut, so
     /// no method has anything to choose: the dense net itself is reported there, once and not tuned any further.
@@ -324,8 +326,10 @@ impl Spec {
     /// # Errors
     /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
     pub fn read(path: &Path) -> Result<Self, SpecError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| SpecError::Unreadable { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound | ErrorKind::IsADirectory => spec_text::not_there(path),
+            _ => SpecError::Unreadable { path: path.to_owned(), source },
+        })?;
         Self::parse(&text, path)
     }
 
@@ -334,7 +338,7 @@ impl Spec {
     /// # Errors
     /// As [`Spec::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, SpecError> {
-        toml::from_str(text).map_err(|e| syntax_error(text, path, &e))
+        spec_text::parse(text, path)
     }
 
     /// The spec as TOML with every default filled in.
@@ -350,34 +354,6 @@ impl Spec {
     pub fn table_name(&self) -> &str {
         self.table.as_deref().unwrap_or(&self.name)
     }
-}
-
-/// Turns serde's words into one line that names file, line and key and offers the nearest allowed key.
-fn syntax_error(text: &str, path: &Path, error: &toml::de::Error) -> SpecError {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    let message = error.message().trim().replace('\n', "; ");
-    let hint = did_you_mean(&message);
-    SpecError::Syntax { path: path.to_owned(), line, message, hint }
-}
-
-/// Finds the nearest of serde's "expected one of …" names to the unknown one.
-fn did_you_mean(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let wrong = quoted.next()?;
-    nearest(wrong, quoted).map(str::to_owned)
-}
-
-/// The candidate nearest to `wrong`, if one is near enough to be what was meant.
-pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(wrong, candidate), candidate))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -446,6 +422,32 @@ methods = [{ selector = "random" }]
         assert!(error.contains("cifar10") && error.contains("did you mean `fashion-mnist`?"), "{error}");
         let error = error_of(&MINIMAL.replace("\"tiny\"", "\"vgg\""));
         assert!(error.contains("resnet50"), "{error}");
+    }
+
+    #[test]
+    fn all_layers_can_be_asked_for_by_name_and_no_layer_is_refused() {
+        let plain = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        let with =
+            |layers: &str| MINIMAL.replace("prune.keep", &format!("prune.layers = {layers}\nprune.keep"));
+        assert_eq!(Spec::parse(&with("\"all\""), Path::new("x.toml")).unwrap(), plain);
+        assert!(plain.to_toml().unwrap().contains("layers = \"all\""));
+        let error = error_of(&with("[]"));
+        assert!(
+            error.contains("prune.layers: an empty list prunes nothing; leave the key out or write"),
+            "{error}"
+        );
+        let error = error_of(&with("\"none\""));
+        assert!(
+            error.contains("prune.layers: expected a list of layers, or \"all\", found the text"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn lengths_beyond_all_numbers_do_not_wrap() {
+        let mut recipe = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap().dense.train.unwrap();
+        recipe.epochs = Some(1 << 62);
+        assert_eq!(recipe.total_steps(128 * 8), usize::MAX);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use thinet_harness::keys::{KEYS, KeyTable};
 use thinet_harness::list_runs;
 use thinet_harness::status::RunStatus;
 use thinet_models::Arch;
@@ -10,6 +11,9 @@ use super::print_json;
 use crate::args::Listed;
 
 pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<()> {
+    if what == Listed::Keys {
+        return keys(json);
+    }
     let lines: Vec<(String, String)> = match what {
         Listed::Selectors => {
             thinet_selectors::all().iter().map(|s| (s.name().to_owned(), s.about().to_owned())).collect()
@@ -21,6 +25,8 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
         Listed::Datasets => {
             DATASETS.iter().map(|(kind, about)| ((*kind).to_owned(), (*about).to_owned())).collect()
         }
+        // Printed above, in columns of their own.
+        Listed::Keys => Vec::new(),
         Listed::Runs => {
             let line = |run: String| anyhow::Ok((run.clone(), about_run(results, &run)?));
             list_runs(results)?.into_iter().map(line).collect::<anyhow::Result<_>>()?
@@ -38,6 +44,28 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
     for (name, about) in &lines {
         println!("{}", format!("{name:<width$}  {about}").trim_end());
     }
+    Ok(())
+}
+
+/// Every key of a spec: dotted name, type, default and what it says.
+fn keys(json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(&KEYS);
+    }
+    for KeyTable { table, about, keys } in KEYS {
+        let table = if table.is_empty() { String::new() } else { format!("[{table}]") };
+        let gap = if table.is_empty() || about.is_empty() { "" } else { "  " };
+        println!("# {table}{gap}{about}");
+        for key in *keys {
+            let dotted = match table.trim_matches(['[', ']']) {
+                "" => key.name.to_owned(),
+                table => format!("{table}.{}", key.name),
+            };
+            println!("{dotted:<34}  {:<10}  {:<19}  {}", key.kind, key.default, key.about);
+        }
+        println!();
+    }
+    println!("count: a whole number; numbers and texts: lists of them; recipe: a table as [dense.train]");
     Ok(())
 }
 

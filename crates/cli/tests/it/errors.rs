@@ -9,7 +9,9 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     fixture.write("selector.toml", &SPEC.replace("\"random\"", "\"randon\""));
     fixture.write("not-toml.toml", "name = ");
     fixture.write("good.toml", SPEC);
-    let cases: [(&[&str], i32); 21] = [
+    fixture.write("type.toml", &SPEC.replace("[0.5]", "0.5"));
+    fixture.write("table.toml", &SPEC.replace("name = \"Waves\", ", ""));
+    let cases: [(&[&str], i32); 26] = [
         (&["run", "typo.toml"], 2),
         (&["plan", "selector.toml"], 2),
         (&["run", "not-toml.toml"], 2),
@@ -30,7 +32,12 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
         (&["status", "nothing"], 2),
         (&["submit", "good.toml", "--data", "nowhere", "--dry-run"], 3),
         (&["diff", "nothing", "nowhere"], 2),
-        (&["verify", "nothing"], 1),
+        (&["verify", "nothing"], 2),
+        (&["plan", "type.toml"], 2),
+        (&["plan", "table.toml"], 2),
+        (&["run", "god.toml"], 2),
+        (&["show", "resnet18.pth"], 2),
+        (&["count", "vgg16", "--width", "1e300"], 2),
     ];
     let mut text = String::new();
     for (arguments, code) in cases {
@@ -43,6 +50,24 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     }
     assert!(!fixture.path("results").exists(), "something was written");
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_spec_that_is_left_out_is_asked_for_with_those_there_are() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path("experiments/birds")).unwrap();
+    fixture.write("experiments/birds/all.toml", SPEC);
+    fixture.write("own.toml", SPEC);
+    fixture.write("Cargo.toml", "[package]\n");
+    for command in ["run", "plan"] {
+        let ran = fixture.run(&[command]);
+        assert_eq!(ran.code, 2);
+        assert!(ran.err.ends_with("specs here:\n  experiments/birds/all.toml\n  own.toml\n"), "{}", ran.err);
+    }
+    // What else can be left out is no spec.
+    let ran = fixture.run(&["diff"]);
+    assert!(ran.code == 2 && !ran.err.contains("specs here"), "{}", ran.err);
+    assert_eq!((fixture.run(&["--help"]).code, fixture.run(&["--version"]).code), (0, 0));
 }
 
 #[cfg(unix)]

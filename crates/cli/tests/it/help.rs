@@ -27,7 +27,7 @@ fn help_of_every_command() {
 fn lists_name_everything_a_spec_can_name() {
     let fixture = Fixture::new();
     let mut text = String::new();
-    for what in ["models", "datasets", "selectors", "reconstructions"] {
+    for what in ["models", "datasets", "selectors", "reconstructions", "keys"] {
         let ran = fixture.run(&["list", what]);
         assert_eq!(ran.code, 0);
         text.push_str(&format!("$ thinet list {what}\n{}\n", ran.out));

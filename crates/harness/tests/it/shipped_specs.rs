@@ -42,7 +42,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 14);
+    assert_eq!(files.len(), 15);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
@@ -60,6 +60,8 @@ fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
             file.display()
         );
         assert!(!header.contains("same schedule"), "{}", file.display());
+        // What the paper's tables are filled from can be had again.
+        assert_eq!(spec.compute.deterministic, is_paper_scale(&spec), "{}", file.display());
         let stem = file.file_stem().and_then(|s| s.to_str()).unwrap();
         let name = if stem == "selectors" { "cub200-selectors" } else { stem };
         assert_eq!(spec.name, name);
