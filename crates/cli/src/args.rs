@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use thinet_harness::Program;
 use thinet_harness::plan::Options;
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -78,8 +79,8 @@ Examples:
   thinet table compression figure4-flops latency
   thinet table experiments/fashion-mnist-selectors.toml")]
     Table {
-        /// `compression`, `figure4-flops`, `latency` (once measured), or spec files of experiments
-        /// that were run
+        /// `compression`, `figure4-flops`, `latency` (once measured), spec files of experiments
+        /// that were run, or runs
         #[arg(required = true, value_name = "TABLE|SPEC")]
         names: Vec<String>,
         /// Number of root seeds, where `run` was given another than the spec's
@@ -115,7 +116,9 @@ Examples:
     /// Get or check a dataset
     #[command(subcommand)]
     Data(Data),
-    /// List what a spec can name, or the runs that are stored
+    /// List the keys of a spec, what it can name, or the runs that are stored
+    #[command(after_help = "\
+experiments/one-shot-example.toml is a spec to copy, with a line about each key.")]
     List {
         /// What to list
         what: Listed,
@@ -146,9 +149,13 @@ Examples:
   thinet diff selectors-0123 selectors-4567
   thinet diff smoke smoke --second-results /mnt/copy/results --exact")]
     Diff(Diff),
-    /// Make cells of a table again and compare them with it, bit by bit on a CPU
+    /// Make cells of a table again and compare every number with it
     #[command(after_help = "\
-The spec is the one that lies beside the table. The dense net is taken from the store if it is there.
+What is promised: on a CPU the same numbers, with the same libtorch, threads and instruction set; on a GPU
+with compute.deterministic the same numbers, on the same model of card with the same libraries; on a GPU
+without it accuracies within the tolerance. Where cells differ, it is said what differs between the
+environment of the table and this one. The spec is the one that lies beside the table. The dense net is
+taken from the store if it is there.
 
 Examples:
   thinet verify selectors-fashion-mnist
@@ -166,8 +173,8 @@ Examples:
     Clean(Clean),
     /// Show a stored run, a stage of a table, or the network in a weight file
     Show {
-        /// A run (name or its beginning, see `thinet list runs`), a stage's id (the column `cell` of a table) or
-        /// a .safetensors file
+        /// A run (its name or id or the beginning of one, its folder, its spec or a table of it), a stage's id (the
+        /// column `cell` of a table) or a .safetensors file
         what: String,
         /// Results folder
         #[arg(long, value_name = "DIR", default_value = "results")]
@@ -242,6 +249,14 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.0..=1e6).contains(&seconds) { Ok(seconds) } else { Err("allowed: 0 to 1000000".to_owned()) }
 }
 
+/// What this program was built from, as the build script found it.
+pub(crate) fn program() -> Program {
+    Program {
+        commit: option_env!("THINET_COMMIT").map(str::to_owned),
+        dirty: option_env!("THINET_DIRTY").and_then(|dirty| dirty.parse().ok()),
+    }
+}
+
 /// Where things are and where to compute.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Place {
@@ -269,6 +284,7 @@ impl Place {
             data: self.data.clone(),
             results: self.results.clone(),
             is_elsewhere: false,
+            program: program(),
         }
     }
 }
@@ -361,7 +377,8 @@ pub(crate) struct Paper {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusOf {
-    /// An experiment's TOML file, or the beginning of a run's name [default: all runs]
+    /// An experiment's TOML file, or a run: its name or id or the beginning of one, its folder or a table of it
+    /// [default: all runs]
     #[arg(value_name = "SPEC|RUN")]
     pub(crate) what: Option<String>,
     /// Number of root seeds, where `run` was given another than the spec's
@@ -400,7 +417,7 @@ pub(crate) struct Diff {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// The table, such as selectors-fashion-mnist
+    /// The table, such as selectors-fashion-mnist, or the run that made it
     pub(crate) table: String,
     /// How many cells, spread over the table
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
@@ -414,7 +431,8 @@ pub(crate) struct Verify {
     /// Train the dense net again, too
     #[arg(long)]
     pub(crate) dense: bool,
-    /// Largest difference of a number that counts as none [default: none on a CPU, 0.5 on a GPU]
+    /// Points of top-1 or top-5 that may lie between [default: 0; on a GPU without compute.deterministic 0.5, which is an
+    /// assumption]
     #[arg(long, value_name = "D")]
     pub(crate) tolerance: Option<f64>,
     /// The spec, where the one beside the table does not find the dense net's weights
@@ -429,7 +447,7 @@ pub(crate) struct Verify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Clean {
-    /// Remove this run, too, with the stages that only it lists (name or its beginning)
+    /// Remove this run, too, with the stages that only it lists (name, id or the beginning of one)
     #[arg(long = "run", value_name = "RUN")]
     pub(crate) runs: Vec<String>,
     /// Remove calibration images, too; they are made again when needed
@@ -571,6 +589,8 @@ pub(crate) enum Listed {
     Selectors,
     /// Reconstructions for `methods.reconstruction`
     Reconstructions,
+    /// Every key of a spec, with type and default
+    Keys,
     /// Runs in the results folder
     Runs,
 }

@@ -1,13 +1,16 @@
 //! Progress for people: bars with time left on a terminal, plain lines in a log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use thinet_harness::Said;
 use thinet_harness::progress::{Event, Reporter};
+
+use crate::commands::duration;
 
 /// In a log, a long step says how far it is this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -37,41 +40,51 @@ struct Running {
 struct Bars {
     all: MultiProgress,
     total: ProgressBar,
-    /// The style of `total` once a stage is done: before, nobody knows how long they take.
-    with_time_left: ProgressStyle,
     style: ProgressStyle,
 }
 
 impl Bars {
-    fn new(stages: usize) -> Option<Self> {
+    fn new(stages: usize, estimate: f64) -> Option<Self> {
         let style = |template: &str| ProgressStyle::with_template(template).ok();
+        let left = move |state: &ProgressState, out: &mut dyn Write| {
+            let [done, stages] = [state.pos(), state.len().unwrap_or(0)];
+            // Nobody hears of text that cannot be drawn.
+            let _ = out.write_str(&time_left(done, stages, state.elapsed().as_secs_f64(), estimate));
+        };
         let all = MultiProgress::new();
         let total = all.add(ProgressBar::new(stages as u64));
-        total.set_style(style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far")?);
+        let style_of_total = style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {all_left}")?;
+        total.set_style(style_of_total.with_key("all_left", left));
         total.enable_steady_tick(Duration::from_secs(1));
-        let with_time_left = style("{wide_bar} {pos}/{len} stages, {elapsed_precise} so far, {eta} left")?;
         Some(Self {
             all,
             total,
-            with_time_left,
             style: style("  {prefix:32!} {msg:34!} {bar:20} {percent:>3} % {eta:>4} left")?,
         })
     }
 }
 
-impl Bars {
-    fn progressed(&self, finished: usize) {
-        if finished == 1 {
-            self.total.set_style(self.with_time_left.clone());
-        }
-        self.total.set_position(finished as u64);
+/// The time that is left of a run, for people: by the stages that have ended, before the first by the estimate in seconds.
+fn time_left(done: u64, stages: u64, elapsed: f64, estimate: f64) -> String {
+    let left = match done {
+        0 => estimate - elapsed,
+        done => elapsed / done as f64 * stages.saturating_sub(done) as f64,
+    };
+    if done == 0 && left <= 0.0 {
+        return "time left not known yet".to_owned();
     }
+    format!("about {} left", duration(left))
 }
 
 impl Progress {
-    /// For work of `stages` stages; zero: nobody knows how many, until the run says so.
+    /// For work of which nobody knows how long it takes, of `stages` stages; 0: nobody knows how many.
     pub(crate) fn new(stages: usize) -> Self {
-        let bars = if std::io::stderr().is_terminal() { Bars::new(stages) } else { None };
+        Self::of_run(stages, 0.0)
+    }
+
+    /// For a run that has `stages` stages to do, in about `estimate` seconds.
+    pub(crate) fn of_run(stages: usize, estimate: f64) -> Self {
+        let bars = if std::io::stderr().is_terminal() { Bars::new(stages, estimate) } else { None };
         Self { bars, state: Mutex::new(State { stages, ..State::default() }) }
     }
 
@@ -138,7 +151,7 @@ impl Progress {
             (label, state.finished.len(), state.stages)
         };
         if let Some(bars) = &self.bars {
-            bars.progressed(finished);
+            bars.total.set_position(finished as u64);
         }
         // `thinet verify` does not know how many.
         let of = if stages == 0 { String::new() } else { format!("/{stages}") };
@@ -215,5 +228,18 @@ impl Reporter for JsonLines {
             return;
         }
         self.say(&Said::Event(event.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_estimated_until_a_stage_has_ended() {
+        assert_eq!(time_left(0, 8, 10.0, 610.0), "about 10 min left");
+        assert_eq!(time_left(0, 8, 700.0, 610.0), "time left not known yet");
+        assert_eq!(time_left(2, 8, 100.0, 610.0), "about 5 min left");
+        assert_eq!(time_left(8, 8, 100.0, 610.0), "about 0 s left");
     }
 }

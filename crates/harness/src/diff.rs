@@ -1,7 +1,6 @@
 //! What differs between two runs: spec, environment, kept channels, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde::Serialize;
 use thinet_graph::ChannelSet;
@@ -10,6 +9,7 @@ use crate::compare::differing_tensors;
 use crate::error::HarnessError;
 use crate::records::Row;
 use crate::run_files::{run_environment, run_spec};
+use crate::runs::Run;
 use crate::stage_list::StageList;
 use crate::store::{StageResult, Store};
 
@@ -67,25 +67,12 @@ impl RunDifference {
     }
 }
 
-/// A run: a results folder, and the name of the run's folder in it.
-#[derive(Clone, Copy, Debug)]
-pub struct StoredRun<'a> {
-    /// The results folder.
-    pub results: &'a Path,
-    /// Name of the run's folder.
-    pub name: &'a str,
-}
-
 /// Compares two runs; with `tensors`, their stored tensors as well, bit by bit. A stage whose record cannot be read counts as not
 /// stored.
 ///
 /// # Errors
 /// If another file of either cannot be read.
-pub fn diff(
-    first: StoredRun<'_>,
-    second: StoredRun<'_>,
-    tensors: bool,
-) -> Result<RunDifference, HarnessError> {
+pub fn diff(first: &Run, second: &Run, tensors: bool) -> Result<RunDifference, HarnessError> {
     let (first, second) = (Facts::read(first)?, Facts::read(second)?);
     let mut stages = Vec::new();
     let mut same = 0;
@@ -148,8 +135,8 @@ struct Facts {
 }
 
 impl Facts {
-    fn read(StoredRun { results, name }: StoredRun<'_>) -> Result<Self, HarnessError> {
-        let folder = results.join("runs").join(name);
+    fn read(run: &Run) -> Result<Self, HarnessError> {
+        let folder = run.folder();
         let damaged = |e: String| HarnessError::Damaged { path: folder.clone(), problem: e };
         let spec: toml::Value =
             toml::from_str(&run_spec(&folder)?).map_err(|e| damaged(format!("resolved.toml: {e}")))?;
@@ -159,7 +146,7 @@ impl Facts {
             Some(text) => serde_json::from_str(&text).map_err(|e| damaged(format!("env.json: {e}")))?,
             None => serde_json::Value::Null,
         };
-        let store = Store::at(results);
+        let store = Store::at(&run.results);
         let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());
         for stage in StageList::read(&folder)?.into_iter().flat_map(|list| list.stages) {
             let stored = match store.find(&stage.id) {
@@ -180,7 +167,8 @@ impl Facts {
     }
 }
 
-fn flat(value: &serde_json::Value) -> BTreeMap<String, String> {
+/// The leaves of a value by their dotted keys.
+pub(crate) fn flat(value: &serde_json::Value) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     flatten("", value, &mut out);
     out
@@ -212,7 +200,11 @@ fn flatten(key: &str, value: &serde_json::Value, out: &mut BTreeMap<String, Stri
     }
 }
 
-fn differences(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Difference> {
+/// Keys whose values differ.
+pub(crate) fn differences(
+    first: &BTreeMap<String, String>,
+    second: &BTreeMap<String, String>,
+) -> Vec<Difference> {
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     let pair = |key: &String| Difference {
         key: key.clone(),

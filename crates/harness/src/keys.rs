@@ -49,6 +49,8 @@ const CROP: Key = key("crop", "count", "224", "height and width of the inputs");
 const BAD_FILES: Key =
     key("bad-files", "count", "0", "so many files may turn out damaged; they are left out and named");
 
+const MAX_PIXELS: Key =
+    key("max-pixels", "count", "100000000", "refuse an image file with more pixels than this");
 const KIND: Key = key("kind", "text", REQUIRED, "which dataset, see `thinet list datasets`");
 
 /// Every key, table by table.
@@ -58,7 +60,7 @@ pub const KEYS: &[KeyTable] = &[
         about: "at the top of the file",
         keys: &[
             key("name", "text", REQUIRED, "name of the experiment: lower-case letters, digits and dashes"),
-            key("table", "text", "from the spec", "name of its table"),
+            key("table", "text", "as name", "name of its table"),
             key("paper-table", "text", "none", "the table that sets it beside the paper's rows, with others"),
             key("seeds", "count", "1", "root seeds 0, 1, …; each trains a dense net of its own"),
             key("dataset", "table", REQUIRED, "where the images come from"),
@@ -93,6 +95,7 @@ pub const KEYS: &[KeyTable] = &[
             SIDE,
             CROP,
             BAD_FILES,
+            MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
         ],
@@ -112,6 +115,7 @@ pub const KEYS: &[KeyTable] = &[
             SIDE,
             CROP,
             BAD_FILES,
+            MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
         ],
@@ -127,6 +131,7 @@ pub const KEYS: &[KeyTable] = &[
             key("resize", "text", "bicubic", "the filter where a size differs: bicubic or bilinear"),
             key("test-folder", "text", "test, else val", "the folder with the test images"),
             key("cache", "true/false", "up to 2 GiB", "whether decoded images are held in memory"),
+            MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
         ],

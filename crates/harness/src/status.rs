@@ -7,13 +7,10 @@ use serde::Serialize;
 
 use crate::claim::{Holder, holder};
 use crate::error::HarnessError;
-use crate::outline::Outline;
-use crate::plan::{Options, asked};
 use crate::records::Status;
 use crate::stage_list::{ListedStage, StageKind, StageList};
 use crate::stage_record::Brief;
 use crate::store::{Depth, StageId, Store};
-use crate::study::list_runs;
 
 /// How a stage is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -205,24 +202,4 @@ fn seconds_left(stages: &[StageStatus]) -> Option<f64> {
         return Some(0.0);
     }
     (known > 0.0 && spent > 0.0).then(|| left * spent / known / f64::from(running.max(1)))
-}
-
-/// Names of the runs that a spec file with these options has led to, the last started last.
-///
-/// # Errors
-/// If the spec is wrong or the results folder cannot be read.
-pub fn runs_of(spec: &Path, options: &Options) -> Result<Vec<String>, HarnessError> {
-    let spec = Outline::read(spec, options)?;
-    let asked = asked(&spec)?;
-    let prefix = format!("{}-", spec.name);
-    let mut found = Vec::new();
-    for name in list_runs(&options.results)?.into_iter().filter(|name| name.starts_with(&prefix)) {
-        let folder = options.results.join("runs").join(&name);
-        if StageList::read(&folder)?.is_some_and(|list| list.asked == asked) {
-            let started = fs::metadata(folder.join("resolved.toml")).and_then(|file| file.modified()).ok();
-            found.push((started, name));
-        }
-    }
-    found.sort();
-    Ok(found.into_iter().map(|(_, name)| name).collect())
 }

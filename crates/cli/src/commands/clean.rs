@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::path::Path;
 
-use thinet_harness::find_garbage;
+use thinet_harness::{find_garbage, find_run};
 
-use super::{find_run, print_json, size};
+use super::{print_json, size};
 use crate::args::Clean;
 use crate::exit::BadArgument;
 
 pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
     let results = &arguments.results;
     let runs: Vec<String> =
-        arguments.runs.iter().map(|run| find_run(run, results)).collect::<anyhow::Result<_>>()?;
+        arguments.runs.iter().map(|run| own_run(results, run)).collect::<anyhow::Result<_>>()?;
     let cleaning = find_garbage(results, &runs, arguments.crops)?;
     if arguments.json {
         return print_json(&cleaning);
@@ -46,6 +47,17 @@ pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
     cleaning.remove()?;
     eprintln!("removed {}", size(cleaning.bytes()));
     Ok(())
+}
+
+/// The run of this results folder that `what` names; nothing is removed from another one.
+fn own_run(results: &Path, what: &str) -> anyhow::Result<String> {
+    let run = find_run(results, what)?;
+    if run.results != results || Path::new(&run.name).is_absolute() {
+        let problem =
+            format!("{what} is not a run in {}; name its own folder by --results", results.display());
+        return Err(BadArgument(problem).into());
+    }
+    Ok(run.name)
 }
 
 fn is_agreed(yes: bool, bytes: u64) -> anyhow::Result<bool> {

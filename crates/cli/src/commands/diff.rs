@@ -1,8 +1,8 @@
 //! `thinet diff`: what differs between two runs.
 
-use thinet_harness::{Difference, RunDifference, StageDifference, StoredRun, diff as diff_runs};
+use thinet_harness::{Difference, RunDifference, StageDifference, diff as diff_runs, find_run};
 
-use super::{find_run, print_json};
+use super::print_json;
 use crate::args::Diff;
 
 /// Tensors of a stage that are named one by one.
@@ -11,20 +11,16 @@ const TENSORS_SHOWN: usize = 10;
 pub(crate) fn diff(arguments: &Diff) -> anyhow::Result<()> {
     let results = &arguments.results;
     let other_results = arguments.second_results.as_ref().unwrap_or(results);
-    let (first, second) = (find_run(&arguments.first, results)?, find_run(&arguments.second, other_results)?);
-    let found = diff_runs(
-        StoredRun { results, name: &first },
-        StoredRun { results: other_results, name: &second },
-        arguments.exact,
-    )?;
+    let (first, second) = (find_run(results, &arguments.first)?, find_run(other_results, &arguments.second)?);
+    let found = diff_runs(&first, &second, arguments.exact)?;
     let is_same = found.has_same_stages();
     if arguments.json {
         print_json(&found)?;
     } else {
-        show(&first, &second, found);
+        show(&first.name, &second.name, found);
     }
     if arguments.exact && !is_same {
-        anyhow::bail!("the stages of {first} and {second} differ");
+        anyhow::bail!("the stages of {} and {} differ", first.name, second.name);
     }
     Ok(())
 }

@@ -21,8 +21,6 @@ use std::path::Path;
 
 use thinet_harness::plan::{Options, Plan};
 
-use crate::exit::BadArgument;
-
 /// Prints a value as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
@@ -46,18 +44,17 @@ fn jobs(asked: Option<u16>, threads: usize, device: &str) -> usize {
     asked.map_or(fill, usize::from)
 }
 
-/// The one run whose name starts with `what`.
-fn find_run(what: &str, results: &Path) -> anyhow::Result<String> {
-    let names = thinet_harness::list_runs(results)?;
-    let found: Vec<&String> = names.iter().filter(|name| name.starts_with(what)).collect();
-    match found[..] {
-        [one] => Ok(one.clone()),
-        [] => {
-            let stored = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            let place = results.display();
-            Err(BadArgument(format!("no run in {place} starts with {what:?}; stored: {stored}")).into())
-        }
-        _ => Err(BadArgument(format!("several runs start with {what:?}: {found:?}")).into()),
+/// How many stages of each kind, such as `3 dense nets, 3 calibrations and 75 cells`.
+fn stages_in_words([dense, calibrations, cells]: [usize; 3]) -> String {
+    let kinds = [(dense, "dense net"), (calibrations, "calibration"), (cells, "cell")];
+    let words: Vec<String> = kinds
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+        .collect();
+    match &words[..] {
+        [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
+        words => words.concat(),
     }
 }
 
@@ -74,12 +71,24 @@ fn size(bytes: u64) -> String {
 }
 
 /// Seconds for people: `40 s`, `12 min`, `3.5 h`.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 90.0 {
         format!("{seconds:.0} s")
     } else if seconds < 5400.0 {
         format!("{:.0} min", seconds / 60.0)
     } else {
         format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_counted_by_name() {
+        assert_eq!(stages_in_words([3, 3, 75]), "3 dense nets, 3 calibrations and 75 cells");
+        assert_eq!(stages_in_words([1, 0, 2]), "1 dense net and 2 cells");
+        assert_eq!(stages_in_words([0, 0, 1]), "1 cell");
     }
 }

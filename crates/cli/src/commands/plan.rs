@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use thinet_data::DataError;
 use thinet_harness::plan::Plan;
 use thinet_harness::spec::{Recipe, Spec};
 use thinet_harness::store::Store;
 use thinet_harness::{Estimate, HarnessError, Outline, OutlineCell, estimate, estimate_outline};
 use thinet_models::Schedule;
 
-use super::{duration, jobs, print_json};
+use super::{duration, jobs, print_json, stages_in_words};
 use crate::args::Study;
 
 #[derive(Serialize)]
@@ -88,6 +87,10 @@ impl CellLine {
 #[serde(rename_all = "kebab-case")]
 struct Cost {
     stages: usize,
+    /// Of these, dense nets, calibrations and cells.
+    dense_nets: usize,
+    calibrations: usize,
+    cells: usize,
     done: usize,
     multiply_adds: f64,
     seconds: f64,
@@ -101,9 +104,23 @@ struct Cost {
 
 impl Cost {
     fn new(estimate: Estimate, device: &str, jobs: usize) -> Self {
-        let Estimate { stages, done, macs, seconds, is_measured, rate, disk } = estimate;
-        let device = device.to_owned();
-        Self { stages, done, multiply_adds: macs, seconds, device, jobs, is_measured, rate, disk_bytes: disk }
+        let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, disk } = estimate;
+        let [dense_nets, calibrations, cells] = kinds;
+        let (device, multiply_adds, disk_bytes) = (device.to_owned(), macs, disk);
+        Self {
+            stages,
+            dense_nets,
+            calibrations,
+            cells,
+            done,
+            multiply_adds,
+            seconds,
+            device,
+            jobs,
+            is_measured,
+            rate,
+            disk_bytes,
+        }
     }
 }
 
@@ -111,7 +128,7 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
     let options = study.place.options(study.seeds);
     let report = match Plan::new(&study.spec, &options) {
         Ok(plan) => planned(&plan, &options.device, asked)?,
-        Err(error @ (HarnessError::Data(DataError::Missing { .. }) | HarnessError::Device(_))) => {
+        Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
             match Outline::without_data(&study.spec, &options)? {
                 Some(outline) => outlined(&outline, &error, &options.device, asked),
                 None => return Err(error.into()),
@@ -214,7 +231,7 @@ fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLi
 fn epochs(recipe: &Recipe, images: Option<usize>) -> Option<f64> {
     match recipe.epochs {
         Some(epochs) => Some(epochs as f64),
-        None => images.map(|images| (recipe.total_steps(images) * recipe.batch) as f64 / images as f64),
+        None => images.map(|images| recipe.total_steps(images) as f64 * recipe.batch as f64 / images as f64),
     }
 }
 
@@ -318,9 +335,10 @@ fn print_cells(report: &Report) {
 
 fn print_cost(cost: &Cost) {
     println!(
-        "{} of {} stages are stored; {:.1} tera multiply-adds to do",
+        "{} of {} stages are stored ({}); {:.1} tera multiply-adds to do",
         cost.done,
         cost.stages,
+        stages_in_words([cost.dense_nets, cost.calibrations, cost.cells]),
         cost.multiply_adds / 1e12
     );
     let rate = format!("{:.0} giga multiply-adds a second and job", cost.rate / 1e9);

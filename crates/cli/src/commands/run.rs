@@ -11,7 +11,7 @@ use thinet_harness::{
     serve,
 };
 
-use super::{duration, jobs, open_plan, signals};
+use super::{duration, jobs, open_plan, signals, stages_in_words};
 use crate::args::{Pace, Study, Workers};
 use crate::bars::{JsonLines, Progress};
 use crate::exit::BadArgument;
@@ -54,7 +54,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     };
     let cost = estimate(&plan, jobs)?;
     announce(&plan.spec.name, &cost, jobs);
-    let progress = Progress::new(cost.stages - cost.done);
+    let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
         workers: (0..jobs)
             .map(|slot| worker_command(study, &devices[slot % devices.len()], &workers.pace))
@@ -70,8 +70,11 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
 fn announce(name: &str, cost: &Estimate, jobs: usize) {
     if cost.done < cost.stages {
         let (stages, done, left) = (cost.stages, cost.done, duration(cost.seconds));
+        let kinds = stages_in_words(cost.kinds);
         let plural = if jobs == 1 { "" } else { "s" };
-        eprintln!("{name}: {stages} stages, {done} stored, about {left} of work with {jobs} job{plural}");
+        eprintln!(
+            "{name}: {stages} stages, {done} stored, about {left} of work with {jobs} job{plural} ({kinds})"
+        );
     }
 }
 

@@ -5,18 +5,36 @@ use std::path::Path;
 
 use thinet_graph::{Convention, count};
 use thinet_harness::store::{StageResult, Store};
-use thinet_harness::{Environment, HarnessError, StageList, run_environment, run_spec};
+use thinet_harness::{
+    Environment, HarnessError, Run, StageList, find_run, run_environment, run_spec,
+};
 
-use super::{find_run, print_json};
+use super::print_json;
+use crate::exit::BadArgument;
 
 pub(crate) fn show(what: &str, results: &Path, json: bool) -> anyhow::Result<()> {
     if what.ends_with(".safetensors") {
         return show_weights(Path::new(what), json);
     }
+    if is_weight_file(what) {
+        let problem = if Path::new(what).is_file() {
+            "show reads the .safetensors files of this program; a checkpoint of another program comes in by dense.weights of a \
+             spec"
+        } else {
+            "there is no such file"
+        };
+        return Err(BadArgument(format!("{what}: {problem}")).into());
+    }
     match Store::at(results).find(what)? {
         Some(stage) => show_stage(&stage, json),
-        None => show_run(&find_run(what, results)?, results, json),
+        None => show_run(&find_run(results, what)?, json),
     }
+}
+
+/// Whether a name is that of a file of weights, which is no run's.
+fn is_weight_file(what: &str) -> bool {
+    let extension = Path::new(what).extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|e| ["pth", "pt", "ckpt", "bin", "pkl", "pickle", "tar", "h5", "onnx"].contains(&e))
 }
 
 /// Where a row of a table comes from.
@@ -44,12 +62,13 @@ fn show_stage(stage: &StageResult, json: bool) -> anyhow::Result<()> {
 }
 
 fn made_by(environment: &Environment) -> String {
-    let commit = environment.commit.as_deref().map_or("no commit", |commit| &commit[..commit.len().min(12)]);
-    let dirty = if environment.dirty == Some(true) { " with changes" } else { "" };
+    let commit = environment.program_commit.as_deref();
+    let commit = commit.map_or("an unknown commit", |commit| &commit[..commit.len().min(12)]);
+    let dirty = if environment.program_dirty == Some(true) { " with changes" } else { "" };
     let Environment { version, libtorch, device, threads, cpu, host, .. } = environment;
     let (cpu, host) = (cpu.as_deref().unwrap_or("unknown processor"), host.as_deref().unwrap_or("unknown"));
     format!(
-        "version {version}, commit {commit}{dirty}, libtorch {libtorch}, {device}, {threads} threads, {cpu}, host {host}"
+        "version {version} of {commit}{dirty}, libtorch {libtorch}, {device}, {threads} threads, {cpu}, host {host}"
     )
 }
 
@@ -73,12 +92,12 @@ fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usiz
     Ok(makers)
 }
 
-fn show_run(name: &str, results: &Path, json: bool) -> anyhow::Result<()> {
-    let folder = results.join("runs").join(name);
+fn show_run(run: &Run, json: bool) -> anyhow::Result<()> {
+    let folder = run.folder();
     let spec = run_spec(&folder)?;
-    // There is none until a run has come to its end once.
+    // There is none until a run has ended once.
     let environment = run_environment(&folder)?.unwrap_or_else(|| "null".to_owned());
-    let makers = makers(results, &folder)?;
+    let makers = makers(&run.results, &folder)?;
     if json {
         let spec: toml::Value = toml::from_str(&spec)?;
         let environment: serde_json::Value = serde_json::from_str(&environment)?;

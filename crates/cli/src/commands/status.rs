@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use thinet_harness::plan::Options;
 use thinet_harness::slurm::{Queued, queue};
-use thinet_harness::status::{RunStatus, StageState, Tally, runs_of};
-use thinet_harness::{HarnessError, StageKind, list_runs};
+use thinet_harness::status::{RunStatus, StageState, Tally};
+use thinet_harness::{HarnessError, StageKind, find_runs, list_runs};
 
-use super::{duration, print_json};
+use super::{duration, print_json, stages_in_words};
 use crate::args::StatusOf;
 use crate::exit::BadArgument;
 
@@ -19,19 +18,9 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     let results = &arguments.results;
     let look: Look = if arguments.check { RunStatus::checked } else { RunStatus::of };
     let Some(what) = &arguments.what else { return all(results, look, arguments.json) };
-    let names = if what.ends_with(".toml") {
-        let options = Options { seeds: arguments.seeds, results: results.clone(), ..Options::default() };
-        runs_of(Path::new(what), &options)?
-    } else {
-        list_runs(results)?.into_iter().filter(|name| name.starts_with(what.as_str())).collect()
-    };
-    let Some((name, others)) = names.split_last() else {
-        return Err(BadArgument(format!(
-            "no run of {what} was started in {}; start it: thinet run {what}",
-            results.display()
-        ))
-        .into());
-    };
+    let runs = find_runs(results, what, arguments.seeds)?;
+    let Some((run, others)) = runs.split_last() else { return Ok(()) };
+    let (results, name) = (&run.results, &run.name);
     let Some(status) = look(results, name)? else {
         return Err(BadArgument(format!(
             "{name} was made by an older version and has no list of stages; thinet run notes it"
@@ -52,7 +41,15 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     if let Some(problem) = problem {
         eprintln!("Slurm cannot be asked: {problem}");
     }
+    // A run's own results folder holds its stages: one that was copied alone does not.
+    if status.tally(None).missing == status.stages.len() && name.contains('/') {
+        eprintln!(
+            "none of its stages is in {}/store; --results names the results folder that the run was copied from",
+            results.display()
+        );
+    }
     if !others.is_empty() {
+        let others: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
         eprintln!("other runs of this: {}", others.join(", "));
     }
     Ok(())
@@ -109,8 +106,10 @@ pub(super) fn words(tally: Tally) -> String {
 
 fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
     println!("{}: {}", status.name, words(status.tally(None)));
-    let cells = status.tally(Some(StageKind::Cell));
-    println!("cells: {} of {}", cells.done, cells.done + cells.running + cells.failed + cells.missing);
+    let count = |kind| status.stages.iter().filter(|stage| stage.stage.kind == kind).count();
+    let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
+    println!("stages: {}", stages_in_words(kinds));
+    println!("cells: {} of {}", status.tally(Some(StageKind::Cell)).done, kinds[2]);
     if let Some(parent) = &status.parent {
         println!("thinet run: {parent}");
     }

@@ -1,9 +1,10 @@
 //! `thinet table`: tables that need no run, and tables of experiments made again from what is stored.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use thinet_harness::spec::Spec;
 use thinet_harness::tables::{self, Table, Written};
-use thinet_harness::{HarnessError, study, unwritten_tables, write_tables};
+use thinet_harness::{HarnessError, StageList, find_run, study, unwritten_tables, write_tables};
 
 use super::{plan_elsewhere, print_json};
 use crate::args::Place;
@@ -18,8 +19,9 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                 super::latency::show_stored(&place.results.join("tables"), json)?;
                 continue;
             }
-            spec if spec.ends_with(".toml") => {
-                let plan = plan_elsewhere(Path::new(spec), &place.options(seeds))?;
+            what => {
+                let (spec, seeds) = spec_of(what, seeds, &place.results)?;
+                let plan = plan_elsewhere(&spec, &place.options(seeds))?;
                 let study = study(&plan)?;
                 if json {
                     print_json(&study)?;
@@ -35,14 +37,26 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                 super::run::show(&outcome);
                 continue;
             }
-            other => {
-                let known = "compression, figure4-flops, latency, or a spec file (*.toml)";
-                return Err(BadArgument(format!("there is no table {other:?}; allowed: {known}")).into());
-            }
         };
         emit(&all, &place.results.join("tables"), &run, json)?;
     }
     Ok(())
+}
+
+/// The spec that a name stands for: itself, or that of the run it names with as many seeds as the run has.
+fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(PathBuf, Option<u64>)> {
+    if Path::new(what).extension().is_some_and(|extension| extension == "toml") {
+        return Ok((what.into(), seeds));
+    }
+    let run = find_run(results, what).map_err(|error| {
+        let known = "compression, figure4-flops, latency, a spec file (*.toml) or a run";
+        BadArgument(format!("there is no table {what:?}; allowed: {known}; {error}"))
+    })?;
+    let resolved = run.folder().join("resolved.toml");
+    let of_run = Spec::read(&resolved).map_err(HarnessError::from)?.seeds;
+    // Paths in a spec are relative to where it lies, so the file that was run comes first.
+    let given = StageList::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());
+    Ok((given.unwrap_or(resolved), seeds.or(Some(of_run))))
 }
 
 fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<()> {

@@ -1,41 +1,87 @@
 //! `thinet verify`: cells of a table made again, and compared with it.
 
-use thinet_harness::{HarnessError, Verified, VerifyOptions, verify as verify_table};
+use std::path::Path;
+
+use thinet_harness::{
+    HarnessError, Verification, Verified, VerifyOptions, find_run, tables_of, verify as verify_table,
+};
 
 use super::print_json;
 use crate::args::Verify;
 use crate::bars::Progress;
-
-/// Points of accuracy by which a GPU, whose sums have no fixed order, may differ without a word.
-const GPU_TOLERANCE: f64 = 0.5;
+use crate::exit::BadArgument;
 
 pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
-    let is_gpu = arguments.place.device.starts_with("cuda");
     let options = VerifyOptions {
         cells: arguments.cell.clone(),
         count: if arguments.all { usize::MAX } else { usize::from(arguments.cells) },
         with_dense: arguments.dense,
-        tolerance: arguments.tolerance.or(is_gpu.then_some(GPU_TOLERANCE)),
+        tolerance: arguments.tolerance,
     };
-    let table = arguments.table.trim_end_matches(".csv").rsplit('/').next().unwrap_or_default();
     let place = arguments.place.options(None);
+    let table = table_of(&arguments.table, &place.results)?;
     let progress = Progress::new(0);
-    let verified = verify_table(table, arguments.spec.as_deref(), &place, &options, &progress);
+    let verified = verify_table(&table, arguments.spec.as_deref(), &place, &options, &progress);
     progress.close();
     let verified = verified?;
-    let differ = verified.iter().filter(|cell| !cell.differences.is_empty()).count();
+    let cells = &verified.cells;
+    let differ = cells.iter().filter(|cell| !cell.differences.is_empty()).count();
     if arguments.json {
         print_json(&verified)?;
     } else {
-        verified.iter().for_each(print);
-        let how = options.tolerance.map_or_else(|| "to the last digit".to_owned(), |t| format!("within {t}"));
-        println!("{} of {} cells agree {how}", verified.len() - differ, verified.len());
+        cells.iter().for_each(print);
+        let how = match verified.tolerance {
+            0.0 => "to the last digit".to_owned(),
+            points => format!("within {points} points of accuracy"),
+        };
+        println!("{} of {} cells agree {how}", cells.len() - differ, cells.len());
+        if differ > 0 {
+            println!("promised here: {}", verified.promise.words());
+            print_environment(&verified);
+        }
     }
     if differ > 0 {
         let path = place.results.join("tables").join(format!("{table}.csv"));
-        return Err(HarnessError::Unlike { path, differ, cells: verified.len() }.into());
+        return Err(HarnessError::Unlike { path, differ, cells: cells.len() }.into());
     }
     Ok(())
+}
+
+/// The table of this name, or the one that the run of this name made.
+fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
+    let name = what.trim_end_matches(".csv").trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if results.join("tables").join(format!("{name}.csv")).is_file() {
+        return Ok(name.to_owned());
+    }
+    let known = || {
+        let tables = tables_of(results, None)?;
+        anyhow::Ok(if tables.is_empty() { "none".to_owned() } else { tables.join(", ") })
+    };
+    let Ok(run) = find_run(results, what) else {
+        let place = results.join("tables");
+        let problem =
+            format!("no table in {} and no run is called {what:?}; tables: {}", place.display(), known()?);
+        return Err(BadArgument(problem).into());
+    };
+    tables_of(results, Some(&run.id))?.into_iter().min_by_key(String::len).ok_or_else(|| {
+        let problem = format!("no table in {} was made by {}", results.join("tables").display(), run.name);
+        BadArgument(problem).into()
+    })
+}
+
+/// What can have made the difference.
+fn print_environment(verified: &Verification) {
+    let Some(differences) = &verified.environment else {
+        return println!("the table has no environment beside it, so where it was made is not known");
+    };
+    if differences.is_empty() {
+        return println!("nothing differs between the environment of the table and this one");
+    }
+    println!("between the environment of the table and this one there differ:");
+    for difference in differences {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not recorded".to_owned());
+        println!("  {}: {} -> {}", difference.key, value(&difference.first), value(&difference.second));
+    }
 }
 
 fn print(verified: &Verified) {

@@ -10,6 +10,8 @@ mod fixture;
 mod help;
 mod latency;
 mod paper;
+mod provenance;
+mod runs;
 mod study;
 mod submit;
 mod upkeep;

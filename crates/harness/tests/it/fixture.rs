@@ -9,7 +9,7 @@ use image::{Rgb, RgbImage};
 use rand::Rng;
 use thinet_harness::plan::{Options, Plan};
 use thinet_harness::progress::{Event, Reporter};
-use thinet_harness::{HarnessError, Outcome, RunOptions, StoredRun, diff, list_runs, run};
+use thinet_harness::{HarnessError, Outcome, RunOptions, all_runs, diff, run};
 use thinet_seed::Seed;
 
 /// Classes of the generated images.
@@ -107,14 +107,8 @@ impl Fixture {
     /// tensors. Seconds, checksums of records, host and environment may differ.
     pub(crate) fn assert_same_stages(&self, first: &str, second: &str) {
         let (first, second) = (self.path(first), self.path(second));
-        let run = |results: &Path| list_runs(results).unwrap().pop().unwrap();
-        let (one, other) = (run(&first), run(&second));
-        let found = diff(
-            StoredRun { results: &first, name: &one },
-            StoredRun { results: &second, name: &other },
-            true,
-        )
-        .unwrap();
+        let run = |results: &Path| all_runs(results).unwrap().pop().unwrap();
+        let found = diff(&run(&first), &run(&second), true).unwrap();
         assert!(found.has_same_stages() && found.same > 0, "{found:#?}");
     }
 
