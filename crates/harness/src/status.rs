@@ -1,6 +1,5 @@
 //! What is stored, running and failed of a run: from the list of its stages, the store and the claims. Needs no data and no device.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;

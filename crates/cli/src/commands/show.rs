@@ -5,9 +5,7 @@ use std::path::Path;
 
 use thinet_graph::{Convention, count};
 use thinet_harness::store::{StageResult, Store};
-use thinet_harness::{
-    Environment, HarnessError, Run, StageList, find_run, run_environment, run_spec,
-};
+use thinet_harness::{Environment, HarnessError, Run, StageList, find_run, run_environment, run_spec};
 
 use super::print_json;
 use crate::exit::BadArgument;

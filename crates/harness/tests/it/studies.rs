@@ -286,8 +286,8 @@ fn verify_compares_tensors_where_old_files_hold_the_name_of_their_run() {
             tolerance: None,
         };
         let verified = verify("small", None, &fixture.options("results"), &options, &Silent).unwrap();
-        assert_eq!(verified[0].differences, []);
-        verified[0].same_weights
+        assert_eq!(verified.cells[0].differences, []);
+        verified.cells[0].same_weights
     };
     assert_eq!(same_weights(), Some(true));
     // Stores the net again, with more metadata and other weights, and notes its checksum.
