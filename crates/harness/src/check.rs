@@ -52,11 +52,10 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
             return wrong(key, &format!("{name:?} may hold only lower-case letters, digits and dashes"));
         }
     }
-    if tables::RESERVED.contains(&spec.table_name()) {
-        return wrong(
-            "table",
-            &format!("{:?} is the name of a table that no experiment makes", spec.table_name()),
-        );
+    for (key, name) in [("table", Some(spec.table_name())), ("paper-table", spec.paper_table.as_deref())] {
+        if let Some(name) = name.filter(|name| tables::RESERVED.contains(name)) {
+            return wrong(key, &format!("{name:?} is the name of a table that no experiment makes"));
+        }
     }
     counted(path, "seeds", usize::try_from(spec.seeds).unwrap_or(usize::MAX), SEEDS)?;
     counted(path, "compute.threads", spec.compute.threads, THREADS)?;

@@ -1,7 +1,7 @@
 //! `thinet paper`: the experiments at the paper's scale whose data is there, and the tables that set all of them beside the
 //! published numbers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use thinet_data::DatasetSpec;
@@ -28,6 +28,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
     // By name, so that twins follow what they are twins of: a shell sorts `x-twins.toml` before `x.toml`.
     let mut specs = arguments.specs.clone();
     specs.sort_by_key(|spec| spec.with_extension(""));
+    check_owners(&specs, &arguments.results)?;
     for spec in &specs {
         let study = study_of(arguments, spec)?;
         let options = study.place.options(None);
@@ -100,14 +101,13 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
             note_measured(&folder, name);
             continue;
         }
-        check_paper_table(&folder, name, &studies)?;
         let table = tables::paper(name, &studies)?;
         if run != tables::NOT_RUN {
             println!("{}", table.markdown());
         }
         report_written(&tables::write(&folder, &table, &run)?);
     }
-    for Known { outline, study, is_run } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
+    for Known { study, is_run, .. } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
         names.push(&study.table);
         if !is_run && !is_free(&folder, &study.table)? {
             note_measured(&folder, &study.table);
@@ -119,7 +119,6 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
             println!("{}", summary.markdown());
             continue;
         }
-        check_tables(&outline.spec, &outline.path, results)?;
         for table in &made {
             report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
@@ -127,22 +126,34 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
     Ok(names)
 }
 
-/// Refuses to write a paper table over one that holds other experiments only.
-fn check_paper_table(folder: &Path, name: &str, studies: &[PaperStudy<'_>]) -> anyhow::Result<()> {
-    let owners = tables::owners(folder, name)?;
-    let is_ours = |owner: &String| studies.iter().any(|study| study.outline.spec.name == *owner);
-    if owners.is_empty() || owners.iter().any(is_ours) {
-        return Ok(());
+/// Refuses, before any work, to write over tables that hold other experiments only.
+fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
+    let read: Result<Vec<Spec>, _> = specs.iter().map(|path| Spec::read(path)).collect();
+    let read = read.map_err(HarnessError::from)?;
+    for (path, spec) in specs.iter().zip(&read) {
+        let Some(name) = spec.paper_table.as_deref() else {
+            check_tables(spec, path, results)?;
+            continue;
+        };
+        let owners = tables::owners(&results.join("tables"), name).map_err(HarnessError::from)?;
+        let own: Vec<&str> = read
+            .iter()
+            .filter(|other| other.paper_table.as_deref() == Some(name))
+            .map(|other| other.name.as_str())
+            .collect();
+        if owners.is_empty() || owners.iter().any(|owner| own.contains(&owner.as_str())) {
+            continue;
+        }
+        let problem = format!(
+            "{}: table {name} holds {}, not {}; give these another table with the key `paper-table`, or move its files \
+             away",
+            path.display(),
+            owners.into_iter().collect::<Vec<_>>().join(", "),
+            own.join(", ")
+        );
+        return Err(BadArgument(problem).into());
     }
-    let owners: Vec<String> = owners.into_iter().collect();
-    let own: Vec<&str> = studies.iter().map(|study| study.outline.spec.name.as_str()).collect();
-    let problem = format!(
-        "{} holds {}, not {}; give these another table with the key `paper-table`, or move its files away",
-        folder.join(format!("{name}.csv")).display(),
-        owners.join(", "),
-        own.join(", ")
-    );
-    Err(BadArgument(problem).into())
+    Ok(())
 }
 
 /// Whether no table of this name holds anything measured.

@@ -53,9 +53,10 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     // Nor is the place of another experiment's table taken.
     let foreign = "run,experiment,status\nnot-run,birds,not-run\n";
     fixture.write("results/tables/imagenet-vgg16.csv", foreign);
-    let refused = fixture.run(&arguments);
-    assert_eq!(refused.code, 2, "{}", refused.err);
-    assert!(refused.err.contains("imagenet-vgg16.csv holds birds, not vgg16-conv"), "{}", refused.err);
+    let with_data = [&arguments[..], &["--imagenet", "nowhere"]].concat();
+    let refused = fixture.run(&with_data);
+    assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
+    assert!(refused.err.contains("table imagenet-vgg16 holds birds, not vgg16-conv"), "{}", refused.err);
 
     fixture.write("small.toml", SPEC);
     let other = fixture.run(&["paper", "small.toml"]);

@@ -92,6 +92,18 @@ fn names_are_lower_case_letters_digits_and_dashes_that_do_not_begin_with_one() {
 }
 
 #[test]
+fn no_experiment_takes_the_name_of_a_table_that_none_makes() {
+    check_each(&[
+        ("\ntable = \"x\"", "\ntable = \"latency\"", "table"),
+        ("\npaper-table = \"x\"", "\npaper-table = \"compression\"", "paper-table"),
+        ("\nname = \"x\"", "\nname = \"latency\"", ""),
+    ]);
+    // Without the key, the table has the experiment's name.
+    let named = with(&[("\nname = \"x\"", "\nname = \"latency\""), ("\ntable = \"x\"", "")]);
+    assert_eq!(refused(values(&named, Path::new("x.toml"))).as_deref(), Some("table"));
+}
+
+#[test]
 fn counts_have_their_bounds() {
     check_each(&[
         ("seeds = 1", "seeds = 0", "seeds"),
