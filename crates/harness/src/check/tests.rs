@@ -126,15 +126,6 @@ fn counts_have_their_bounds() {
 }
 
 #[test]
-fn a_sample_is_not_empty() {
-    for key in ["images-per-class", "positions-per-image"] {
-        let spec = with(&[(&format!("{key} = 1"), &format!("{key} = 0"))]);
-        let found = refused(values(&spec, Path::new("x.toml"))).unwrap();
-        assert!(found.starts_with("calibration"), "{found}");
-    }
-}
-
-#[test]
 fn methods_are_known_and_have_labels_of_their_own() {
     let second = "[[methods]]\nselector = \"random\"\n";
     check_each(&[
