@@ -392,6 +392,7 @@ mod tests {
         net.add_from("double", Op::Add {}, vec![1, 1]).unwrap();
         net.add_from("sum", Op::Add {}, vec![1, 2]).unwrap();
         let net = net.finish();
+        assert_eq!(net.consumers(0), [1]);
         assert_eq!(net.consumers(1), [2, 3]);
         assert!(net.consumers(3).is_empty());
     }
