@@ -397,7 +397,7 @@ pub(crate) struct StatusOf {
 
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// A run (name or its beginning, see `thinet list runs`)
+    /// A run: its name or id or the beginning of one, its folder, its spec or a table of it
     pub(crate) first: String,
     /// Another run
     pub(crate) second: String,

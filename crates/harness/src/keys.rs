@@ -197,6 +197,7 @@ pub const KEYS: &[KeyTable] = &[
                 "read it from this file, relative to the spec: safetensors or PyTorch",
             ),
             key("import", "table", "see below", "how the file's tensors become this net's"),
+            key("allow-chance", "true/false", "false", "prune a net that guesses all the same"),
         ],
     },
     KeyTable {
