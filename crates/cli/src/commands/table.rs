@@ -86,10 +86,9 @@ fn not_written(error: &HarnessError) {
 /// Says where a table lies, and where a table of another run went.
 pub(crate) fn report_written(written: &Written) {
     if let Some(first) = written.files.first() {
-        let others: Vec<String> = written.files[1..]
-            .iter()
-            .filter_map(|file| file.extension().map(|extension| extension.to_string_lossy().into_owned()))
-            .collect();
+        // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
+        let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());
+        let others: Vec<String> = written.files[1..].iter().filter_map(suffix).collect();
         eprintln!("written: {} (and {})", first.display(), others.join(", "));
     }
     for file in &written.set_aside {

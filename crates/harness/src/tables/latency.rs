@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use polars::frame::DataFrame;
 use serde_json::{Map, Value};
 use thinet_metrics::Spread;
-use thinet_models::{Arch, ResNetStride, paper_models};
+use thinet_models::{Arch, ResNetStride, gpu, paper_models, parse_device};
 
 use super::frame::column;
 use super::latency_grids::{measured, notes, printed, ratios};
@@ -60,11 +60,13 @@ impl LatencyRecord {
 }
 
 /// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d4c-b32-t8`. The eight digits stand for the processor
-/// (its generation, instruction set and cores, not only its name) and for libtorch, so that the times of one machine are not
-/// taken for another's. Tables of old versions have six digits for the name alone.
+/// (its generation, instruction set and cores, not only its name), for libtorch and on a GPU for the model of the card, so that the
+/// times of one machine are not taken for another's. Tables of old versions have six digits for the name alone.
 #[must_use]
 pub fn latency_run(device: &str, cpu: &CpuIdentity, batch: usize, threads: usize) -> String {
-    let machine = format!("{}|{}", cpu.key(), thinet_models::LIBTORCH_VERSION);
+    let card =
+        parse_device(device).ok().and_then(gpu).map(|card| format!("|{}", card.model.unwrap_or_default()));
+    let machine = format!("{}|{}{}", cpu.key(), thinet_models::LIBTORCH_VERSION, card.unwrap_or_default());
     let machine = &blake3::hash(machine.as_bytes()).to_hex()[..8];
     format!("{NAME}-{}-{machine}-b{batch}-t{threads}", device.replace(':', ""))
 }
