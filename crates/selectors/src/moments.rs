@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_moments_are_a_quarter_of_what_a_float_can_hold() {
+        let largest = f64::MAX / 4.0;
+        assert!(Moments::new(1, 1, vec![largest]).is_ok());
+        assert!(Moments::new(1, 1, vec![largest.next_up()]).is_err());
+    }
+
+    #[test]
     fn rounding_asymmetry_is_evened_out() {
         let moments = Moments::new(2, 5, vec![4.0, 1.0, 1.0 + 1e-9, 1.0]).unwrap();
         assert_eq!(moments.g(0, 1), moments.g(1, 0));
