@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_outside_of_the_others_counts_from_a_part_of_1e_10_of_its_energy() {
+        let gain_of_the_second = |outside: f64| {
+            let order = addition_order(&moments(&[&[1.0, 1.0], &[0.0, outside.sqrt()]]));
+            order[1].gain
+        };
+        // Far above the bound of a gain, so that the bound of dependence alone decides.
+        assert_eq!(gain_of_the_second(2.5e-11), 0.0);
+        assert!(gain_of_the_second(4e-10) > 0.0);
+    }
+
+    #[test]
     fn dead_channels_fill_up_last_and_by_index() {
         let order = addition_order(&moments(&[&[0.0, 2.0, 2.0, 0.0, 1.0], &[0.0, 1.0, 1.0, 0.0, 3.0]]));
         assert_eq!(channels_of(&order)[2..], [2, 0, 3]);
