@@ -1,0 +1,230 @@
+//! Tests of the loader.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::{Augment, ChannelOrder, MemoryDataset, Normalisation, shuffled};
+
+const OPTIONS: LoaderOptions = LoaderOptions { batch: 4, drop_last: false, threads: 0, prefetch: 2 };
+
+fn transform() -> Transform {
+    let augment = Augment { crop_padding: 2, mirror: true, random_crop: false };
+    let normalisation =
+        Normalisation { mean: vec![0.3], std: vec![0.4], order: ChannelOrder::Rgb, range: 1.0 };
+    Transform { pad: 1, crop: None, normalisation, augment }
+}
+
+fn images(n: usize) -> Arc<dyn Dataset> {
+    let pixels = (0..n * 6).map(|i| (i * 31) as u8).collect();
+    Arc::new(MemoryDataset::new("small", 5, [1, 2, 3], pixels, (0..n).map(|i| i % 5).collect()).unwrap())
+}
+
+/// A dataset that fails or panics at some images and counts what is read.
+struct Faulty {
+    inner: Arc<dyn Dataset>,
+    fails: Option<usize>,
+    panics: Option<usize>,
+    reads: AtomicUsize,
+}
+
+impl Faulty {
+    fn new(n: usize, fails: Option<usize>, panics: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { inner: images(n), fails, panics, reads: AtomicUsize::new(0) })
+    }
+}
+
+impl Dataset for Faulty {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+    fn classes(&self) -> usize {
+        self.inner.classes()
+    }
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn shape(&self) -> [usize; 3] {
+        self.inner.shape()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.inner.label(index)
+    }
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        assert!(self.panics != Some(index), "image {index} is cursed");
+        if self.fails == Some(index) {
+            let path = PathBuf::from(format!("{index}.png"));
+            return Err(DataError::Decode { path, problem: "bad".to_owned() });
+        }
+        self.inner.read(index, out)
+    }
+    fn fingerprint(&self) -> &str {
+        ""
+    }
+}
+
+fn all(
+    dataset: &Arc<dyn Dataset>,
+    order: &[usize],
+    seed: Option<Seed>,
+    options: LoaderOptions,
+) -> Vec<Batch> {
+    let loader = Loader::new(dataset.clone(), order.to_vec(), &transform(), seed, options).unwrap();
+    loader.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_batches() {
+    let dataset = images(50);
+    let order = shuffled(50, Seed::root(1));
+    let seed = Some(Seed::root(2));
+    let expected = all(&dataset, &order, seed, OPTIONS);
+    assert_eq!(expected.len(), 13);
+    for threads in [1, 2, 4, 100] {
+        for prefetch in [0, 1, 3, usize::MAX] {
+            let options = LoaderOptions { threads, prefetch, ..OPTIONS };
+            assert_eq!(all(&dataset, &order, seed, options), expected);
+        }
+    }
+}
+
+#[test]
+fn the_batch_size_changes_no_image_and_the_seed_does() {
+    let dataset = images(50);
+    let order: Vec<usize> = (0..50).collect();
+    let images = |seed: u64, batch| {
+        let batches = all(&dataset, &order, Some(Seed::root(seed)), LoaderOptions { batch, ..OPTIONS });
+        batches.into_iter().flat_map(|batch| batch.images).collect::<Vec<f32>>()
+    };
+    assert_eq!(images(2, 4), images(2, 50));
+    assert_eq!(images(2, 4), images(2, usize::MAX));
+    assert_ne!(images(2, 4), images(3, 4));
+}
+
+#[test]
+fn batches_follow_the_order_and_the_last_may_be_short_or_left_out() {
+    let dataset = images(9);
+    let batches = all(&dataset, &[8, 0, 3, 3, 5], None, LoaderOptions { batch: 3, ..OPTIONS });
+    assert_eq!(batches.iter().map(|batch| batch.shape).collect::<Vec<_>>(), [[3, 1, 4, 5], [2, 1, 4, 5]]);
+    assert_eq!((&batches[0].indices[..], &batches[0].labels[..]), (&[8, 0, 3][..], &[3, 0, 3][..]));
+    assert_eq!(batches[1].images.len(), 40);
+    // Image 3 comes twice, with the same values.
+    assert_eq!(batches[0].images[40..], batches[1].images[..20]);
+    let dropped = LoaderOptions { batch: 3, drop_last: true, threads: 2, ..OPTIONS };
+    assert_eq!(all(&dataset, &[8, 0, 3, 3, 5], None, dropped), batches[..1]);
+    let whole = LoaderOptions { batch: 5, ..dropped };
+    assert_eq!(all(&dataset, &[8, 0, 3, 3, 5], None, whole).len(), 1);
+    assert!(all(&dataset, &[], None, OPTIONS).is_empty());
+    let loader = Loader::new(dataset, vec![0; 5], &transform(), None, dropped).unwrap();
+    assert_eq!((loader.batches(), loader.size_hint()), (1, (1, Some(1))));
+}
+
+#[test]
+fn an_error_comes_after_the_batches_before_it_and_ends_the_pass() {
+    for threads in [0, 1, 3] {
+        let dataset = Faulty::new(40, Some(14), Some(30));
+        let options = LoaderOptions { threads, prefetch: 8, ..OPTIONS };
+        let mut loader = Loader::new(dataset, (0..40).collect(), &transform(), None, options).unwrap();
+        for first in [0, 4, 8] {
+            assert_eq!(loader.next().unwrap().unwrap().indices[0], first);
+        }
+        let error = loader.next().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "14.png: cannot decode the image: bad");
+        assert!(loader.next().is_none());
+    }
+}
+
+#[test]
+fn images_left_out_are_missing_from_their_batch_and_nothing_else_changes() {
+    let whole = all(&images(8), &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
+    let dataset: Arc<dyn Dataset> = Arc::new(LeavesOut(images(8), vec![2, 4, 5, 6, 7]));
+    let batches = all(&dataset, &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
+    assert_eq!(batches.iter().map(|batch| batch.shape).collect::<Vec<_>>(), [[3, 1, 4, 5], [0, 1, 4, 5]]);
+    assert_eq!((&batches[0].indices[..], &batches[0].labels[..]), (&[0, 1, 3][..], &[0, 1, 3][..]));
+    assert_eq!(batches[0].images[..40], whole[0].images[..40]);
+    assert_eq!(batches[0].images[40..], whole[0].images[60..]);
+    assert!(batches[1].images.is_empty());
+}
+
+/// A dataset that leaves some images out.
+struct LeavesOut(Arc<dyn Dataset>, Vec<usize>);
+
+impl Dataset for LeavesOut {
+    fn name(&self) -> &str {
+        "leaves out"
+    }
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn shape(&self) -> [usize; 3] {
+        self.0.shape()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.0.label(index)
+    }
+    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
+        if self.1.contains(&index) {
+            return Err(DataError::LeftOut { path: PathBuf::new(), problem: String::new() });
+        }
+        self.0.read(index, out)
+    }
+    fn fingerprint(&self) -> &str {
+        ""
+    }
+}
+
+#[test]
+fn a_random_crop_of_the_dataset_is_refused_where_there_is_none() {
+    let augment = Augment { random_crop: true, ..Augment::default() };
+    let random = Transform { augment, ..transform() };
+    let new = |seed| Loader::new(images(4), vec![0], &random, seed, OPTIONS);
+    let error = new(Some(Seed::root(1))).err().unwrap().to_string();
+    assert_eq!(error, "key \"random-crop\": small has no random crop of its own; use crop-padding");
+    assert!(new(None).is_ok());
+}
+
+#[test]
+fn a_panic_becomes_an_error() {
+    for threads in [0, 2] {
+        let options = LoaderOptions { threads, ..OPTIONS };
+        let dataset = Faulty::new(12, None, Some(5));
+        let loader = Loader::new(dataset, (0..12).collect(), &transform(), None, options).unwrap();
+        let results: Vec<_> = loader.collect();
+        assert_eq!(results.len(), 2);
+        let error = results[1].as_ref().unwrap_err();
+        assert_eq!(error.to_string(), "making batch 1 panicked: image 5 is cursed");
+    }
+}
+
+#[test]
+fn dropping_early_stops_the_threads_and_the_prefetch_is_bounded() {
+    for (threads, prefetch) in [(1, 1), (2, 3), (4, 0)] {
+        let dataset = Faulty::new(4000, None, None);
+        let options = LoaderOptions { threads, prefetch, ..OPTIONS };
+        let mut loader =
+            Loader::new(dataset.clone(), (0..4000).collect(), &transform(), None, options).unwrap();
+        loader.next().unwrap().unwrap();
+        drop(loader);
+        // The threads are joined, so nothing reads on: one batch taken, and the ones made ahead.
+        assert!(dataset.reads.load(Ordering::SeqCst) <= 4 * (1 + prefetch.max(threads)));
+        assert_eq!(Arc::strong_count(&dataset), 1);
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_the_start() {
+    let says = |order: Vec<usize>, transform: &Transform, options| {
+        Loader::new(images(3), order, transform, None, options).err().unwrap().to_string()
+    };
+    let index = says(vec![0, 3], &transform(), OPTIONS);
+    assert_eq!(index, "image index 3 is out of range: small has 3 images");
+    let batch = says(vec![0], &transform(), LoaderOptions { batch: 0, ..OPTIONS });
+    assert_eq!(batch, "key \"batch\": must be at least 1");
+    let mut no_mean = transform();
+    no_mean.normalisation.mean.clear();
+    let mean = says(vec![0], &no_mean, OPTIONS);
+    assert_eq!(mean, "key \"mean\": has 0 values, the images have 1 channels");
+}
