@@ -98,8 +98,8 @@ impl ActivationSums {
         // A value that is not finite makes the mean of absolute values so.
         match stats.mean_abs.iter().position(|mean| !mean.is_finite()) {
             Some(channel) => {
-                let problem = format!("an activation of channel {channel} is not finite");
-                Err(SamplingError::input(&self.layer, problem))
+                let problem = format!("saw a value of channel {channel} that is not finite");
+                Err(SamplingError::evidence(&self.layer, EvidenceKind::Activations, problem))
             }
             None => Ok(stats),
         }
@@ -184,8 +184,10 @@ mod tests {
     fn values_that_are_not_finite_other_shapes_and_no_batch_are_refused_by_layer() {
         let mut sums = ActivationSums::new("conv", 2);
         sums.observe(&Tensor::from_slice(&[1.0_f32, f32::NAN]).reshape([1, 2]), &[]).unwrap();
-        let message = sums.stats().unwrap_err().to_string();
-        assert_eq!(message, "calibration of layer \"conv\": an activation of channel 1 is not finite");
+        let error = sums.stats().unwrap_err();
+        assert!(matches!(error, SamplingError::Evidence { .. }), "a net that has diverged is told by it");
+        let expected = "calibration of layer \"conv\": activation statistics saw a value of channel 1 that is not finite";
+        assert_eq!(error.to_string(), expected);
         let refuse = |activation: &Tensor| {
             ActivationSums::new("conv", 3).observe(activation, &[]).unwrap_err().to_string()
         };

@@ -1,7 +1,7 @@
 //! What can go wrong while images are drawn or evidence is gathered.
 
 use tch::TchError;
-use thinet_selectors::EvidenceError;
+use thinet_selectors::{EvidenceError, EvidenceKind};
 use thiserror::Error;
 
 /// An error of the sampling crate; names the class or the layer it is about.
@@ -45,7 +45,7 @@ pub enum SamplingError {
         /// The pruned layer.
         layer: String,
     },
-    /// The gathered evidence cannot be used.
+    /// The gathered evidence cannot be used: a net whose values are not finite, or nothing to sum.
     #[error("calibration of layer {layer:?}: {source}")]
     Evidence {
         /// The pruned layer.
@@ -66,6 +66,11 @@ pub enum SamplingError {
 impl SamplingError {
     pub(crate) fn input(layer: &str, problem: impl Into<String>) -> Self {
         Self::Input { layer: layer.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn evidence(layer: &str, kind: EvidenceKind, problem: impl Into<String>) -> Self {
+        let source = EvidenceError { kind: kind.name(), problem: problem.into() };
+        Self::Evidence { layer: layer.to_owned(), source }
     }
 }
 

@@ -77,7 +77,8 @@ pub trait Collector: Debug {
     /// Puts what was gathered into `evidence`.
     ///
     /// # Errors
-    /// If nothing was observed, or a value was not finite; names the layer.
+    /// If nothing was observed, or a value was not finite ([`SamplingError::Evidence`], by which the harness tells a net
+    /// that has diverged); names the layer.
     fn finish(self: Box<Self>, evidence: &mut Evidence) -> Result<(), SamplingError>;
 }
 
