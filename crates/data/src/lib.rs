@@ -45,4 +45,4 @@ pub use spec::{
     ChannelOrder, DatasetSpec, ImageFolderSpec, ImagenetSpec, Normalisation, PhotoSpec, Resize, StandardSpec,
 };
 pub use subset::Subset;
-pub use transform::{Augment, Transform};
+pub use transform::{Augment, MOST_PADDING, Transform};

@@ -11,7 +11,7 @@ use crate::draw::below;
 use crate::spec::{ChannelOrder, Normalisation};
 
 /// The largest padding, so that sizes cannot overflow.
-const MOST_PADDING: usize = 4096;
+pub const MOST_PADDING: usize = 4096;
 
 /// What is done to every image.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
-use thinet_data::{Augment, Normalisation, Split, Transform};
+use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
 use thinet_graph::{Graph, prunable_layer};
 use thinet_models::ImportRules;
 
@@ -238,6 +238,10 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
         (None, Some(steps)) => counted(path, &format!("{key}.steps"), steps, STEPS)?,
     }
     counted(path, &format!("{key}.batch"), recipe.batch, BATCH)?;
+    if recipe.augment.crop_padding > MOST_PADDING {
+        let problem = format!("{} is more than {MOST_PADDING}", recipe.augment.crop_padding);
+        return wrong("augment.crop-padding", &problem);
+    }
     if !(recipe.lr > 0.0 && recipe.lr.is_finite()) {
         return wrong("lr", &format!("{} is not a positive number", recipe.lr));
     }

@@ -60,7 +60,7 @@ pub use panics::keep_panics;
 pub use run::{Outcome, RunOptions, check_tables, run, unwritten_tables, write_tables};
 pub use run_files::{run_environment, run_spec};
 pub use runner::Runner;
-pub use runs::{Run, all_runs, find_run, find_runs, tables_of};
+pub use runs::{Run, all_runs, find_run, find_runs, table_of_file, tables_of};
 pub use spec_text::spec_files;
 pub use stage_list::{ListedStage, StageKind, StageList};
 pub use stop::Stop;

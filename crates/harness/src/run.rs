@@ -148,7 +148,7 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
 /// Names both experiments and the key to change; or a table's file that cannot be read.
 pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), HarnessError> {
     let folder = results.join("tables");
-    for suffix in ["", "-summary", "-tau"] {
+    for suffix in [""].iter().chain(&tables::BESIDE) {
         let table = format!("{}{suffix}", spec.table_name());
         let owners = tables::owners(&folder, &table)?;
         if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {

@@ -9,7 +9,7 @@ use crate::error::HarnessError;
 use crate::outline::Outline;
 use crate::plan::{Options, asked};
 use crate::stage_list::StageList;
-use crate::tables::StoredTable;
+use crate::tables::{BESIDE, StoredTable};
 
 /// The file that makes a folder a run's.
 const RESOLVED: &str = "resolved.toml";
@@ -166,9 +166,18 @@ fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, 
     Ok(found)
 }
 
+/// The table of cells that a file or a derived table belongs to: `smoke` of `results/tables/smoke-summary.md`.
+#[must_use]
+pub fn table_of_file(file: &str) -> &str {
+    let name = file.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    // A table's name holds no dot.
+    let name = name.split('.').next().unwrap_or_default();
+    BESIDE.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
 /// The run that made a table, by the table's own first column.
 fn table_run(results: &Path, name: &str) -> Option<String> {
-    let path = results.join("tables").join(format!("{}.csv", name.trim_end_matches(".csv")));
+    let path = results.join("tables").join(format!("{}.csv", table_of_file(name)));
     StoredTable::parse(fs::read(path).ok()?).ok()?.run().map(str::to_owned)
 }
 
@@ -191,6 +200,9 @@ pub fn tables_of(results: &Path, run: Option<&str>) -> Result<Vec<String>, Harne
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".csv"));
         // What belongs to a table has a dot in its name, such as its times.
         let Some(name) = name.filter(|name| !name.contains('.')) else { continue };
+        if table_of_file(name) != name {
+            continue;
+        }
         let made_by = table_run(results, name);
         if made_by.is_some() && (run.is_none() || made_by.as_deref() == run) {
             names.push(name.to_owned());
@@ -273,5 +285,20 @@ mod tests {
         // A copy beside the original is the same run.
         add(folder.path(), "backup-0123456789ab", "birds");
         assert_eq!(find_run(folder.path(), "0123456789ab").unwrap().name, A);
+    }
+
+    #[test]
+    fn files_and_derived_tables_belong_to_the_table_of_cells() {
+        for file in [
+            "smoke",
+            "smoke.csv",
+            "results/tables/smoke.md",
+            "smoke-tau",
+            "smoke-summary.md",
+            "smoke.env.json",
+        ] {
+            assert_eq!(table_of_file(file), "smoke", "{file}");
+        }
+        assert_eq!(table_of_file("selectors-fashion-mnist.md"), "selectors-fashion-mnist");
     }
 }

@@ -132,6 +132,12 @@ impl Store {
         self.folder(id).join(RESULT).is_file()
     }
 
+    /// Whether a stage is stored and not damaged as far as its record's checksum and the sizes of its files say.
+    #[must_use]
+    pub fn is_whole(&self, id: &StageId) -> bool {
+        matches!(self.brief(id, Depth::Sizes), Ok(Some(_)))
+    }
+
     /// The record of a finished stage, `None` if there is none.
     ///
     /// # Errors

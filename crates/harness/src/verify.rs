@@ -140,8 +140,7 @@ pub fn verify(
         return Err(unfit(format!("its spec {} is not there", spec.display())));
     }
 
-    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&options.results);
-    let scratch = scratch.map_err(HarnessError::io("create a folder in", &options.results))?;
+    let scratch = scratch_folder(&options.results)?;
     let plan = Plan::new(&spec, &Options { results: scratch.path().to_owned(), ..options.clone() })?;
     if let Some(run) = stored.run()
         && run != plan.run
@@ -187,17 +186,29 @@ pub fn verify(
     Ok(Verification { promise, tolerance, environment, cells })
 }
 
+/// A folder for the cells that are made again: beside the results, as nets can be large, or where temporary files go if the results
+/// are read-only.
+fn scratch_folder(results: &Path) -> Result<tempfile::TempDir, HarnessError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(SCRATCH);
+    let beside = builder.tempdir_in(results).map_err(HarnessError::io("create a folder in", results));
+    match beside {
+        Err(error) if error.is_read_only() => {
+            builder.tempdir().map_err(HarnessError::io("create a folder in", std::env::temp_dir()))
+        }
+        beside => beside,
+    }
+}
+
 /// Whether a cell's tensors are those that are stored; none if none are stored, or they are damaged. The files themselves may differ:
 /// those of old versions hold the name of the run that made them.
 fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<bool>, HarnessError> {
-    let (Some(before), Some(now)) = (old.intact(cell, Depth::Sizes, &mut |_| ())?, new.result(cell)?) else {
+    let (Some(before), Some(now)) = (old.intact(cell, Depth::Checksums, &mut |_| ())?, new.result(cell)?)
+    else {
         return Ok(None);
     };
     if before.files == now.files {
         return Ok(Some(true));
-    }
-    if old.intact(cell, Depth::Checksums, &mut |_| ())?.is_none() {
-        return Ok(None);
     }
     let file = |store: &Store| store.folder(cell).join(WEIGHTS);
     Ok(Some(differing_tensors(&file(old), &file(new))?.is_empty()))

@@ -161,7 +161,7 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
             .map(|stage| DenseLine {
                 id: Some(stage.id.to_string()),
                 seed: stage.seed,
-                is_done: store.is_done(&stage.id),
+                is_done: store.is_whole(&stage.id),
                 parameters: plan.size.paper.params,
                 flops: plan.size.paper.flops,
             })
@@ -169,7 +169,7 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
         cells: plan
             .cells
             .iter()
-            .map(|cell| CellLine::new(&cell.outline, Some(cell.id.to_string()), store.is_done(&cell.id)))
+            .map(|cell| CellLine::new(&cell.outline, Some(cell.id.to_string()), store.is_whole(&cell.id)))
             .collect(),
         cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
     })

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use thinet_harness::{
-    HarnessError, Verification, Verified, VerifyOptions, find_run, tables_of, verify as verify_table,
+    HarnessError, Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of,
+    verify as verify_table,
 };
 
 use super::print_json;
@@ -49,7 +50,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
 
 /// The table of this name, or the one that the run of this name made.
 fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
-    let name = what.trim_end_matches(".csv").trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name = table_of_file(what);
     if results.join("tables").join(format!("{name}.csv")).is_file() {
         return Ok(name.to_owned());
     }

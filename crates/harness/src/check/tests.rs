@@ -120,6 +120,12 @@ fn counts_have_their_bounds() {
         ("positions-per-image = 1", "positions-per-image = 1000001", "calibration.positions-per-image"),
         ("compute =", "input.size = 4096\ncompute =", ""),
         ("compute =", "input.size = 4097\ncompute =", "input.size"),
+        ("lr = 0.1\n[prune]", "lr = 0.1\naugment.crop-padding = 4096\n[prune]", ""),
+        (
+            "lr = 0.1\n[prune]",
+            "lr = 0.1\naugment.crop-padding = 4097\n[prune]",
+            "dense.train.augment.crop-padding",
+        ),
         ("\"cifar10\"", "\"cifar10\", train-limit = 9", "dataset"),
         ("\"cifar10\"", "\"cifar10\", train-limit = 10", ""),
     ]);

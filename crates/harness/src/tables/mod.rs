@@ -40,6 +40,9 @@ pub(crate) use sums::read_table_file;
 pub(crate) use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 
+/// What follows the name of a study's table in the names of those that are made from the same cells.
+pub(crate) const BESIDE: [&str; 2] = ["-summary", "-tau"];
+
 /// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";
 

@@ -290,6 +290,14 @@ fn verify_compares_tensors_where_old_files_hold_the_name_of_their_run() {
         verified.cells[0].same_weights
     };
     assert_eq!(same_weights(), Some(true));
+    // The record's word is not enough: a stored file that has changed is no witness.
+    let file = stage.join("weights.safetensors");
+    let whole = fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&file, flipped).unwrap();
+    assert_eq!(same_weights(), None);
+    fs::write(&file, whole).unwrap();
     // Stores the net again, with more metadata and other weights, and notes its checksum.
     let store = |change: f64| {
         let file = stage.join("weights.safetensors");
