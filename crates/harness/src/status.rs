@@ -1,15 +1,20 @@
 //! What is stored, running and failed of a run: from the list of its stages, the store and the claims. Needs no data and no device.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use thinet_graph::Graph;
 
 use crate::claim::{Holder, holder};
 use crate::error::HarnessError;
-use crate::records::Status;
+use crate::records::{Status, Unfit};
+use crate::run_files::run_spec;
+use crate::spec::Spec;
 use crate::stage_list::{ListedStage, StageKind, StageList};
 use crate::stage_record::Brief;
 use crate::store::{Depth, StageId, Store};
+use crate::unfit;
 
 /// How a stage is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,12 +115,14 @@ impl RunStatus {
     fn look(results: &Path, name: &str, depth: Depth) -> Result<Option<Self>, HarnessError> {
         let folder = results.join("runs").join(name);
         let Some(list) = StageList::read(&folder)? else { return Ok(None) };
-        let stages = states(&Store::at(results), list.stages, depth);
+        let store = Store::at(results);
+        let mut stages = states(&store, list.stages, depth);
+        let unfit = fail_unfit(&store, &folder, &mut stages);
         Ok(Some(Self {
             name: name.to_owned(),
             spec: list.spec,
             parent: holder(&folder.join("claim")),
-            seconds_left: seconds_left(&stages),
+            seconds_left: seconds_left(&stages, &unfit),
             stages,
         }))
     }
@@ -179,10 +186,46 @@ fn state(store: &Store, id: &str, depth: Depth) -> StageState {
     store.failure(id).map_or(StageState::Missing, |error| StageState::Failed { error })
 }
 
-/// By the rate of the stages that are stored, less what the running ones have done of their step.
-fn seconds_left(stages: &[StageStatus]) -> Option<f64> {
+/// Dense nets that are stored and unfit fail, and with them what needs them and is not stored; returns the ids of those nets.
+fn fail_unfit(store: &Store, folder: &Path, stages: &mut [StageStatus]) -> BTreeSet<String> {
+    // Without its spec, a net near chance passes for what the study wanted.
+    let spec = run_spec(folder).ok().and_then(|text| Spec::parse(&text, folder).ok());
+    let allow_chance = spec.is_none_or(|spec| spec.dense.allow_chance);
+    let mut unfit = BTreeSet::new();
+    for StageStatus { stage, state } in stages.iter_mut().filter(|s| s.stage.kind == StageKind::Dense) {
+        if !matches!(state, StageState::Done { .. } | StageState::Diverged { .. }) {
+            continue;
+        }
+        let Some(result) = store.find(&stage.id).ok().flatten() else { continue };
+        let graph = result.inputs.get("graph").cloned().map(serde_json::from_value::<Graph>);
+        let Some(Ok(graph)) = graph else { continue };
+        let Some(why) = unfit::of_result(&result, graph.classes(), allow_chance) else { continue };
+        unfit.insert(stage.id.clone());
+        // One that diverged has a state of its own.
+        if let Unfit::NearChance { top1, chance } = why {
+            let error =
+                format!("{top1:.2} % top-1, chance is {chance:.2} %; the cells that need it are left out");
+            *state = StageState::Failed { error };
+        }
+    }
+    for StageStatus { stage, state } in stages {
+        let needs_unfit = stage.needs.iter().any(|needed| unfit.contains(needed));
+        if needs_unfit && matches!(state, StageState::Missing | StageState::Failed { .. }) {
+            *state = StageState::Failed { error: "its dense net is unfit".to_owned() };
+        }
+    }
+    unfit
+}
+
+/// By the rate of the stages that are stored, less what the running ones have done of their step. What an unfit dense net stands in
+/// the way of takes no time.
+fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64> {
     let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
+    let is_unfit = |id: &String| unfit.contains(id);
     for stage in stages {
+        if is_unfit(&stage.stage.id) || stage.stage.needs.iter().any(is_unfit) {
+            continue;
+        }
         match &stage.state {
             StageState::Done { seconds } | StageState::Diverged { seconds } => {
                 known += stage.stage.macs;

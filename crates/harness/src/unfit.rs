@@ -24,13 +24,17 @@ pub(crate) fn least_top1(classes: usize) -> f64 {
 /// Why nothing is pruned from a stored dense net; none if it is fit. Follows from its record, so that records of old versions are
 /// judged by the same rule.
 pub(crate) fn of_record(plan: &Plan, result: &StageResult) -> Option<Unfit> {
+    of_result(result, plan.data.test.classes(), plan.spec.dense.allow_chance)
+}
+
+/// The same without the plan.
+pub(crate) fn of_result(result: &StageResult, classes: usize, allow_chance: bool) -> Option<Unfit> {
     if result.status == Status::Diverged {
         return Some(Unfit::Diverged);
     }
-    if plan.spec.dense.allow_chance {
+    if allow_chance {
         return None;
     }
-    let classes = plan.data.test.classes();
     let top1 = find(&result.rows, Stage::Dense, Metric::Top1)?;
     (top1 < least_top1(classes)).then(|| Unfit::NearChance { top1, chance: chance(classes) })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use thinet_harness::progress::Silent;
 use thinet_harness::records::{Metric, Stage, Status, Unfit};
+use thinet_harness::status::RunStatus;
 use thinet_harness::{HarnessError, RunOptions, Runner, run, study, write_tables};
 
 use crate::fixture::{Fixture, SPEC};
@@ -150,6 +151,12 @@ fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
     let text = outcome.failure.unwrap().to_string();
     assert!(text.starts_with("4 of 7 stages failed") && text.contains("near chance"), "{text}");
     let plan = fixture.plan(&spec, "results").unwrap();
+    let folder = plan.run_folder();
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let status = RunStatus::of(&fixture.path("results"), name).unwrap().unwrap();
+    let tally = status.tally(None);
+    assert_eq!((tally.done, tally.failed, tally.missing), (4, 4, 0), "{status:#?}");
+    assert_eq!(status.seconds_left, Some(0.0), "what cannot be made takes no time");
     let runner = Runner::new(&plan, &RunOptions::default()).unwrap();
     let cell = plan.cells.iter().find(|cell| cell.outline.seed == 1).unwrap();
     let error = runner.run_stage(cell.id.as_str(), &Silent).unwrap_err();
