@@ -43,7 +43,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     line
 }
 
-/// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Who leaves the spec out is told which
+/// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Without a spec it lists which
 /// there are.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // As where clap ends a program itself: nobody is there to read it.

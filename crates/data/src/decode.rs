@@ -26,7 +26,7 @@ impl Picture {
     /// under a JPEG name; alpha is dropped, colour profiles and orientation tags are not applied.
     ///
     /// Only a file that was read and is no image that can be used (damaged, or of more than `max_pixels`) gives
-    /// [`DataError::Decode`], which some sets put up with; one that cannot be read is a [`DataError::Io`].
+    /// [`DataError::Decode`], which some sets allow; one that cannot be read is a [`DataError::Io`].
     pub(crate) fn decode(path: &Path, channels: usize, max_pixels: u64) -> Result<Self, DataError> {
         let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
         // A damaged file must not bring a study down, even where it makes a decoder panic.

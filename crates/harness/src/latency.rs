@@ -145,7 +145,7 @@ pub fn latency(
 ) -> Result<LatencyRecord, LatencyError> {
     let chosen = choose_models(&options.models)?;
     set_compute_threads(options.threads)?;
-    // Libtorch lets cuDNN's convolutions round to TF32 unless it is told otherwise; the table is of 32-bit floats.
+    // Libtorch lets cuDNN's convolutions round to TF32 unless this is switched off; the table is of 32-bit floats.
     set_tf32(false)?;
     let seed = Seed::root(SEED).child("latency");
     seed_torch(seed.child("dropout"));

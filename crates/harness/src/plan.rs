@@ -252,7 +252,7 @@ impl Plan {
     }
 }
 
-/// Opens the data; what is not there is told with how to get it.
+/// Opens the data; the error for missing data says how to get it.
 fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
     let kind = match dataset {

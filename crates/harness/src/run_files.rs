@@ -42,7 +42,7 @@ pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Res
     write_atomically(&folder.join(ENVIRONMENT), environment_text(environment)?.as_bytes())
 }
 
-/// Where a run was made, JSON; `None` until it has come to its end once.
+/// Where a run was made, JSON; `None` until the run has ended once.
 ///
 /// # Errors
 /// If it cannot be read or has changed since it was written.

@@ -36,7 +36,7 @@ impl Run {
         let text = fs::read_to_string(&resolved).ok()?;
         let spec: toml::Table = text.parse().ok()?;
         let experiment = spec.get("name")?.as_str()?.to_owned();
-        // A list that cannot be read is told by whoever needs it.
+        // A list that cannot be read is an error for whoever needs it.
         let listed = StageList::read(&folder).ok().flatten().map(|list| list.run);
         let id = listed.unwrap_or_else(|| name.rsplit('-').next().unwrap_or_default().to_owned());
         let started = fs::metadata(&resolved).and_then(|file| file.modified()).ok();

@@ -89,7 +89,7 @@ fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<boo
     Ok(flags.map(|flags| flags.into_iter().map(|flag| flag == 1).collect()))
 }
 
-/// Whether the images without bytes are still to be left out: this study may put up with fewer than the one that wrote the
+/// Whether the images without bytes are still to be left out: this study may allow fewer than the one that wrote the
 /// file, or a file was mended.
 fn are_left_out(
     data: &dyn Dataset,

@@ -73,7 +73,7 @@ fn a_run_that_is_asked_to_stop_keeps_what_it_has() {
     fixture.run(spec, "unbroken", &Silent);
     let mut stops = 0;
     for event in [4, 30, 60] {
-        // Checkpoints come from the wish to stop alone.
+        // Checkpoints are made at a stop only.
         let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
         let reporter = StopsAt { left: AtomicUsize::new(event), stop: options.stop.clone() };
         let error = run(&fixture.plan(spec, "broken").unwrap(), &options, &reporter).unwrap_err();
@@ -125,7 +125,7 @@ fn an_end_between_the_last_step_and_the_end_of_a_stage_changes_no_stored_value()
         let (unbroken, stopped, died) = (format!("unbroken{i}"), format!("stopped{i}"), format!("died{i}"));
         fixture.run(&spec, &unbroken, &Silent);
         for training in &trainings {
-            // Checkpoints come from the wish to stop alone.
+            // Checkpoints are made at a stop only.
             let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
             let reporter = AfterLastStep::of(training, Some(options.stop.clone()));
             let error = run(&fixture.plan(&spec, &stopped).unwrap(), &options, &reporter).unwrap_err();
