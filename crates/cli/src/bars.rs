@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use thinet_harness::Said;
-use thinet_harness::progress::{Event, Reporter};
+use thinet_harness::run::WorkerMessage;
+use thinet_harness::events::{Event, Reporter};
 
 use crate::commands::duration;
 
@@ -203,7 +203,7 @@ impl JsonLines {
         Self { last: Mutex::new(None) }
     }
 
-    pub(crate) fn say(&self, said: &Said) {
+    pub(crate) fn say(&self, said: &WorkerMessage) {
         if let Ok(line) = serde_json::to_string(said) {
             println!("{line}");
         }
@@ -227,7 +227,7 @@ impl Reporter for JsonLines {
         {
             return;
         }
-        self.say(&Said::Event(event.clone()));
+        self.say(&WorkerMessage::Event(event.clone()));
     }
 }
 

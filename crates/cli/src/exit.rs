@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use thinet_harness::{HarnessError, spec_files};
+use thinet_harness::HarnessError;
+use thinet_harness::study::spec_files;
 
 /// The spec or the arguments are wrong; nothing was started.
 const BAD_SPEC: u8 = 2;

@@ -118,7 +118,7 @@ pub enum HarnessError {
     Metrics(#[from] thinet_metrics::MetricsError),
     /// A table cannot be made or written.
     #[error(transparent)]
-    Table(#[from] crate::tables::TableError),
+    Table(#[from] thinet_report::tables::TableError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -296,10 +296,10 @@ impl HarnessError {
     pub fn is_read_only(&self) -> bool {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Io { source, .. } | Self::Table(crate::tables::TableError::Io { source, .. }) => {
+            Self::Io { source, .. } | Self::Table(thinet_report::tables::TableError::Io { source, .. }) => {
                 matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
             }
-            Self::Table(crate::tables::TableError::Write(error)) => error.is_read_only(),
+            Self::Table(thinet_report::tables::TableError::Write(error)) => error.is_read_only(),
             _ => false,
         }
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use criterion::{Criterion, SamplingMode};
 use thinet_bench::Pairs;
 
-/// Said of a figure whose bench a filter of the command line has left out.
+/// WorkerMessage of a figure whose bench a filter of the command line has left out.
 pub(crate) const FILTERED: &str = "left out by the filter of the command line";
 
 /// Registers ours as the bench `group/name`; before or after each of its runs (by turns) the reference runs once.

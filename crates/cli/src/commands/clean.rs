@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 
-use thinet_harness::{find_garbage, find_run};
+use thinet_harness::inspect::{find_garbage, find_run};
 
 use super::{print_json, size};
 use crate::args::Clean;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
-use thinet_harness::plan::{Options, dataset_named};
-use thinet_harness::spec::Spec;
+use thinet_harness::study::{Options, dataset_named};
+use thinet_harness::study::Spec;
 
 use super::print_json;
 use crate::args::{Data, DataSource};

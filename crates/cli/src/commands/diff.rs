@@ -1,6 +1,7 @@
 //! `thinet diff`: what differs between two runs.
 
-use thinet_harness::{Difference, RunDifference, StageDifference, diff as diff_runs, find_run};
+use thinet_harness::inspect::{RunDifference, StageDifference, diff as diff_runs, find_run};
+use thinet_report::records::Difference;
 
 use super::print_json;
 use crate::args::Diff;

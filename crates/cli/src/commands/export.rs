@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use thinet_harness::HarnessError;
-use thinet_harness::preprocessing::{PREPROCESSING, Preprocessing};
+use thinet_harness::stages::{PREPROCESSING, Preprocessing};
 use thinet_harness::store::Store;
 use thinet_models::{Layout, Metadata, export_weights, load_net};
 
 use crate::args::{Export, ExportLayout};
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
     let source = source(&arguments.what, &arguments.results)?;
@@ -69,7 +70,7 @@ fn source(what: &str, results: &Path) -> anyhow::Result<PathBuf> {
         Some(path) => Ok(path),
         None => Err(BadArgument(format!(
             "{what:?} is neither a .safetensors file nor a stage in {} (the column `cell` of a table, or `dense-…`)",
-            results.join("store").display()
+            paths::store(results).display()
         ))
         .into()),
     }

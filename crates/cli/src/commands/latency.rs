@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use thinet_harness::tables::{self, StoredLatency};
-use thinet_harness::{
-    HarnessError, LatencyError, LatencyOptions, LatencyStep, check_latency_models, cpu_identity,
-    latency as measure,
-};
+use thinet_report::tables::{StoredLatency, self};
+use thinet_harness::HarnessError;
+use thinet_harness::stages::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure};
+use thinet_harness::store::cpu_identity;
 use thinet_models::parse_device;
 
 use super::{duration, print_json};
 use crate::args::{Latency, program};
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 /// Images in a batch, as the paper's, and timings that count, where not asked for: seven minutes for all models on two
 /// cores.
@@ -26,7 +26,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     let options = options(asked)?;
-    let folder = asked.results.join("tables");
+    let folder = paths::tables(&asked.results);
     let cpu = cpu_identity();
     let run = tables::latency_run(&options.device_name(), &cpu, options.batch, options.threads);
     if !asked.force

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use thinet_harness::keys::{KEYS, KeyTable};
-use thinet_harness::list_runs;
-use thinet_harness::status::RunStatus;
+use thinet_harness::study::keys::{KEYS, KeyTable};
+use thinet_harness::store::list_runs;
+use thinet_harness::inspect::status::RunStatus;
 use thinet_models::Arch;
 
 use super::print_json;

@@ -19,7 +19,7 @@ pub(crate) mod verify;
 
 use std::path::Path;
 
-use thinet_harness::plan::{Options, Plan};
+use thinet_harness::study::{Options, Plan};
 
 /// Prints a value as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -5,19 +5,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use thinet_data::DatasetSpec;
-use thinet_harness::records::StudyRecord;
-use thinet_harness::spec::Spec;
-use thinet_harness::tables::{self, Closing, PaperStudy};
-use thinet_harness::{HarnessError, Outline, check_tables, cpu_identity, not_run};
+use thinet_report::records::StudyRecord;
+use thinet_harness::study::Spec;
+use thinet_report::tables::{Closing, PaperStudy, self};
+use thinet_harness::HarnessError;
+use thinet_harness::run::check_tables;
+use thinet_harness::store::cpu_identity;
+use thinet_harness::study::{ResolvedStudy, not_run};
 
 use super::run::execute;
 use super::table::report_written;
 use crate::args::{Paper, Place, Study};
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 /// An experiment with what is known of it.
 struct Known {
-    outline: Outline,
+    resolved: ResolvedStudy,
     study: StudyRecord,
     is_run: bool,
 }
@@ -32,7 +36,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
     for spec in &specs {
         let study = study_of(arguments, spec)?;
         let options = study.place.options(None);
-        let outline = Outline::without_data(spec, &options)?.ok_or_else(|| {
+        let resolved = ResolvedStudy::without_data(spec, &options)?.ok_or_else(|| {
             BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
         })?;
         let outcome = study.place.data.as_ref().map(|_| execute(&study, &arguments.workers));
@@ -48,11 +52,11 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
                 let line = crate::exit::line(&error);
                 eprintln!("failed: {}: {line}", spec.display());
                 failures.push(error);
-                (not_run(&outline), false)
+                (not_run(&resolved), false)
             }
-            None => (not_run(&outline), false),
+            None => (not_run(&resolved), false),
         };
-        known.push(Known { outline, study, is_run });
+        known.push(Known { resolved, study, is_run });
     }
     let names = write_tables(&known, &arguments.results)?;
     close(&known, &names, arguments)?;
@@ -83,9 +87,9 @@ fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
 ///
 /// What was measured now is printed; the others are written, which a line says. Returns their names.
 fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
-    let folder = results.join("tables");
+    let folder = paths::tables(results);
     let mut names: Vec<&str> = Vec::new();
-    for name in known.iter().filter_map(|k| k.outline.spec.paper_table.as_deref()) {
+    for name in known.iter().filter_map(|k| k.resolved.spec.paper_table.as_deref()) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -93,8 +97,8 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
     for name in &names {
         let studies: Vec<PaperStudy<'_>> = known
             .iter()
-            .filter(|k| k.outline.spec.paper_table.as_deref() == Some(*name))
-            .map(|k| PaperStudy { outline: &k.outline, study: &k.study, is_run: k.is_run })
+            .filter(|k| k.resolved.spec.paper_table.as_deref() == Some(*name))
+            .map(|k| PaperStudy { resolved: &k.resolved, study: &k.study, is_run: k.is_run })
             .collect();
         let run = tables::paper_run(&studies);
         if run == tables::NOT_RUN && !is_free(&folder, name)? {
@@ -107,7 +111,7 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
         }
         report_written(&tables::write(&folder, &table, &run)?);
     }
-    for Known { study, is_run, .. } in known.iter().filter(|k| k.outline.spec.paper_table.is_none()) {
+    for Known { study, is_run, .. } in known.iter().filter(|k| k.resolved.spec.paper_table.is_none()) {
         names.push(&study.table);
         if !is_run && !is_free(&folder, &study.table)? {
             note_measured(&folder, &study.table);
@@ -135,7 +139,7 @@ fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
             check_tables(spec, path, results)?;
             continue;
         };
-        let owners = tables::owners(&results.join("tables"), name).map_err(HarnessError::from)?;
+        let owners = tables::owners(&paths::tables(results), name).map_err(HarnessError::from)?;
         let own: Vec<&str> = read
             .iter()
             .filter(|other| other.paper_table.as_deref() == Some(name))
@@ -175,14 +179,14 @@ fn note_measured(folder: &Path, name: &str) {
 fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<()> {
     let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
     let with_table = |k: &'_ Known| {
-        let spec = &k.outline.spec;
+        let spec = &k.resolved.spec;
         (spec.name.clone(), spec.paper_table.clone().unwrap_or_else(|| k.study.table.clone()))
     };
     let not_run: Vec<(String, String)> = known.iter().filter(|k| !k.is_run).map(with_table).collect();
     let not_run: Vec<(&str, &str)> =
         not_run.iter().map(|(name, table)| (name.as_str(), table.as_str())).collect();
     let closing = Closing {
-        folder: &arguments.results.join("tables"),
+        folder: &paths::tables(&arguments.results),
         study: study.as_ref(),
         tables: names,
         not_run: &not_run,

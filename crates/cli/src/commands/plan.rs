@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use thinet_harness::plan::Plan;
-use thinet_harness::spec::{Recipe, Spec};
+use thinet_harness::study::Plan;
+use thinet_harness::study::{Recipe, Spec};
 use thinet_harness::store::Store;
-use thinet_harness::{Estimate, HarnessError, Outline, OutlineCell, estimate, estimate_outline};
+use thinet_harness::HarnessError;
+use thinet_harness::study::{CellDesign, Estimate, ResolvedStudy, estimate, estimate_without_data};
 use thinet_models::Schedule;
 
 use super::{duration, jobs, print_json, stages_in_words};
@@ -69,7 +70,7 @@ struct CellLine {
 }
 
 impl CellLine {
-    fn new(cell: &OutlineCell, id: Option<String>, is_done: bool) -> Self {
+    fn new(cell: &CellDesign, id: Option<String>, is_done: bool) -> Self {
         Self {
             id,
             method: cell.method.label(),
@@ -129,8 +130,8 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
     let report = match Plan::new(&study.spec, &options) {
         Ok(plan) => planned(&plan, &options.device, asked)?,
         Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
-            match Outline::without_data(&study.spec, &options)? {
-                Some(outline) => outlined(&outline, &error, &options.device, asked),
+            match ResolvedStudy::without_data(&study.spec, &options)? {
+                Some(resolved) => without_data(&resolved, &error, &options.device, asked),
                 None => return Err(error.into()),
             }
         }
@@ -169,15 +170,15 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
         cells: plan
             .cells
             .iter()
-            .map(|cell| CellLine::new(&cell.outline, Some(cell.id.to_string()), store.is_whole(&cell.id)))
+            .map(|cell| CellLine::new(&cell.design, Some(cell.id.to_string()), store.is_whole(&cell.id)))
             .collect(),
         cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
     })
 }
 
 /// The same for a study whose data or device is not here; counts are the official ones.
-fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
-    let spec = &outline.spec;
+fn without_data(resolved: &ResolvedStudy, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
+    let spec = &resolved.spec;
     let jobs = jobs(asked, spec.compute.threads, device);
     let images = spec.dataset.images();
     let is_gpu = device.starts_with("cuda");
@@ -188,22 +189,22 @@ fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Opti
         missing: Some(missing.to_string()),
         train_images: images.map(|[train, _]| train),
         test_images: images.map(|[_, test]| test),
-        net: outline.net_label(),
-        weights: outline.dense_weights(),
+        net: resolved.net_label(),
+        weights: resolved.dense_weights(),
         mode: spec.prune.mode.to_string(),
-        layers: outline.layers.clone(),
-        tuning: tuning(spec, &outline.layers, images.map(|[train, _]| train)),
+        layers: resolved.layers.clone(),
+        tuning: tuning(spec, &resolved.layers, images.map(|[train, _]| train)),
         dense: (0..spec.seeds)
             .map(|seed| DenseLine {
                 id: None,
                 seed,
                 is_done: false,
-                parameters: outline.size.paper.params,
-                flops: outline.size.paper.flops,
+                parameters: resolved.size.paper.params,
+                flops: resolved.size.paper.flops,
             })
             .collect(),
-        cells: outline.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
-        cost: images.map(|images| Cost::new(estimate_outline(outline, images, is_gpu, jobs), device, jobs)),
+        cells: resolved.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
+        cost: images.map(|images| Cost::new(estimate_without_data(resolved, images, is_gpu, jobs), device, jobs)),
     }
 }
 

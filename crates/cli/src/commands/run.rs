@@ -6,10 +6,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use thinet_harness::{
-    Estimate, HarnessError, Outcome, RUN, RunOptions, Runner, STOP, Said, Stop, WorkerCommand, estimate,
-    serve,
-};
+use thinet_harness::{HarnessError, Stop};
+use thinet_harness::run::{Outcome, RUN, RunOptions, STOP, StageRunner, WorkerCommand, WorkerMessage, serve};
+use thinet_harness::study::{Estimate, estimate};
 
 use super::{duration, jobs, open_plan, signals, stages_in_words};
 use crate::args::{Pace, Study, Workers};
@@ -62,7 +61,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
         check: workers.check,
         ..workers.pace.options(stop)
     };
-    let outcome = thinet_harness::run(&plan, &options, &progress);
+    let outcome = thinet_harness::run::run(&plan, &options, &progress);
     progress.close();
     Ok(outcome?)
 }
@@ -126,7 +125,7 @@ pub(super) fn stage_arguments(study: &Study, pace: &Pace) -> Vec<OsString> {
 
 /// Makes the stages that it is told on standard input.
 pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
-    thinet_harness::keep_panics();
+    thinet_harness::run::keep_panics();
     // Ctrl-C reaches all processes of a terminal; what it means here, the parent decides.
     signals::ignore_interrupts()?;
     let stop = Stop::default();
@@ -147,7 +146,7 @@ pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
     let options = pace.options(stop);
     let lines = JsonLines::new();
-    serve(&Runner::new(&plan, &options)?, asked, &lines, &|said: Said| lines.say(&said));
+    serve(&StageRunner::new(&plan, &options)?, asked, &lines, &|said: WorkerMessage| lines.say(&said));
     Ok(())
 }
 

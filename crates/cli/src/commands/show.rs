@@ -5,7 +5,10 @@ use std::path::Path;
 
 use thinet_graph::{Convention, count};
 use thinet_harness::store::{StageResult, Store};
-use thinet_harness::{Environment, HarnessError, Run, StageList, find_run, run_environment, run_spec};
+use thinet_harness::HarnessError;
+use thinet_harness::inspect::{Run, find_run};
+use thinet_harness::store::{Manifest, run_environment, run_spec};
+use thinet_report::records::Environment;
 
 use super::print_json;
 use crate::exit::BadArgument;
@@ -50,7 +53,7 @@ fn show_stage(stage: &StageResult, json: bool) -> anyhow::Result<()> {
     }
     for row in &stage.rows {
         let layer = if row.layer.is_empty() { "" } else { &format!(" of {}", row.layer) };
-        println!("measured: {}{layer} {}: {}", row.metric.name(), row.stage.name(), row.value);
+        println!("measured: {}{layer} {}: {}", row.metric.name(), row.phase.name(), row.value);
     }
     for (layer, kept) in &stage.kept {
         println!("kept:     {layer}: {} of {}: {:?}", kept.kept().len(), kept.width(), kept.kept());
@@ -74,7 +77,7 @@ fn made_by(environment: &Environment) -> String {
 fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut makers = BTreeMap::new();
     let store = Store::at(results);
-    for stage in StageList::read(folder)?.into_iter().flat_map(|list| list.stages) {
+    for stage in Manifest::read(folder)?.into_iter().flat_map(|list| list.stages) {
         let result = match store.find(&stage.id) {
             Err(HarnessError::Damaged { .. }) => {
                 *makers.entry("a record that cannot be read".to_owned()).or_default() += 1;

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use thinet_harness::slurm::{Queued, queue};
-use thinet_harness::status::{RunStatus, StageState, Tally};
-use thinet_harness::{HarnessError, StageKind, find_runs, list_runs};
+use thinet_harness::run::slurm::{Queued, queue};
+use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
+use thinet_harness::HarnessError;
+use thinet_harness::inspect::find_runs;
+use thinet_harness::store::{StageKind, list_runs};
 
 use super::{duration, print_json, stages_in_words};
 use crate::args::StatusOf;
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 /// Failures and running stages of a run that are told one by one.
 const TOLD: usize = 20;
@@ -28,7 +31,7 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
         .into());
     };
     // What was never submitted needs no Slurm, and where the queue cannot be asked the store still tells.
-    let (queued, problem) = match queue(&results.join("runs").join(name)) {
+    let (queued, problem) = match queue(&paths::runs(results).join(name)) {
         Ok(queued) => (queued, None),
         Err(error) => (BTreeMap::new(), Some(error.to_string())),
     };

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::flag::register;
-use thinet_harness::plan::Plan;
-use thinet_harness::slurm::{SlurmOptions, submit as submit_plan};
-use thinet_harness::{HarnessError, Logged, Runner};
+use thinet_harness::study::Plan;
+use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
+use thinet_harness::HarnessError;
+use thinet_harness::events::Logged;
+use thinet_harness::run::StageRunner;
 
 use super::run::stage_arguments;
 use super::{open_plan, plan_elsewhere, signals};
 use crate::args::{Pace, Place, Study, Submit};
 use crate::bars::Progress;
+use thinet_harness::store::paths;
 
 pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
     let device = arguments.device.clone().unwrap_or_else(|| {
@@ -74,15 +77,15 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
 /// Makes stages of an experiment one after the other. SIGTERM, as at pre-emption, keeps what there is and ends; SIGUSR1, sent
 /// before the time is over, does the same and asks Slurm to queue the task again.
 pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result<()> {
-    thinet_harness::keep_panics();
+    thinet_harness::run::keep_panics();
     let stop = signals::stop_when_asked()?;
     let queue_again = Arc::new(AtomicBool::new(false));
     register(SIGUSR1, queue_again.clone()).context("cannot handle signals")?;
     register(SIGUSR1, stop.flag()).context("cannot handle signals")?;
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let runner = Runner::new(&plan, &pace.options(stop))?;
+    let runner = StageRunner::new(&plan, &pace.options(stop))?;
     let progress = Progress::new(ids.len());
-    let log = Logged::open(&plan.run_folder().join("log.jsonl"), &progress)?;
+    let log = Logged::open(&plan.run_folder().join(paths::LOG), &progress)?;
     let result = ids.iter().try_for_each(|id| runner.run_stage_caught(id, &log));
     progress.close();
     if matches!(result, Err(HarnessError::Stopped)) && queue_again.load(Ordering::SeqCst) {

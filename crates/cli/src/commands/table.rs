@@ -2,13 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use thinet_harness::spec::Spec;
-use thinet_harness::tables::{self, Table, Written};
-use thinet_harness::{HarnessError, StageList, find_run, study, unwritten_tables, write_tables};
+use thinet_harness::study::Spec;
+use thinet_report::tables::{Table, Written, self};
+use thinet_harness::HarnessError;
+use thinet_harness::inspect::find_run;
+use thinet_harness::run::{unwritten_tables, write_tables};
+use thinet_harness::store::Manifest;
+use thinet_harness::study::gather;
 
 use super::{plan_elsewhere, print_json};
 use crate::args::Place;
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: bool) -> anyhow::Result<()> {
     for name in names {
@@ -16,7 +21,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
             "compression" => (vec![tables::compression()?], tables::DERIVED.to_owned()),
             "figure4-flops" => (vec![tables::figure4_flops()?], tables::DERIVED.to_owned()),
             "latency" => {
-                super::latency::show_stored(&place.results.join("tables"), json)?;
+                super::latency::show_stored(&paths::tables(&place.results), json)?;
                 continue;
             }
             what => {
@@ -38,7 +43,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                 continue;
             }
         };
-        emit(&all, &place.results.join("tables"), &run, json)?;
+        emit(&all, &paths::tables(&place.results), &run, json)?;
     }
     Ok(())
 }
@@ -55,7 +60,7 @@ fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(Pa
     let resolved = run.folder().join("resolved.toml");
     let of_run = Spec::read(&resolved).map_err(HarnessError::from)?.seeds;
     // Paths in a spec are relative to where it lies, so the file that was run comes first.
-    let given = StageList::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());
+    let given = Manifest::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());
     Ok((given.unwrap_or(resolved), seeds.or(Some(of_run))))
 }
 

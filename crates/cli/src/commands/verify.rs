@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use thinet_harness::{
-    HarnessError, Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of,
-    verify as verify_table,
-};
+use thinet_harness::HarnessError;
+use thinet_harness::inspect::{Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table};
 
 use super::print_json;
 use crate::args::Verify;
 use crate::bars::Progress;
 use crate::exit::BadArgument;
+use thinet_harness::store::paths;
 
 pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     let options = VerifyOptions {
@@ -42,7 +41,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
         }
     }
     if differ > 0 {
-        let path = place.results.join("tables").join(format!("{table}.csv"));
+        let path = paths::tables(&place.results).join(format!("{table}.csv"));
         return Err(HarnessError::Unlike { path, differ, cells: cells.len() }.into());
     }
     Ok(())
@@ -51,7 +50,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
 /// The table of this name, or the one that the run of this name made.
 fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
     let name = table_of_file(what);
-    if results.join("tables").join(format!("{name}.csv")).is_file() {
+    if paths::tables(results).join(format!("{name}.csv")).is_file() {
         return Ok(name.to_owned());
     }
     let known = || {
@@ -59,13 +58,13 @@ fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
         anyhow::Ok(if tables.is_empty() { "none".to_owned() } else { tables.join(", ") })
     };
     let Ok(run) = find_run(results, what) else {
-        let place = results.join("tables");
+        let place = paths::tables(results);
         let problem =
             format!("no table in {} and no run is called {what:?}; tables: {}", place.display(), known()?);
         return Err(BadArgument(problem).into());
     };
     tables_of(results, Some(&run.id))?.into_iter().min_by_key(String::len).ok_or_else(|| {
-        let problem = format!("no table in {} was made by {}", results.join("tables").display(), run.name);
+        let problem = format!("no table in {} was made by {}", paths::tables(results).display(), run.name);
         BadArgument(problem).into()
     })
 }

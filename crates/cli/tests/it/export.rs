@@ -7,7 +7,7 @@ use std::process::Command;
 use tch::{Device, Kind, Tensor};
 use thinet_data::{Loader, LoaderOptions};
 use thinet_graph::{Graph, Op};
-use thinet_harness::plan::{Options, Plan};
+use thinet_harness::study::{Options, Plan};
 use thinet_models::{
     Arch, Metadata, Mode, Net, NetSpec, ResNetStride, Weights, forward, forward_taps, load_net, save_net,
     save_tensors,

@@ -8,23 +8,20 @@ use tch::Device;
 use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
 use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
+use thinet_report::records::{Metric, Phase, Row, Status};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
-use super::calibrate::calibrate;
-use super::{
-    Context, Made, NOT_FINITE, Tested, TrainingName, WEIGHTS, dense, evidence, find, is_finite, training,
-};
-use crate::checkpoint::Checkpoints;
 use crate::error::HarnessError;
-use crate::plan::Cell;
-use crate::preprocessing::Preprocessing;
-use crate::progress::Event;
-use crate::records::{Metric, Row, Stage, Status};
-use crate::spec::Recipe;
+use crate::events::Event;
+use crate::stages::checkpoint::Checkpoints;
+use crate::stages::preprocessing::Preprocessing;
+use crate::stages::train::{Trained, evaluate};
 use crate::store::StageResult;
-use crate::train::{Trained, evaluate};
+use crate::study::{Cell, Recipe};
+use super::calibrate::calibrate;
+use super::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, WEIGHTS, dense, evidence, find, is_finite, training};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";
@@ -41,25 +38,25 @@ pub(crate) fn ensure(context: &Context<'_>, cell: &Cell) -> Result<StageResult, 
 
 fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
     let started = Instant::now();
-    context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.outline.label() });
+    context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.design.label() });
     let folder = context.store.begin(&cell.id)?;
-    let (state, ended) = if cell.outline.is_from_scratch {
+    let (state, ended) = if cell.design.is_from_scratch {
         from_scratch(context, cell)?
     } else {
-        let job = Job {
+        let run = CellRun {
             context,
             cell,
             folder: &folder,
-            selector: thinet_selectors::find(&cell.outline.method.selector)?,
-            reconstructor: thinet_reconstruction::find(&cell.outline.method.reconstruction)?,
-            seed: Seed::root(cell.outline.seed),
+            selector: thinet_selectors::find(&cell.design.method.selector)?,
+            reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
+            seed: Seed::root(cell.design.seed),
         };
-        if context.plan.spec.is_one_shot() { job.one_shot()? } else { job.layer_by_layer()? }
+        if context.plan.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
     };
     let status = match ended {
         Ok(()) => Status::Done,
         Err(Halt::Diverged(what)) => {
-            context.note(&cell.id, format!("{}: {what}", cell.outline.label()));
+            context.note(&cell.id, format!("{}: {what}", cell.design.label()));
             Status::Diverged
         }
         Err(Halt::Failed(error)) => return Err(error),
@@ -69,20 +66,20 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
     let metadata = BTreeMap::from([
         ("stage".to_owned(), cell.id.to_string()),
         ("kept".to_owned(), to_json(&state.facts.kept)?),
-        ("counts".to_owned(), to_json(&cell.outline.size)?),
+        ("counts".to_owned(), to_json(&cell.design.size)?),
         Preprocessing::entry(context.plan)?,
     ]);
     context.claim.check()?;
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
     let Facts { rows, kept, test_images } = state.facts;
-    let top1 = |stage| find(&rows, stage, Metric::Top1);
-    let summary = match top1(Stage::AfterFineTune).or_else(|| top1(Stage::AfterReconstruction)) {
+    let top1 = |phase| find(&rows, phase, Metric::Top1);
+    let summary = match top1(Phase::AfterFineTune).or_else(|| top1(Phase::AfterReconstruction)) {
         _ if status == Status::Diverged => "diverged".into(),
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, context.plan.cell_inputs(cell)?);
-    let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
+    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
     context.finish(made, &[WEIGHTS])
 }
 
@@ -106,18 +103,18 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let Some(recipe) = &plan.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
     };
-    let seed = Seed::root(cell.outline.seed).child("from-scratch");
-    let weights = Weights::init(&cell.outline.graph, seed.child("init"), plan.device)?;
+    let seed = Seed::root(cell.design.seed).child("from-scratch");
+    let weights = Weights::init(&cell.design.graph, seed.child("init"), plan.device)?;
     let net =
-        Net { graph: Graph::clone(&cell.outline.graph), weights: weights.to_format(context.feed.format)? };
+        Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
     let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
         Trained::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
         Trained::Done { loss } => {
-            let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
-            state.facts.rows.push(Row { layer: String::new(), stage, metric, value: loss });
-            state.add(context.evaluate(&cell.id, &state.net, Stage::AfterFineTune)?)
+            let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
+            state.facts.rows.push(Row { layer: String::new(), phase, metric, value: loss });
+            state.add(context.evaluate(&cell.id, &state.net, Phase::AfterFineTune)?)
         }
     };
     Ok((state, ended))
@@ -186,7 +183,7 @@ impl Facts {
     }
 }
 
-struct Job<'a> {
+struct CellRun<'a> {
     context: &'a Context<'a>,
     cell: &'a Cell,
     folder: &'a Path,
@@ -195,13 +192,13 @@ struct Job<'a> {
     seed: Seed,
 }
 
-impl Job<'_> {
+impl CellRun<'_> {
     /// The paper's procedure: each layer is calibrated on the net as pruned and tuned so far.
     fn layer_by_layer(&self) -> Result<(State, Result<(), Halt>), HarnessError> {
         let mut state = self.resume()?;
         let mut prune_all = || {
-            for (i, (name, keep)) in self.cell.outline.keep.iter().enumerate().skip(state.facts.kept.len()) {
-                let is_last = i + 1 == self.cell.outline.keep.len();
+            for (i, (name, keep)) in self.cell.design.keep.iter().enumerate().skip(state.facts.kept.len()) {
+                let is_last = i + 1 == self.cell.design.keep.len();
                 self.prune_layer(&mut state, name, *keep, is_last)?;
             }
             Ok(())
@@ -218,7 +215,7 @@ impl Job<'_> {
             let kept = self.select(&evidence, keep)?;
             self.cut(state, name, &kept)?;
             if is_last {
-                state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?)?;
+                state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
             }
             let scale = self.refit(state, &evidence, &kept)?;
             self.rescale(state, name, &scale)?;
@@ -271,17 +268,17 @@ impl Job<'_> {
     }
 
     fn prune_at_once(&self, state: &mut State) -> Result<(), Halt> {
-        let layers: Vec<&str> = self.cell.outline.keep.iter().map(|(name, _)| name.as_str()).collect();
+        let layers: Vec<&str> = self.cell.design.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
             let all = evidence::load(self.context, parent, &state.net, self.cell.needs)?;
-            for (evidence, (name, keep)) in all.iter().zip(self.cell.outline.keep.iter()) {
+            for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
                 state.facts.kept.insert(name.clone(), kept);
             }
-            state.add(self.context.evaluate(&self.cell.id, &state.net, Stage::AfterCut)?)?;
-            for (evidence, (name, _)) in all.iter().zip(self.cell.outline.keep.iter()) {
+            state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
+            for (evidence, (name, _)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = state.facts.kept[name].clone();
                 let scale = self.refit(state, evidence, &kept)?;
                 self.rescale(state, name, &scale)?;
@@ -296,7 +293,7 @@ impl Job<'_> {
     /// there is no such tuning: then `layers` are to be selected.
     fn resume_tuning(&self, state: &mut State, layers: &[&str], kind: &str) -> Result<bool, HarnessError> {
         let checkpoints = self.checkpoints(training(kind));
-        let label = self.cell.outline.label();
+        let label = self.cell.design.label();
         let note = |text: String| self.context.note(&self.cell.id, format!("{label}: {text}"));
         let mut damaged = |name| note(format!("checkpoint {name} is damaged"));
         let Some(path) = checkpoints.latest(&mut damaged)? else { return Ok(false) };
@@ -347,11 +344,11 @@ impl Job<'_> {
         let scale = self.reconstructor.refit(evidence.moments.as_ref(), kept)?;
         if let Some(moments) = &evidence.moments {
             let error = reconstruction_error(moments, kept, &scale);
-            for (stage, value) in [(Stage::AfterCut, error.before), (Stage::AfterReconstruction, error.after)]
+            for (phase, value) in [(Phase::AfterCut, error.before), (Phase::AfterReconstruction, error.after)]
             {
                 let layer = evidence.layer.clone();
                 let metric = Metric::ReconstructionError;
-                state.facts.rows.push(Row { layer, stage, metric, value });
+                state.facts.rows.push(Row { layer, phase, metric, value });
             }
             let rows = &state.facts.rows;
             self.context.measured(&self.cell.id, &rows[rows.len() - 2..]);
@@ -375,12 +372,12 @@ impl Job<'_> {
     /// Tests the refitted net; without a reconstruction it is the net after the cut.
     fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), Halt> {
         if self.reconstructor.needs_moments() {
-            let tested = self.context.evaluate(&self.cell.id, &state.net, Stage::AfterReconstruction)?;
+            let tested = self.context.evaluate(&self.cell.id, &state.net, Phase::AfterReconstruction)?;
             return state.add(tested);
         }
         let rows = &mut state.facts.rows;
-        let of_cut = rows.iter().filter(|row| row.layer.is_empty() && row.stage == Stage::AfterCut);
-        let of_cut = of_cut.map(|row| Row { stage: Stage::AfterReconstruction, ..row.clone() });
+        let of_cut = rows.iter().filter(|row| row.layer.is_empty() && row.phase == Phase::AfterCut);
+        let of_cut = of_cut.map(|row| Row { phase: Phase::AfterReconstruction, ..row.clone() });
         rows.extend(of_cut.collect::<Vec<_>>());
         Ok(())
     }
@@ -405,12 +402,12 @@ impl Job<'_> {
             }
             Trained::Done { loss } => {
                 let layer = if is_last { String::new() } else { layer.to_owned() };
-                let (stage, metric) = (Stage::AfterFineTune, Metric::TrainLoss);
-                state.facts.rows.push(Row { layer, stage, metric, value: loss });
+                let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
+                state.facts.rows.push(Row { layer, phase, metric, value: loss });
             }
         }
         if is_last {
-            state.add(context.evaluate(id, &state.net, Stage::AfterFineTune)?)?;
+            state.add(context.evaluate(id, &state.net, Phase::AfterFineTune)?)?;
         }
         Ok(())
     }
@@ -425,7 +422,7 @@ impl Job<'_> {
     /// The state after the last layer that is finished.
     fn resume(&self) -> Result<State, HarnessError> {
         let note = |name| {
-            let label = self.cell.outline.label();
+            let label = self.cell.design.label();
             self.context.note(&self.cell.id, format!("{label}: checkpoint {name} is damaged"));
         };
         let Some(path) = self.checkpoints(LAYERS).latest(&mut { note })? else {

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thinet_data::{DataError, Dataset};
 
-use super::Context;
-use crate::claim::Claim;
 use crate::error::HarnessError;
+use crate::store::Claim;
+use super::Context;
+use crate::store::paths;
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
 type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
@@ -29,7 +30,7 @@ pub(crate) fn kept(
         return Ok((data.clone(), drawn, indices));
     }
     let len = data.shape().iter().product::<usize>();
-    let path = context.plan.results.join("crops").join(format!("{}.u8", name(&**data, &drawn)));
+    let path = paths::crops(&context.plan.results).join(format!("{}.u8", name(&**data, &drawn)));
     let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.patience, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use thinet_models::{Net, Weights, import_weights, load_net, save_net};
+use thinet_report::records::{Metric, Phase, Row, Status};
 use thinet_seed::Seed;
 
-use super::{Context, Made, NOT_FINITE, TrainingName, WEIGHTS, find};
 use crate::error::HarnessError;
-use crate::plan::DensePlan;
-use crate::preprocessing::Preprocessing;
-use crate::progress::Event;
-use crate::records::{Metric, Row, Stage, Status};
+use crate::events::Event;
+use crate::stages::preprocessing::Preprocessing;
+use crate::stages::train::{Trained, evaluate_some};
 use crate::store::StageResult;
-use crate::train::{Trained, evaluate_some};
-use crate::unfit;
+use crate::study::{DensePlan, unfit};
+use super::{Context, NOT_FINITE, StageOutput, TrainingName, WEIGHTS, find};
 
 /// Makes the stage if it is not stored. A net that is unfit is stored, and an error all the same.
 pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), HarnessError> {
@@ -53,7 +52,7 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
             Trained::Done { loss } => rows.push(Row {
                 layer: String::new(),
-                stage: Stage::Dense,
+                phase: Phase::Dense,
                 metric: Metric::TrainLoss,
                 value: loss,
             }),
@@ -67,7 +66,7 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     }
     let mut test_images = None;
     if status == Status::Done {
-        let tested = context.evaluate(&dense.id, &net, Stage::Dense)?;
+        let tested = context.evaluate(&dense.id, &net, Phase::Dense)?;
         if tested.is_finite() {
             rows.extend(tested.rows);
             test_images = Some(tested.images);
@@ -79,12 +78,12 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     context.claim.check()?;
     let metadata = BTreeMap::from([("stage".to_owned(), dense.id.to_string()), Preprocessing::entry(plan)?]);
     save_net(&folder.join(WEIGHTS), &net, &metadata)?;
-    let summary = match find(&rows, Stage::Dense, Metric::Top1) {
+    let summary = match find(&rows, Phase::Dense, Metric::Top1) {
         Some(top1) => format!("top-1 {top1:.2} %"),
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    let made = Made { id, inputs, status, rows, kept, test_images, started, summary };
+    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
     context.finish(made, &[WEIGHTS])
 }
 

@@ -8,16 +8,16 @@ use std::time::Instant;
 use tch::Tensor;
 use thinet_graph::{PrunableLayer, prunable_layer};
 use thinet_models::{Net, load_tensors, save_tensors};
+use thinet_report::records::Status;
 use thinet_sampling::{LayerOf, Stored, gathered, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
-use super::calibrate::calibrate;
-use super::{Context, Made, dense};
 use crate::error::HarnessError;
-use crate::plan::{DensePlan, EvidencePlan};
-use crate::progress::Event;
-use crate::records::Status;
+use crate::events::Event;
+use crate::study::{DensePlan, EvidencePlan};
+use super::calibrate::calibrate;
+use super::{Context, StageOutput, dense};
 
 const FILE: &str = "evidence.safetensors";
 
@@ -42,7 +42,7 @@ pub(crate) fn ensure(
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
     save_tensors(&folder.join(FILE), &tensors_of(&evidence, needs)?, &metadata)?;
-    let made = Made {
+    let made = StageOutput {
         id,
         inputs: stage.inputs.clone(),
         status: Status::Done,

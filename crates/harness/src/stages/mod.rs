@@ -14,18 +14,18 @@ use std::time::Instant;
 use thinet_data::Dataset;
 use thinet_graph::ChannelSet;
 use thinet_models::{Net, Weights};
+use thinet_report::records::{Metric, Phase, Row, Status};
 use thinet_seed::Seed;
 
-use crate::checkpoint::Checkpoints;
-use crate::claim::{Claim, Patience};
-use crate::environment::Environment;
 use crate::error::HarnessError;
-use crate::plan::Plan;
-use crate::progress::{Event, Reporter};
-use crate::records::{Metric, Row, Stage, Status};
-use crate::spec::Recipe;
-use crate::store::{StageId, StageResult, Store};
-use crate::train::{Advance, Feed, Session, Trained, evaluate, train};
+use crate::events::event::{Event, Reporter};
+use crate::stages::checkpoint::Checkpoints;
+use crate::stages::train::{Advance, Feed, Session, Trained, evaluate, train};
+use crate::store::claim::{Claim, Patience};
+use crate::store::environment::Environment;
+use crate::store::stage_store::{StageId, StageResult, Store};
+use crate::study::plan::Plan;
+use crate::study::spec::Recipe;
 
 /// What is said of a loss, a weight or a test that is NaN or infinite.
 pub(crate) const NOT_FINITE: &str = "not finite; the net counts as diverged";
@@ -88,8 +88,8 @@ impl Context<'_> {
     }
 
     /// Stores the stage's result and tells of it, unless another process has taken the stage over.
-    pub(crate) fn finish(&self, made: Made<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let Made { id, inputs, status, rows, kept, test_images, started, summary } = made;
+    pub(crate) fn finish(&self, made: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
+        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary } = made;
         self.claim.check()?;
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
@@ -116,11 +116,11 @@ impl Context<'_> {
     }
 
     /// Tests a net of the stage on the test images.
-    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, stage: Stage) -> Result<Tested, HarnessError> {
+    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, phase: Phase) -> Result<Tested, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
-        let step = format!("test {}", stage.name());
+        let step = format!("test {}", phase.name());
         let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total))?;
-        let row = |metric, value| Row { layer: String::new(), stage, metric, value };
+        let row = |metric, value| Row { layer: String::new(), phase, metric, value };
         let rows = vec![
             row(Metric::Top1, result.top1),
             row(Metric::Top5, result.top5),
@@ -174,7 +174,7 @@ impl Tested {
 }
 
 /// A stage that is made and not yet stored.
-pub(crate) struct Made<'a> {
+pub(crate) struct StageOutput<'a> {
     pub(crate) id: &'a StageId,
     pub(crate) inputs: serde_json::Value,
     pub(crate) status: Status,
@@ -184,11 +184,4 @@ pub(crate) struct Made<'a> {
     pub(crate) started: Instant,
     /// Its result in a few words.
     pub(crate) summary: String,
-}
-
-/// A row's value among rows of the whole net.
-pub(crate) fn find(rows: &[Row], stage: Stage, metric: Metric) -> Option<f64> {
-    rows.iter()
-        .find(|row| row.layer.is_empty() && row.stage == stage && row.metric == metric)
-        .map(|row| row.value)
 }

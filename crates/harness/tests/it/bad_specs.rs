@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind};
-use thinet_harness::progress::Silent;
-use thinet_harness::{RunOptions, run};
+use thinet_harness::events::Silent;
+use thinet_harness::run::{RunOptions, run};
 use thinet_models::{Arch, Net, NetSpec, Weights, save_net, save_tensors};
 use thinet_seed::Seed;
 
@@ -107,7 +107,7 @@ fn missing_data_and_devices_are_refused_before_any_work() {
         let mut options = fixture.options("results");
         options.data = Some(fixture.path(data));
         options.device = device.to_owned();
-        thinet_harness::plan::Plan::new(&file, &options).err().expect("refused").to_string()
+        thinet_harness::study::Plan::new(&file, &options).err().expect("refused").to_string()
     };
     let no_data = plan("nowhere", "cpu");
     assert!(no_data.contains("nowhere") && no_data.contains("--data DIR names another folder"), "{no_data}");

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use rand::Rng;
-use thinet_harness::plan::{Options, Plan};
-use thinet_harness::progress::{Event, Reporter};
-use thinet_harness::{HarnessError, Outcome, RunOptions, all_runs, diff, run};
+use thinet_harness::study::{Options, Plan};
+use thinet_harness::events::{Event, Reporter};
+use thinet_harness::HarnessError;
+use thinet_harness::inspect::{all_runs, diff};
+use thinet_harness::run::{Outcome, RunOptions, run};
 use thinet_seed::Seed;
 
 /// Classes of the generated images.

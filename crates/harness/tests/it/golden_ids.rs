@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use thinet_harness::plan::{Options, Plan};
+use thinet_harness::study::{Options, Plan};
 
 use crate::shipped_specs::{fetched_fashion_mnist, project, write_cifar10_of_stripes};
 
@@ -90,7 +90,7 @@ fn ids(plan: &Plan) -> String {
         lines.push(format!("{}: {}", dense.label(), dense.id));
         lines.extend(dense.evidence.iter().map(|stage| format!("{}: {}", stage.label, stage.id)));
     }
-    lines.extend(plan.cells.iter().map(|cell| format!("{}: {}", cell.outline.label(), cell.id)));
+    lines.extend(plan.cells.iter().map(|cell| format!("{}: {}", cell.design.label(), cell.id)));
     lines.join("\n")
 }
 

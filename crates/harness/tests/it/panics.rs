@@ -3,8 +3,8 @@
 use std::fs;
 use std::sync::Mutex;
 
-use thinet_harness::progress::{Event, Reporter};
-use thinet_harness::{RunOptions, Runner, Said, keep_panics, serve};
+use thinet_harness::events::{Event, Reporter};
+use thinet_harness::run::{RunOptions, StageRunner, WorkerMessage, keep_panics, serve};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -22,14 +22,14 @@ impl Reporter for Faulty {
 fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
     let fixture = Fixture::new();
     let plan = fixture.plan(SPEC, "results").unwrap();
-    let runner = Runner::new(&plan, &RunOptions::default()).unwrap();
+    let runner = StageRunner::new(&plan, &RunOptions::default()).unwrap();
     keep_panics();
     let said = Mutex::new(Vec::new());
     let ids = [plan.dense[0].id.to_string(), plan.cells[0].id.to_string()];
     serve(&runner, ids, &Faulty, &|message| said.lock().unwrap().push(message));
     let said = said.into_inner().unwrap();
     // The worker ends: nobody knows in what state the panic left it.
-    let [Said::Ended { ended, error: Some(error), stopped: false, panicked: true }] = &said[..] else {
+    let [WorkerMessage::Ended { ended, error: Some(error), stopped: false, panicked: true }] = &said[..] else {
         panic!("{said:?}")
     };
     assert_eq!(*ended, plan.dense[0].id.to_string());
@@ -38,6 +38,6 @@ fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
     let noted = fs::read_to_string(folder.join("failure.json")).unwrap();
     assert!(noted.contains("dense net, seed 0") && noted.contains("no luck today"), "{noted}");
     // It goes on from there.
-    runner.run_stage(ended, &thinet_harness::progress::Silent).unwrap();
+    runner.run_stage(ended, &thinet_harness::events::Silent).unwrap();
     assert!(!folder.join("failure.json").exists());
 }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tch::Device;
-use thinet_harness::plan::{Options, Plan};
-use thinet_harness::progress::{Event, Reporter, Silent};
-use thinet_harness::records::{Metric, Stage, Status};
-use thinet_harness::{HarnessError, Outcome, RunOptions, run};
+use thinet_harness::study::{Options, Plan};
+use thinet_harness::events::{Event, Reporter, Silent};
+use thinet_report::records::{Metric, Phase, Status};
+use thinet_harness::HarnessError;
+use thinet_harness::run::{Outcome, RunOptions, run};
 use thinet_models::{Arch, Net, NetSpec, Weights, load_net, save_net};
 use thinet_seed::Seed;
 
@@ -135,7 +136,7 @@ fn layers_are_tuned_apart_and_the_control_has_the_same_widths() {
     }
     assert_eq!((control.method.as_str(), control.status), ("From scratch", Status::Done));
     assert_eq!((control.size, control.kept.len()), (thinet.size, 0));
-    assert!(control.rows.iter().all(|row| row.stage == Stage::AfterFineTune));
+    assert!(control.rows.iter().all(|row| row.phase == Phase::AfterFineTune));
     assert!(control.rows.iter().any(|row| row.metric == Metric::Top1));
 
     // The control depends on nothing that is compared.

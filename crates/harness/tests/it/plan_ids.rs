@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use thinet_harness::plan::Plan;
+use thinet_harness::study::Plan;
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -28,7 +28,7 @@ fn planned(fixture: &Fixture, replacements: &[(&str, &str)]) -> Plan {
 
 fn ids(plan: &Plan) -> Ids {
     let of = |is_from_scratch| {
-        let cells = plan.cells.iter().filter(move |cell| cell.outline.is_from_scratch == is_from_scratch);
+        let cells = plan.cells.iter().filter(move |cell| cell.design.is_from_scratch == is_from_scratch);
         cells.map(|cell| cell.id.as_str().to_owned()).collect()
     };
     let dense = plan.dense.iter().map(|dense| dense.id.as_str().to_owned()).collect();

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use thinet_data::{DatasetSpec, StandardSpec};
-use thinet_harness::Outline;
-use thinet_harness::plan::{Options, Plan};
-use thinet_harness::progress::{Event, Reporter};
-use thinet_harness::spec::Spec;
-use thinet_harness::{RunOptions, run};
+use thinet_harness::study::ResolvedStudy;
+use thinet_harness::study::{Options, Plan};
+use thinet_harness::events::{Event, Reporter};
+use thinet_harness::study::Spec;
+use thinet_harness::run::{RunOptions, run};
 
 use crate::small;
 
@@ -103,16 +103,16 @@ fn every_shipped_spec_plans_and_takes_its_first_step() {
 #[test]
 fn vgg16_conv_tunes_for_24_epochs_as_the_authors_code_does() {
     let file = project().join("experiments/imagenet/vgg16-conv.toml");
-    let outline = Outline::without_data(&file, &Options::default()).unwrap().unwrap();
-    let prune = &outline.spec.prune;
+    let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
+    let prune = &resolved.spec.prune;
     let epochs = |layer: &String| {
-        let last = layer == outline.layers.last().unwrap();
+        let last = layer == resolved.layers.last().unwrap();
         prune.recipe_after(layer, last).map_or(0, |recipe| recipe.epochs.unwrap())
     };
-    let each: Vec<usize> = outline.layers.iter().map(epochs).collect();
+    let each: Vec<usize> = resolved.layers.iter().map(epochs).collect();
     assert_eq!(each, [1, 2, 1, 2, 1, 1, 2, 1, 1, 12]);
     assert_eq!(each.iter().sum::<usize>(), 24);
-    let widths: Vec<usize> = outline.cells[0].keep.iter().map(|(_, kept)| *kept).collect();
+    let widths: Vec<usize> = resolved.cells[0].keep.iter().map(|(_, kept)| *kept).collect();
     assert_eq!(widths, [32, 32, 64, 64, 128, 128, 128, 256, 256, 256]);
     let second = prune.recipe_after("conv1_2", false).unwrap();
     let rates = [0, 10_008, 10_009, 20_017].map(|step| second.schedule.lr(second.lr, step, 20_018));
@@ -125,12 +125,12 @@ fn vgg16_conv_tunes_for_24_epochs_as_the_authors_code_does() {
 fn resnet50_tunes_after_each_block_for_24_epochs() {
     for name in ["resnet50-caffe", "resnet50-torchvision"] {
         let file = project().join(format!("experiments/imagenet/{name}.toml"));
-        let outline = Outline::without_data(&file, &Options::default()).unwrap().unwrap();
-        assert_eq!(outline.layers, thinet_models::resnet50_pruned_layers());
-        let prune = &outline.spec.prune;
+        let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
+        assert_eq!(resolved.layers, thinet_models::resnet50_pruned_layers());
+        let prune = &resolved.spec.prune;
         let mut total = 0;
-        for layer in &outline.layers {
-            let last = layer == outline.layers.last().unwrap();
+        for layer in &resolved.layers {
+            let last = layer == resolved.layers.last().unwrap();
             let epochs = prune.recipe_after(layer, last).map_or(0, |recipe| recipe.epochs.unwrap());
             assert_eq!(epochs > 0, layer.ends_with("conv2"), "{layer}");
             total += epochs;
@@ -154,10 +154,10 @@ fn paper_scale_widths_are_those_of_the_published_models() {
     ] {
         for twin in ["", "-twins"] {
             let file = project().join(format!("experiments/imagenet/{name}{twin}.toml"));
-            let outline = Outline::without_data(&file, &Options::default()).unwrap().unwrap();
-            let models = published(outline.spec.net.stride.unwrap_or_default());
+            let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
+            let models = published(resolved.spec.net.stride.unwrap_or_default());
             let mut found = Vec::new();
-            for cell in &outline.cells {
+            for cell in &resolved.cells {
                 let model = models.iter().find(|(_, graph)| graph.nodes() == cell.graph.nodes());
                 let model = model.unwrap_or_else(|| panic!("{name}{twin}: no model of these widths")).0;
                 if !found.contains(&model) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{Rgb, RgbImage};
 use tch::{Device, Tensor};
 use thinet_data::DatasetSpec;
-use thinet_harness::spec::Spec;
+use thinet_harness::study::Spec;
 use thinet_models::{Arch, Layout, Net, NetSpec, ResNetStride, Weights, export_weights};
 use thinet_seed::Seed;
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use tch::Device;
-use thinet_harness::plan::Plan;
-use thinet_harness::progress::Silent;
-use thinet_harness::records::{Metric, Stage, Status};
-use thinet_harness::{RunOptions, VerifyOptions, run, study, verify, write_tables};
+use thinet_harness::study::Plan;
+use thinet_harness::events::Silent;
+use thinet_report::records::{Metric, Phase, Status};
+use thinet_harness::inspect::{VerifyOptions, verify};
+use thinet_harness::run::{RunOptions, run, write_tables};
+use thinet_harness::study::gather;
 use thinet_models::{load_net, save_net};
 
 use crate::fixture::{Fixture, SPEC};
@@ -93,10 +95,10 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
     assert_eq!(study.dense[0].status, Status::Done);
     for cell in &study.cells {
         assert_eq!(cell.status, Status::Done);
-        for stage in [Stage::AfterCut, Stage::AfterReconstruction, Stage::AfterFineTune] {
+        for stage in [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune] {
             for metric in [Metric::Top1, Metric::Top5, Metric::Loss] {
                 let found =
-                    cell.rows.iter().filter(|r| r.layer.is_empty() && r.stage == stage && r.metric == metric);
+                    cell.rows.iter().filter(|r| r.layer.is_empty() && r.phase == stage && r.metric == metric);
                 assert_eq!(found.count(), 1, "{} {stage:?} {metric:?}", cell.method);
             }
         }
@@ -108,11 +110,11 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
             let row = cell
                 .rows
                 .iter()
-                .find(|r| r.layer == layer && r.stage == stage && r.metric == Metric::ReconstructionError);
+                .find(|r| r.layer == layer && r.phase == stage && r.metric == Metric::ReconstructionError);
             row.expect("measured for every method").value
         };
         for layer in cell.kept.keys() {
-            let (before, after) = (error(layer, Stage::AfterCut), error(layer, Stage::AfterReconstruction));
+            let (before, after) = (error(layer, Phase::AfterCut), error(layer, Phase::AfterReconstruction));
             assert!(after <= before + 1e-12, "{layer}: {after} > {before}");
             assert_eq!(after == before, cell.reconstruction == "none", "{layer}");
         }
@@ -138,7 +140,7 @@ fn one_shot_mode_gathers_each_kind_of_evidence_once_for_all_cells() {
     assert_eq!(outcome.stages_run, 9, "a dense net, zero counts, moments, six cells");
     for cell in &outcome.study.cells {
         assert_eq!(cell.status, Status::Done);
-        assert!(cell.rows.iter().any(|r| r.stage == Stage::AfterFineTune && r.metric == Metric::Top1));
+        assert!(cell.rows.iter().any(|r| r.phase == Phase::AfterFineTune && r.metric == Metric::Top1));
     }
     let whole = evidence_stages(&fixture.plan(&one_shot(), "results").unwrap());
     let kinds: Vec<&str> = whole.iter().map(|id| id.split('-').next().unwrap()).collect();
@@ -171,7 +173,7 @@ fn keeping_every_channel_changes_nothing_before_tuning() {
         for (row, dense) in cell
             .rows
             .iter()
-            .filter(|r| r.layer.is_empty() && r.stage == Stage::AfterCut)
+            .filter(|r| r.layer.is_empty() && r.phase == Phase::AfterCut)
             .zip(untuned.dense[0].rows.iter().filter(|r| r.metric != Metric::TrainLoss))
         {
             assert_eq!((row.metric, row.value), (dense.metric, dense.value), "{}", cell.method);

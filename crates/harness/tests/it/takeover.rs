@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use thinet_harness::progress::{Event, Reporter, Silent};
-use thinet_harness::{RunOptions, Runner};
+use thinet_harness::events::{Event, Reporter, Silent};
+use thinet_harness::run::{RunOptions, StageRunner};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -98,7 +98,7 @@ impl Study {
             claim_expiry: Duration::from_millis(500),
             ..RunOptions::default()
         };
-        Runner::new(&plan, &options).unwrap().run_stage(id, reporter).unwrap();
+        StageRunner::new(&plan, &options).unwrap().run_stage(id, reporter).unwrap();
     }
 
     /// Everything that is stored of a stage is what an unbroken run makes, and nothing else lies there.

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use thinet_harness::progress::Silent;
-use thinet_harness::records::{Metric, Stage, Status, Unfit};
-use thinet_harness::status::RunStatus;
-use thinet_harness::{HarnessError, RunOptions, Runner, run, study, write_tables};
+use thinet_harness::events::Silent;
+use thinet_report::records::{Metric, Phase, Status, Unfit};
+use thinet_harness::inspect::status::RunStatus;
+use thinet_harness::HarnessError;
+use thinet_harness::run::{RunOptions, StageRunner, run, write_tables};
+use thinet_harness::study::gather;
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -30,8 +32,8 @@ fn a_net_that_is_not_finite_after_its_tuning_makes_the_cell_diverged_and_the_stu
     assert!(first.failure.is_none(), "{:?}", first.failure);
     for cell in &first.study.cells {
         assert_eq!(cell.status, Status::Diverged);
-        let has = |stage| cell.rows.iter().any(|row| row.stage == stage && row.metric == Metric::Top1);
-        assert!(has(Stage::AfterCut) && !has(Stage::AfterFineTune), "{:?}", cell.rows);
+        let has = |stage| cell.rows.iter().any(|row| row.phase == stage && row.metric == Metric::Top1);
+        assert!(has(Phase::AfterCut) && !has(Phase::AfterFineTune), "{:?}", cell.rows);
     }
     assert!(fixture.path("results/tables/small.csv").is_file());
     let second = fixture.run(&spec, "results", &Silent);
@@ -62,7 +64,7 @@ fn a_dense_net_that_diverges_is_named_by_all_that_needs_it() {
         assert!(outcome.tables[0].markdown().contains("- seed 0 left out: its dense net diverged."));
     }
     let plan = fixture.plan(&spec, "results").unwrap();
-    let runner = Runner::new(&plan, &RunOptions::default()).unwrap();
+    let runner = StageRunner::new(&plan, &RunOptions::default()).unwrap();
     let error = runner.run_stage(plan.cells[0].id.as_str(), &Silent).unwrap_err();
     assert!(matches!(error, HarnessError::DenseDiverged { seed: 0 }), "{error}");
 }
@@ -157,8 +159,8 @@ fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
     let tally = status.tally(None);
     assert_eq!((tally.done, tally.failed, tally.missing), (4, 4, 0), "{status:#?}");
     assert_eq!(status.seconds_left, Some(0.0), "what cannot be made takes no time");
-    let runner = Runner::new(&plan, &RunOptions::default()).unwrap();
-    let cell = plan.cells.iter().find(|cell| cell.outline.seed == 1).unwrap();
+    let runner = StageRunner::new(&plan, &RunOptions::default()).unwrap();
+    let cell = plan.cells.iter().find(|cell| cell.design.seed == 1).unwrap();
     let error = runner.run_stage(cell.id.as_str(), &Silent).unwrap_err();
     assert!(matches!(error, HarnessError::NearChance { seed: 1, .. }), "{error}");
 

@@ -1,0 +1,186 @@
+//! What a results folder could do without: stages that no run lists, damaged ones that were set aside, calibration images,
+//! leftovers of processes that were killed; and whole runs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::HarnessError;
+use crate::store::{GUARD, Manifest, Store, holder, leftovers};
+use crate::study::list_runs;
+use crate::store::paths;
+
+/// Something that can go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Garbage {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Its size on disk.
+    pub bytes: u64,
+    /// Why it can go.
+    pub why: &'static str,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Cleaning {
+    /// What can go.
+    pub garbage: Vec<Garbage>,
+    /// Runs of old versions, which do not tell their stages: while there are any, stages that no run lists stay.
+    pub unlisted: Vec<String>,
+}
+
+/// Looks for what can go; removes nothing. `runs` are to go, too, with the stages that only they list; `crops` says whether kept
+/// calibration images are.
+///
+/// # Errors
+/// If the folder cannot be read, or somebody works in it.
+pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Cleaning, HarnessError> {
+    let (mut listed, mut unlisted, mut cleaning) = (BTreeSet::new(), Vec::new(), Cleaning::default());
+    for name in list_runs(results)? {
+        let folder = paths::runs(results).join(&name);
+        if let Some(holder) = holder(&folder.join(paths::CLAIM)) {
+            return Err(HarnessError::Busy { path: folder, holder: holder.to_string() });
+        }
+        if runs.contains(&name) {
+            cleaning.add(&folder, "a run that you named")?;
+            continue;
+        }
+        match Manifest::read(&folder)? {
+            Some(list) => listed.extend(list.stages.into_iter().map(|stage| stage.id)),
+            None => unlisted.push(name),
+        }
+    }
+    let store = paths::store(results);
+    for path in entries(&store.join(paths::CLAIMS))? {
+        match holder(&path) {
+            Some(holder) if path.extension().is_none() => {
+                return Err(HarnessError::Busy { path: store, holder: holder.to_string() });
+            }
+            _ if path.ends_with(GUARD) => {}
+            _ => cleaning.add(&path, "a claim whose holder has ended")?,
+        }
+    }
+    for path in entries(&store)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match name.as_str() {
+            paths::CLAIMS => {}
+            paths::DAMAGED => cleaning.add(&path, "damaged stages that were made again")?,
+            // Version 0.1 locked stages by files.
+            "locks" => cleaning.add(&path, "locks of an old version")?,
+            _ if path.is_file() => cleaning.add_temporary(&path)?,
+            _ if unlisted.is_empty() && !listed.contains(&name) => {
+                cleaning.add(&path, "a stage that no run lists")?;
+            }
+            _ => cleaning.add_leftovers(results, &path, &name)?,
+        }
+    }
+    for name in list_runs(results)?.iter().filter(|name| !runs.contains(name)) {
+        cleaning.add_temporary(&paths::runs(results).join(name))?;
+    }
+    cleaning.add_temporary(&paths::tables(results))?;
+    cleaning.add_verifications(results)?;
+    match crops {
+        true => cleaning.add(&paths::crops(results), "calibration images, made again when needed")?,
+        false => cleaning.add_temporary(&paths::crops(results))?,
+    }
+    cleaning.unlisted = unlisted;
+    Ok(cleaning)
+}
+
+impl Cleaning {
+    /// Bytes that would be free.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.garbage.iter().map(|garbage| garbage.bytes).sum()
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// If a file cannot be removed; what came before it is gone.
+    pub fn remove(&self) -> Result<(), HarnessError> {
+        for Garbage { path, .. } in &self.garbage {
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.map_err(HarnessError::io("remove", path))?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, why: &'static str) -> Result<(), HarnessError> {
+        if path.exists() {
+            self.garbage.push(Garbage { path: path.to_owned(), bytes: size(path)?, why });
+        }
+        Ok(())
+    }
+
+    /// What an unfinished write has left, at a path and everywhere below it.
+    fn add_temporary(&mut self, path: &Path) -> Result<(), HarnessError> {
+        for entry in entries(path)? {
+            self.add_temporary(&entry)?;
+        }
+        match is_temporary(path) {
+            true => self.add(path, "a file that was not written to its end"),
+            false => Ok(()),
+        }
+    }
+
+    /// All that is no part of a finished stage; of an unfinished one, whose checkpoints and failure are needed, less.
+    fn add_leftovers(&mut self, results: &Path, folder: &Path, id: &str) -> Result<(), HarnessError> {
+        let Ok(Some(result)) = Store::at(results).find(id) else { return self.add_temporary(folder) };
+        for path in leftovers(folder, &result).map_err(HarnessError::io("read", folder))? {
+            let why = match is_temporary(&path) {
+                true => "a file that was not written to its end",
+                false => "left over from the making of a finished stage",
+            };
+            self.add(&path, why)?;
+        }
+        Ok(())
+    }
+
+    /// The scratch folders of verifications that were killed.
+    fn add_verifications(&mut self, results: &Path) -> Result<(), HarnessError> {
+        for path in entries(results)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_scratch = name.starts_with(crate::inspect::SCRATCH) && path.is_dir();
+            let is_in_use = entries(&path.join("store/claims"))?.iter().any(|claim| holder(claim).is_some());
+            if is_scratch && !is_in_use {
+                self.add(&path, "the scratch folder of a verification that was killed")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file's name is that of an unfinished write. Files get such names in their folder before they get their own.
+fn is_temporary(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let is_unfinished =
+        path.extension().is_some_and(|extension| extension == "tmp" || extension == "partial");
+    is_hidden && is_unfinished && path.is_file()
+}
+
+/// Paths in a folder, sorted; none if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, HarnessError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(HarnessError::io("read", folder))? {
+        paths.push(entry.map_err(HarnessError::io("read", folder))?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn size(path: &Path) -> Result<u64, HarnessError> {
+    let metadata = fs::symlink_metadata(path).map_err(HarnessError::io("read", path))?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    entries(path)?.iter().map(|entry| size(entry)).sum()
+}

@@ -1,0 +1,13 @@
+//! Looking back at what is stored: runs, their state, differences between them, verification, and what can be removed.
+
+mod clean;
+mod diff;
+mod runs;
+pub mod status;
+mod tensors;
+mod verify;
+
+pub use clean::{Cleaning, Garbage, find_garbage};
+pub use diff::{RunDifference, StageDifference, diff};
+pub use runs::{Run, all_runs, find_run, find_runs, table_of_file, tables_of};
+pub use verify::{Promise, Verification, Verified, VerifyOptions, verify};

@@ -1,0 +1,244 @@
+//! What is stored, running and failed of a run: from the list of its stages, the store and the claims. Needs no data and no device.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use thinet_graph::Graph;
+use thinet_report::records::{Status, Unfit};
+
+use crate::error::HarnessError;
+use crate::store::run_folder::run_spec;
+use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder};
+use crate::study::{Spec, unfit};
+use crate::store::paths;
+
+/// How a stage is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum StageState {
+    /// Stored.
+    Done {
+        /// Wall time it took.
+        seconds: f64,
+    },
+    /// Stored; its loss became NaN or infinite.
+    Diverged {
+        /// Wall time it took.
+        seconds: f64,
+    },
+    /// Somebody makes it.
+    Running {
+        /// Who, and how far it is.
+        holder: Holder,
+    },
+    /// It failed the last time.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// It is stored, but not as it was written; `thinet run` makes it again.
+    Damaged {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nobody has made it yet.
+    Missing,
+}
+
+/// A stage and how it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StageStatus {
+    /// What it is.
+    #[serde(flatten)]
+    pub stage: ManifestEntry,
+    /// How it is.
+    #[serde(flatten)]
+    pub state: StageState,
+}
+
+/// How a run is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunStatus {
+    /// Name of the run's folder.
+    pub name: String,
+    /// The spec file as it was given.
+    pub spec: PathBuf,
+    /// Whether a `thinet run` works on it.
+    pub parent: Option<Holder>,
+    /// Each stage.
+    pub stages: Vec<StageStatus>,
+    /// Seconds left with as many stages at a time as run now, or one; unknown while none is stored.
+    pub seconds_left: Option<f64>,
+}
+
+/// How many stages are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Stored, diverged ones among them.
+    pub done: usize,
+    /// Of these, diverged.
+    pub diverged: usize,
+    /// Being made.
+    pub running: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Not made yet, or to be made again.
+    pub missing: usize,
+    /// Of these, stored and damaged.
+    pub damaged: usize,
+}
+
+impl RunStatus {
+    /// Looks at a run by the name of its folder; `None` if it has no list of stages, as runs of old versions. Compares each
+    /// record with its checksum, and that the files it lists are there with their sizes.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn of(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
+        Self::look(results, name, Depth::Sizes)
+    }
+
+    /// The same, and compares all files with their checksums: every byte that is stored of the run is read.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    pub fn checked(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
+        Self::look(results, name, Depth::Checksums)
+    }
+
+    fn look(results: &Path, name: &str, depth: Depth) -> Result<Option<Self>, HarnessError> {
+        let folder = paths::runs(results).join(name);
+        let Some(list) = Manifest::read(&folder)? else { return Ok(None) };
+        let store = Store::at(results);
+        let mut stages = states(&store, list.stages, depth);
+        let unfit = fail_unfit(&store, &folder, &mut stages);
+        Ok(Some(Self {
+            name: name.to_owned(),
+            spec: list.spec,
+            parent: holder(&folder.join(paths::CLAIM)),
+            seconds_left: seconds_left(&stages, &unfit),
+            stages,
+        }))
+    }
+
+    /// Counts stages, of one kind or all.
+    #[must_use]
+    pub fn tally(&self, kind: Option<StageKind>) -> Tally {
+        let mut tally = Tally::default();
+        for stage in self.stages.iter().filter(|stage| kind.is_none_or(|kind| stage.stage.kind == kind)) {
+            match stage.state {
+                StageState::Done { .. } => tally.done += 1,
+                StageState::Diverged { .. } => {
+                    tally.done += 1;
+                    tally.diverged += 1;
+                }
+                StageState::Running { .. } => tally.running += 1,
+                StageState::Failed { .. } => tally.failed += 1,
+                StageState::Missing => tally.missing += 1,
+                StageState::Damaged { .. } => {
+                    tally.missing += 1;
+                    tally.damaged += 1;
+                }
+            }
+        }
+        tally
+    }
+}
+
+/// How stages are, in their order; all cores look.
+fn states(store: &Store, stages: Vec<ManifestEntry>, depth: Depth) -> Vec<StageStatus> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = stages.len().div_ceil(threads).max(1);
+    let states: Vec<StageState> = std::thread::scope(|scope| {
+        let look = |stages: &[ManifestEntry]| -> Vec<StageState> {
+            stages.iter().map(|stage| state(store, &stage.id, depth)).collect()
+        };
+        let handles: Vec<_> = stages.chunks(part).map(|stages| scope.spawn(move || look(stages))).collect();
+        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        handles.into_iter().flat_map(join).collect()
+    });
+    stages.into_iter().zip(states).map(|(stage, state)| StageStatus { stage, state }).collect()
+}
+
+fn state(store: &Store, id: &str, depth: Depth) -> StageState {
+    let brief = StageId::parse(id).map_or(Ok(None), |id| store.brief(&id, depth));
+    let problem = match brief {
+        Ok(Some(Brief { status: Status::Diverged, seconds, .. })) => return StageState::Diverged { seconds },
+        Ok(Some(Brief { seconds, .. })) => return StageState::Done { seconds },
+        Ok(None) => None,
+        Err(HarnessError::Damaged { problem, .. }) => Some(problem),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(holder) = holder(&store.claim_file(id)) {
+        return StageState::Running { holder };
+    }
+    if let Some(problem) = problem {
+        return StageState::Damaged { problem };
+    }
+    store.failure(id).map_or(StageState::Missing, |error| StageState::Failed { error })
+}
+
+/// Dense nets that are stored and unfit fail, and with them what needs them and is not stored; returns the ids of those nets.
+fn fail_unfit(store: &Store, folder: &Path, stages: &mut [StageStatus]) -> BTreeSet<String> {
+    // Without its spec, a net near chance passes for what the study wanted.
+    let spec = run_spec(folder).ok().and_then(|text| Spec::parse(&text, folder).ok());
+    let allow_chance = spec.is_none_or(|spec| spec.dense.allow_chance);
+    let mut unfit = BTreeSet::new();
+    for StageStatus { stage, state } in stages.iter_mut().filter(|s| s.stage.kind == StageKind::Dense) {
+        if !matches!(state, StageState::Done { .. } | StageState::Diverged { .. }) {
+            continue;
+        }
+        let Some(result) = store.find(&stage.id).ok().flatten() else { continue };
+        let graph = result.inputs.get("graph").cloned().map(serde_json::from_value::<Graph>);
+        let Some(Ok(graph)) = graph else { continue };
+        let Some(why) = unfit::of_result(&result, graph.classes(), allow_chance) else { continue };
+        unfit.insert(stage.id.clone());
+        // One that diverged has a state of its own.
+        if let Unfit::NearChance { top1, chance } = why {
+            let error =
+                format!("{top1:.2} % top-1, chance is {chance:.2} %; the cells that need it are left out");
+            *state = StageState::Failed { error };
+        }
+    }
+    for StageStatus { stage, state } in stages {
+        let needs_unfit = stage.needs.iter().any(|needed| unfit.contains(needed));
+        if needs_unfit && matches!(state, StageState::Missing | StageState::Failed { .. }) {
+            *state = StageState::Failed { error: "its dense net is unfit".to_owned() };
+        }
+    }
+    unfit
+}
+
+/// By the rate of the stages that are stored, less what the running ones have done of their step. What an unfit dense net stands in
+/// the way of takes no time.
+fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64> {
+    let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
+    let is_unfit = |id: &String| unfit.contains(id);
+    for stage in stages {
+        if is_unfit(&stage.stage.id) || stage.stage.needs.iter().any(is_unfit) {
+            continue;
+        }
+        match &stage.state {
+            StageState::Done { seconds } | StageState::Diverged { seconds } => {
+                known += stage.stage.macs;
+                spent += seconds;
+            }
+            StageState::Running { .. } => {
+                left += stage.stage.macs;
+                running += 1;
+            }
+            StageState::Failed { .. } | StageState::Damaged { .. } | StageState::Missing => {
+                left += stage.stage.macs;
+            }
+        }
+    }
+    if left == 0.0 {
+        return Some(0.0);
+    }
+    (known > 0.0 && spent > 0.0).then(|| left * spent / known / f64::from(running.max(1)))
+}

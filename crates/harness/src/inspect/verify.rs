@@ -1,0 +1,335 @@
+//! A table put to the test: cells of it are made again and their rows compared, as exactly as is promised where they are
+//! made. Where they differ, what differs between the two environments is named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tch::Device;
+use thinet_files::sealed;
+use thinet_report::tables::{self, StoredTable};
+
+use crate::error::HarnessError;
+use crate::events::{Event, Reporter};
+use crate::inspect::Difference;
+use crate::inspect::tensors::differing_tensors;
+use crate::run::{RunOptions, StageRunner, environment};
+use crate::stages::WEIGHTS;
+use crate::store::{Depth, Environment, StageId, Store};
+use crate::study::{Options, Plan, study};
+use crate::store::paths;
+
+/// How the names of scratch folders begin.
+pub(crate) const SCRATCH: &str = "verify-";
+
+/// Which cells are made again, and how exactly they must agree.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// Ids of cells; empty: `count` of them, spread over the table.
+    pub cells: Vec<String>,
+    /// How many.
+    pub count: usize,
+    /// Whether the dense net is trained again, too, although it is stored.
+    pub with_dense: bool,
+    /// Points of top-1 or top-5 that may lie between; none: what is promised where the cells are made.
+    pub tolerance: Option<f64>,
+}
+
+/// How far two makings of a cell agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Promise {
+    /// On a CPU: to the last digit, under one version of libtorch, one number of threads and one instruction set.
+    SameBits,
+    /// On a GPU with `compute.deterministic`: to the last digit, on one model of card with the same libraries.
+    SameBitsOnTheSameCard,
+    /// On a GPU without it: accuracies within [`Promise::FAST_GPU`] points; other measured values are not compared.
+    NearAccuracies,
+}
+
+impl Promise {
+    /// Points of accuracy that may lie between two makings of a cell on a GPU whose sums have no fixed order. An assumption,
+    /// not a measurement: the standard error of an accuracy of 75 % on 7,500 test images.
+    pub const FAST_GPU: f64 = 0.5;
+
+    /// What holds on a device.
+    #[must_use]
+    pub fn on(device: Device, is_deterministic: bool) -> Self {
+        match (device.is_cuda(), is_deterministic) {
+            (false, _) => Self::SameBits,
+            (true, true) => Self::SameBitsOnTheSameCard,
+            (true, false) => Self::NearAccuracies,
+        }
+    }
+
+    /// Points of accuracy that may lie between.
+    #[must_use]
+    pub fn tolerance(self) -> f64 {
+        if self == Self::NearAccuracies { Self::FAST_GPU } else { 0.0 }
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::SameBits => "the same numbers, with the same libtorch, threads and instruction set",
+            Self::SameBitsOnTheSameCard => {
+                "the same numbers, on the same model of card with the same libraries"
+            }
+            Self::NearAccuracies => {
+                "near accuracies: without compute.deterministic a GPU adds in no fixed order"
+            }
+        }
+    }
+}
+
+/// What came out of making cells again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verification {
+    /// How far they ought to agree here.
+    pub promise: Promise,
+    /// Points of accuracy that were allowed to lie between.
+    pub tolerance: f64,
+    /// What can change bits and differs between the table's environment and this one; none if the table has no environment.
+    pub environment: Option<Vec<Difference>>,
+    /// The cells.
+    pub cells: Vec<Verified>,
+}
+
+/// A cell that was made again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verified {
+    /// Its id.
+    pub cell: String,
+    /// What it is, for people.
+    pub label: String,
+    /// Columns that differ: name, value in the table, value now.
+    pub differences: Vec<(String, String, String)>,
+    /// Whether the weights are those that are stored, bit by bit; none if nothing whole is stored.
+    pub same_weights: Option<bool>,
+}
+
+/// Makes cells of `<results>/tables/<table>.csv` again in a scratch folder and compares their rows.
+///
+/// # Errors
+/// If the table or its spec is not there, spec, data, device or version would make another run, or a cell fails.
+pub fn verify(
+    table: &str,
+    spec: Option<&Path>,
+    options: &Options,
+    verify: &VerifyOptions,
+    reporter: &dyn Reporter,
+) -> Result<Verification, HarnessError> {
+    let folder = paths::tables(&options.results);
+    let path = folder.join(format!("{table}.csv"));
+    let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
+    let unfit = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
+    fs::metadata(&path).map_err(HarnessError::io("read", &path))?;
+    let file = tables::read_table_file(&folder, table, "csv")?;
+    let file = file.ok_or_else(|| unfit("it is not there any more".to_owned()))?;
+    if !file.is_checked {
+        let text = format!("{} has no checksums (an older version wrote it): taken as it is", path.display());
+        reporter.event(&Event::Note { id: String::new(), text });
+    }
+    let stored = StoredTable::parse(file.bytes).map_err(|error| unfit(error.to_string()))?;
+    if !spec.is_file() {
+        return Err(unfit(format!("its spec {} is not there", spec.display())));
+    }
+
+    let scratch = scratch_folder(&options.results)?;
+    let plan = Plan::new(&spec, &Options { results: scratch.path().to_owned(), ..options.clone() })?;
+    if let Some(run) = stored.run()
+        && run != plan.run
+    {
+        let here = &plan.run;
+        return Err(unfit(format!(
+            "it is of run {run}; this spec, data, device and version make run {here}"
+        )));
+    }
+    let chosen = choose(&plan, &stored, verify).map_err(unfit)?;
+
+    let (old, runner) = (Store::at(&options.results), StageRunner::new(&plan, &RunOptions::default())?);
+    for &index in &chosen {
+        let (cell, dense) = (&plan.cells[index], &plan.dense[plan.cells[index].dense]);
+        if !cell.design.is_from_scratch {
+            let is_copied = !verify.with_dense && copy_stage(&old, &Store::at(scratch.path()), &dense.id)?;
+            if !is_copied {
+                runner.run_stage(dense.id.as_str(), reporter)?;
+            }
+            for stage in plan.evidence_of(cell) {
+                runner.run_stage(stage.id.as_str(), reporter)?;
+            }
+        }
+        runner.run_stage(cell.id.as_str(), reporter)?;
+    }
+
+    let made = study(&plan)?;
+    let frame = tables::selectors(&made)?.swap_remove(0).frame;
+    let made = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
+    let promise = Promise::on(plan.device, plan.spec.compute.deterministic);
+    let tolerance = verify.tolerance.unwrap_or(promise.tolerance());
+    let mut cells = Vec::new();
+    for index in chosen {
+        let cell = &plan.cells[index];
+        let id = cell.id.to_string();
+        let differences = differences(&stored, &made, &id, tolerance);
+        let same_weights = has_same_weights(&old, &Store::at(scratch.path()), &cell.id)?;
+        cells.push(Verified { cell: id, label: cell.design.label(), differences, same_weights });
+    }
+    let environment = environment_of(&folder, table)?
+        .map(|of_table| of_table.relevant_differences(&environment(&plan)))
+        .transpose()?;
+    Ok(Verification { promise, tolerance, environment, cells })
+}
+
+/// A folder for the cells that are made again: beside the results, as nets can be large, or where temporary files go if the results
+/// are read-only.
+fn scratch_folder(results: &Path) -> Result<tempfile::TempDir, HarnessError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(SCRATCH);
+    let beside = builder.tempdir_in(results).map_err(HarnessError::io("create a folder in", results));
+    match beside {
+        Err(error) if error.is_read_only() => {
+            builder.tempdir().map_err(HarnessError::io("create a folder in", std::env::temp_dir()))
+        }
+        beside => beside,
+    }
+}
+
+/// Whether a cell's tensors are those that are stored; none if none are stored, or they are damaged. The files themselves may differ:
+/// those of old versions hold the name of the run that made them.
+fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<bool>, HarnessError> {
+    let (Some(before), Some(now)) = (old.intact(cell, Depth::Checksums, &mut |_| ())?, new.result(cell)?)
+    else {
+        return Ok(None);
+    };
+    if before.files == now.files {
+        return Ok(Some(true));
+    }
+    let file = |store: &Store| store.folder(cell).join(WEIGHTS);
+    Ok(Some(differing_tensors(&file(old), &file(new))?.is_empty()))
+}
+
+/// The environment beside a table, if there is one.
+fn environment_of(folder: &Path, table: &str) -> Result<Option<Environment>, HarnessError> {
+    let path = folder.join(format!("{table}.env.json"));
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(HarnessError::io("read", &path))?,
+    };
+    let unusable =
+        |problem: String| HarnessError::Unverifiable { path, problem: format!("its environment: {problem}") };
+    sealed::check(&text)
+        .and_then(|()| serde_json::from_str(&text).map_err(|e| e.to_string()))
+        .map(Some)
+        .map_err(unusable)
+}
+
+/// Columns of a cell that differ: name, value in the table, value now. A column that the table does not have yet, as it was
+/// made by an older version, has nothing to be compared with; one that is gone is empty.
+fn differences(
+    stored: &StoredTable,
+    made: &StoredTable,
+    cell: &str,
+    tolerance: f64,
+) -> Vec<(String, String, String)> {
+    let value = |table: &StoredTable, column: &str| {
+        let row = table.row(cell);
+        row.and_then(|row| table.text(column, row)).unwrap_or_default().to_owned()
+    };
+    let columns = stored.columns().into_iter();
+    columns
+        .map(|name| (name.to_owned(), value(stored, name), value(made, name)))
+        .filter(|(name, before, now)| !agree(name, before, now, tolerance))
+        .collect()
+}
+
+/// Positions in the plan of the cells to make.
+fn choose(plan: &Plan, stored: &StoredTable, verify: &VerifyOptions) -> Result<Vec<usize>, String> {
+    let known = |id: &str| plan.cells.iter().position(|cell| cell.id.as_str() == id);
+    if !verify.cells.is_empty() {
+        return verify
+            .cells
+            .iter()
+            .map(|id| known(id).ok_or_else(|| format!("it has no cell {id}")))
+            .collect();
+    }
+    let run: Vec<usize> = (0..plan.cells.len())
+        .filter(|&index| {
+            let row = stored.row(plan.cells[index].id.as_str());
+            row.and_then(|row| stored.text("status", row)).is_some_and(|status| status != "not-run")
+        })
+        .collect();
+    if run.is_empty() {
+        return Err("none of its cells was run".into());
+    }
+    let count = verify.count.clamp(1, run.len());
+    Ok((0..count).map(|i| run[i * run.len() / count]).collect())
+}
+
+/// Copies a stage that is stored as its record says; false if there is none.
+fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessError> {
+    if to.is_done(id) {
+        return Ok(true);
+    }
+    let Some(result) = from.intact(id, Depth::Checksums, &mut |_| ())? else { return Ok(false) };
+    let folder = to.begin(id)?;
+    let names = result.files.keys().map(String::as_str).chain([crate::store::RESULT]);
+    for name in names {
+        let (old, new): (PathBuf, PathBuf) = (from.folder(id).join(name), folder.join(name));
+        fs::copy(&old, &new).map_err(HarnessError::io("copy", old))?;
+    }
+    Ok(true)
+}
+
+/// Whether two values of a column agree: the same text or the same number, and accuracies within `tolerance` points. Where
+/// there is a tolerance, losses and errors follow sums of another order and are not compared; times never are.
+fn agree(column: &str, before: &str, now: &str, tolerance: f64) -> bool {
+    let is = |words: &[&str]| words.iter().any(|word| column.contains(word));
+    if before == now || is(&["seconds"]) {
+        return true;
+    }
+    match (before.parse::<f64>(), now.parse::<f64>()) {
+        (Ok(before), Ok(now)) if is(&["top1", "top5"]) => (before - now).abs() <= tolerance,
+        (Ok(_), Ok(_)) if tolerance > 0.0 && is(&["loss", "error"]) => true,
+        (Ok(before), Ok(now)) => before == now,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_as_numbers_and_all_else_as_text() {
+        for column in ["top1_after_cut", "loss_after_cut", "params"] {
+            assert!(agree(column, "72.9", "72.90", 0.0) && !agree(column, "72.9", "72.91", 0.0), "{column}");
+        }
+        assert!(agree("status", "done", "done", 0.5) && !agree("status", "done", "diverged", 0.5));
+        assert!(agree("loss", "NaN", "NaN", 0.0) && !agree("loss", "NaN", "1.5", 0.0));
+        assert!(!agree("top1_drop", "", "1.5", 0.5));
+    }
+
+    #[test]
+    fn a_tolerance_is_points_of_accuracy_and_nothing_else() {
+        assert!(agree("top1_drop", "72.9", "73.1", 0.25) && !agree("top5_dense", "72.9", "73.2", 0.25));
+        assert!(agree("loss_after_cut", "0.1", "9.0", 0.25), "not promised");
+        assert!(!agree("params", "100", "100.2", 0.25) && !agree("keep_rate", "0.5", "0.6", 0.25));
+    }
+
+    #[test]
+    fn times_are_never_compared() {
+        assert!(agree("seconds", "1.5", "7.5", 0.0));
+    }
+
+    #[test]
+    fn the_same_bits_are_promised_but_on_a_gpu_that_may_hurry() {
+        assert_eq!(Promise::on(Device::Cpu, false), Promise::SameBits);
+        assert_eq!(Promise::on(Device::Cuda(1), true), Promise::SameBitsOnTheSameCard);
+        assert_eq!(Promise::on(Device::Cuda(0), false).tolerance(), Promise::FAST_GPU);
+        assert_eq!((Promise::SameBits.tolerance(), Promise::SameBitsOnTheSameCard.tolerance()), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,15 @@
+//! In which process the work is done: the run of a plan, its queue, worker processes, and batch jobs.
+
+mod options;
+mod panics;
+mod queue;
+mod run_plan;
+pub mod slurm;
+mod stage_runner;
+mod workers;
+
+pub use options::RunOptions;
+pub use panics::keep_panics;
+pub use run_plan::{Outcome, check_tables, run, unwritten_tables, write_tables};
+pub use stage_runner::StageRunner;
+pub use workers::{WorkerCommand, WorkerMessage, serve};

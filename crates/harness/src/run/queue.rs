@@ -1,0 +1,275 @@
+//! Which stage is made next: stages in the plan's order, each after those that it needs.
+
+use std::ops::Deref;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::HarnessError;
+use crate::stop::Stop;
+
+/// A stage that is not stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) id: String,
+    /// What it is, for people.
+    pub(crate) label: String,
+    /// Positions of tasks before this one that must be done first.
+    pub(crate) needs: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+    Failed(HarnessError),
+}
+
+/// Shared by the workers' threads.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    tasks: Vec<Task>,
+    states: Mutex<Vec<State>>,
+    changed: Condvar,
+}
+
+impl Queue {
+    pub(crate) fn new(tasks: Vec<Task>) -> Self {
+        let states = tasks.iter().map(|_| State::Waiting).collect();
+        Self { tasks, states: Mutex::new(states), changed: Condvar::new() }
+    }
+
+    /// The first task that can be made, when there is one; `None` when no more will come, or `stop` is set.
+    pub(crate) fn next(&self, stop: &Stop) -> Option<Turn<'_>> {
+        /// How soon a wish to stop is seen.
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let mut states = self.states();
+        loop {
+            if stop.is_set() {
+                return None;
+            }
+            let is_done = |needed: usize| matches!(states.get(needed), Some(State::Done));
+            let is_ready = |index: usize| {
+                matches!(states[index], State::Waiting)
+                    && self.tasks[index].needs.iter().all(|&needed| is_done(needed))
+            };
+            if let Some(index) = (0..self.tasks.len()).find(|&index| is_ready(index)) {
+                states[index] = State::Running;
+                return Some(Turn { queue: self, index, is_over: false });
+            }
+            // Only the end of a running task can make another one ready.
+            if !states.iter().any(|state| matches!(state, State::Running)) {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(states, LOOK_EVERY);
+            states = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Notes how a task ended; what needs a failed one fails, too.
+    fn ended(&self, index: usize, result: Result<(), HarnessError>) {
+        let mut states = self.states();
+        states[index] = match result {
+            Ok(()) => State::Done,
+            Err(HarnessError::Stopped) => State::Waiting,
+            Err(error) => State::Failed(error),
+        };
+        for index in 0..self.tasks.len() {
+            let failed = |&&needed: &&usize| matches!(states.get(needed), Some(State::Failed(_)));
+            if let (State::Waiting, Some(&needed)) =
+                (&states[index], self.tasks[index].needs.iter().find(failed))
+            {
+                states[index] =
+                    State::Failed(HarnessError::Needs { needed: self.tasks[needed].label.clone() });
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// How many tasks are done, and what failed: one error, by itself if all others only needed it. Tasks that never became
+    /// ready are an error, too; work that was stopped has no outcome.
+    pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
+        let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (total, mut done, mut failed) = (self.tasks.len(), 0, 0);
+        let (mut causes, mut waiting) = (Vec::new(), Vec::new());
+        for (task, state) in self.tasks.iter().zip(states) {
+            match state {
+                State::Done => done += 1,
+                State::Failed(error) => {
+                    failed += 1;
+                    if !matches!(error, HarnessError::Needs { .. }) {
+                        causes.push((&task.label, error));
+                    }
+                }
+                State::Waiting | State::Running => waiting.push(task.label.as_str()),
+            }
+        }
+        let only_cause = causes.len() == 1 && failed == total - done && done == 0;
+        let mut causes = causes.into_iter();
+        let failure = causes.next().map(|(label, error)| {
+            // Alone, the error itself says most, and its kind decides the exit code.
+            if only_cause {
+                return error;
+            }
+            HarnessError::StagesFailed { failed, total, first: format!("{label}: {error}") }
+        });
+        let stuck = (!waiting.is_empty()).then(|| HarnessError::NeverReady { stages: waiting.join(", ") });
+        (done, failure.or(stuck))
+    }
+
+    fn states(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that was handed out. Dropped before its end is noted, as when a thread panics, it counts as failed: nobody waits
+/// for it.
+pub(crate) struct Turn<'a> {
+    queue: &'a Queue,
+    index: usize,
+    is_over: bool,
+}
+
+impl Turn<'_> {
+    /// Notes how the task ended.
+    pub(crate) fn end(mut self, result: Result<(), HarnessError>) {
+        self.is_over = true;
+        self.queue.ended(self.index, result);
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.queue.tasks[self.index]
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let problem = "whoever made it ended without a word".to_owned();
+            let stage = self.id.clone();
+            self.queue.ended(self.index, Err(HarnessError::Worker { stage, problem }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(needs: &[&[usize]]) -> Queue {
+        let task = |(i, needs): (usize, &&[usize])| Task {
+            id: i.to_string(),
+            label: format!("task {i}"),
+            needs: needs.to_vec(),
+        };
+        Queue::new(needs.iter().enumerate().map(task).collect())
+    }
+
+    fn failed() -> Result<(), HarnessError> {
+        Err(HarnessError::Worker { stage: "x".into(), problem: "no luck".into() })
+    }
+
+    #[test]
+    fn tasks_come_in_order_after_what_they_need() {
+        let queue = tasks(&[&[], &[], &[0], &[1], &[0]]);
+        let stop = Stop::default();
+        let first = queue.next(&stop).unwrap();
+        let second = queue.next(&stop).unwrap();
+        assert_eq!((first.id.as_str(), second.id.as_str()), ("0", "1"));
+        second.end(Ok(()));
+        let third = queue.next(&stop).unwrap();
+        assert_eq!(third.id, "3");
+        first.end(Ok(()));
+        let fourth = queue.next(&stop).unwrap();
+        assert_eq!(fourth.id, "2");
+        stop.set();
+        assert!(queue.next(&stop).is_none());
+        third.end(Err(HarnessError::Stopped));
+        fourth.end(Err(HarnessError::Stopped));
+        assert_eq!(queue.outcome().0, 2);
+    }
+
+    #[test]
+    fn a_failure_costs_what_needs_it_and_nothing_else() {
+        let queue = tasks(&[&[], &[], &[0], &[1], &[2]]);
+        let stop = Stop::default();
+        let mut made = Vec::new();
+        while let Some(task) = queue.next(&stop) {
+            made.push(task.id.clone());
+            let result = if task.id == "0" { failed() } else { Ok(()) };
+            task.end(result);
+        }
+        assert_eq!(made, ["0", "1", "3"]);
+        let (done, failure) = queue.outcome();
+        assert_eq!(done, 2);
+        let text = failure.unwrap().to_string();
+        assert!(text.starts_with("3 of 5 stages failed") && text.contains("task 0: "), "{text}");
+    }
+
+    #[test]
+    fn a_task_waits_for_all_that_it_needs_and_fails_with_any_of_it() {
+        let queue = tasks(&[&[], &[0], &[0], &[0, 1, 2], &[1]]);
+        let stop = Stop::default();
+        let next = || queue.next(&stop).unwrap();
+        next().end(Ok(()));
+        let (zeros, moments) = (next(), next());
+        assert_eq!((zeros.id.as_str(), moments.id.as_str()), ("1", "2"));
+        zeros.end(Ok(()));
+        let other = next();
+        assert_eq!(other.id, "4", "what needs one kind of evidence does not wait for another");
+        moments.end(failed());
+        other.end(Err(HarnessError::Stopped));
+        let (done, failure) = queue.outcome();
+        let text = failure.unwrap().to_string();
+        assert!(done == 2 && text.starts_with("2 of 5 stages failed"), "{done}: {text}");
+    }
+
+    #[test]
+    fn a_cause_of_everything_stays_itself() {
+        let queue = tasks(&[&[], &[0]]);
+        queue.next(&Stop::default()).unwrap().end(failed());
+        assert!(queue.next(&Stop::default()).is_none());
+        assert!(matches!(queue.outcome(), (0, Some(HarnessError::Worker { .. }))));
+    }
+
+    #[test]
+    fn a_stopped_task_is_neither_done_nor_failed() {
+        let queue = tasks(&[&[]]);
+        queue.next(&Stop::default()).unwrap().end(Err(HarnessError::Stopped));
+        assert!(queue.next(&Stop::default()).is_some(), "it can be made again");
+    }
+
+    #[test]
+    fn tasks_that_can_never_start_end_the_schedule_and_are_named() {
+        // The first is ready, the next two need each other, the fourth something that nobody makes.
+        let queue = tasks(&[&[], &[2], &[1], &[9]]);
+        queue.next(&Stop::default()).unwrap().end(Ok(()));
+        assert!(queue.next(&Stop::default()).is_none());
+        let (done, failure) = queue.outcome();
+        let text = failure.unwrap().to_string();
+        assert!(done == 1 && text.ends_with(": task 1, task 2, task 3"), "{text}");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_task_whose_maker_panicked() {
+        let queue = tasks(&[&[], &[0], &[]]);
+        let stop = Stop::default();
+        std::thread::scope(|scope| {
+            let panicked = scope.spawn(|| {
+                let _task = queue.next(&stop).unwrap();
+                std::panic::panic_any("no luck");
+            });
+            assert!(panicked.join().is_err());
+        });
+        let other = queue.next(&stop).unwrap();
+        assert_eq!(other.id, "2");
+        other.end(Ok(()));
+        assert!(queue.next(&stop).is_none());
+        let (done, failure) = queue.outcome();
+        assert!(done == 1 && failure.unwrap().to_string().contains("task 0: "));
+    }
+}

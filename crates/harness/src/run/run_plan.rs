@@ -1,0 +1,316 @@
+//! Running a plan: the missing stages in order, in this process or in workers, then the records and the tables.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use thinet_report::records::{Status, StudyRecord};
+use thinet_report::tables::{self, StageSeconds, Table};
+
+use crate::error::HarnessError;
+use crate::events::{Event, Logged, Reporter};
+use crate::run::{Ended, Inputs, Queue, StageRunner, Slot, Task, Turn, WorkerCommand, environment};
+use crate::stop::Stop;
+use crate::store::run_folder::{self, ENVIRONMENT};
+use crate::store::{Claim, Depth, Environment, Manifest, ManifestEntry, Patience, StageId, StageKind, Store, write_atomically};
+use crate::study::{Plan, Spec, check, study, unfit};
+use crate::store::paths;
+
+/// Result of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything that was measured.
+    pub study: StudyRecord,
+    /// The tables made from it.
+    pub tables: Vec<Table>,
+    /// What the writing of the tables did.
+    pub written: Vec<tables::Written>,
+    /// Stages that ran now; the others were stored before.
+    pub stages_run: usize,
+    /// What failed; the tables say "not run" of it.
+    pub failure: Option<HarnessError>,
+}
+
+/// Runs what is missing and writes the tables.
+///
+/// # Errors
+/// If the results folder cannot be written, the experiment is running already, it is asked to stop, or no cell comes to an
+/// end. Stages that fail cost what needs them and nothing else, see [`Outcome::failure`].
+pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
+    let folder = plan.run_folder();
+    writable(&plan.results)?;
+    check_tables(&plan.spec, &plan.path, &plan.results)?;
+    fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+    let claim =
+        Claim::try_take(&folder.join(paths::CLAIM), &folder, Patience::expiring_after(options.claim_expiry))?;
+    start_folder(plan)?;
+    let log = Logged::open(&folder.join(paths::LOG), reporter)?;
+    let (stages_run, failure) = run_stages(plan, options, &claim, &log)?;
+    // Whoever took the run over while this process was frozen writes its tables.
+    claim.check()?;
+
+    // The environment is that of the process which did the work; a run that only reads keeps the old one.
+    if stages_run > 0 {
+        let jobs = options.workers.len().max(1);
+        run_files::write_environment(&folder, &environment_of(plan, jobs))?;
+    }
+    let study = gather(plan)?;
+    match failure {
+        // Without a single cell or a verdict on a dense net there is nothing to make tables of.
+        Some(failure)
+            if study.cells.iter().all(|cell| cell.status == Status::NotRun)
+                && study.dense.iter().all(|dense| dense.unfit.is_none()) =>
+        {
+            Err(failure)
+        }
+        _ => Ok(Outcome { stages_run, failure, ..write_tables(plan, study)? }),
+    }
+}
+
+/// Where the process works that does or did the work.
+fn environment_of(plan: &Plan, jobs: usize) -> Environment {
+    Environment { jobs: Some(jobs), host: None, ..environment(plan) }
+}
+
+/// Writes the rows and the tables of what is stored.
+///
+/// # Errors
+/// If the tables are those of another experiment, one cannot be made, or a file cannot be written.
+pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessError> {
+    check_tables(&plan.spec, &plan.path, &plan.results)?;
+    start_folder(plan)?;
+    let folder = plan.run_folder();
+    match run_files::run_environment(&folder) {
+        Ok(Some(_)) => {}
+        Ok(None) | Err(HarnessError::DamagedFile { .. }) => {
+            run_files::write_environment(&folder, &environment_of(plan, 1))?;
+        }
+        Err(error) => return Err(error),
+    }
+    let rows = tables::parquet_bytes(&tables::rows_frame(&study)?)?;
+    write_atomically(&folder.join(paths::ROWS), &rows)?;
+    let mut outcome = unwritten_tables(study)?;
+    if let Some(main) = outcome.tables.first_mut() {
+        let path = folder.join(ENVIRONMENT);
+        let environment = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
+        let attachment = |suffix, text| tables::Attachment { suffix, text };
+        main.attachments.push(attachment("resolved.toml", plan.spec.to_toml()?));
+        main.attachments.push(attachment(ENVIRONMENT, environment));
+        main.attachments.push(tables::seconds(&stage_seconds(plan))?);
+    }
+    for table in &outcome.tables {
+        outcome.written.push(tables::write(&paths::tables(&plan.results), table, &plan.run)?);
+    }
+    Ok(outcome)
+}
+
+/// Refuses a spec whose tables would take the place of another experiment's.
+///
+/// # Errors
+/// Names both experiments and the key to change; or a table's file that cannot be read.
+pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), HarnessError> {
+    let folder = paths::tables(results);
+    for suffix in [""].iter().chain(&tables::BESIDE) {
+        let table = format!("{}{suffix}", spec.table_name());
+        let owners = tables::owners(&folder, &table)?;
+        if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {
+            let (file, own) = (folder.join(format!("{table}.csv")), &spec.name);
+            let problem = format!(
+                "{} is of the experiment {other:?}, and this one is {own:?}; give it another table with the key `table`, or \
+                 move that one's files away",
+                file.display()
+            );
+            return Err(check::value(path, "table", &problem));
+        }
+    }
+    Ok(())
+}
+
+/// The tables of what is stored, for printing; touches nothing.
+///
+/// # Errors
+/// If a table cannot be made.
+pub fn unwritten_tables(study: StudyRecord) -> Result<Outcome, HarnessError> {
+    let tables = tables::selectors(&study)?;
+    Ok(Outcome { study, tables, written: Vec::new(), stages_run: 0, failure: None })
+}
+
+/// The time that each stored stage took.
+fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
+    let store = Store::at(&plan.results);
+    let of_stage = |stage: ManifestEntry| {
+        // A record that cannot be read is named where its results are needed.
+        let result = store.find(&stage.id).ok().flatten()?;
+        let environment = result.environment;
+        let (device, processor) = environment.map(|e| (e.device, e.cpu)).unzip();
+        let (stage, label, seconds) = (stage.id, stage.label, result.seconds);
+        Some(StageSeconds { stage, label, seconds, device, processor: processor.flatten() })
+    };
+    plan.manifest().stages.into_iter().filter_map(of_stage).collect()
+}
+
+/// What is there from the start of a run: the spec with every default filled in, and the list of its stages.
+pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
+    let folder = plan.run_folder();
+    fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+    run_files::write_spec(&folder, &plan.spec.to_toml()?)?;
+    plan.manifest().write(&folder)
+}
+
+/// Makes what is missing; returns how many stages that were, and what failed.
+fn run_stages(
+    plan: &Plan,
+    options: &RunOptions,
+    claim: &Claim,
+    reporter: &dyn Reporter,
+) -> Result<(usize, Option<HarnessError>), HarnessError> {
+    let tasks = tasks(plan, options, reporter)?;
+    if tasks.is_empty() {
+        return Ok((0, None));
+    }
+    reporter.event(&Event::RunStarted { stages: tasks.len() });
+    let queue = Queue::new(tasks);
+    if options.workers.is_empty() {
+        let runner = StageRunner::new(plan, options)?;
+        while !claim.is_lost()
+            && let Some(task) = queue.next(&options.stop)
+        {
+            let result = runner.run_stage(&task.id, reporter);
+            note_end(task, result, reporter);
+        }
+    } else {
+        run_in_workers(&Store::at(&plan.results), &queue, options, claim, reporter);
+    }
+    options.stop.check()?;
+    claim.check()?;
+    let (done, failure) = queue.outcome();
+    Ok((done, failure))
+}
+
+fn run_in_workers(
+    store: &Store,
+    queue: &Queue,
+    options: &RunOptions,
+    claim: &Claim,
+    reporter: &dyn Reporter,
+) {
+    let (inputs, all_ended) = (Inputs::default(), Stop::default());
+    std::thread::scope(|scope| {
+        let mut slots = Vec::new();
+        for command in &options.workers {
+            let inputs = &inputs;
+            slots.push(scope.spawn(move || {
+                let mut slot = Slot::new(command, inputs);
+                while !claim.is_lost()
+                    && let Some(task) = queue.next(&options.stop)
+                {
+                    let failed = |problem: String| {
+                        // The worker had no time to.
+                        store.note_failure(&task.id, &task.label, &problem);
+                        HarnessError::Worker { stage: task.id.clone(), problem }
+                    };
+                    let result = slot.run(&task.id, &task.label, reporter).map_err(|ended| match ended {
+                        Ended::Stopped => HarnessError::Stopped,
+                        _ if options.stop.is_set() => HarnessError::Stopped,
+                        Ended::Died(how) => failed(how),
+                        Ended::Failed(why) => HarnessError::Worker { stage: task.id.clone(), problem: why },
+                    });
+                    note_end(task, result, reporter);
+                }
+            }));
+        }
+        scope.spawn(|| {
+            while !all_ended.is_set() {
+                if options.stop.is_set() {
+                    inputs.stop_all();
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        for slot in slots {
+            if let Err(panic) = slot.join() {
+                all_ended.set();
+                std::panic::resume_unwind(panic);
+            }
+        }
+        all_ended.set();
+    });
+}
+
+fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Reporter) {
+    match &result {
+        Ok(()) | Err(HarnessError::Stopped) => {}
+        Err(error) => {
+            reporter.event(&Event::StageFailed {
+                id: task.id.clone(),
+                label: task.label.clone(),
+                error: error.to_string(),
+            });
+        }
+    }
+    task.end(result);
+}
+
+/// The stages that are not stored, in the order of the list: each after what it needs.
+fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
+    let store = Store::at(&plan.results);
+    let (cells, before): (Vec<_>, Vec<_>) =
+        plan.manifest().stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+    let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
+    let cells = missing(&store, cells, asked, reporter)?;
+    // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
+    let read = if cells.is_empty() { asked } else { Depth::Checksums };
+    let before = missing(&store, before, read, reporter)?;
+    // An unfit dense net is stored and fails all the same, and with it what needs it.
+    let unfit = unfit::stored(plan, &store)?
+        .into_iter()
+        .map(|dense| (dense.id.to_string(), dense.label(), Vec::new()));
+    let missing = before.into_iter().chain(cells).map(|stage| (stage.id, stage.label, stage.needs));
+    let mut positions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tasks = Vec::new();
+    for (id, label, needs) in unfit.chain(missing) {
+        // What is needed and no task is stored, and fit.
+        let needs = needs.iter().filter_map(|needed| positions.get(needed).copied()).collect();
+        positions.insert(id.clone(), tasks.len());
+        tasks.push(Task { id, label, needs });
+    }
+    Ok(tasks)
+}
+
+/// The stages that are not stored. One that is damaged is set aside and made again.
+fn missing(
+    store: &Store,
+    stages: Vec<ManifestEntry>,
+    depth: Depth,
+    reporter: &dyn Reporter,
+) -> Result<Vec<ManifestEntry>, HarnessError> {
+    let mut missing = Vec::new();
+    for stage in stages {
+        let ManifestEntry { label, .. } = &stage;
+        let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
+        let mut damage = None;
+        if store.intact(&id, depth, &mut |problem| damage = Some(problem))?.is_some() {
+            continue;
+        }
+        if let Some(problem) = damage {
+            let aside = store.set_aside(&id)?;
+            let text = format!(
+                "{label}: stored stage {id} is damaged ({problem}); set aside as {} and made again",
+                aside.display()
+            );
+            reporter.event(&Event::Note { id: id.to_string(), text });
+        }
+        missing.push(stage);
+    }
+    Ok(missing)
+}
+
+/// Tries the results folder before any work.
+fn writable(results: &Path) -> Result<(), HarnessError> {
+    for folder in [paths::runs(results), paths::store(results), paths::tables(results)] {
+        fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
+        tempfile::tempfile_in(&folder).map_err(HarnessError::io("write to", &folder))?;
+    }
+    Ok(())
+}

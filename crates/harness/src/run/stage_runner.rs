@@ -1,0 +1,205 @@
+//! One process at work: libtorch set up as the spec says, and single stages of a plan made under their claims.
+
+use std::path::Path;
+
+use thinet_models::MemoryFormat;
+
+use crate::error::HarnessError;
+use crate::events::{Event, Reporter, TensorBoard};
+use crate::run::{RunOptions, panics};
+use crate::stages::train::{Busy, Feed};
+use crate::stages::{Context, cell, dense, evidence};
+use crate::store::{Claim, Doing, Environment, Holder, Patience, Store};
+use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
+use crate::store::paths;
+
+/// Where this process works.
+pub(crate) fn environment(plan: &Plan) -> Environment {
+    let checkout = plan.path.parent().unwrap_or(Path::new("."));
+    environment_here(&plan.program, plan.device, plan.spec.compute.threads, checkout)
+}
+
+/// Makes single stages of a plan in this process.
+pub struct StageRunner<'a> {
+    plan: &'a Plan,
+    store: Store,
+    feed: Feed,
+    environment: Environment,
+    patience: Patience,
+}
+
+impl<'a> StageRunner<'a> {
+    /// Sets libtorch up as the spec says.
+    ///
+    /// # Errors
+    /// If libtorch refuses a setting.
+    pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
+        let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
+        let patience = Patience::expiring_after(options.claim_expiry);
+        Ok(Self { plan, store, feed, environment: environment(plan), patience })
+    }
+
+    /// Makes the stage with this id if it is not stored. What it needs must be. Where another process takes the stage over, as
+    /// this one was frozen for longer than claims last, that one is waited for.
+    ///
+    /// # Errors
+    /// If the plan has no such stage, it fails, or it is asked to stop.
+    pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let stage = self.find(id)?;
+        loop {
+            match self.make(id, stage, reporter) {
+                Err(error @ HarnessError::LostClaim { .. }) => {
+                    let text = format!("{}: {error}", stage.label());
+                    reporter.event(&Event::Note { id: id.to_owned(), text });
+                }
+                result => {
+                    // An unfit dense net is stored: its record says what is wrong.
+                    if let Err(error) = &result
+                        && !matches!(error, HarnessError::Stopped)
+                        && !self.store.record_file(id).is_file()
+                    {
+                        self.store.note_failure(id, &stage.label(), &error.to_string());
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// The same, but a panic is an error, and noted as the stage's failure.
+    ///
+    /// # Errors
+    /// As [`StageRunner::run_stage`].
+    pub fn run_stage_caught(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let result = panics::caught(|| self.run_stage(id, reporter));
+        if let Err(error @ HarnessError::Panicked { .. }) = &result {
+            let label = self.find(id).map_or_else(|_| id.to_owned(), |stage| stage.label());
+            self.store.note_failure(id, &label, &error.to_string());
+        }
+        result
+    }
+
+    /// The plan's stage with this id; another plan's is refused before a file is touched.
+    fn find(&self, id: &str) -> Result<Stage<'a>, HarnessError> {
+        let plan = self.plan;
+        let dense = plan.dense.iter().find(|stage| stage.id.as_str() == id).map(Stage::Dense);
+        let evidence = || {
+            let mut all = plan.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)));
+            all.find(|(_, stage)| stage.id.as_str() == id).map(|(dense, stage)| Stage::Evidence(dense, stage))
+        };
+        let cell = || plan.cells.iter().find(|stage| stage.id.as_str() == id).map(Stage::Cell);
+        dense.or_else(evidence).or_else(cell).ok_or_else(|| {
+            let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
+            HarnessError::Worker { stage: id.to_owned(), problem }
+        })
+    }
+
+    fn make(&self, id: &str, stage: Stage<'_>, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+        let plan = self.plan;
+        let waiting = |holder: &Holder| {
+            let text = format!("{id}: {holder} makes it; waiting");
+            reporter.event(&Event::Note { id: id.to_owned(), text });
+        };
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
+        self.store.forget_failure(id);
+        self.feed.busy.take();
+        let reporter = ClaimProgress { claim: &claim, inner: reporter };
+        let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
+        let (store, feed, environment, patience) =
+            (&self.store, &self.feed, &self.environment, self.patience);
+        let context =
+            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
+        let made = match stage {
+            Stage::Dense(stage) => dense::ensure(&context, stage),
+            Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
+            Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
+        };
+        match made {
+            Ok(()) | Err(HarnessError::Stopped) => {}
+            // The new holder may have removed what this one was about to use: that is the cause, not its effect.
+            Err(error) => return Err(claim.check().err().unwrap_or(error)),
+        }
+        note_left_out(plan, id, &reporter);
+        made
+    }
+}
+
+/// One stage of a plan.
+#[derive(Clone, Copy)]
+enum Stage<'a> {
+    Dense(&'a DensePlan),
+    Evidence(&'a DensePlan, &'a EvidencePlan),
+    Cell(&'a Cell),
+}
+
+impl Stage<'_> {
+    /// For people.
+    fn label(&self) -> String {
+        match self {
+            Self::Dense(dense) => dense.label(),
+            Self::Evidence(_, evidence) => evidence.label.clone(),
+            Self::Cell(cell) => cell.design.label(),
+        }
+    }
+}
+
+/// Passes events on and shows progress in the claim, where other processes see it.
+struct ClaimProgress<'a> {
+    claim: &'a Claim,
+    inner: &'a dyn Reporter,
+}
+
+impl Reporter for ClaimProgress<'_> {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { step, done, total, loss, .. } = event {
+            self.claim.tell(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
+        }
+        self.inner.event(event);
+    }
+}
+
+/// How images reach the net.
+fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
+    let compute = &plan.spec.compute;
+    thinet_models::set_compute_threads(compute.threads)?;
+    // Training alone may round, and says so when it starts.
+    thinet_models::set_tf32(false)?;
+    thinet_models::set_deterministic(compute.deterministic, plan.device)?;
+    let format = match compute.channels_last {
+        true => MemoryFormat::ChannelsLast,
+        false => MemoryFormat::Contiguous,
+    };
+    let transform = plan.transform.clone();
+    let loader_threads = loader_threads(plan);
+    Ok(Feed {
+        device: plan.device,
+        format,
+        precision: compute.precision,
+        tf32: compute.tf32,
+        transform,
+        loader_threads,
+        checkpoint_every: options.checkpoint_every,
+        stop: options.stop.clone(),
+        busy: Busy::default(),
+    })
+}
+
+/// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,
+/// all cores do.
+fn loader_threads(plan: &Plan) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if plan.device.is_cuda() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
+}
+
+/// Names the files that were left out as damaged.
+fn note_left_out(plan: &Plan, id: &str, reporter: &dyn Reporter) {
+    let mut files = plan.data.train.left_out();
+    for set in [&plan.data.calibration, &plan.data.test] {
+        files.extend(set.left_out());
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        reporter.event(&Event::Note { id: id.to_owned(), text: format!("left out as damaged: {file}") });
+    }
+}

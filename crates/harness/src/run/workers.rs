@@ -1,0 +1,393 @@
+//! Worker processes: each makes one stage after the other. libtorch's global state makes threads unsafe; processes also
+//! survive each other.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::HarnessError;
+use crate::events::{Event, Reporter};
+use crate::run::StageRunner;
+
+/// How to start a worker. It is told what to do by lines on its standard input, [`RUN`] and the stage's id or [`STOP`], says
+/// what happens by lines of JSON ([`WorkerMessage`]), and ends when its input closes.
+#[derive(Clone, Debug)]
+pub struct WorkerCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// Before the id of a stage to make.
+pub const RUN: &str = "run ";
+/// Asks a worker to keep what it has and to end.
+pub const STOP: &str = "stop";
+
+/// What a worker says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WorkerMessage {
+    /// It has done what it can for a stage.
+    Ended {
+        /// The stage.
+        ended: String,
+        /// Why it failed, if it did.
+        error: Option<String>,
+        /// Whether it was asked to stop.
+        stopped: bool,
+        /// Whether it panicked, after which it ends.
+        #[serde(default)]
+        panicked: bool,
+    },
+    /// Something happened.
+    Event(Event),
+}
+
+/// Makes the stages that `ids` names, one after the other; what a worker does. It ends after a panic, as nobody knows in what state
+/// that left libtorch.
+pub fn serve(
+    runner: &StageRunner<'_>,
+    ids: impl IntoIterator<Item = String>,
+    reporter: &dyn Reporter,
+    say: &dyn Fn(WorkerMessage),
+) {
+    for ended in ids {
+        let failure = runner.run_stage_caught(&ended, reporter).err();
+        let stopped = matches!(failure, Some(HarnessError::Stopped));
+        let panicked = matches!(failure, Some(HarnessError::Panicked { .. }));
+        let error = failure.map(|failure| failure.to_string());
+        say(WorkerMessage::Ended { ended, error, stopped, panicked });
+        if panicked {
+            return;
+        }
+    }
+}
+
+/// How a stage ended that is not stored.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The worker said why it failed.
+    Failed(String),
+    /// The worker was ended by a signal.
+    Died(String),
+    /// The worker was asked to stop.
+    Stopped,
+}
+
+/// The inputs of all running workers, so that they can be asked to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs(Mutex<Vec<Arc<Mutex<ChildStdin>>>>);
+
+impl Inputs {
+    /// Asks every worker to stop; one that has ended does not hear it.
+    pub(crate) fn stop_all(&self) {
+        for input in self.lock().iter() {
+            let _ = writeln!(input.lock().unwrap_or_else(PoisonError::into_inner), "{STOP}");
+        }
+    }
+
+    fn add(&self, input: ChildStdin) -> Arc<Mutex<ChildStdin>> {
+        let input = Arc::new(Mutex::new(input));
+        self.lock().push(input.clone());
+        input
+    }
+
+    fn remove(&self, input: &Arc<Mutex<ChildStdin>>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, input));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Mutex<ChildStdin>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place for one worker at a time; a new one is started when there is none.
+pub(crate) struct Slot<'a> {
+    command: &'a WorkerCommand,
+    inputs: &'a Inputs,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    input: Arc<Mutex<ChildStdin>>,
+    output: Lines<BufReader<ChildStdout>>,
+    errors: JoinHandle<Vec<u8>>,
+}
+
+impl<'a> Slot<'a> {
+    pub(crate) fn new(command: &'a WorkerCommand, inputs: &'a Inputs) -> Self {
+        Self { command, inputs, process: None }
+    }
+
+    /// Makes a stage. A worker that dies (a signal, no memory) costs its own stage only, which is tried once more by a new
+    /// one: what was finished of it is stored.
+    pub(crate) fn run(&mut self, id: &str, label: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+        let first = self.run_once(id, reporter);
+        let Err(Ended::Died(how)) = &first else { return first };
+        let text = format!("{label}: its worker died ({how}); tried once more");
+        reporter.event(&Event::Note { id: id.to_owned(), text });
+        self.run_once(id, reporter)
+    }
+
+    fn run_once(&mut self, id: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            none => none.insert(Process::start(self.command, self.inputs)?),
+        };
+        // A worker that has ended does not hear it; its output ends at once.
+        let _ = writeln!(process.input.lock().unwrap_or_else(PoisonError::into_inner), "{RUN}{id}");
+        let mut failure = None;
+        for line in process.output.by_ref().map_while(Result::ok) {
+            match serde_json::from_str::<WorkerMessage>(&line) {
+                Ok(WorkerMessage::Event(event)) => reporter.event(&event),
+                Ok(WorkerMessage::Ended { ended, error, stopped, panicked }) if ended == id => match error {
+                    None => return Ok(()),
+                    Some(_) if stopped => return Err(Ended::Stopped),
+                    Some(error) if !panicked => return Err(Ended::Failed(error)),
+                    // The worker ends by itself; the next stage gets a new one.
+                    Some(error) => {
+                        failure = Some(Ended::Failed(error));
+                        break;
+                    }
+                },
+                _ => reporter.event(&Event::Note { id: id.to_owned(), text: unread(&line) }),
+            }
+        }
+        let ended = self.process.take().map_or(Ended::Stopped, |process| process.end(self.inputs));
+        Err(failure.unwrap_or(ended))
+    }
+}
+
+/// A line of a worker that is no message, in words for people.
+fn unread(line: &str) -> String {
+    let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else {
+        return format!("its worker printed: {line}");
+    };
+    let kind = message.get("event").and_then(|kind| kind.as_str()).unwrap_or("message");
+    let why = serde_json::from_value::<Event>(message.clone()).err();
+    let why = why.map_or_else(|| "it is about another stage".to_owned(), |why| why.to_string());
+    format!("a message of its worker ({kind}) cannot be read and is left out: {why}")
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.end(self.inputs);
+        }
+    }
+}
+
+impl Process {
+    fn start(command: &WorkerCommand, inputs: &Inputs) -> Result<Self, Ended> {
+        let failed =
+            |problem: String| Ended::Failed(format!("cannot start {}: {problem}", command.program.display()));
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| failed(e.to_string()))?;
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(failed("it has no pipes".into()));
+        };
+        let errors = std::thread::Builder::new().spawn(move || last_part(errors));
+        Ok(Self {
+            input: inputs.add(input),
+            output: BufReader::new(output).lines(),
+            errors: errors.map_err(|e| failed(e.to_string()))?,
+            child,
+        })
+    }
+
+    /// Closes its input, which ends it, and says how it ended.
+    fn end(mut self, inputs: &Inputs) -> Ended {
+        inputs.remove(&self.input);
+        drop(self.input);
+        let status = match wait_or_kill(&mut self.child) {
+            Ok(status) => status,
+            Err(e) => return Ended::Failed(e.to_string()),
+        };
+        let errors = self.errors.join().unwrap_or_default();
+        let said = last_words(&String::from_utf8_lossy(&errors));
+        let how = match said {
+            Some(said) if status.code().is_some() => return Ended::Failed(said),
+            Some(said) => format!("{status}: {said}"),
+            None => status.to_string(),
+        };
+        if status.code().is_some() { Ended::Failed(how) } else { Ended::Died(how) }
+    }
+}
+
+/// What a worker wrote to standard error before it ended: the message of its first panic, else its last line.
+fn last_words(errors: &str) -> Option<String> {
+    let lines: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if let Some(at) = lines.iter().position(|line| line.contains(" panicked at ")) {
+        let message = lines.get(at + 1).copied().unwrap_or_default();
+        return Some(format!("{} {message}", lines[at]).trim_end().to_owned());
+    }
+    lines.last().map(|last| last.trim_start_matches("error: ").to_owned())
+}
+
+/// Waits for a worker whose input is closed, but not for one that hangs.
+fn wait_or_kill(child: &mut Child) -> std::io::Result<ExitStatus> {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    const LOOKS: u32 = 1000;
+    for _ in 0..LOOKS {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    child.kill()?;
+    child.wait()
+}
+
+/// The end of what a worker writes to standard error, as much as a message may need.
+fn last_part(mut errors: ChildStderr) -> Vec<u8> {
+    const KEPT: usize = 1 << 14;
+    let (mut all, mut part) = (Vec::new(), [0; 4096]);
+    // What cannot be read is not worth more than the exit status.
+    while let Ok(read @ 1..) = errors.read(&mut part) {
+        all.extend_from_slice(&part[..read]);
+        all.drain(..all.len().saturating_sub(KEPT));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<Event>>);
+
+    impl Reporter for Recorder {
+        fn event(&self, event: &Event) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    /// A worker in shell: `$id` is the stage asked for.
+    fn shell(body: &str) -> WorkerCommand {
+        let script = format!(
+            "while read -r word id; do {body}; echo \"{{\\\"ended\\\":\\\"$id\\\",\\\"error\\\":null,\\\"stopped\\\":false}}\"; done"
+        );
+        WorkerCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
+    }
+
+    #[test]
+    fn events_are_passed_on_and_a_dying_worker_costs_its_own_stage_only() {
+        let recorder = Recorder::default();
+        let command = shell(
+            r#"echo '{"event":"note","id":"x","text":"hello"}'; case $id in bad) echo '{"ended":"bad","error":"no luck","stopped":false}'; continue;; killed) kill -9 $$;; esac"#,
+        );
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        let mut run = |id: &str| slot.run(id, &format!("cell {id}"), &recorder);
+        assert!(run("good").is_ok());
+        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
+        assert!(matches!(run("killed"), Err(Ended::Died(how)) if how.contains("signal: 9")));
+        assert!(run("good2").is_ok());
+        // A note from each start, two of them of the stage that was killed, and one that says so.
+        let events = recorder.0.into_inner().unwrap();
+        assert_eq!(events.len(), 6);
+        let retried =
+            |event: &&Event| matches!(event, Event::Note { text, .. } if text.contains("tried once more"));
+        assert_eq!(events.iter().filter(retried).count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_in_words() {
+        let text = unread(r#"{"event":"measured","id":"x","rows":[{"layer":"","value":null}]}"#);
+        assert!(
+            text.starts_with("a message of its worker (measured) cannot be read and is left out: "),
+            "{text}"
+        );
+        assert!(!text.contains('{'), "{text}");
+        assert_eq!(unread("a library speaks"), "its worker printed: a library speaks");
+    }
+
+    #[test]
+    fn the_message_of_a_panic_is_found_among_what_a_worker_printed() {
+        let errors = "warning: x\n\nthread 'main' (7) panicked at crates/a.rs:1:2:\nindex out of bounds\nnote: run with \
+                      `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let expected = "thread 'main' (7) panicked at crates/a.rs:1:2: index out of bounds";
+        assert_eq!(last_words(errors).as_deref(), Some(expected));
+        assert_eq!(last_words("a\nerror: no data\n").as_deref(), Some("no data"));
+        assert_eq!(last_words("\n"), None);
+        let inputs = Inputs::default();
+        let arguments = vec!["-c".into(), "echo terminate called >&2; kill -ABRT $$".into()];
+        let command = WorkerCommand { program: "/bin/sh".into(), arguments };
+        let ended = Slot::new(&command, &inputs).run_once("a", &crate::events::Silent);
+        assert!(
+            matches!(ended, Err(Ended::Died(how)) if how.contains("SIGABRT") && how.ends_with("terminate called"))
+        );
+    }
+
+    #[test]
+    fn a_worker_that_panicked_is_replaced_and_its_message_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark").display().to_string();
+        let command = shell(&format!(
+            r#"[ -n "$started" ] || echo started >>'{mark}'; started=1; if [ $id = bad ]; then echo '{{"ended":"bad","error":"no luck","stopped":false,"panicked":true}}'; exit 0; fi"#
+        ));
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        let mut run = |id: &str| slot.run(id, id, &crate::events::Silent);
+        assert!(run("good").is_ok());
+        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
+        assert!(run("good2").is_ok());
+        assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
+    }
+
+    #[test]
+    fn one_worker_makes_many_stages_and_one_that_dies_once_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark").display().to_string();
+        let command = shell(&format!(
+            "[ -n \"$started\" ] || echo started >>'{mark}'; started=1; if [ $id = b ] && [ $(wc -l <'{mark}') = 1 ]; then kill -9 $$; fi"
+        ));
+        let inputs = Inputs::default();
+        let mut slot = Slot::new(&command, &inputs);
+        for id in ["a", "b", "c", "d"] {
+            assert!(slot.run(id, id, &crate::events::Silent).is_ok());
+        }
+        assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_end_with_its_input_is_killed() {
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), "exec sleep 600 <&- >/dev/null 2>&1".into()],
+        };
+        let inputs = Inputs::default();
+        let ended = Slot::new(&command, &inputs).run_once("a", &crate::events::Silent);
+        assert!(matches!(ended, Err(Ended::Died(how)) if how.contains("signal: 9")));
+    }
+
+    #[test]
+    fn a_worker_that_cannot_start_or_refuses_says_why() {
+        let inputs = Inputs::default();
+        let command = WorkerCommand { program: "/no/such/program".into(), arguments: Vec::new() };
+        let ended = Slot::new(&command, &inputs).run("a", "a", &crate::events::Silent);
+        assert!(matches!(ended, Err(Ended::Failed(why)) if why.contains("/no/such/program")));
+        let command = WorkerCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), "echo noise >&2; echo error: no data >&2; exit 3".into()],
+        };
+        let ended = Slot::new(&command, &inputs).run("a", "a", &crate::events::Silent);
+        assert!(matches!(ended, Err(Ended::Failed(why)) if why == "no data"));
+    }
+}

@@ -1,0 +1,359 @@
+//! Training and evaluation loops: seeded order, augmentation and dropout; exact resume from the middle of an epoch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tch::{Device, Tensor};
+use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
+use thinet_metrics::{Evaluation, Evaluator};
+use thinet_models::{MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, generator_state, load_tensors, save_tensors, seed_torch, set_generator_state, set_tf32, train_step};
+use thinet_seed::Seed;
+
+use crate::error::HarnessError;
+use crate::stages::checkpoint::Checkpoints;
+use crate::stop::Stop;
+use crate::study::Recipe;
+
+/// Most images per forward pass where no gradient is needed.
+const EVAL_BATCH: usize = 250;
+/// Most pixels per such pass: 20 images of 224×224, 250 of 64×64.
+const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
+
+/// Writing checkpoints takes at most one part in so many of the time.
+const CHECKPOINT_SHARE: u32 = 100;
+
+// Names in a training checkpoint.
+const WEIGHT: &str = "weight.";
+const VELOCITY: &str = "velocity.";
+const STEP: &str = "step";
+const LOSS_SUM: &str = "loss-sum";
+const LOSS: &str = "loss";
+const GENERATOR: &str = "generator";
+
+/// How images become tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    pub(crate) device: Device,
+    /// How images and weights lie in memory.
+    pub(crate) format: MemoryFormat,
+    /// In what type training computes; calibration and testing are always in 32-bit floats.
+    pub(crate) precision: Precision,
+    /// Whether training may round the factors of 32-bit products to TF32.
+    pub(crate) tf32: bool,
+    /// Pixels to inputs, without augmentation.
+    pub(crate) transform: Transform,
+    /// Loader threads; results do not depend on it.
+    pub(crate) loader_threads: usize,
+    /// A training keeps its state this often, less often if writing it takes long; zero: after every step.
+    pub(crate) checkpoint_every: Duration,
+    /// Looked at between batches.
+    pub(crate) stop: Stop,
+    /// Time spent in libtorch and waiting for images.
+    pub(crate) busy: Busy,
+}
+
+/// Adds up the time that is not the harness's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Busy(Arc<AtomicU64>);
+
+impl Busy {
+    pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        self.0.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Seconds since the last call.
+    pub(crate) fn take(&self) -> f64 {
+        self.0.swap(0, Ordering::Relaxed) as f64 * 1e-9
+    }
+}
+
+impl Feed {
+    /// Batches of `order`, not augmented. Their size follows from that of the images alone: libtorch's last bits may
+    /// depend on it.
+    pub(crate) fn plain(&self, data: &Arc<dyn Dataset>, order: Vec<usize>) -> Result<Loader, HarnessError> {
+        let [_, height, width] = self.transform.output_shape(data.shape())?;
+        let batch = (EVAL_PIXELS / (height * width).max(1)).clamp(1, EVAL_BATCH);
+        Ok(Loader::new(data.clone(), order, &self.transform, None, self.options(batch, false))?)
+    }
+
+    /// Batches of one training epoch from batch `first` on: order and augmentation are drawn from the epoch's own streams,
+    /// augmentation from one for each image, so that what was skipped changes nothing.
+    fn training(
+        &self,
+        data: &Arc<dyn Dataset>,
+        recipe: &Recipe,
+        seed: Seed,
+        epoch: usize,
+        first: usize,
+    ) -> Result<Loader, HarnessError> {
+        let mut order = thinet_data::shuffled(data.len(), seed.child("order").index(epoch as u64));
+        order.drain(..first * recipe.batch);
+        let transform = Transform { augment: recipe.augment, ..self.transform.clone() };
+        let augment = seed.child("augment").index(epoch as u64);
+        Ok(Loader::new(data.clone(), order, &transform, Some(augment), self.options(recipe.batch, true))?)
+    }
+
+    fn options(&self, batch: usize, drop_last: bool) -> LoaderOptions {
+        LoaderOptions { batch, drop_last, threads: self.loader_threads, prefetch: 4 }
+    }
+
+    /// A batch as tensors on the device: images `[n, c, h, w]` and labels `[n]`.
+    pub(crate) fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), HarnessError> {
+        let shape = batch.shape.map(|n| n as i64);
+        let images = self.to_device(&Tensor::f_from_slice(&batch.images)?.f_view(shape)?)?;
+        let labels = self.to_device(&Tensor::f_from_slice(&batch.labels)?)?;
+        Ok((self.format.apply(&images)?, labels))
+    }
+
+    /// To a GPU from page-locked memory, so that the copy runs beside the computing.
+    fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
+        if !self.device.is_cuda() {
+            return Ok(tensor.shallow_clone());
+        }
+        let pinned = tensor.f_pin_memory(self.device)?;
+        Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
+    }
+}
+
+/// Top-1, top-5 and mean cross-entropy of `net` on all images, in their order.
+pub(crate) fn evaluate(
+    net: &Net,
+    data: &Arc<dyn Dataset>,
+    feed: &Feed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Evaluation, HarnessError> {
+    evaluate_some(net, data, (0..data.len()).collect(), feed, progress)
+}
+
+/// The same on some of the images.
+pub(crate) fn evaluate_some(
+    net: &Net,
+    data: &Arc<dyn Dataset>,
+    order: Vec<usize>,
+    feed: &Feed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Evaluation, HarnessError> {
+    let _guard = tch::no_grad_guard();
+    let mut evaluator = Evaluator::default();
+    let (mut done, total) = (0, order.len() as u64);
+    let mut batches = feed.plain(data, order)?;
+    while let Some(batch) = feed.busy.time(|| batches.next()) {
+        feed.stop.check()?;
+        let batch = batch?;
+        if batch.indices.is_empty() {
+            continue;
+        }
+        feed.busy.time(|| {
+            let (images, labels) = feed.tensors(&batch)?;
+            let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
+                .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
+            Ok::<_, HarnessError>(evaluator.add(&logits, &labels)?)
+        })?;
+        done += batch.indices.len() as u64;
+        progress(done, total);
+    }
+    Ok(evaluator.finish()?)
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Trained {
+    /// Mean loss over the steps of the last epoch.
+    Done { loss: f64 },
+    /// The loss became NaN or infinite at this step.
+    Diverged { step: usize },
+}
+
+/// What a training works with besides net and images.
+pub(crate) struct Session<'a> {
+    pub(crate) feed: &'a Feed,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) seed: Seed,
+    /// Where the state is kept; the latest one is continued.
+    pub(crate) checkpoints: Checkpoints<'a>,
+    /// Kept in each checkpoint's metadata: how the net was made that is trained.
+    pub(crate) start: &'a BTreeMap<String, String>,
+    /// Told how far it is.
+    pub(crate) progress: &'a dyn Fn(Advance),
+    /// Told what a person should know.
+    pub(crate) note: &'a dyn Fn(String),
+}
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Advance {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+    /// Mean loss of the epoch so far.
+    pub(crate) loss: f64,
+    /// Learning rate of the last step.
+    pub(crate) lr: f64,
+}
+
+/// Trains `net` in place. TF32 is allowed for as long as that takes, if the spec says so.
+pub(crate) fn train(
+    net: &mut Net,
+    data: &Arc<dyn Dataset>,
+    session: &Session<'_>,
+) -> Result<Trained, HarnessError> {
+    set_tf32(session.feed.tf32)?;
+    let trained = train_steps(net, data, session);
+    set_tf32(false)?;
+    trained
+}
+
+fn train_steps(
+    net: &mut Net,
+    data: &Arc<dyn Dataset>,
+    session: &Session<'_>,
+) -> Result<Trained, HarnessError> {
+    let Session { feed, recipe, seed, .. } = *session;
+    let total = recipe.total_steps(data.len());
+    let steps_per_epoch = data.len() / recipe.batch;
+    let options = SgdOptions {
+        momentum: recipe.momentum,
+        weight_decay: recipe.weight_decay,
+        bias_lr: recipe.bias_lr,
+        bias_decay: recipe.bias_decay,
+        layer_lr: recipe.layer_lr.clone(),
+        layer_decay: recipe.layer_decay.clone(),
+    };
+    let mut sgd = Sgd::new(&net.graph, &options);
+    let mut at = Position::START;
+    let damaged = |name| (session.note)(format!("checkpoint {name} is damaged; an older state is continued"));
+    if let Some(path) = session.checkpoints.latest(&mut { damaged })? {
+        at = resume(&path, net, &mut sgd, feed, steps_per_epoch)?;
+    }
+    let (mut saved, mut due) = (Instant::now(), feed.checkpoint_every);
+    while at.step < total {
+        let (epoch, first) = (at.step / steps_per_epoch, at.step % steps_per_epoch);
+        match at.generator.take() {
+            Some(state) if first > 0 => set_generator_state(feed.device, &state)?,
+            _ => seed_torch(seed.child("torch").index(epoch as u64)),
+        }
+        if first == 0 {
+            at.loss_sum = 0.0;
+        }
+        let mut batches = feed.training(data, recipe, seed, epoch, first)?;
+        while at.step < total
+            && let Some(batch) = feed.busy.time(|| batches.next())
+        {
+            let batch = batch?;
+            // If every image was left out as damaged, the schedule goes on all the same.
+            if !batch.indices.is_empty() {
+                let lr = recipe.schedule.lr(recipe.lr, at.step, total);
+                let value = feed.busy.time(|| {
+                    let (images, labels) = feed.tensors(&batch)?;
+                    train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
+                        .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
+                })?;
+                if !value.is_finite() {
+                    return Ok(Trained::Diverged { step: at.step });
+                }
+                at.loss_sum += value;
+                at.loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
+                let (done, total) = (at.step as u64 + 1, total as u64);
+                (session.progress)(Advance { done, total, loss: at.loss, lr });
+            }
+            at.step += 1;
+            let is_stopped = feed.stop.is_set();
+            if is_stopped || saved.elapsed() >= due {
+                let started = Instant::now();
+                save(session, net, &sgd, &at)?;
+                saved = Instant::now();
+                if !feed.checkpoint_every.is_zero() {
+                    due = feed.checkpoint_every.max(CHECKPOINT_SHARE * (saved - started));
+                }
+            }
+            if is_stopped {
+                return Err(HarnessError::Stopped);
+            }
+        }
+    }
+    Ok(Trained::Done { loss: at.loss })
+}
+
+/// Where a training is, besides weights and velocities.
+struct Position {
+    step: usize,
+    /// Sum of the losses of this epoch's steps.
+    loss_sum: f64,
+    /// Mean loss of the epoch so far; that of the last epoch until the first step of a new one.
+    loss: f64,
+    /// State of libtorch's generator, from which dropout draws, where a checkpoint was made; an epoch starts with its own.
+    generator: Option<Vec<u8>>,
+}
+
+impl Position {
+    const START: Self = Self { step: 0, loss_sum: 0.0, loss: f64::NAN, generator: None };
+}
+
+/// One file, renamed into place, holds weights, velocities and the position.
+fn save(session: &Session<'_>, net: &Net, sgd: &Sgd, at: &Position) -> Result<(), HarnessError> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for (name, tensor) in net.weights.iter() {
+        tensors.push((format!("{WEIGHT}{name}"), tensor.shallow_clone()));
+    }
+    for (name, velocity) in sgd.state() {
+        tensors.push((format!("{VELOCITY}{name}"), velocity));
+    }
+    tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[at.step as i64])?));
+    tensors.push((LOSS_SUM.to_owned(), Tensor::f_from_slice(&[at.loss_sum])?));
+    tensors.push((LOSS.to_owned(), Tensor::f_from_slice(&[at.loss])?));
+    let generator: Vec<i64> = generator_state(session.feed.device)?.into_iter().map(i64::from).collect();
+    tensors.push((GENERATOR.to_owned(), Tensor::f_from_slice(&generator)?));
+    session.checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, session.start)?))
+}
+
+/// Puts net and optimiser back to what [`save`] saw and returns the position.
+fn resume(
+    path: &Path,
+    net: &mut Net,
+    sgd: &mut Sgd,
+    feed: &Feed,
+    steps_per_epoch: usize,
+) -> Result<Position, HarnessError> {
+    let damaged =
+        |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
+    let (tensors, _) = load_tensors(path, feed.device)?;
+    let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
+    let (mut step, mut loss_sum, mut loss, mut generator) = (None, None, None, None);
+    for (name, tensor) in tensors {
+        if let Some(name) = name.strip_prefix(WEIGHT) {
+            weights.insert(name, tensor);
+        } else if let Some(name) = name.strip_prefix(VELOCITY) {
+            velocities.insert(name.to_owned(), tensor);
+        } else if name == STEP && tensor.numel() == 1 {
+            step = usize::try_from(tensor.f_int64_value(&[0])?).ok();
+        } else if name == LOSS_SUM && tensor.numel() == 1 {
+            loss_sum = Some(tensor.f_double_value(&[0])?);
+        } else if name == LOSS && tensor.numel() == 1 {
+            loss = Some(tensor.f_double_value(&[0])?);
+        } else if name == GENERATOR {
+            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(Device::Cpu)?)?);
+        }
+    }
+    let missing = || damaged("is not a whole checkpoint of a training");
+    let generator = generator.ok_or_else(missing)?.into_iter().map(|byte| byte as u8).collect();
+    let (step, loss_sum) = (step.ok_or_else(missing)?, loss_sum.ok_or_else(missing)?);
+    let position = Position {
+        step,
+        loss_sum,
+        // Checkpoints of old versions hold the sum alone.
+        loss: loss.unwrap_or_else(|| match step {
+            0 => f64::NAN,
+            done => loss_sum / ((done - 1) % steps_per_epoch + 1) as f64,
+        }),
+        generator: Some(generator),
+    };
+    weights.check(&net.graph)?;
+    net.weights = weights.to_format(feed.format)?;
+    sgd.restore(&net.weights, velocities)?;
+    Ok(position)
+}

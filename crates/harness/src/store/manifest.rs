@@ -1,0 +1,109 @@
+//! The manifest of a run: the list of its stages beside its spec, by which its state is known without its data.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thinet_files::sealed;
+
+use crate::error::HarnessError;
+use crate::store::write_atomically;
+use super::paths;
+
+/// What a stage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageKind {
+    /// A dense net.
+    Dense,
+    /// One kind of the one-shot evidence of a dense net.
+    Evidence,
+    /// A method at a keep rate with a seed.
+    Cell,
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ManifestEntry {
+    /// Its id in the store.
+    pub id: String,
+    /// What it is, for people.
+    pub label: String,
+    /// What it is.
+    pub kind: StageKind,
+    /// Ids of the stages that must be stored before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_several")]
+    pub needs: Vec<String>,
+    /// Multiply-adds it takes, estimated.
+    pub macs: f64,
+}
+
+/// The stages of a run in the order in which they are made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Manifest {
+    /// The spec file as it was given.
+    pub spec: PathBuf,
+    /// Hash of the spec with the command line's changes, before anything is filled in.
+    pub asked: String,
+    /// The run's id.
+    pub run: String,
+    /// The stages.
+    pub stages: Vec<ManifestEntry>,
+}
+
+impl Manifest {
+    /// Writes the list to a run's folder.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), HarnessError> {
+        let text = sealed::seal(&serde_json::to_string(self).map_err(HarnessError::Json)?);
+        write_atomically(&folder.join(paths::MANIFEST), text.as_bytes())
+    }
+
+    /// Reads the list of a run; `None` if there is none, as in runs of old versions.
+    ///
+    /// # Errors
+    /// If it cannot be read or has changed since it was written.
+    pub fn read(folder: &Path) -> Result<Option<Self>, HarnessError> {
+        let path = folder.join(paths::MANIFEST);
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(HarnessError::io("read", &path))?,
+        };
+        let damaged = |problem: String| HarnessError::DamagedFile { path: path.clone(), problem };
+        let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        sealed::check(&text).map_err(damaged)?;
+        serde_json::from_str(&text).map(Some).map_err(|e| damaged(format!("cannot be read: {e}")))
+    }
+}
+
+/// Lists of old versions name one stage, not several.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Needs {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Needs::deserialize(deserializer)? {
+        Needs::One(id) => vec![id],
+        Needs::Several(ids) => ids,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_old_versions_are_read() {
+        let read = |needs: &str| {
+            let text = format!(r#"{{"id":"cell-1","label":"x","kind":"cell",{needs}"macs":1.0}}"#);
+            serde_json::from_str::<ManifestEntry>(&text).unwrap().needs
+        };
+        assert_eq!(read(""), [""; 0]);
+        assert_eq!(read(r#""needs":"dense-1","#), ["dense-1"]);
+        assert_eq!(read(r#""needs":["dense-1","zeros-1"],"#), ["dense-1", "zeros-1"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! Every file and folder name below a results folder.
+//!
+//! ```text
+//! results/
+//!   store/<stage>/        result.json (the record, last), weights.safetensors, evidence.safetensors, failure.json, checkpoints
+//!   store/claims/<stage>  who works on a stage
+//!   store/damaged/        damaged stages that were set aside
+//!   crops/                calibration images of photographs
+//!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, rows.parquet, claim, tensorboard/, slurm/
+//!   tables/<table>.*      tables and what belongs to them
+//! ```
+
+use std::path::{Path, PathBuf};
+
+/// Record that makes a stage complete.
+pub const RESULT: &str = "result.json";
+/// Why a stage failed the last time.
+pub const FAILURE: &str = "failure.json";
+/// Net of a stage.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// One-shot evidence of a stage.
+pub const EVIDENCE: &str = "evidence.safetensors";
+
+/// Claims on stages, in the folder of all stages; not in those of stages, so that a finished stage holds nothing else.
+pub const CLAIMS: &str = "claims";
+/// Damaged stages that were set aside, in the folder of all stages.
+pub const DAMAGED: &str = "damaged";
+
+/// Spec of a run with every default filled in. It makes a folder a run's.
+pub const SPEC: &str = "resolved.toml";
+/// Stages of a run.
+pub const MANIFEST: &str = "stages.json";
+/// Events of a run, one JSON object a line.
+pub const LOG: &str = "log.jsonl";
+/// Measured values of a run in long form.
+pub const ROWS: &str = "rows.parquet";
+/// Who works on a run.
+pub const CLAIM: &str = "claim";
+/// Event files of a run for TensorBoard.
+pub const TENSORBOARD: &str = "tensorboard";
+/// Batch scripts and jobs of a run.
+pub const SLURM: &str = "slurm";
+
+/// All stages.
+#[must_use]
+pub fn store(results: &Path) -> PathBuf {
+    results.join("store")
+}
+
+/// Calibration images of photographs.
+#[must_use]
+pub fn crops(results: &Path) -> PathBuf {
+    results.join("crops")
+}
+
+/// Folders of runs.
+#[must_use]
+pub fn runs(results: &Path) -> PathBuf {
+    results.join("runs")
+}
+
+/// Tables.
+#[must_use]
+pub fn tables(results: &Path) -> PathBuf {
+    results.join("tables")
+}

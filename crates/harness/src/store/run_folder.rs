@@ -1,0 +1,65 @@
+//! The files of a run's folder that are read back: the spec with every default filled in, and where the run was made. Both carry
+//! a checksum.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use thinet_files::{sealed, write_atomically};
+
+use crate::error::HarnessError;
+use crate::store::Environment;
+
+/// Writes the filled-in spec.
+pub(crate) fn write_spec(folder: &Path, toml: &str) -> Result<(), HarnessError> {
+    write_atomically(&folder.join(paths::SPEC), sealed::seal_lines(toml).as_bytes())
+}
+
+/// The filled-in spec of a run, TOML.
+///
+/// # Errors
+/// If it cannot be read or has changed since it was written.
+pub fn run_spec(folder: &Path) -> Result<String, HarnessError> {
+    let path = folder.join(paths::SPEC);
+    let text = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
+    let opened = sealed::open_lines(&text).map(str::to_owned);
+    opened.map_err(|problem| HarnessError::DamagedFile { path, problem })
+}
+
+/// Writes where a run was made.
+pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Result<(), HarnessError> {
+    write_atomically(&folder.join(ENVIRONMENT), environment_text(environment).map_err(HarnessError::Json)?.as_bytes())
+}
+
+/// Where a run was made, JSON; `None` until the run has ended once.
+///
+/// # Errors
+/// If it cannot be read or has changed since it was written.
+pub fn run_environment(folder: &Path) -> Result<Option<String>, HarnessError> {
+    let path = folder.join(ENVIRONMENT);
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(HarnessError::io("read", &path))?,
+    };
+    sealed::open(&text).map(Some).map_err(|problem| HarnessError::DamagedFile { path, problem })
+}
+
+/// Names of the run folders below a results folder, sorted.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn list_runs(results: &Path) -> Result<Vec<String>, HarnessError> {
+    let folder = paths::runs(results);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(HarnessError::io("read", &folder))? {
+        let path = entry.map_err(HarnessError::io("read", &folder))?.path();
+        if path.join(paths::SPEC).is_file() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,132 @@
+//! From the store to records: what a plan's stages measured, those that are missing marked as not run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use thinet_report::records::{CellRecord, DenseRecord, Status, StudyRecord};
+
+use crate::error::HarnessError;
+use crate::store::{Depth, StageId, StageResult, Store};
+use crate::study::{Plan, ResolvedStudy, Spec, tuning_steps};
+use crate::{tables, unfit};
+use crate::store::paths;
+
+/// Gathers what is stored for a plan. A damaged record counts as not run, and so do the cells of a dense net that is unfit.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
+    let store = Store::at(&plan.results);
+    let mut unreadable = Vec::new();
+    let mut stored = |id: &StageId, label: &str| -> Result<StageResult, HarnessError> {
+        let mut damaged = |problem| unreadable.push(format!("{label} ({id}): {problem}"));
+        Ok(store.intact(id, Depth::Sizes, &mut damaged)?.unwrap_or_else(|| missing(id)))
+    };
+    let mut dense = Vec::new();
+    for stage in &plan.dense {
+        let result = stored(&stage.id, &stage.label())?;
+        dense.push(DenseRecord {
+            id: stage.id.to_string(),
+            seed: stage.seed,
+            status: result.status,
+            unfit: unfit::of_record(plan, &result),
+            size: plan.size,
+            rows: result.rows,
+            test_images: result.test_images,
+        });
+    }
+    let mut cells = Vec::new();
+    for cell in &plan.cells {
+        let is_left_out = dense[cell.dense].unfit.is_some();
+        let result = if is_left_out { missing(&cell.id) } else { stored(&cell.id, &cell.design.label())? };
+        cells.push(CellRecord {
+            id: cell.id.to_string(),
+            method: cell.design.method.label(),
+            selector: cell.design.method.selector.clone(),
+            reconstruction: cell.design.method.reconstruction.clone(),
+            keep_rate: cell.design.keep_rate,
+            seed: cell.design.seed,
+            status: result.status,
+            size: cell.design.size,
+            rows: result.rows,
+            tuning_steps: Some(tuning_steps(&plan.spec, &cell.design, plan.data.train.len())),
+            kept: result.kept,
+            test_images: result.test_images,
+        });
+    }
+    Ok(StudyRecord {
+        name: plan.spec.name.clone(),
+        table: plan.table.clone(),
+        run: plan.run.clone(),
+        dataset: plan.data.train.name().to_owned(),
+        net: plan.net_label(),
+        mode: plan.spec.prune.mode.to_string(),
+        uncut_rates: uncut_rates(&plan.spec, &plan.layers),
+        dense,
+        cells,
+        unreadable,
+    })
+}
+
+/// The records of a study of which nothing was run, as its data is not here; every cell says so.
+#[must_use]
+pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
+    let images = resolved.spec.dataset.images().map(|[train, _]| train);
+    let dense = (0..resolved.spec.seeds).map(|seed| DenseRecord {
+        id: String::new(),
+        seed,
+        status: Status::NotRun,
+        unfit: None,
+        size: resolved.size,
+        rows: Vec::new(),
+        test_images: None,
+    });
+    let cells = resolved.cells.iter().map(|cell| CellRecord {
+        id: String::new(),
+        method: cell.method.label(),
+        selector: cell.method.selector.clone(),
+        reconstruction: cell.method.reconstruction.clone(),
+        keep_rate: cell.keep_rate,
+        seed: cell.seed,
+        status: Status::NotRun,
+        size: cell.size,
+        rows: Vec::new(),
+        tuning_steps: images.map(|images| tuning_steps(&resolved.spec, cell, images)),
+        kept: BTreeMap::new(),
+        test_images: None,
+    });
+    StudyRecord {
+        name: resolved.spec.name.clone(),
+        table: resolved.table.clone(),
+        run: tables::NOT_RUN.to_owned(),
+        dataset: resolved.spec.dataset.name().to_owned(),
+        net: resolved.net_label(),
+        mode: resolved.spec.prune.mode.to_string(),
+        uncut_rates: uncut_rates(&resolved.spec, &resolved.layers),
+        dense: dense.collect(),
+        cells: cells.collect(),
+        unreadable: Vec::new(),
+    }
+}
+
+fn uncut_rates(spec: &Spec, layers: &[String]) -> Vec<f64> {
+    spec.prune.keep_rates.iter().copied().filter(|&rate| spec.prune.is_uncut(layers, rate)).collect()
+}
+
+fn missing(id: &StageId) -> StageResult {
+    StageResult {
+        checksum: None,
+        id: id.to_string(),
+        inputs: serde_json::Value::Null,
+        status: Status::NotRun,
+        rows: Vec::new(),
+        kept: BTreeMap::new(),
+        test_images: None,
+        files: BTreeMap::new(),
+        sizes: BTreeMap::new(),
+        seconds: 0.0,
+        busy_seconds: None,
+        environment: None,
+    }
+}

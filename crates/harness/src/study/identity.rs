@@ -1,0 +1,191 @@
+//! What enters an id: everything that can change the output of a stage, and nothing else. A key that was added later is left out at
+//! its default, so that stored results keep their ids.
+
+use serde_json::{Value, json};
+use tch::Device;
+use thinet_data::{ChannelOrder, Normalisation, Split};
+use thinet_models::ImportRules;
+use thinet_sampling::GatheredKind;
+
+use crate::error::HarnessError;
+use crate::store::StageId;
+use super::plan::DensePlan;
+use super::resolved::{CellDesign, ResolvedStudy};
+use super::spec::Spec;
+
+/// Version of what a dense stage does; raised when its meaning changes.
+const DENSE_VERSION: u32 = 1;
+/// Version of what a cell does; raised when its meaning changes.
+const CELL_VERSION: u32 = 1;
+/// Version of what the control from a random start does; raised when its meaning changes.
+const SCRATCH_VERSION: u32 = 1;
+
+/// Identifies what a spec file and the command line ask, without the data.
+///
+/// # Errors
+/// If the spec cannot be written as TOML.
+pub fn asked(spec: &Spec) -> Result<String, HarnessError> {
+    Ok(blake3::hash(spec.to_toml()?.as_bytes()).to_hex()[..16].to_owned())
+}
+
+/// The id of a dense stage.
+pub(crate) fn dense(inputs: &Value) -> StageId {
+    StageId::of("dense", DENSE_VERSION, inputs)
+}
+
+/// The id of a stage of one-shot evidence.
+pub(crate) fn evidence(kind: &dyn GatheredKind, inputs: &Value) -> StageId {
+    StageId::of(kind.stage(), kind.version(), inputs)
+}
+
+/// The id of a cell.
+pub(crate) fn cell(inputs: &Value) -> StageId {
+    StageId::of("cell", CELL_VERSION, inputs)
+}
+
+/// The id of the control from a random start.
+pub(crate) fn from_scratch(inputs: &Value) -> StageId {
+    StageId::of("scratch", SCRATCH_VERSION, inputs)
+}
+
+/// The run's id: the tables it makes are a function of these stages and of nothing else.
+pub(crate) fn run<'a>(stages: impl Iterator<Item = &'a StageId>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for id in stages {
+        hasher.update(id.as_str().as_bytes()).update(b"\n");
+    }
+    hasher.finalize().to_hex()[..12].to_owned()
+}
+
+/// Everything that can change a dense net. `weights` is the fingerprint of its weight file.
+pub(crate) fn dense_inputs(
+    resolved: &ResolvedStudy,
+    seed: u64,
+    data: &Split,
+    device: Device,
+    weights: Option<&String>,
+) -> Value {
+    let spec = &resolved.spec;
+    let mut inputs = json!({
+        "graph": resolved.graph,
+        "train-data": data.train.fingerprint(),
+        "test-data": data.test.fingerprint(),
+        "input": input_of(resolved),
+        "compute": spec.compute,
+        "device": device_kind(device),
+        "libtorch": thinet_models::LIBTORCH_VERSION,
+        "train": spec.dense.train,
+        "weights": weights,
+        "seed": seed,
+    });
+    if spec.dense.import != ImportRules::default() {
+        inputs["import"] = json!(spec.dense.import);
+    }
+    inputs
+}
+
+/// Everything that can change one kind of a dense net's evidence. Does not depend on the methods that are compared.
+pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: &DensePlan) -> Value {
+    let mut inputs = json!({
+        "dense": dense.id.as_str(),
+        "layers": resolved.layers,
+        "calibration": resolved.spec.calibration,
+    });
+    if dense.inputs["train-data"] != dense.calibration_data.as_str() {
+        inputs["data"] = json!(dense.calibration_data);
+    }
+    inputs
+}
+
+/// Everything that can change a cell's result.
+pub(crate) fn cell_inputs(
+    spec: &Spec,
+    layers: &[String],
+    cell: &CellDesign,
+    parent: &DensePlan,
+) -> Result<Value, HarnessError> {
+    let prune = &spec.prune;
+    if cell.is_from_scratch {
+        // The control knows nothing of the dense net: what it shares with it is data, input and environment.
+        let mut inputs = parent.inputs.clone();
+        inputs["graph"] = json!(*cell.graph);
+        inputs["train"] = json!(spec.from_scratch);
+        inputs["weights"] = json!(null);
+        inputs["import"] = json!(null);
+        return Ok(inputs);
+    }
+    let mut inputs = json!({
+        "dense": parent.id.as_str(),
+        "selector": cell.method.selector,
+        "reconstruction": cell.method.reconstruction,
+        "keep-rate": cell.keep_rate,
+        "layers": layers,
+        "mode": prune.mode,
+        "after-layer": prune.after_layer,
+        "after-last": prune.after_last,
+        "calibration": spec.calibration,
+    });
+    if !prune.layer_rates.is_empty() {
+        inputs["layer-rates"] = json!(prune.layer_rates);
+    }
+    if !prune.exceptions.is_empty() {
+        inputs["exceptions"] = json!(prune.exceptions);
+    }
+    if parent.inputs["train-data"] != parent.calibration_data.as_str() {
+        inputs["calibration-data"] = json!(parent.calibration_data);
+    }
+    add_versions(
+        &mut inputs,
+        thinet_selectors::find(&cell.method.selector)?.version(),
+        thinet_reconstruction::find(&cell.method.reconstruction)?.version(),
+    );
+    Ok(inputs)
+}
+
+/// Version 1 is left out of ids, so that results that were stored before there were versions keep theirs.
+fn add_versions(inputs: &mut Value, selector: u32, reconstruction: u32) {
+    for (key, version) in [("selector-version", selector), ("reconstruction-version", reconstruction)] {
+        if version != 1 {
+            inputs[key] = json!(version);
+        }
+    }
+}
+
+/// How bytes become inputs. Keys that came later are left out at their old meaning, so that ids stay.
+fn input_of(resolved: &ResolvedStudy) -> Value {
+    let Normalisation { mean, std, order, range } = &resolved.transform.normalisation;
+    let mut input = json!({ "shape": resolved.graph.input_shape(), "mean": mean, "std": std });
+    if (*order, *range) != (ChannelOrder::Rgb, 1.0) {
+        input["order"] = json!(order);
+        input["range"] = json!(range);
+    }
+    input
+}
+
+/// A device's kind can change a result's bits, its index cannot.
+fn device_kind(device: Device) -> &'static str {
+    match device {
+        Device::Cuda(_) => "cuda",
+        _ => "cpu",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_version_changes_an_id_and_version_one_does_not() {
+        let inputs = || json!({ "selector": "thinet", "reconstruction": "none" });
+        let with = |selector, reconstruction| {
+            let mut inputs = inputs();
+            add_versions(&mut inputs, selector, reconstruction);
+            StageId::of("cell", CELL_VERSION, &inputs)
+        };
+        assert_eq!(with(1, 1), StageId::of("cell", CELL_VERSION, &inputs()));
+        let ids = [with(1, 1), with(2, 1), with(1, 2), with(2, 2), with(3, 1)];
+        for (place, id) in ids.iter().enumerate() {
+            assert!(!ids[..place].contains(id), "{place}");
+        }
+    }
+}

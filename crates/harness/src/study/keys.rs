@@ -1,0 +1,416 @@
+//! Every key that a spec can have, with type, default and a line about it: what `thinet list keys` prints. A test holds it
+//! against the types that read specs.
+
+use serde::Serialize;
+
+/// One key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Key {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// What its value is.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What it is when it is left out; `required` if it may not be.
+    pub default: &'static str,
+    /// What it says.
+    pub about: &'static str,
+}
+
+/// Keys that stand together in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeyTable {
+    /// The dotted name of the table; empty for the top level.
+    pub table: &'static str,
+    /// Where else, or under which kind, these keys stand.
+    pub about: &'static str,
+    /// The keys.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, kind, default, about }
+}
+
+const REQUIRED: &str = "required";
+const TRAIN_LIMIT: Key =
+    key("train-limit", "count", "all", "use so many training images, as even over the classes as can be");
+const TEST_LIMIT: Key = key("test-limit", "count", "all", "use so many test images, chosen the same way");
+const CALIBRATION_PROTOCOL: Key = key(
+    "calibration-protocol",
+    "text",
+    "as protocol",
+    "how selectors see training images, with the centre crop",
+);
+const SIDE: Key = key("side", "count", "256", "what images are resized to before they are cut");
+const CROP: Key = key("crop", "count", "224", "height and width of the inputs");
+const BAD_FILES: Key =
+    key("bad-files", "count", "0", "so many files may turn out damaged; they are left out and named");
+
+const MAX_PIXELS: Key =
+    key("max-pixels", "count", "100000000", "refuse an image file with more pixels than this");
+const KIND: Key = key("kind", "text", REQUIRED, "which dataset, see `thinet list datasets`");
+
+/// Every key, table by table.
+pub const KEYS: &[KeyTable] = &[
+    KeyTable {
+        table: "",
+        about: "at the top of the file",
+        keys: &[
+            key("name", "text", REQUIRED, "name of the experiment: lower-case letters, digits and dashes"),
+            key("table", "text", "as name", "name of its table"),
+            key("paper-table", "text", "none", "the table that sets it beside the paper's rows, with others"),
+            key("seeds", "count", "1", "root seeds 0, 1, …; each trains a dense net of its own"),
+            key("dataset", "table", REQUIRED, "where the images come from"),
+            key("input", "table", "the dataset's", "how pixels become inputs"),
+            key("net", "table", REQUIRED, "the network"),
+            key("compute", "table", "see below", "what can change bits besides the mathematics"),
+            key("dense", "table", REQUIRED, "the net before pruning: [dense.train], weights, or both"),
+            key("prune", "table", REQUIRED, "what is pruned, and how the net is tuned"),
+            key("calibration", "table", "see below", "how many images and positions a selector sees"),
+            key("methods", "tables", REQUIRED, "the methods that are compared, one [[methods]] each"),
+            key("from-scratch", "recipe", "none", "the control: nets of the same widths from a random start"),
+        ],
+    },
+    KeyTable {
+        table: "dataset",
+        about: "kind = \"fashion-mnist\", \"cifar10\" or \"cifar100\"",
+        keys: &[KIND, TRAIN_LIMIT, TEST_LIMIT],
+    },
+    KeyTable {
+        table: "dataset",
+        about: "kind = \"imagenet\"",
+        keys: &[
+            KIND,
+            key("classes", "count", "1000", "class folders that there must be"),
+            key(
+                "protocol",
+                "text",
+                REQUIRED,
+                "how photographs become inputs: caffe-squash, caffe-short or torchvision",
+            ),
+            CALIBRATION_PROTOCOL,
+            SIDE,
+            CROP,
+            BAD_FILES,
+            MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ],
+    },
+    KeyTable {
+        table: "dataset",
+        about: "kind = \"cub200\"",
+        keys: &[
+            KIND,
+            key(
+                "protocol",
+                "text",
+                "caffe-squash",
+                "how photographs become inputs: caffe-squash, caffe-short or torchvision",
+            ),
+            CALIBRATION_PROTOCOL,
+            SIDE,
+            CROP,
+            BAD_FILES,
+            MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ],
+    },
+    KeyTable {
+        table: "dataset",
+        about: "kind = \"image-folder\"",
+        keys: &[
+            KIND,
+            key("name", "text", REQUIRED, "the name for tables"),
+            key("size", "count", REQUIRED, "height and width; images of another size are resized"),
+            key("channels", "count", "3", "3 for RGB, 1 for grey"),
+            key("resize", "text", "bicubic", "the filter where a size differs: bicubic or bilinear"),
+            key("test-folder", "text", "test, else val", "the folder with the test images"),
+            key("cache", "true/false", "up to 2 GiB", "whether decoded images are held in memory"),
+            MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ],
+    },
+    KeyTable {
+        table: "input",
+        about: "",
+        keys: &[
+            key(
+                "size",
+                "count",
+                "the images' own",
+                "side of the square input; larger than the images: zeros around",
+            ),
+            key(
+                "mean",
+                "numbers",
+                "the dataset's",
+                "mean of each channel, in their order and on the scale of range",
+            ),
+            key("std", "numbers", "the dataset's", "standard deviation of each channel"),
+            key("order", "text", "the dataset's", "which channel comes first: rgb or bgr"),
+            key("range", "number", "the dataset's", "what the brightest value becomes: 1 or 255"),
+        ],
+    },
+    KeyTable {
+        table: "net",
+        about: "",
+        keys: &[
+            key("arch", "text", REQUIRED, "the network, see `thinet list models`"),
+            key("width", "number", "1", "multiplies the width of every layer, rounding down"),
+            key("widths", "table", "none", "filters of single layers by name, such as { conv1_1 = 32 }"),
+            key("batch-norm", "true/false", "the network's", "batch normalisation after every convolution"),
+            key("stride", "text", "1x1", "where resnet50 strides: 1x1 (the paper's) or 3x3 (torchvision's)"),
+            key("dropout", "number", "0.5", "dropout of vgg16's hidden linear layers"),
+        ],
+    },
+    KeyTable {
+        table: "compute",
+        about: "",
+        keys: &[
+            key("threads", "count", "1", "libtorch threads per process; its sums depend on them"),
+            key("channels-last", "true/false", "false", "store activations with the channel axis last"),
+            key("precision", "text", "f32", "f32, or bf16 for training"),
+            key("tf32", "true/false", "false", "let training on a GPU round factors to TF32"),
+            key(
+                "deterministic",
+                "true/false",
+                "false",
+                "the same bits every time on a GPU, too, or an error",
+            ),
+        ],
+    },
+    KeyTable {
+        table: "dense",
+        about: "",
+        keys: &[
+            key("train", "recipe", "none", "train it here; from the weights, if there are any"),
+            key(
+                "weights",
+                "path",
+                "none",
+                "read it from this file, relative to the spec: safetensors or PyTorch",
+            ),
+            key("import", "table", "see below", "how the file's tensors become this net's"),
+            key("allow-chance", "true/false", "false", "prune a net that guesses all the same"),
+        ],
+    },
+    KeyTable {
+        table: "dense.import",
+        about: "",
+        keys: &[
+            key(
+                "layout",
+                "text",
+                "told from the names",
+                "whose names the file follows: own, torchvision, timm or caffe",
+            ),
+            key("dtype", "text", "f32", "the element type that the file must have: f32, f16, bf16 or f64"),
+            key("fresh", "texts", "none", "layers that start at random instead; [dense.train] trains them"),
+            key("ignore", "texts", "none", "beginnings of names in the file that are not wanted"),
+            key(
+                "prefix",
+                "text",
+                "the usual ones",
+                "what stands in front of the wanted names, such as backbone.",
+            ),
+            key("key", "text", "the usual ones", "the entry of a checkpoint that holds the weights"),
+        ],
+    },
+    KeyTable {
+        table: "dense.train",
+        about: "a recipe; so are prune.after-layer, prune.after-last, prune.exceptions.recipe and from-scratch",
+        keys: &[
+            key("epochs", "count", "or steps", "length in passes over the training images"),
+            key("steps", "count", "or epochs", "length in batches"),
+            key("batch", "count", "128", "images per batch; a last short batch is dropped"),
+            key("lr", "number", REQUIRED, "learning rate at the start"),
+            key("momentum", "number", "0.9", "momentum of SGD"),
+            key("weight-decay", "number", "0.0005", "L2 penalty added to the gradient"),
+            key("bias-lr", "number", "1", "multiplies the learning rate of biases"),
+            key("bias-decay", "number", "1", "multiplies the weight decay of biases"),
+            key(
+                "layer-lr",
+                "table",
+                "none",
+                "multiplies it for single layers or tensors, such as { fc = 10 }",
+            ),
+            key("layer-decay", "table", "none", "the same of the weight decay"),
+            key("schedule", "table", "constant", "how the learning rate falls"),
+            key("augment", "table", "none", "random changes of the training images"),
+        ],
+    },
+    KeyTable {
+        table: "dense.train.schedule",
+        about: "kind = \"constant\", \"cosine\" (both without further keys) or \"step\"; in every recipe",
+        keys: &[
+            key("kind", "text", "constant", "constant, step (at some fractions) or cosine (to 0)"),
+            key(
+                "at",
+                "numbers",
+                REQUIRED,
+                "fractions of the training at which the rate falls, such as [0.5, 0.75]",
+            ),
+            key("gamma", "number", "0.1", "step: what it is multiplied by at each of them"),
+        ],
+    },
+    KeyTable {
+        table: "dense.train.augment",
+        about: "in every recipe",
+        keys: &[
+            key("random-crop", "true/false", "false", "cut each photograph as its protocol does"),
+            key(
+                "crop-padding",
+                "count",
+                "0",
+                "zeros on each side, from which a crop of the final size is cut",
+            ),
+            key("mirror", "true/false", "false", "swap left and right of every second image"),
+        ],
+    },
+    KeyTable {
+        table: "prune",
+        about: "",
+        keys: &[
+            key(
+                "layers",
+                "texts",
+                "\"all\"",
+                "layers to prune, in this order, or \"all\" prunable convolutions",
+            ),
+            key("keep-rates", "numbers", REQUIRED, "fractions of channels that stay, in (0, 1]"),
+            key(
+                "mode",
+                "text",
+                "layer-by-layer",
+                "layer-by-layer (the paper's), or one-shot from one calibration",
+            ),
+            key("layer-rates", "table", "none", "keep rates of single layers, whatever keep-rates says"),
+            key(
+                "after-layer",
+                "recipe",
+                "none",
+                "short tuning after each layer but the last; not in one-shot mode",
+            ),
+            key("exceptions", "tables", "none", "layers after which the tuning is another one, or none"),
+            key("after-last", "recipe", "none", "long tuning at the end"),
+        ],
+    },
+    KeyTable {
+        table: "prune.exceptions",
+        about: "one [[prune.exceptions]] each",
+        keys: &[
+            key("layers", "texts", REQUIRED, "the layers"),
+            key("recipe", "recipe", "none", "the tuning after each of them; without it there is none"),
+        ],
+    },
+    KeyTable {
+        table: "calibration",
+        about: "",
+        keys: &[
+            key("images-per-class", "count", "10", "training images drawn of every class"),
+            key("positions-per-image", "count", "10", "outputs of the next layer looked at in every image"),
+        ],
+    },
+    KeyTable {
+        table: "methods",
+        about: "one [[methods]] each",
+        keys: &[
+            key("selector", "text", REQUIRED, "see `thinet list selectors`"),
+            key("reconstruction", "text", "none", "see `thinet list reconstructions`"),
+            key("label", "text", "from the two", "the name in tables"),
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use serde::de::DeserializeOwned;
+    use thinet_data::{Augment, DatasetSpec};
+    use thinet_models::{ImportRules, NetSpec, Schedule};
+    use thinet_sampling::SamplingSpec;
+
+    use super::*;
+    use crate::study::{ComputeSpec, DenseSpec, Exception, InputSpec, MethodSpec, PruneSpec, Recipe, Spec};
+
+    /// The keys that a type knows: those that serde offers instead of one that it does not know, and the one that decides the
+    /// others, where there is one.
+    fn known<T: DeserializeOwned>(start: &str) -> BTreeSet<String> {
+        let error =
+            toml::from_str::<T>(&format!("{start}\nstray = 1")).err().expect("a stray key is refused");
+        let message = error.message().to_owned();
+        assert!(message.contains("unknown field `stray`"), "{message}");
+        let offered = message.split('`').skip(1).step_by(2).filter(|name| *name != "stray");
+        offered.chain(start.split(' ').next().filter(|key| !key.is_empty())).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_of_every_table_is_listed_and_no_other() {
+        let types = [
+            known::<Spec>(""),
+            known::<DatasetSpec>("kind = 'fashion-mnist'"),
+            known::<DatasetSpec>("kind = 'imagenet'"),
+            known::<DatasetSpec>("kind = 'cub200'"),
+            known::<DatasetSpec>("kind = 'image-folder'"),
+            known::<InputSpec>(""),
+            known::<NetSpec>(""),
+            known::<ComputeSpec>(""),
+            known::<DenseSpec>(""),
+            known::<ImportRules>(""),
+            known::<Recipe>(""),
+            known::<Schedule>("kind = 'step'"),
+            known::<Augment>(""),
+            known::<PruneSpec>(""),
+            known::<Exception>(""),
+            known::<SamplingSpec>(""),
+            known::<MethodSpec>(""),
+        ];
+        assert_eq!(types.len(), KEYS.len());
+        for (known, table) in types.iter().zip(KEYS) {
+            let listed: BTreeSet<String> = table.keys.iter().map(|key| key.name.to_owned()).collect();
+            assert_eq!(&listed, known, "[{}] {}: list it in keys.rs", table.table, table.about);
+            assert_eq!(listed.len(), table.keys.len(), "[{}]: a key is listed twice", table.table);
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_that_a_resolved_spec_shows() {
+        let text = "name = 'x'\ndataset = { kind = 'fashion-mnist' }\nnet = { arch = 'tiny' }\n\
+            dense.train = { epochs = 1, lr = 0.1, schedule = { kind = 'step', at = [0.5] } }\nprune.keep-rates = [0.5]\n\
+            methods = [{ selector = 'random' }]";
+        let spec = Spec::parse(text, Path::new("x.toml")).unwrap();
+        let resolved = serde_json::to_value(&spec).unwrap();
+        let mut compared = 0;
+        for table in KEYS {
+            let path = format!("/{}", table.table.replace('.', "/").replace("methods", "methods/0"));
+            let Some(of_table) = resolved.pointer(path.trim_end_matches('/')) else { continue };
+            for key in table.keys {
+                let Some(value) = of_table.get(key.name) else { continue };
+                let is_text_or_number = value.is_string() || value.is_number() || value.is_boolean();
+                if !is_text_or_number || [REQUIRED, "or steps"].contains(&key.default) || key.name == "kind" {
+                    continue;
+                }
+                let plain = key.default.trim_matches('"');
+                let same_number = || Some(value.as_f64()? == plain.parse::<f64>().ok()?);
+                let is_same = value.as_str() == Some(plain)
+                    || same_number() == Some(true)
+                    || value.as_bool().is_some_and(|value| plain.parse() == Ok(value));
+                assert!(
+                    is_same,
+                    "[{}] {}: {} is listed, {value} is meant",
+                    table.table, key.name, key.default
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 12, "{compared}");
+    }
+}

@@ -1,0 +1,23 @@
+//! What is asked: the spec, what it means, the plan, what enters an id, and the records gathered for it.
+
+pub(crate) mod check;
+mod estimate;
+mod gather;
+pub(crate) mod identity;
+pub mod keys;
+mod layer_list;
+mod options;
+mod plan;
+mod resolved;
+mod spec;
+pub(crate) mod spec_text;
+pub(crate) mod unfit;
+
+pub use estimate::{Estimate, estimate, estimate_without_data};
+pub use gather::{gather, not_run};
+pub use options::{Options, dataset_named};
+pub use plan::{Cell, DensePlan, EvidencePlan, Plan};
+pub use resolved::{CellDesign, ResolvedStudy};
+pub(crate) use resolved::tuning_steps;
+pub use spec::*;
+pub use spec_text::spec_files;

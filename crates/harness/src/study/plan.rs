@@ -1,0 +1,298 @@
+//! Spec to plan: every default filled in, every value checked, every stage with its id, before any work is done.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tch::Device;
+use thinet_data::{ChannelOrder, DataError, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec, Transform};
+use thinet_graph::Graph;
+use thinet_models::{ImportRules, check_import, parse_device};
+use thinet_report::records::Size;
+use thinet_sampling::GatheredKind;
+use thinet_selectors::{EvidenceKind, Needs};
+
+use crate::error::HarnessError;
+use crate::store::{Program, StageId};
+use crate::study::{CellDesign, ResolvedStudy, Spec, check};
+use crate::store::paths;
+
+/// The dense net of one seed.
+#[derive(Clone, Debug)]
+pub struct DensePlan {
+    /// Stage id.
+    pub id: StageId,
+    /// Root seed.
+    pub seed: u64,
+    /// Everything that went into the id.
+    pub inputs: serde_json::Value,
+    /// The stages that hold the one-shot evidence of this dense net; none in another mode.
+    pub evidence: Vec<EvidencePlan>,
+    /// Fingerprint of the training images as selectors see them.
+    pub calibration_data: String,
+}
+
+impl DensePlan {
+    /// For progress and logs.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("dense net, seed {}", self.seed)
+    }
+}
+
+/// One kind of the one-shot evidence of a dense net, about all pruned layers.
+#[derive(Clone, Debug)]
+pub struct EvidencePlan {
+    /// Stage id.
+    pub id: StageId,
+    /// The kind.
+    pub kind: EvidenceKind,
+    /// For progress and logs.
+    pub label: String,
+    /// Everything that went into the id.
+    pub inputs: serde_json::Value,
+}
+
+/// One cell: a method at a keep rate with a seed.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Stage id.
+    pub id: StageId,
+    /// Position of its dense net in [`Plan::dense`].
+    pub dense: usize,
+    /// Method, keep rate, seed and widths.
+    pub design: CellDesign,
+    /// The kinds of evidence that are gathered for it: what its selector needs, and the moments.
+    pub needs: Needs,
+}
+
+/// A checked experiment: nothing in it can be wrong any more except what happens while running.
+pub struct Plan {
+    /// The spec with overrides applied and defaults filled in.
+    pub spec: Spec,
+    /// The spec file.
+    pub path: PathBuf,
+    /// Hash of the spec with overrides applied, before anything is filled in.
+    pub asked: String,
+    /// Hash over all stages: the run's id.
+    pub run: String,
+    /// Table name without extension.
+    pub table: String,
+    /// Results folder.
+    pub results: PathBuf,
+    /// Device to compute on.
+    pub device: Device,
+    /// What the program was built from.
+    pub program: Program,
+    /// The images.
+    pub data: Split,
+    /// Pixels to inputs, without augmentation.
+    pub transform: Transform,
+    /// The dense net.
+    pub graph: Graph,
+    /// Its size.
+    pub size: Size,
+    /// Layers to prune, in order.
+    pub layers: Vec<String>,
+    /// One per seed.
+    pub dense: Vec<DensePlan>,
+    /// In order method, keep rate, seed.
+    pub cells: Vec<Cell>,
+}
+
+impl Plan {
+    /// Reads a spec file, opens its data and checks everything. Writes nothing.
+    ///
+    /// # Errors
+    /// If the spec is wrong (file, key and allowed values are named), the data cannot be had or the device is missing.
+    pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
+        let spec = ResolvedStudy::read(path, options)?;
+        let asked = identity::asked(&spec)?;
+        let device = match options.is_elsewhere && options.device.starts_with("cuda") {
+            true => Device::Cuda(0),
+            false => parse_device(&options.device).map_err(HarnessError::Device)?,
+        };
+        let data = open(&spec.dataset, options)?;
+        check::against_data(&spec, path, &data)?;
+        let resolved = ResolvedStudy::new(spec, path, data.train.classes())?;
+        let weights = weights_hash(&resolved)?;
+        let dense: Vec<DensePlan> = (0..resolved.spec.seeds)
+            .map(|seed| dense_plan(&resolved, seed, &data, device, weights.as_ref()))
+            .collect::<Result<_, _>>()?;
+        let cells: Vec<Cell> = resolved
+            .cells
+            .iter()
+            .map(|cell| planned(&resolved, cell.clone(), &dense[cell.seed as usize]))
+            .collect::<Result<_, _>>()?;
+        let run = identity::run(dense.iter().map(|d| &d.id).chain(cells.iter().map(|c| &c.id)));
+        let ResolvedStudy { spec, path, table, transform, graph, size, layers, .. } = resolved;
+        Ok(Self {
+            table,
+            path,
+            asked,
+            run,
+            results: options.results.clone(),
+            device,
+            program: options.program.clone(),
+            data,
+            transform,
+            size,
+            layers,
+            dense,
+            cells,
+            graph,
+            spec,
+        })
+    }
+
+    /// Everything that goes into a cell's id. Made when it is asked for: of tens of thousands of cells it would fill the memory.
+    ///
+    /// # Errors
+    /// If its method is not registered, which a plan excludes.
+    pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
+        identity::cell_inputs(&self.spec, &self.layers, &cell.design, &self.dense[cell.dense])
+    }
+
+    /// Its stages, each once.
+    #[must_use]
+    pub fn manifest(&self) -> Manifest {
+        let mut stages = Vec::new();
+        let work = estimate::work(self);
+        for dense in &self.dense {
+            let (id, kind) = (dense.id.to_string(), StageKind::Dense);
+            stages.push(ManifestEntry {
+                id,
+                label: dense.label(),
+                kind,
+                needs: Vec::new(),
+                macs: work.dense_macs(),
+            });
+        }
+        for (dense, stage) in
+            self.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
+        {
+            let (id, label, kind) = (stage.id.to_string(), stage.label.clone(), StageKind::Evidence);
+            stages.push(ManifestEntry { id, label, kind, needs: vec![dense.id.to_string()], macs: 0.0 });
+        }
+        for cell in &self.cells {
+            let mut needs = Vec::new();
+            if !cell.design.is_from_scratch {
+                needs.push(self.dense[cell.dense].id.to_string());
+                needs.extend(self.evidence_of(cell).map(|stage| stage.id.to_string()));
+            }
+            let (id, kind) = (cell.id.to_string(), StageKind::Cell);
+            let (label, macs) = (cell.design.label(), work.cell_macs(&cell.design));
+            stages.push(ManifestEntry { id, label, kind, needs, macs });
+        }
+        // Two methods that differ in their label alone are one stage, whose rows both get.
+        let mut listed = BTreeSet::new();
+        stages.retain(|stage| listed.insert(stage.id.clone()));
+        Manifest { spec: self.path.clone(), asked: self.asked.clone(), run: self.run.clone(), stages }
+    }
+
+    /// The run's folder.
+    #[must_use]
+    pub fn run_folder(&self) -> PathBuf {
+        paths::runs(&self.results).join(format!("{}-{}", self.spec.name, self.run))
+    }
+
+    /// The path of the dense net's weight file, if it starts from one.
+    #[must_use]
+    pub fn dense_weights(&self) -> Option<PathBuf> {
+        crate::study::dense_weights(&self.spec, &self.path)
+    }
+
+    /// The stages of one-shot evidence that a cell reads.
+    pub fn evidence_of(&self, cell: &Cell) -> impl Iterator<Item = &EvidencePlan> {
+        let needs = cell.needs;
+        self.dense[cell.dense].evidence.iter().filter(move |stage| needs.contains(stage.kind))
+    }
+
+    /// How tables call the net.
+    #[must_use]
+    pub fn net_label(&self) -> String {
+        crate::study::net_label(&self.spec, &self.graph)
+    }
+}
+
+/// Opens the data; the error for missing data says how to get it.
+fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
+    let folder = options.data_folder(dataset);
+    let kind = match dataset {
+        DatasetSpec::FashionMnist(_) => "fashion-mnist",
+        DatasetSpec::Cifar10(_) => "cifar10",
+        DatasetSpec::Cifar100(_) => "cifar100",
+        DatasetSpec::Imagenet(_) => "imagenet",
+        DatasetSpec::Cub200(_) => "cub200",
+        DatasetSpec::ImageFolder(_) => "",
+    };
+    let given = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
+    let fetch = format!("thinet data fetch {kind}{given}");
+    let advice = match dataset {
+        DatasetSpec::FashionMnist(_) => format!("to get it: {fetch}"),
+        DatasetSpec::ImageFolder(_) => {
+            format!("{} is looked at; --data DIR names another folder", folder.display())
+        }
+        _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
+    };
+    thinet_data::open(dataset, &folder).map_err(|source| match source {
+        DataError::Missing { .. } => HarnessError::NoData { source, advice },
+        other => other.into(),
+    })
+}
+
+/// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.
+fn weights_hash(resolved: &ResolvedStudy) -> Result<Option<String>, HarnessError> {
+    let ResolvedStudy { spec, path, graph, .. } = resolved;
+    let Some(file) = resolved.dense_weights() else { return Ok(None) };
+    check_import(&file, graph, &spec.dense.import).map_err(|e| check::value(path, "dense.weights", &e))?;
+    let hash = crate::store::hash_file(&file)
+        .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;
+    Ok(Some(hash))
+}
+
+fn dense_plan(
+    resolved: &ResolvedStudy,
+    seed: u64,
+    data: &Split,
+    device: Device,
+    weights: Option<&String>,
+) -> Result<DensePlan, HarnessError> {
+    let spec = &resolved.spec;
+    let inputs = identity::dense_inputs(resolved, seed, data, device, weights);
+    let id = identity::dense(&inputs);
+    let calibration_data = data.calibration.fingerprint().to_owned();
+    let mut plan = DensePlan { id, seed, inputs, evidence: Vec::new(), calibration_data };
+    if spec.is_one_shot() {
+        let mut needs = Needs::NONE;
+        for method in &spec.methods {
+            needs = needs | needs_of(&method.selector)?;
+        }
+        plan.evidence =
+            thinet_sampling::gathered(needs).map(|kind| evidence_plan(resolved, &plan, kind)).collect();
+    }
+    Ok(plan)
+}
+
+/// The kinds of evidence that are gathered for a selector: what it needs, and always the moments, from which the
+/// reconstruction error is reported and the next layer refitted.
+fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
+    Ok(thinet_selectors::find(selector)?.needs() | Needs::MOMENTS)
+}
+
+/// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
+fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
+    let inputs = identity::evidence_inputs(resolved, dense);
+    let label = format!("calibration ({}), seed {}", kind.kind().name(), dense.seed);
+    let id = identity::evidence(kind, &inputs);
+    EvidencePlan { id, kind: kind.kind(), label, inputs }
+}
+
+/// A cell with its id.
+fn planned(resolved: &ResolvedStudy, cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
+    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent)?;
+    let (id, needs) = match cell.is_from_scratch {
+        true => (identity::from_scratch(&inputs), Needs::NONE),
+        false => (identity::cell(&inputs), needs_of(&cell.method.selector)?),
+    };
+    Ok(Cell { id, dense: parent.seed as usize, design: cell, needs })
+}

@@ -1,0 +1,219 @@
+//! What a spec means before its data is there: the net, the layers, the widths and sizes of every cell.
+//!
+//! `thinet plan` shows it for data that nobody has yet, and tables list what was not run from it.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thinet_data::Transform;
+use thinet_graph::{ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers};
+use thinet_report::records::Size;
+
+use crate::error::HarnessError;
+use crate::study::{MethodSpec, Options, Recipe, Spec, check};
+
+/// A method at a keep rate with a seed.
+#[derive(Clone, Debug)]
+pub struct CellDesign {
+    /// The method; for the control from a random start its label alone means something. What cells have in common they share.
+    pub method: Arc<MethodSpec>,
+    /// Whether this is the control that is trained from a random start at the same widths.
+    pub is_from_scratch: bool,
+    /// Fraction of channels kept.
+    pub keep_rate: f64,
+    /// Root seed.
+    pub seed: u64,
+    /// Channels kept per pruned layer, in pruning order.
+    pub keep: Arc<[(String, usize)]>,
+    /// The net of these widths.
+    pub graph: Arc<Graph>,
+    /// Its size.
+    pub size: Size,
+}
+
+impl CellDesign {
+    /// For progress and logs, such as `thinet r=0.5 seed 0`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} r={} seed {}", self.method.label(), self.keep_rate, self.seed)
+    }
+}
+
+/// A spec, checked against everything but its data.
+#[derive(Clone, Debug)]
+pub struct ResolvedStudy {
+    /// The spec with overrides applied and defaults filled in.
+    pub spec: Spec,
+    /// The spec file.
+    pub path: PathBuf,
+    /// Table name without extension.
+    pub table: String,
+    /// Pixels to inputs, without augmentation.
+    pub transform: Transform,
+    /// The dense net.
+    pub graph: Graph,
+    /// Its size.
+    pub size: Size,
+    /// Layers to prune, in order.
+    pub layers: Vec<String>,
+    /// In order method, keep rate, seed; the controls last.
+    pub cells: Vec<CellDesign>,
+}
+
+impl ResolvedStudy {
+    /// Reads a spec file without looking for its data; `None` if only the data can say how many classes there are.
+    ///
+    /// # Errors
+    /// If the spec is wrong; file, key and allowed values are named.
+    pub fn without_data(path: &Path, options: &Options) -> Result<Option<Self>, HarnessError> {
+        let spec = Self::read(path, options)?;
+        spec.dataset.classes().map(|classes| Self::new(spec, path, classes)).transpose()
+    }
+
+    /// The spec with the command line's changes, its values checked.
+    pub(crate) fn read(path: &Path, options: &Options) -> Result<Spec, HarnessError> {
+        let mut spec = Spec::read(path)?;
+        if let Some(seeds) = options.seeds {
+            spec.seeds = seeds;
+        }
+        check::values(&spec, path)?;
+        Ok(spec)
+    }
+
+    pub(crate) fn new(mut spec: Spec, path: &Path, classes: usize) -> Result<Self, HarnessError> {
+        let transform = check::transform(&spec, path, spec.dataset.shape())?;
+        let graph = check::build(&spec, path, &transform, classes)?;
+        let layers = layers(&spec, path, &graph)?;
+        check::layer_names(&spec, path, &graph, &layers)?;
+        check::evidence(&spec, path, &graph, &layers)?;
+        spec.prune.layers.clone_from(&layers);
+        let cells = cells(&spec, path, &graph, &layers)?;
+        Ok(Self {
+            table: spec.table_name().to_owned(),
+            size: size_of(&graph),
+            path: path.to_owned(),
+            transform,
+            layers,
+            cells,
+            graph,
+            spec,
+        })
+    }
+
+    /// The path of the dense net's weight file, if it starts from one.
+    #[must_use]
+    pub fn dense_weights(&self) -> Option<PathBuf> {
+        dense_weights(&self.spec, &self.path)
+    }
+
+    /// How tables call the net.
+    #[must_use]
+    pub fn net_label(&self) -> String {
+        net_label(&self.spec, &self.graph)
+    }
+}
+
+/// A path written in a spec is relative to the spec's folder.
+pub(crate) fn dense_weights(spec: &Spec, path: &Path) -> Option<PathBuf> {
+    let weights = spec.dense.weights.as_ref()?;
+    Some(path.parent().unwrap_or(Path::new(".")).join(weights))
+}
+
+/// How tables call a net.
+pub(crate) fn net_label(spec: &Spec, graph: &Graph) -> String {
+    let [c, h, w] = graph.input_shape();
+    format!("{} ×{}, input {c}×{h}×{w}", graph.name(), spec.net.width)
+}
+
+/// Size of a net under both conventions.
+pub(crate) fn size_of(graph: &Graph) -> Size {
+    Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
+}
+
+/// The layers to prune: as listed and checked, or every prunable one.
+fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
+    if spec.prune.layers.is_empty() {
+        return Ok(prunable_layers(graph).into_iter().map(|layer| layer.name).collect());
+    }
+    for layer in &spec.prune.layers {
+        prunable_layer(graph, layer).map_err(|e| check::value(path, "prune.layers", &e))?;
+    }
+    Ok(spec.prune.layers.clone())
+}
+
+fn cells(
+    spec: &Spec,
+    path: &Path,
+    graph: &Graph,
+    layers: &[String],
+) -> Result<Vec<CellDesign>, HarnessError> {
+    let rates = spec.prune.keep_rates.iter();
+    let with_rate = |&rate: &f64| {
+        let (keep, graph) = widths(spec, path, graph, layers, rate)?;
+        Ok((rate, Arc::<[_]>::from(keep), size_of(&graph), Arc::new(graph)))
+    };
+    let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
+    let control = MethodSpec {
+        selector: FROM_SCRATCH.to_owned(),
+        reconstruction: "none".to_owned(),
+        label: Some("From scratch".to_owned()),
+    };
+    let control = spec.from_scratch.iter().map(|_| (control.clone(), true));
+    let mut cells = Vec::new();
+    for (method, is_from_scratch) in spec.methods.iter().cloned().map(|method| (method, false)).chain(control)
+    {
+        let method = Arc::new(method);
+        for (keep_rate, keep, size, graph) in &widths {
+            // Every method would keep the same channels, all of them: that net is the dense one.
+            if spec.prune.is_uncut(layers, *keep_rate) && !is_from_scratch {
+                continue;
+            }
+            for seed in 0..spec.seeds {
+                cells.push(CellDesign {
+                    method: method.clone(),
+                    is_from_scratch,
+                    keep_rate: *keep_rate,
+                    seed,
+                    keep: keep.clone(),
+                    graph: graph.clone(),
+                    size: *size,
+                });
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// Batches of training that a cell goes through after its first cut; of the control those of its whole training.
+pub(crate) fn tuning_steps(spec: &Spec, cell: &CellDesign, images: usize) -> u64 {
+    let steps = |recipe: &Recipe| recipe.total_steps(images) as u64;
+    if cell.is_from_scratch {
+        return spec.from_scratch.as_ref().map_or(0, steps);
+    }
+    let last = cell.keep.len().saturating_sub(1);
+    let after = cell.keep.iter().enumerate().skip(if spec.is_one_shot() { last } else { 0 });
+    after.filter_map(|(i, (layer, _))| spec.prune.recipe_after(layer, i == last)).map(steps).sum()
+}
+
+/// Kept channels of each layer at a keep rate, and the net that has them.
+fn widths(
+    spec: &Spec,
+    path: &Path,
+    dense: &Graph,
+    layers: &[String],
+    keep_rate: f64,
+) -> Result<(Vec<(String, usize)>, Graph), HarnessError> {
+    let wrong = |e: &dyn Display| check::value(path, "prune.keep-rates", e);
+    let mut graph = dense.clone();
+    let mut keep = Vec::new();
+    for layer in layers {
+        let channels = prunable_layer(&graph, layer).map_err(|e| wrong(&e))?.channels;
+        let rate = spec.prune.rate_of(layer, keep_rate);
+        let kept = kept_channels(layer, channels, rate).map_err(|e| wrong(&e))?;
+        let first = ChannelSet::new(channels, (0..kept).collect()).map_err(|e| wrong(&e))?;
+        graph = plan_surgery(&graph, layer, &first).map_err(|e| wrong(&e))?.graph;
+        keep.push((layer.clone(), kept));
+    }
+    Ok((keep, graph))
+}

@@ -1,0 +1,469 @@
+//! The experiment spec: a TOML file as written, with every default in one place. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thinet_data::{Augment, ChannelOrder, DatasetSpec};
+use thinet_models::{ImportRules, NetSpec, Precision, Schedule};
+use thinet_sampling::SamplingSpec;
+
+use crate::error::SpecError;
+use crate::study::spec_text;
+
+/// One experiment: a question that one TOML file asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Spec {
+    /// Name of the experiment: lower-case letters, digits and dashes. Names the run folder.
+    pub name: String,
+    /// Name of its table, without extension. Default: the experiment's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Number of root seeds: 0, 1, … `seeds` − 1.
+    #[serde(default = "one")]
+    pub seeds: u64,
+    /// Where the images come from.
+    pub dataset: DatasetSpec,
+    /// How pixels become inputs.
+    #[serde(default)]
+    pub input: InputSpec,
+    /// The network.
+    pub net: NetSpec,
+    /// What can change the bits of a result besides the mathematics.
+    #[serde(default)]
+    pub compute: ComputeSpec,
+    /// The net before pruning: trained here, or read from a file.
+    pub dense: DenseSpec,
+    /// What is pruned, and how the net is tuned afterwards.
+    pub prune: PruneSpec,
+    /// How many training images and positions a selector sees.
+    #[serde(default)]
+    pub calibration: SamplingSpec,
+    /// The methods that are compared.
+    pub methods: Vec<MethodSpec>,
+    /// The control: at each keep rate a net of the same widths, trained from a random start with this recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_scratch: Option<Recipe>,
+    /// The table that sets this experiment beside the paper's rows, together with others, such as `imagenet-vgg16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paper_table: Option<String>,
+}
+
+/// How pixels become inputs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct InputSpec {
+    /// Side of the square input. Larger than the images: zeros are padded around. Default: the images' own side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Mean of each channel, in their order and on the scale of `range`. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, likewise. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+    /// Which channel comes first: `rgb` or `bgr` (Caffe's nets). Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<ChannelOrder>,
+    /// What the brightest value becomes before the mean is subtracted: 1 or 255. Default: the dataset's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<f32>,
+}
+
+/// What can change the bits of a result besides the mathematics. Part of every stage's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ComputeSpec {
+    /// libtorch threads per process. libtorch's sums depend on it, so it is never taken from the machine.
+    #[serde(default = "one_thread")]
+    pub threads: usize,
+    /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU, and on a GPU in bf16.
+    #[serde(default)]
+    pub channels_last: bool,
+    /// `f32`, or `bf16`: training computes convolutions and linear layers in bfloat16 where libtorch's autocast says so.
+    /// Calibration and testing are always in f32.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
+    /// Whether training on a GPU may round the factors of f32 products to TF32 (19 bits).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tf32: bool,
+    /// Whether libtorch must use algorithms that give the same bits every time; an operation without one is an error.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deterministic: bool,
+}
+
+impl Default for ComputeSpec {
+    fn default() -> Self {
+        Self {
+            threads: one_thread(),
+            channels_last: false,
+            precision: Precision::F32,
+            tf32: false,
+            deterministic: false,
+        }
+    }
+}
+
+/// Keeps a key at its default out of what is hashed and written, so that results stored before there was such a key keep
+/// their ids.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The dense net: trained here, read from a file, or read from a file and then tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DenseSpec {
+    /// Train it here with this recipe; from `weights`, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<Recipe>,
+    /// Read it from this file (relative to the spec file): safetensors, or a PyTorch checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// How the file's tensors become this net's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub import: ImportRules,
+    /// Whether a net that is near chance is pruned all the same. Changes no stored value, so it is part of no id.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_chance: bool,
+}
+
+/// A training recipe: SGD with momentum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Recipe {
+    /// Length in passes over the training images. Exactly one of `epochs` and `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Length in batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Images per batch; a last short batch of an epoch is dropped.
+    #[serde(default = "batch_128")]
+    pub batch: usize,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// Multiplier of the learning rate for biases (the paper's Caffe nets: 2).
+    #[serde(default = "unit")]
+    pub bias_lr: f64,
+    /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
+    #[serde(default = "unit")]
+    pub bias_decay: f64,
+    /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier, or of single tensors,
+    /// such as `{ "fc.bias" = 2 }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_lr: BTreeMap<String, f64>,
+    /// Multipliers of the weight decay, likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_decay: BTreeMap<String, f64>,
+    /// How the learning rate falls.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Random changes of the training images.
+    #[serde(default)]
+    pub augment: Augment,
+}
+
+impl Recipe {
+    /// Number of batches on `images` training images.
+    #[must_use]
+    pub fn total_steps(&self, images: usize) -> usize {
+        match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => epochs.unwrap_or(0).saturating_mul(images / self.batch.max(1)),
+        }
+    }
+}
+
+/// What is pruned and how the net is tuned afterwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PruneSpec {
+    /// Layers to prune, in this order. `"all"`, the default, is every prunable convolution and held as an empty list.
+    #[serde(default, with = "crate::study::layer_list")]
+    pub layers: Vec<String>,
+    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut, so
+    /// no method has anything to choose: the dense net itself is reported there, once and not tuned any further.
+    pub keep_rates: Vec<f64>,
+    /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Keep rates of single layers, whatever `keep-rates` says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layer_rates: BTreeMap<String, f64>,
+    /// Short tuning after each layer but the last (layer by layer only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_layer: Option<Recipe>,
+    /// Layers after which the tuning is another one, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceptions: Vec<Exception>,
+    /// Long tuning after the last layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_last: Option<Recipe>,
+}
+
+impl PruneSpec {
+    /// The tuning after a layer: `last` says whether it is the last one.
+    #[must_use]
+    pub fn recipe_after(&self, layer: &str, last: bool) -> Option<&Recipe> {
+        if last {
+            return self.after_last.as_ref();
+        }
+        let exception = self.exceptions.iter().find(|e| e.layers.iter().any(|name| name == layer));
+        exception.map_or(self.after_layer.as_ref(), |e| e.recipe.as_ref())
+    }
+
+    /// Whether a cell of this rate would keep every channel of these layers.
+    #[must_use]
+    pub fn is_uncut(&self, layers: &[String], rate: f64) -> bool {
+        layers.iter().all(|layer| self.rate_of(layer, rate) == 1.0)
+    }
+
+    /// The keep rate of a layer in a cell of this rate.
+    #[must_use]
+    pub fn rate_of(&self, layer: &str, rate: f64) -> f64 {
+        self.layer_rates.get(layer).copied().unwrap_or(rate)
+    }
+}
+
+/// Layers with a tuning of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Exception {
+    /// The layers, by name.
+    pub layers: Vec<String>,
+    /// The tuning after each of them; without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+}
+
+/// Order of calibration and cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Calibrate, cut, refit and tune one layer after the other (the paper's procedure).
+    #[default]
+    LayerByLayer,
+    /// One calibration of the dense net serves all layers; then all cuts; then the long tuning.
+    OneShot,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LayerByLayer => "layer-by-layer",
+            Self::OneShot => "one-shot",
+        })
+    }
+}
+
+/// A method: a selector with a reconstruction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MethodSpec {
+    /// A registered selector (`thinet list selectors`).
+    pub selector: String,
+    /// A registered reconstruction (`thinet list reconstructions`).
+    #[serde(default = "no_reconstruction")]
+    pub reconstruction: String,
+    /// The name in tables. Default: the selector, with ` + <reconstruction>` if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+impl MethodSpec {
+    /// The name in tables.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (&self.label, self.reconstruction.as_str()) {
+            (Some(label), _) => label.clone(),
+            (None, "none") => self.selector.clone(),
+            (None, reconstruction) => format!("{} + {reconstruction}", self.selector),
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_thread() -> usize {
+    1
+}
+fn batch_128() -> usize {
+    128
+}
+fn momentum() -> f64 {
+    0.9
+}
+fn weight_decay() -> f64 {
+    5e-4
+}
+fn unit() -> f64 {
+    1.0
+}
+fn no_reconstruction() -> String {
+    "none".into()
+}
+
+impl Spec {
+    /// Whether all layers are selected from one calibration of the dense net.
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        self.prune.mode == Mode::OneShot
+    }
+
+    /// Reads a spec file. Only its form is checked here; [`crate::study::Plan::new`] checks its meaning.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
+    pub fn read(path: &Path) -> Result<Self, SpecError> {
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound | ErrorKind::IsADirectory => spec_text::not_there(path),
+            _ => SpecError::Unreadable { path: path.to_owned(), source },
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of a spec; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`Spec::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SpecError> {
+        spec_text::parse(text, path)
+    }
+
+    /// The spec as TOML with every default filled in.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|e| SpecError::Unwritable(e.to_string()))
+    }
+
+    /// The table's name, without extension.
+    #[must_use]
+    pub fn table_name(&self) -> &str {
+        self.table.as_deref().unwrap_or(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+name = "x"
+dataset = { kind = "fashion-mnist" }
+net = { arch = "tiny" }
+dense.train = { epochs = 1, lr = 0.1 }
+prune.keep-rates = [0.5]
+methods = [{ selector = "random" }]
+"#;
+
+    fn error_of(text: &str) -> String {
+        Spec::parse(text, Path::new("x.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_minimal_spec_gets_the_papers_defaults_and_survives_a_round_trip() {
+        let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        assert_eq!(spec.calibration, SamplingSpec { images_per_class: 10, positions_per_image: 10 });
+        assert_eq!(spec.compute, ComputeSpec { threads: 1, ..ComputeSpec::default() });
+        assert_eq!((spec.seeds, spec.prune.mode), (1, Mode::LayerByLayer));
+        let recipe = spec.dense.train.clone().unwrap();
+        assert_eq!((recipe.momentum, recipe.weight_decay, recipe.batch), (0.9, 5e-4, 128));
+        let again = Spec::parse(&spec.to_toml().unwrap(), Path::new("resolved.toml")).unwrap();
+        assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_key_that_was_meant() {
+        let error = error_of(&MINIMAL.replace("epochs", "epoch"));
+        assert!(error.starts_with("x.toml:5: unknown field `epoch`"), "{error}");
+        assert!(error.ends_with("did you mean `epochs`?"), "{error}");
+        let error = error_of(&format!("{MINIMAL}\n[calibration]\nimages-per-clas = 3\n"));
+        assert!(error.contains("did you mean `images-per-class`?"), "{error}");
+    }
+
+    #[test]
+    fn stray_keys_are_refused_in_every_table() {
+        for (table, key) in [
+            ("dataset = { kind = \"fashion-mnist\"", "dataset = { kind = \"fashion-mnist\", stray = 1"),
+            ("net = { arch = \"tiny\"", "net = { arch = \"tiny\", stray = 1"),
+            ("lr = 0.1", "lr = 0.1, stray = 1"),
+            ("lr = 0.1", "lr = 0.1, augment = { stray = 1 }"),
+            ("lr = 0.1", "lr = 0.1, schedule = { kind = \"constant\", stray = 1 }"),
+            ("prune.keep-rates", "prune.stray = 1\nprune.keep-rates"),
+            ("selector = \"random\"", "selector = \"random\", stray = 1"),
+            ("name = ", "stray = 1\nname = "),
+            ("name = ", "input = { stray = 1 }\nname = "),
+            ("name = ", "compute = { stray = 1 }\nname = "),
+            ("name = ", "calibration = { stray = 1 }\nname = "),
+        ] {
+            let text = MINIMAL.replacen(table, key, 1);
+            assert_ne!(text, MINIMAL);
+            let error = error_of(&text);
+            assert!(error.contains("unknown field `stray`"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_list_what_is_allowed() {
+        let error = error_of(&MINIMAL.replace("fashion-mnist", "fashon-mnist"));
+        assert!(error.contains("cifar10") && error.contains("did you mean `fashion-mnist`?"), "{error}");
+        let error = error_of(&MINIMAL.replace("\"tiny\"", "\"vgg\""));
+        assert!(error.contains("resnet50"), "{error}");
+    }
+
+    #[test]
+    fn all_layers_can_be_asked_for_by_name_and_no_layer_is_refused() {
+        let plain = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        let with =
+            |layers: &str| MINIMAL.replace("prune.keep", &format!("prune.layers = {layers}\nprune.keep"));
+        assert_eq!(Spec::parse(&with("\"all\""), Path::new("x.toml")).unwrap(), plain);
+        assert!(plain.to_toml().unwrap().contains("layers = \"all\""));
+        let error = error_of(&with("[]"));
+        assert!(
+            error.contains("prune.layers: an empty list prunes nothing; leave the key out or write"),
+            "{error}"
+        );
+        let error = error_of(&with("\"none\""));
+        assert!(
+            error.contains("prune.layers: expected a list of layers, or \"all\", found the text"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn lengths_beyond_all_numbers_do_not_wrap() {
+        let mut recipe = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap().dense.train.unwrap();
+        recipe.epochs = Some(1 << 62);
+        assert_eq!(recipe.total_steps(128 * 8), usize::MAX);
+    }
+
+    #[test]
+    fn a_table_is_named_after_its_experiment_unless_it_has_a_name() {
+        let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
+        assert_eq!(spec.table_name(), "x");
+        let named = Spec { table: Some("y".to_owned()), ..spec };
+        assert_eq!(named.table_name(), "y");
+    }
+
+    #[test]
+    fn epochs_count_whole_batches_only() {
+        let mut recipe = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap().dense.train.unwrap();
+        recipe.epochs = Some(3);
+        assert_eq!(recipe.total_steps(300), 6);
+        (recipe.epochs, recipe.steps) = (None, Some(7));
+        assert_eq!(recipe.total_steps(300), 7);
+    }
+}

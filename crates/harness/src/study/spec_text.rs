@@ -1,0 +1,300 @@
+//! What is wrong with the text of a spec, in words: the key with its table, what was expected and found, what was probably
+//! meant, and which specs there are.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use crate::error::SpecError;
+
+/// Reads a value from TOML.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, SpecError> {
+    let syntax = |error: &toml::de::Error, message, hint| SpecError::Syntax {
+        path: path.to_owned(),
+        line: error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1),
+        message,
+        hint,
+    };
+    let reader = toml::Deserializer::parse(text).map_err(|e| syntax(&e, one_line(e.message()), None))?;
+    serde_path_to_error::deserialize(reader).map_err(|error| {
+        let key: Vec<String> = error.path().iter().filter_map(segment).collect();
+        let message = one_line(error.inner().message());
+        let message = explained(&message, key, &text.parse().unwrap_or_default());
+        let hint = did_you_mean(&message);
+        syntax(error.inner(), message, hint)
+    })
+}
+
+fn one_line(message: &str) -> String {
+    message.trim().replace('\n', "; ")
+}
+
+/// A step of a path: a key as text, a position as `[i]`. What serde does not know is left out.
+fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Seq { index } => Some(format!("[{index}]")),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}
+
+fn dotted(segments: &[String]) -> String {
+    segments.join(".").replace(".[", "[")
+}
+
+/// serde's message with the key it is about. `key` leads to the value that was read when the error arose: a table for keys
+/// that are missing in it, and for all that happens in tables whose form another key decides (`kind`).
+fn explained(message: &str, mut key: Vec<String>, spec: &toml::Table) -> String {
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        let place = if key.is_empty() { "the top level".to_owned() } else { format!("[{}]", dotted(&key)) };
+        return format!("missing key {rest} in {place}");
+    }
+    if message.starts_with("unknown variant ") {
+        return match &key[..] {
+            [] => message.to_owned(),
+            key => format!("{}: {message}", dotted(key)),
+        };
+    }
+    let found =
+        ["invalid type: ", "invalid value: "].into_iter().find_map(|start| message.strip_prefix(start));
+    let Some((found, expected)) = found.and_then(|rest| rest.split_once(", expected ")) else {
+        return message.to_owned();
+    };
+    if let Some(toml::Value::Table(table)) = at(spec, &key)
+        && found != "map"
+    {
+        let is_it = |value: &toml::Value| unexpected(value) == found;
+        let holds =
+            |value: &toml::Value| is_it(value) || value.as_array().is_some_and(|list| list.iter().any(is_it));
+        key.extend(table.iter().find(|(_, value)| holds(value)).map(|(name, _)| name.clone()));
+    }
+    let key = if key.is_empty() { String::new() } else { format!("{}: ", dotted(&key)) };
+    format!("{key}expected {}, found {}", plain_expected(expected), plain_found(found))
+}
+
+/// The value that a path leads to.
+fn at<'a>(spec: &'a toml::Table, key: &[String]) -> Option<&'a toml::Value> {
+    let (first, rest) = key.split_first()?;
+    rest.iter().try_fold(spec.get(first)?, |value, step| match value {
+        toml::Value::Table(table) => table.get(step),
+        toml::Value::Array(list) => list.get(step.trim_matches(['[', ']']).parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// serde's words for a value that it did not expect.
+fn unexpected(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => format!("string {text:?}"),
+        toml::Value::Integer(number) => format!("integer `{number}`"),
+        toml::Value::Float(number) if number.fract() == 0.0 => format!("floating point `{number:.1}`"),
+        toml::Value::Float(number) => format!("floating point `{number}`"),
+        toml::Value::Boolean(value) => format!("boolean `{value}`"),
+        toml::Value::Array(_) => "sequence".to_owned(),
+        toml::Value::Table(_) | toml::Value::Datetime(_) => "map".to_owned(),
+    }
+}
+
+/// The types of Rust as a person who writes TOML knows them.
+fn plain_expected(expected: &str) -> String {
+    match expected {
+        "usize" | "u64" | "u32" | "u16" => "a whole number of at least 0".to_owned(),
+        "f64" | "f32" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" | "path string" | "string or map" => "text in quotes".to_owned(),
+        "a sequence" => "a list in brackets".to_owned(),
+        "a map" => "a table".to_owned(),
+        other if other.starts_with("struct ") || other.contains("tagged enum") => "a table".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn plain_found(found: &str) -> String {
+    match found.split_once(' ') {
+        Some(("string", text)) => format!("the text {text}"),
+        Some(("integer", number)) => format!("the number {}", number.trim_matches('`')),
+        Some(("floating", number)) => {
+            format!("the number {}", number.trim_start_matches("point ").trim_matches('`'))
+        }
+        Some(("boolean", value)) => value.trim_matches('`').to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ if found == "map" => "a table".to_owned(),
+        _ => found.to_owned(),
+    }
+}
+
+/// The name that was probably meant, of those that serde lists behind an unknown one.
+fn did_you_mean(message: &str) -> Option<String> {
+    let at = message.find("unknown field ").or_else(|| message.find("unknown variant "))?;
+    let mut quoted = message[at..].split('`').skip(1).step_by(2);
+    let wrong = quoted.next()?;
+    nearest(wrong, quoted).map(str::to_owned)
+}
+
+/// The candidate that `wrong` is a slip of the keyboard of: a letter in eight or fewer differs. Another number is another
+/// thing (`resnet18` is no slip of `resnet50`), unless a digit was left out.
+pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let is_same_number = |candidate: &str| {
+        let (asked, known) = (digits(wrong), digits(candidate));
+        asked == known || known.starts_with(&asked) || asked.is_empty()
+    };
+    let distance = |candidate: &'a str| (strsim::damerau_levenshtein(wrong, candidate), candidate);
+    let most = 1 + wrong.chars().count() / 8;
+    candidates
+        .into_iter()
+        .filter(|candidate| is_same_number(candidate))
+        .map(distance)
+        .filter(|(distance, candidate)| *distance <= most && *distance < candidate.len())
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A spec that is not there, with those that are.
+pub(crate) fn not_there(path: &Path) -> SpecError {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let known: Vec<String> = spec_files(folder).iter().map(|file| file.display().to_string()).collect();
+    let stem =
+        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let wrong = stem(path);
+    let hint = known.iter().find(|file| {
+        let name = stem(Path::new(file));
+        name == wrong || nearest(&wrong, [name.as_str()]).is_some()
+    });
+    SpecError::NotThere { path: path.to_owned(), hint: hint.cloned(), known }
+}
+
+/// The spec files below `experiments` and in a folder, sorted.
+#[must_use]
+pub fn spec_files(folder: Option<&Path>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    gather(Path::new("experiments"), true, &mut found);
+    let here = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    gather(here, false, &mut found);
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
+    // What cannot be read is not offered.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        let path = entry.path();
+        if path.is_dir() {
+            if below {
+                gather(&path, true, found);
+            }
+            continue;
+        }
+        // Every spec has this key, and no other TOML file of a project.
+        let is_spec =
+            |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("keep-rates"));
+        if path.extension().is_some_and(|extension| extension == "toml") && is_spec(&path) {
+            found.push(path.strip_prefix(".").map(Path::to_owned).unwrap_or(path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::Spec;
+
+    const MINIMAL: &str = r#"
+name = "x"
+dataset = { kind = "fashion-mnist" }
+net = { arch = "tiny" }
+dense.train = { epochs = 1, lr = 0.1 }
+prune.keep-rates = [0.5]
+methods = [{ selector = "random" }]
+"#;
+
+    /// What is said of the minimal spec with a replacement.
+    fn said(from: &str, to: &str) -> String {
+        let text = MINIMAL.replacen(from, to, 1);
+        assert_ne!(text, MINIMAL, "{from}");
+        Spec::parse(&text, Path::new("x.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_told_with_its_key() {
+        for (from, to, expected) in [
+            ("[0.5]", "0.5", "prune.keep-rates: expected a list in brackets, found the number 0.5"),
+            ("[0.5]", "[0.5, \"x\"]", "prune.keep-rates[1]: expected a number, found the text \"x\""),
+            (
+                "epochs = 1",
+                "epochs = -1",
+                "dense.train.epochs: expected a whole number of at least 0, found the number -1",
+            ),
+            (
+                "epochs = 1",
+                "epochs = 1.5",
+                "dense.train.epochs: expected a whole number of at least 0, found the number 1.5",
+            ),
+            ("\"random\"", "3", "methods[0].selector: expected text in quotes, found the number 3"),
+            (
+                "{ kind = \"fashion-mnist\" }",
+                "\"cifar10\"",
+                "dataset: expected a table, found the text \"cifar10\"",
+            ),
+            (
+                "\"fashion-mnist\" }",
+                "\"fashion-mnist\", train-limit = \"all\" }",
+                "dataset.train-limit: expected a whole number of at least 0, found the text \"all\"",
+            ),
+            (
+                "lr = 0.1",
+                "lr = 0.1, schedule = { kind = \"step\", at = [\"half\"] }",
+                "dense.train.schedule.at: expected a number, found the text \"half\"",
+            ),
+        ] {
+            let said = said(from, to);
+            assert!(said.ends_with(expected) && said.starts_with("x.toml:"), "{expected}\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_told_with_its_table() {
+        for (from, to, expected) in [
+            ("name = \"x\"", "", "missing key `name` in the top level"),
+            ("\"fashion-mnist\" }", "\"image-folder\", size = 8 }", "missing key `name` in [dataset]"),
+            ("{ epochs = 1, lr = 0.1 }", "{ epochs = 1 }", "missing key `lr` in [dense.train]"),
+            ("selector = \"random\"", "label = \"x\"", "missing key `selector` in [methods[0]]"),
+        ] {
+            let said = said(from, to);
+            assert!(said.ends_with(expected), "{expected}\n{said}");
+        }
+    }
+
+    #[test]
+    fn only_a_slip_is_taken_for_what_was_meant() {
+        let nets = ["vgg16", "vgg16-gap", "resnet50", "cifar-vgg16", "cifar-resnet20", "tiny"];
+        for other in ["resnet18", "resnet34", "vgg19", "vgg11", "mobilenet", "resnet", "alexnet"] {
+            assert_eq!(nearest(other, nets), None, "{other}");
+        }
+        for (slip, meant) in
+            [("vgg1", "vgg16"), ("vgg16gap", "vgg16-gap"), ("resnet5", "resnet50"), ("tinny", "tiny")]
+        {
+            assert_eq!(nearest(slip, nets), Some(meant), "{slip}");
+        }
+        let said = said("\"tiny\"", "\"resnet18\"");
+        assert!(said.contains("net.arch: unknown variant `resnet18`, expected one of `vgg16`, "), "{said}");
+        assert!(!said.contains("did you mean"), "{said}");
+    }
+
+    #[test]
+    fn a_spec_that_is_not_there_is_told_with_those_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("birds.toml"), MINIMAL).unwrap();
+        std::fs::write(path("other.toml"), "a = 1").unwrap();
+        let error = Spec::read(&path("brids.toml")).unwrap_err().to_string();
+        assert!(error.contains("no such spec: ") && error.contains("birds.toml — did you mean"), "{error}");
+        assert!(!error.contains("os error") && !error.contains("other.toml"), "{error}");
+        let error = Spec::read(&path("fish.toml")).unwrap_err().to_string();
+        assert!(error.contains("birds.toml") && !error.contains("did you mean"), "{error}");
+        let error = Spec::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is a folder") && error.contains("birds.toml"), "{error}");
+    }
+}

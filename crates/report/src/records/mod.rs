@@ -1,0 +1,14 @@
+//! What was measured, as plain records. Tables are made from these alone.
+
+mod difference;
+mod environment;
+pub mod number;
+mod processor;
+mod study;
+
+pub use difference::{Difference, differences, leaves};
+pub use environment::{Environment, Gpu, Program};
+pub use processor::CpuIdentity;
+pub use study::{
+    CellRecord, DenseRecord, FROM_SCRATCH, Metric, Phase, Row, Size, Status, StudyRecord, Unfit, find,
+};

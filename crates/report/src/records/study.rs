@@ -1,0 +1,232 @@
+//! What a study measured: one record per dense net and cell, with long-form rows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thinet_graph::{ChannelSet, Counts};
+
+/// At which point of a cell a value was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The net before pruning.
+    Dense,
+    /// After the cut, nothing refitted. Layer by layer this is the last layer's cut (earlier layers are already
+    /// refitted and tuned); in one-shot mode all layers are cut at once.
+    AfterCut,
+    /// After the reconstruction (for `none` the same net as after the cut).
+    AfterReconstruction,
+    /// After fine-tuning.
+    AfterFineTune,
+}
+
+impl Phase {
+    /// The name used in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::AfterCut => "after-cut",
+            Self::AfterReconstruction => "after-reconstruction",
+            Self::AfterFineTune => "after-fine-tune",
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Top-1 accuracy on the test images, per cent.
+    Top1,
+    /// Top-5 accuracy on the test images, per cent.
+    Top5,
+    /// Mean cross-entropy on the test images, nats.
+    Loss,
+    /// Mean training loss of the last epoch, nats.
+    TrainLoss,
+    /// ‖y − X_S·w‖₂ / ‖y‖₂ on the calibration sample (w = 1 after the cut).
+    ReconstructionError,
+}
+
+impl Metric {
+    /// The name used in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Top1 => "top1",
+            Self::Top5 => "top5",
+            Self::Loss => "loss",
+            Self::TrainLoss => "train-loss",
+            Self::ReconstructionError => "reconstruction-error",
+        }
+    }
+}
+
+/// The value of a metric of the whole net in a phase.
+#[must_use]
+pub fn find(rows: &[Row], phase: Phase, metric: Metric) -> Option<f64> {
+    rows.iter()
+        .find(|row| row.layer.is_empty() && row.phase == phase && row.metric == metric)
+        .map(|row| row.value)
+}
+
+/// One measured value. `layer` is empty for values of the whole net.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// The layer just pruned, or empty.
+    pub layer: String,
+    /// When it was measured.
+    #[serde(rename = "stage")]
+    pub phase: Phase,
+    /// What was measured.
+    pub metric: Metric,
+    /// The value; its unit is the metric's. In JSON a number, or `"NaN"`, `"inf"` or `"-inf"`.
+    #[serde(with = "crate::records::number")]
+    pub value: f64,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Measured.
+    Done,
+    /// A loss, a weight or a test became NaN or infinite; values from there on do not exist.
+    Diverged,
+    /// Nothing is stored for it.
+    NotRun,
+}
+
+/// Why nothing is pruned from a dense net.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unfit {
+    /// Its loss, a weight or its test became NaN or infinite.
+    Diverged,
+    /// It is hardly better than guessing.
+    NearChance {
+        /// Its top-1 accuracy, per cent.
+        top1: f64,
+        /// Top-1 of guessing, per cent.
+        chance: f64,
+    },
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Diverged => f.write_str("its dense net diverged"),
+            Self::NearChance { top1, chance } => {
+                write!(f, "its dense net has {top1:.2} % top-1, chance is {chance:.2} %")
+            }
+        }
+    }
+}
+
+/// Size of a net under both conventions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// The paper's convention.
+    pub paper: Counts,
+    /// All learnable parameters.
+    pub all_parameters: Counts,
+}
+
+/// The dense net of one seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DenseRecord {
+    /// Stage id.
+    pub id: String,
+    /// Root seed.
+    pub seed: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Why its seed is left out: its cells count as not run, and no mean holds its values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
+    /// Its size.
+    pub size: Size,
+    /// What was measured.
+    pub rows: Vec<Row>,
+    /// On how many test images its accuracy was measured; records of old versions do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<u64>,
+}
+
+/// The name in tables of the control that is trained from a random start, in place of a selector.
+pub const FROM_SCRATCH: &str = "from-scratch";
+
+/// One cell: a method at a keep rate with a seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CellRecord {
+    /// Stage id.
+    pub id: String,
+    /// The method's label in tables.
+    pub method: String,
+    /// Registered selector.
+    pub selector: String,
+    /// Registered reconstruction.
+    pub reconstruction: String,
+    /// Fraction of channels kept in each pruned layer.
+    pub keep_rate: f64,
+    /// Root seed.
+    pub seed: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Size of the pruned net.
+    pub size: Size,
+    /// What was measured.
+    pub rows: Vec<Row>,
+    /// Batches of tuning after its cuts; none if the number of training images is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning_steps: Option<u64>,
+    /// Kept channels per pruned layer; empty if not run.
+    pub kept: BTreeMap<String, ChannelSet>,
+    /// On how many test images its accuracies were measured; records of old versions do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<u64>,
+}
+
+/// Everything a study's tables are made from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StudyRecord {
+    /// The experiment's name.
+    pub name: String,
+    /// The table's file name without extension, such as `selectors-fashion-mnist`.
+    pub table: String,
+    /// Id of the run: a hash over all its stages' ids.
+    pub run: String,
+    /// How tables call the data, such as `CIFAR-10 (JPEG copy)`.
+    pub dataset: String,
+    /// How tables call the net, such as `vgg16-gap ×0.125, 1×32×32`.
+    pub net: String,
+    /// `layer-by-layer` or `one-shot`.
+    pub mode: String,
+    /// Keep rates of the study at which nothing is cut, so that the dense nets are their result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncut_rates: Vec<f64>,
+    /// One per seed, in seed order.
+    pub dense: Vec<DenseRecord>,
+    /// In order method (as in the spec), keep rate (as in the spec), seed.
+    pub cells: Vec<CellRecord>,
+    /// Stages whose stored records cannot be read, and why; they count as not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
+}
+
+impl StudyRecord {
+    /// What is left out of the study's tables, a sentence each.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
+        let seeds = self.dense.iter().filter_map(|dense| Some((dense.seed, dense.unfit?)));
+        let seeds = seeds.map(|(seed, unfit)| format!("seed {seed} left out: {unfit}."));
+        let stages = self.unreadable.iter().map(|stage| format!("counts as not run: {stage}."));
+        seeds.chain(stages).collect()
+    }
+}

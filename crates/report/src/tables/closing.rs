@@ -1,0 +1,329 @@
+//! The last lines of a reproduction: a study's result, where every table is, and what was not run.
+
+use std::fs;
+use std::path::Path;
+
+use polars::frame::DataFrame;
+
+use super::frame::text_frame;
+use super::latency::stored_latency;
+use super::markdown::Grid;
+use super::{Machine, RESERVED, TableError};
+
+/// What [`closing`] is about.
+#[derive(Clone, Copy)]
+pub struct Closing<'a> {
+    /// Folder of the tables.
+    pub folder: &'a Path,
+    /// The study whose result is shown.
+    pub study: Option<ClosingStudy<'a>>,
+    /// Names of further tables.
+    pub tables: &'a [&'a str],
+    /// Experiments that were not run now, each with its table. Of those that were measured earlier nothing is said.
+    pub not_run: &'a [(&'a str, &'a str)],
+    /// The command that would run them.
+    pub command: &'a str,
+    /// Describes this machine for a device.
+    pub machine: &'a dyn Fn(&str) -> Machine,
+}
+
+/// The study of a [`Closing`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClosingStudy<'a> {
+    /// The experiment's name.
+    pub name: &'a str,
+    /// Its table.
+    pub table: &'a str,
+}
+
+/// Lines that [`closing`] has at most.
+pub const CLOSING_LINES: usize = 25;
+/// Of these, at most so many for methods.
+const METHODS: usize = 9;
+/// Of these, at most so many for tables.
+const TABLES: usize = 8;
+
+/// The study's tuned top-1 for each method and keep rate, where each table is, and in one line what was not run. Read from
+/// the stored tables; at most [`CLOSING_LINES`] lines, what exceeds them is counted.
+///
+/// # Errors
+/// If a table is there and cannot be read; the message names it.
+pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
+    let mut text = String::new();
+    if let Some(study) = closing.study {
+        text.push_str(&result(closing.folder, study)?);
+        text.push('\n');
+    }
+    let mut not_run = Vec::new();
+    for (experiment, table) in closing.not_run {
+        if !is_measured(closing.folder, experiment, table)? {
+            not_run.push(*experiment);
+        }
+    }
+    let mut tables = Vec::new();
+    let studies = closing.study.map(|study| study.table);
+    for name in RESERVED[..2].iter().copied().chain(studies).chain(closing.tables.iter().copied()) {
+        let about = about(closing, name)?;
+        let missing = || match RESERVED.contains(&name) {
+            true => format!("not made: thinet table {name}"),
+            false => "not made".to_owned(),
+        };
+        tables.push((name, about.unwrap_or_else(missing)));
+    }
+    let latency = stored_latency(closing.folder, None)?;
+    if !latency.as_ref().is_some_and(|table| table.is_of(closing.machine)) {
+        not_run.push("latency (on this machine)");
+    }
+    if let Some(latency) = latency {
+        let whose = if latency.is_of(closing.machine) { "this machine" } else { "another machine" };
+        let at = tables.len() - closing.tables.len();
+        tables.insert(at, (RESERVED[2], format!("times of the eight models on {whose}")));
+    }
+    text.push_str("Tables, each also as CSV and Parquet:\n");
+    let shown = if tables.len() > TABLES { TABLES - 1 } else { tables.len() };
+    let path = |name: &str| closing.folder.join(format!("{name}.md")).display().to_string();
+    let width = tables[..shown].iter().map(|(name, _)| path(name).chars().count()).max().unwrap_or(0);
+    for (name, about) in &tables[..shown] {
+        text.push_str(&format!("  {:<width$}  {about}\n", path(name)));
+    }
+    if shown < tables.len() {
+        text.push_str(&format!("  … and {} more\n", tables.len() - shown));
+    }
+    if !not_run.is_empty() {
+        text.push_str(&format!("\nNot run: {}. To run it: {}\n", not_run.join(", "), closing.command));
+    }
+    Ok(text)
+}
+
+/// Whether a table holds a measured row of an experiment.
+fn is_measured(folder: &Path, experiment: &str, table: &str) -> Result<bool, TableError> {
+    let Some(frame) = read(folder, table)? else { return Ok(false) };
+    let is_done = |row: usize| text(&frame, "status", row) == Some("done");
+    let is_own = |row: usize| text(&frame, "experiment", row).is_none_or(|name| name == experiment);
+    Ok((0..frame.height()).any(|row| is_done(row) && is_own(row)))
+}
+
+/// A table in a few words, if it is there.
+fn about(closing: &Closing<'_>, name: &str) -> Result<Option<String>, TableError> {
+    let Some(frame) = read(closing.folder, name)? else { return Ok(None) };
+    if name == RESERVED[0] {
+        return Ok(Some(
+            "parameters and FLOPs of the paper's eight models beside the published ones".to_owned(),
+        ));
+    }
+    if name == RESERVED[1] {
+        return Ok(Some("FLOPs at the keep rates of the paper's figure 4".to_owned()));
+    }
+    let is_done = |row: &usize| text(&frame, "status", *row) == Some("done");
+    let (rows, done) = (frame.height(), (0..frame.height()).filter(is_done).count());
+    let measured = match done {
+        0 => format!("{rows} rows, not run"),
+        done if done == rows => format!("{rows} rows"),
+        done => format!("{rows} rows, {done} of them run"),
+    };
+    let is_study = closing.folder.join(format!("{name}-summary.csv")).exists();
+    let more = if is_study { format!("; means in {name}-summary.md") } else { String::new() };
+    Ok(Some(format!("{measured}{more}")))
+}
+
+/// Tuned top-1, method × keep rate.
+fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> {
+    let ClosingStudy { name, table } = study;
+    let Some(frame) = read(folder, &format!("{table}-summary"))? else {
+        return Ok(format!("{name}: not run\n"));
+    };
+    let rows: Vec<usize> = (0..frame.height()).collect();
+    let distinct = |column: &str| {
+        let mut values: Vec<&str> = Vec::new();
+        for value in
+            rows.iter().filter(|&&row| !is_dense(&frame, row)).filter_map(|&row| text(&frame, column, row))
+        {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        values
+    };
+    let (methods, rates) = (distinct("method"), distinct("keep_rate"));
+    let most = |column: &str| {
+        let of_methods = rows.iter().filter(|&&row| !is_dense(&frame, row));
+        of_methods.filter_map(|&row| text(&frame, column, row)?.parse::<u64>().ok()).max().unwrap_or(0)
+    };
+    let (seeds, reached) = (most("seeds"), most("after_fine_tune_top1_n"));
+    let over = match (seeds, reached) {
+        (0 | 1, _) => String::new(),
+        (seeds, reached) if seeds == reached => format!(", mean ± deviation over {seeds} seeds"),
+        (seeds, reached) => {
+            format!(", mean ± deviation over {reached} of {seeds} seeds (why is said in {table}.md)")
+        }
+    };
+    let dense = rows.iter().find_map(|&row| text(&frame, "dense_top1_mean", row)?.parse::<f64>().ok());
+    let dense = dense.map(|top1| format!("; dense {top1:.2}")).unwrap_or_default();
+    let caption = format!("Result of {name}: tuned top-1, %, at each keep rate{over}{dense}");
+    let mut headings = vec!["<method"];
+    headings.extend(&rates);
+    let mut grid = Grid::new(caption, &headings);
+    let shown = if methods.len() > METHODS { METHODS - 1 } else { methods.len() };
+    for method in &methods[..shown] {
+        let mut cells = vec![(*method).to_owned()];
+        for rate in &rates {
+            let is_here = |row: &&usize| {
+                text(&frame, "method", **row) == Some(*method)
+                    && text(&frame, "keep_rate", **row) == Some(*rate)
+            };
+            cells.push(rows.iter().find(is_here).map_or_else(String::new, |&row| tuned(&frame, row)));
+        }
+        grid.rows.push(cells);
+    }
+    if shown < methods.len() {
+        let mut cells = vec![format!("… and {} more", methods.len() - shown)];
+        cells.resize(headings.len(), String::new());
+        grid.rows.push(cells);
+    }
+    Ok(grid.markdown())
+}
+
+/// Whether a row of a summary stands for the dense nets.
+fn is_dense(frame: &DataFrame, row: usize) -> bool {
+    text(frame, "selector", row).is_none()
+}
+
+/// `90.50 ± 0.71`, or why there is no number.
+fn tuned(frame: &DataFrame, row: usize) -> String {
+    let number = |column: &str| text(frame, column, row)?.parse::<f64>().ok();
+    let Some(mean) = number("after_fine_tune_top1_mean") else {
+        let is_some = |column: &str| number(column).is_some_and(|count| count > 0.0);
+        let why = if is_some("done") {
+            "not measured"
+        } else if is_some("diverged") {
+            "diverged"
+        } else {
+            "not run"
+        };
+        return why.to_owned();
+    };
+    let std = number("after_fine_tune_top1_std").map(|std| format!(" ± {std:.2}")).unwrap_or_default();
+    format!("{mean:.2}{std}")
+}
+
+/// A table's CSV file as text; none if it is not there.
+fn read(folder: &Path, name: &str) -> Result<Option<DataFrame>, TableError> {
+    let path = folder.join(format!("{name}.csv"));
+    match fs::read(&path) {
+        Ok(csv) => Ok(text_frame(csv)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TableError::Io { action: "read", path, source }),
+    }
+}
+
+/// A field that is not empty.
+fn text<'a>(frame: &'a DataFrame, column: &str, row: usize) -> Option<&'a str> {
+    frame.column(column).ok()?.str().ok()?.get(row).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{CpuIdentity, StudyRecord};
+    use crate::tables::sample::study;
+    use crate::tables::{DERIVED, NOT_RUN, compression, figure4_flops, selectors, write};
+
+    const STUDY: ClosingStudy<'static> = ClosingStudy { name: "invented", table: "selectors-invented" };
+
+    fn machine(_: &str) -> Machine {
+        let instruction_set = "avx2".to_owned();
+        let cpu = CpuIdentity {
+            vendor: None,
+            name: None,
+            family: None,
+            model: None,
+            stepping: None,
+            instruction_set,
+            cores: 2,
+        };
+        Machine { cpu, libtorch: "2.11.0".to_owned(), card: None }
+    }
+
+    /// Tables of a study in a folder, one of them not run, and the lines about them.
+    fn lines_of(study: &StudyRecord, tables: &[&str]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        for table in [compression().unwrap(), figure4_flops().unwrap()] {
+            write(dir.path(), &table, DERIVED).unwrap();
+        }
+        for table in selectors(study).unwrap() {
+            write(dir.path(), &table, &study.run).unwrap();
+        }
+        for name in tables {
+            let mut missing = study.clone();
+            (missing.table, missing.name) = ((*name).to_owned(), (*name).to_owned());
+            for dense in &mut missing.dense {
+                (dense.status, dense.rows) = (crate::records::Status::NotRun, Vec::new());
+            }
+            for cell in &mut missing.cells {
+                (cell.status, cell.rows) = (crate::records::Status::NotRun, Vec::new());
+            }
+            write(dir.path(), &selectors(&missing).unwrap()[0], NOT_RUN).unwrap();
+        }
+        let asked = Closing {
+            folder: dir.path(),
+            study: Some(STUDY),
+            tables,
+            not_run: &[("birds", "birds"), ("thousand-classes", "none"), ("invented", "selectors-invented")],
+            command: "make reproduce-table CUB=/path/to/CUB_200_2011",
+            machine: &machine,
+        };
+        closing(&asked).unwrap().replace(&dir.path().display().to_string(), "results/tables")
+    }
+
+    #[test]
+    fn the_lines_stay_as_they_are() {
+        let text = lines_of(&StudyRecord { uncut_rates: vec![1.0], ..study() }, &["birds"]);
+        assert!(text.lines().count() <= CLOSING_LINES);
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn seeds_that_are_left_out_are_not_counted() {
+        let mut one = study();
+        for cell in one.cells.iter_mut().filter(|cell| cell.seed == 1) {
+            (cell.status, cell.rows) = (crate::records::Status::NotRun, Vec::new());
+        }
+        let text = lines_of(&one, &[]);
+        let over = "mean ± deviation over 1 of 2 seeds (why is said in selectors-invented.md)";
+        assert!(text.lines().next().unwrap().contains(over), "{text}");
+    }
+
+    #[test]
+    fn there_are_never_more_of_them() {
+        let mut many = study();
+        let cells = many.cells.clone();
+        for copy in 0..8 {
+            many.cells.extend(cells.iter().cloned().map(|mut cell| {
+                cell.id = format!("{}-{copy}", cell.id);
+                cell.method = format!("{} {copy}", cell.method);
+                cell
+            }));
+        }
+        let names: Vec<String> = (0..20).map(|i| format!("table-{i}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = lines_of(&many, &names);
+        assert_eq!(text.lines().count(), CLOSING_LINES, "{text}");
+        assert!(text.contains("… and 37 more") && text.contains("… and 16 more"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_there_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Closing {
+            folder: dir.path(),
+            study: Some(STUDY),
+            tables: &[],
+            not_run: &[],
+            command: "make",
+            machine: &machine,
+        };
+        let text = closing(&asked).unwrap();
+        assert!(text.starts_with("invented: not run\n"), "{text}");
+        assert!(text.contains("Not run: latency (on this machine). To run it: make\n"), "{text}");
+    }
+}

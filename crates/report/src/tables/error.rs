@@ -1,0 +1,68 @@
+//! What can go wrong when a table is made or written.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::published::PublishedError;
+use crate::records::{Metric, Phase};
+
+/// An error of the tables; names the cell, the model or the file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The published numbers are inconsistent.
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    /// A paper model cannot be built.
+    #[error(transparent)]
+    Model(#[from] thinet_nets::NetError),
+    /// A cell has no dense net of its seed.
+    #[error("cell {cell}: the study has no dense net with seed {seed}")]
+    NoDense {
+        /// The cell's id.
+        cell: String,
+        /// Its seed.
+        seed: u64,
+    },
+    /// A value was recorded twice.
+    #[error("{id}: {} {} is recorded twice", phase.name(), metric.name())]
+    Repeated {
+        /// Id of the cell or dense net.
+        id: String,
+        /// When it was measured.
+        phase: Phase,
+        /// What was measured.
+        metric: Metric,
+    },
+    /// Polars cannot make or write the columns.
+    #[error("table: {0}")]
+    Polars(#[from] polars::error::PolarsError),
+    /// A column's type has no form in JSON.
+    #[error("table: a column of type {0} has no form in JSON")]
+    NotJson(String),
+    /// A file of a table cannot be written as JSON.
+    #[error("cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] thinet_files::FileError),
+    /// A file of a table is not as it was written.
+    #[error("{} {problem}; the command that made the table writes it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file or folder cannot be read, made or renamed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, such as `rename`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}

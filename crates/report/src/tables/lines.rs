@@ -1,0 +1,185 @@
+//! The rows that the tables of a study are made of: each cell beside its dense net.
+
+use std::collections::BTreeMap;
+
+use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
+use super::TableError;
+use super::markdown::grouped;
+
+/// The stages of a cell, in order.
+pub(super) const PRUNED_PHASES: [Phase; 3] =
+    [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune];
+
+/// What is known of a whole net's quality; `None` where nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Quality {
+    pub(super) top1: Option<f64>,
+    pub(super) top5: Option<f64>,
+    pub(super) loss: Option<f64>,
+}
+
+impl Quality {
+    pub(super) fn read(id: &str, rows: &[Row], phase: Phase) -> Result<Self, TableError> {
+        let value = |metric| {
+            let mut found =
+                rows.iter().filter(|r| r.layer.is_empty() && r.phase == phase && r.metric == metric);
+            let value = found.next().map(|r| r.value);
+            match found.next() {
+                Some(_) => Err(TableError::Repeated { id: id.to_owned(), phase, metric }),
+                None => Ok(value),
+            }
+        };
+        Ok(Self { top1: value(Metric::Top1)?, top5: value(Metric::Top5)?, loss: value(Metric::Loss)? })
+    }
+}
+
+/// The method of the rows that stand for a dense net.
+const DENSE: &str = "dense";
+
+/// A cell with its dense net and the values that the tables show.
+pub(super) struct Line<'a> {
+    pub(super) cell: &'a CellRecord,
+    pub(super) dense: &'a DenseRecord,
+    pub(super) dense_quality: Quality,
+    pub(super) quality: [Quality; 3],
+    pub(super) train_loss: Option<f64>,
+}
+
+impl Line<'_> {
+    /// What was measured at a phase of [`PRUNED_PHASES`].
+    pub(super) fn at(&self, phase: Phase) -> Quality {
+        PRUNED_PHASES.iter().position(|&s| s == phase).map_or(self.dense_quality, |at| self.quality[at])
+    }
+
+    /// Whether the row stands for the dense net itself, at a keep rate that cuts nothing.
+    pub(super) fn is_dense(&self) -> bool {
+        // A selector has a name.
+        self.cell.selector.is_empty()
+    }
+
+    /// Parameters over those of the dense net.
+    pub(super) fn params_fraction(&self) -> f64 {
+        self.cell.size.paper.params as f64 / self.dense.size.paper.params as f64
+    }
+
+    /// FLOPs over those of the dense net.
+    pub(super) fn flops_fraction(&self) -> f64 {
+        self.cell.size.paper.flops as f64 / self.dense.size.paper.flops as f64
+    }
+
+    /// Top-1 of the own dense net less top-1 after fine-tuning, points.
+    pub(super) fn drop(&self) -> Option<f64> {
+        Some(self.dense_quality.top1? - self.at(Phase::AfterFineTune).top1?)
+    }
+
+    pub(super) fn fewer_params(&self) -> f64 {
+        self.dense.size.paper.params as f64 / self.cell.size.paper.params as f64
+    }
+
+    pub(super) fn fewer_flops(&self) -> f64 {
+        self.dense.size.paper.flops as f64 / self.cell.size.paper.flops as f64
+    }
+}
+
+/// The cells of a study, before them the dense nets as the result of keep rates that cut nothing: once for each seed, not
+/// once for each method.
+pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
+    let at_rate = |&keep_rate: &f64| {
+        study.dense.iter().map(move |dense| CellRecord {
+            id: dense.id.clone(),
+            method: DENSE.to_owned(),
+            selector: String::new(),
+            reconstruction: String::new(),
+            keep_rate,
+            seed: dense.seed,
+            // A seed that is left out counts as not run, as in the cells.
+            status: if let Some(Unfit::NearChance { .. }) = dense.unfit {
+                Status::NotRun
+            } else {
+                dense.status
+            },
+            size: dense.size,
+            rows: Vec::new(),
+            tuning_steps: None,
+            kept: BTreeMap::new(),
+            test_images: dense.test_images,
+        })
+    };
+    study.uncut_rates.iter().flat_map(at_rate).chain(study.cells.iter().cloned()).collect()
+}
+
+/// Every cell beside its dense net: by method, then keep rate, each in the order of the study, then seed.
+pub(super) fn lines<'a>(
+    study: &'a StudyRecord,
+    cells: &'a [CellRecord],
+) -> Result<Vec<Line<'a>>, TableError> {
+    let mut lines = Vec::new();
+    for cell in cells {
+        let dense = study
+            .dense
+            .iter()
+            .find(|d| d.seed == cell.seed)
+            .ok_or_else(|| TableError::NoDense { cell: cell.id.clone(), seed: cell.seed })?;
+        let dense_quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
+        let mut quality = [Quality::default(); 3];
+        for (slot, phase) in quality.iter_mut().zip(PRUNED_PHASES) {
+            *slot = Quality::read(&cell.id, &cell.rows, phase)?;
+        }
+        let is_train_loss = |row: &&Row| {
+            row.layer.is_empty() && (row.phase, row.metric) == (Phase::AfterFineTune, Metric::TrainLoss)
+        };
+        let train_loss = cell.rows.iter().find(is_train_loss).map(|row| row.value);
+        lines.push(Line { cell, dense, dense_quality, quality, train_loss });
+    }
+    let methods = in_order(&lines, |l| l.cell.method.as_str());
+    let rates = in_order(&lines, |l| l.cell.keep_rate);
+    let key = |line: &Line| {
+        let method = methods.iter().position(|&m| m == line.cell.method);
+        let rate = rates.iter().position(|&r| r == line.cell.keep_rate);
+        (method, rate, line.cell.seed, line.cell.id.clone())
+    };
+    lines.sort_by_cached_key(key);
+    Ok(lines)
+}
+
+/// The distinct values of a property, in the order of their first appearance.
+pub(super) fn in_order<'a, T: PartialEq>(lines: &[Line<'a>], property: impl Fn(&Line<'a>) -> T) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in lines.iter().map(property) {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+/// The note that says on what accuracies were measured; a number only where it is stored.
+pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> String {
+    let mut known: Vec<u64> = Vec::new();
+    let mut is_complete = true;
+    for count in counts {
+        match count {
+            Some(count) => known.push(count),
+            None => is_complete = false,
+        }
+    }
+    let rest = if is_complete { "" } else { " (of some nets their number is not stored)" };
+    match (known.iter().min(), known.iter().max()) {
+        (Some(&least), Some(&most)) if least == most => format!("{} test images{rest}", grouped(least)),
+        (Some(&least), Some(&most)) => format!(
+            "test images, {} to {} of them{rest} (column `test_images`: damaged ones are left out)",
+            grouped(least),
+            grouped(most)
+        ),
+        _ => "test images".to_owned(),
+    }
+}
+
+/// On how many images each measured net of the lines was tested.
+pub(super) fn tested<'a>(lines: &'a [Line<'a>]) -> impl Iterator<Item = Option<u64>> + 'a {
+    lines.iter().flat_map(|line| {
+        let dense = line.dense_quality.top1.map(|_| line.dense.test_images);
+        let is_measured = PRUNED_PHASES.iter().any(|&phase| line.at(phase).top1.is_some());
+        dense.into_iter().chain(is_measured.then_some(line.cell.test_images))
+    })
+}

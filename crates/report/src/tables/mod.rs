@@ -1,0 +1,109 @@
+//! Tables of results: full-precision columns for programs, narrow Markdown for people, both from plain records.
+
+mod closing;
+mod compression;
+mod environment;
+mod error;
+mod figure4;
+mod frame;
+mod latency;
+mod latency_grids;
+mod lines;
+mod long;
+mod markdown;
+mod owner;
+mod paper;
+mod seconds;
+mod selectors;
+mod stored;
+mod summary;
+mod sums;
+mod write;
+
+#[cfg(test)]
+mod sample;
+
+use polars::frame::DataFrame;
+
+pub use closing::{CLOSING_LINES, Closing, ClosingStudy, closing};
+pub use compression::compression;
+pub use environment::{ENVIRONMENT, environment_text};
+pub use error::TableError;
+pub use figure4::figure4_flops;
+pub use latency::{
+    LatencyRecord, Machine, ModelTimes, StoredLatency, latency, latency_run, stored_latency,
+};
+pub use long::rows_frame;
+pub use markdown::{Align, Grid, GridColumn, grouped};
+pub use owner::owners;
+pub use paper::{PaperStudy, paper, paper_run};
+pub use seconds::{StageSeconds, seconds};
+pub use selectors::selectors;
+pub use stored::StoredTable;
+pub use sums::{TableFile, read_table_file};
+pub(crate) use write::csv_text;
+pub use write::{NOT_RUN, Written, parquet_bytes, write};
+
+/// What follows the name of a study's table in the names of those that are made from the same cells.
+pub const BESIDE: [&str; 2] = ["-summary", "-tau"];
+
+/// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
+pub const DERIVED: &str = "derived";
+
+/// Names of the tables that no experiment makes.
+pub const RESERVED: [&str; 3] = ["compression", "figure4-flops", "latency"];
+
+/// A table: what programs read, what people read, and what must be known to read either.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// File name without extension.
+    pub name: String,
+    /// Heading.
+    pub title: String,
+    /// All columns at full precision, without the run's id (which [`write()`] adds). Empty means: not measured.
+    pub frame: DataFrame,
+    /// The same for people: rounded, with units, narrow.
+    pub grids: Vec<Grid>,
+    /// What the values mean and where they come from, one sentence or two each.
+    pub notes: Vec<String>,
+    /// Further files that belong to the table.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A file that belongs to a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What follows the table's name and a dot, such as `kept.json`.
+    pub suffix: &'static str,
+    /// Contents.
+    pub text: String,
+}
+
+impl Table {
+    /// The rows at full precision as JSON objects, keyed by column; empty values are null.
+    ///
+    /// # Errors
+    /// If a column's type has no form in JSON; the tables of this crate have none such.
+    pub fn rows(&self) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, TableError> {
+        frame::json_rows(&self.frame)
+    }
+
+    /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# {}\n", markdown::one_line(&self.title));
+        for grid in &self.grids {
+            text.push('\n');
+            text.push_str(&grid.markdown());
+        }
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        for note in &self.notes {
+            text.push_str("- ");
+            text.push_str(&markdown::one_line(note));
+            text.push('\n');
+        }
+        text
+    }
+}

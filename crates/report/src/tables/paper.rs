@@ -1,0 +1,368 @@
+//! The tables that set whole experiments beside the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017,
+//! tables 1 to 3). Every row has its own dense baseline and its protocol; what was not measured says so.
+
+use polars::frame::DataFrame;
+use thinet_graph::Graph;
+use thinet_nets::{ResNetStride, paper_models};
+
+use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
+use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
+use super::frame::column;
+use super::lines::{Quality, test_images};
+use super::markdown::{Grid, grouped};
+use super::selectors::{shown, status_name};
+use super::write::NOT_RUN;
+use super::{Table, TableError};
+
+/// An experiment of a paper table: what it is, and what of it was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct PaperStudy<'a> {
+    /// What was measured; where nothing was, every record says so.
+    pub study: &'a StudyRecord,
+    /// Whether anything of it is stored.
+    pub is_run: bool,
+    /// Everything that decides its dense nets, as text: experiments with the same text have the same dense nets.
+    pub dense_inputs: &'a str,
+    /// The protocol of its images, empty for images of one size.
+    pub protocol: &'a str,
+    /// Where its net strides, if it is a ResNet-50.
+    pub stride: ResNetStride,
+    /// Its dense net.
+    pub graph: &'a Graph,
+    /// The net of each cell, in the order of the study's cells.
+    pub cell_graphs: &'a [&'a Graph],
+}
+
+/// A row: the dense net of an experiment, or a cell.
+struct Line<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    /// The published model of these widths.
+    model: Option<&'static str>,
+    protocol: &'a str,
+    stride: &'static str,
+    keep_rate: Option<f64>,
+    seed: u64,
+    status: Status,
+    size: Size,
+    dense: Quality,
+    /// The published model that the experiment's own dense net is.
+    dense_model: Option<&'static str>,
+    tuned: Quality,
+    test_images: Option<u64>,
+    published: Option<&'a Accuracy>,
+    /// The dense net that the drop is taken against: of the kind that the published drop is taken against.
+    baseline: Option<Baseline>,
+}
+
+/// A dense net of ours.
+#[derive(Clone, Copy)]
+struct Baseline {
+    /// The published model it is, if it is one.
+    model: Option<&'static str>,
+    quality: Quality,
+}
+
+impl Line<'_> {
+    fn drop(&self, of: impl Fn(&Quality) -> Option<f64>) -> Option<f64> {
+        Some(of(&self.baseline?.quality)? - of(&self.tuned)?)
+    }
+}
+
+/// The table of this name from its experiments, in their order.
+///
+/// # Errors
+/// If the published numbers are inconsistent, a model cannot be built, or a value is recorded twice.
+pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError> {
+    let published = Published::load()?;
+    let mut lines = Vec::new();
+    for (i, study) in studies.iter().enumerate() {
+        let is_dense_shown = studies[..i].iter().any(|other| has_same_dense(other, study));
+        let of_study = lines_of(study, &published)?;
+        lines.extend(of_study.into_iter().filter(|line| line.keep_rate.is_some() || !is_dense_shown));
+    }
+    let baselines: Vec<Option<Baseline>> =
+        lines.iter().map(|line| baseline(line, &lines, &published)).collect();
+    for (line, baseline) in lines.iter_mut().zip(baselines) {
+        line.baseline = baseline;
+    }
+    Ok(Table {
+        name: name.to_owned(),
+        title: format!("{name}: ours beside the published numbers"),
+        frame: frame(&lines, &published)?,
+        grids: vec![grid(&lines, &published)],
+        notes: notes(studies, &lines, &published),
+        attachments: Vec::new(),
+    })
+}
+
+/// The run's id of a paper table: a hash of the runs it was made from.
+#[must_use]
+pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
+    let runs: Vec<&str> = studies.iter().filter(|s| s.is_run).map(|s| s.study.run.as_str()).collect();
+    if runs.is_empty() {
+        return NOT_RUN.to_owned();
+    }
+    blake3::hash(runs.join("\n").as_bytes()).to_hex()[..12].to_owned()
+}
+
+/// The dense net that a row's drop is taken against.
+///
+/// Like is compared with like: where the published drop is against another net than the experiment's own dense one (VGG-16
+/// with its fully connected layers for ThiNet-GAP), only a net of that kind under the same protocol will do.
+fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseline> {
+    line.keep_rate?;
+    let Some(model) = other_baseline(line, published) else {
+        return Some(Baseline { model: line.dense_model, quality: line.dense });
+    };
+    let is_like = |other: &&Line| {
+        let is_dense = other.keep_rate.is_none() && other.model == Some(model);
+        is_dense && (other.protocol, other.stride, other.seed) == (line.protocol, line.stride, line.seed)
+    };
+    let like = lines.iter().find(is_like)?;
+    Some(Baseline { model: like.model, quality: like.dense })
+}
+
+/// The dense model that the published drop of a row's widths is against, if the experiment's own dense net is another.
+fn other_baseline<'a>(line: &Line, published: &'a Published) -> Option<&'a str> {
+    let is_pruned = |row: &&Accuracy| Some(row.model.as_str()) == line.model && row.method == Method::Thinet;
+    let original = published.accuracy.iter().find(is_pruned)?.baseline.as_ref()?;
+    (Some(original.model.as_str()) != line.dense_model).then_some(original.model.as_str())
+}
+
+/// Whether two experiments start from the same dense nets.
+fn has_same_dense(a: &PaperStudy<'_>, b: &PaperStudy<'_>) -> bool {
+    if a.is_run && b.is_run {
+        let ids = |s: &PaperStudy<'_>| s.study.dense.iter().map(|d| d.id.clone()).collect::<Vec<_>>();
+        return ids(a) == ids(b);
+    }
+    a.dense_inputs == b.dense_inputs
+}
+
+fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<Line<'a>>, TableError> {
+    let PaperStudy { study, protocol, stride, graph, cell_graphs, .. } = *study;
+    let models = paper_models(stride)?;
+    let named = |graph: &Graph| -> Result<Option<&'static str>, TableError> {
+        for model in &models {
+            if model.build()?.nodes() == graph.nodes() {
+                return Ok(Some(model.name));
+            }
+        }
+        Ok(None)
+    };
+    // Nobody has published a ResNet-50 with its stride in the 3×3 convolution: no row is its like.
+    let is_published = stride == ResNetStride::First1x1;
+    let stride = match (graph.name(), stride) {
+        ("resnet50", ResNetStride::First1x1) => "1x1",
+        ("resnet50", ResNetStride::Middle3x3) => "3x3",
+        _ => "",
+    };
+    let experiment = study.name.as_str();
+    let mut lines = Vec::new();
+    let dense_model = named(graph)?;
+    for dense in &study.dense {
+        let quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
+        lines.push(Line {
+            experiment,
+            method: "dense",
+            model: dense_model,
+            protocol,
+            stride,
+            keep_rate: None,
+            seed: dense.seed,
+            status: dense.status,
+            size: dense.size,
+            dense: quality,
+            dense_model,
+            tuned: quality,
+            test_images: dense.test_images,
+            published: dense_model
+                .filter(|_| is_published)
+                .and_then(|model| original(published, model, protocol)),
+            baseline: None,
+        });
+    }
+    for (cell, graph) in study.cells.iter().zip(cell_graphs) {
+        let model = named(graph)?;
+        let dense = lines.iter().find(|line| line.keep_rate.is_none() && line.seed == cell.seed);
+        let dense = dense.map_or_else(Quality::default, |line| line.dense);
+        lines.push(Line {
+            experiment,
+            method: &cell.method,
+            model,
+            protocol,
+            stride,
+            keep_rate: Some(cell.keep_rate),
+            seed: cell.seed,
+            status: cell.status,
+            size: cell.size,
+            dense,
+            dense_model,
+            tuned: Quality::read(&cell.id, &cell.rows, Phase::AfterFineTune)?,
+            test_images: cell.test_images,
+            published: model.filter(|_| is_published).and_then(|model| row_of(published, model, cell)),
+            baseline: None,
+        });
+    }
+    Ok(lines)
+}
+
+/// The published row of a method on a model, if there is one.
+fn row_of<'a>(published: &'a Published, model: &str, cell: &CellRecord) -> Option<&'a Accuracy> {
+    let (method, paper) = match (cell.selector.as_str(), cell.reconstruction.as_str()) {
+        ("thinet", "channel-scale") => (Method::Thinet, Paper::Iccv),
+        ("thinet-omp", "channel-scale") => (Method::Thinet, Paper::Tpami),
+        (FROM_SCRATCH, _) => (Method::Scratch, Paper::Iccv),
+        _ => return None,
+    };
+    published.accuracy(model, method, paper).ok()
+}
+
+/// The published original under our protocol, else the one of the ICCV tables.
+fn original<'a>(published: &'a Published, model: &str, protocol: &str) -> Option<&'a Accuracy> {
+    let theirs = match protocol {
+        "caffe-squash" => Protocol::Square256,
+        "caffe-short" => Protocol::ShorterSide256,
+        _ => Protocol::NotStated,
+    };
+    let mut rows =
+        published.accuracy.iter().filter(|row| row.model == model && row.method == Method::Original);
+    let same = rows.clone().find(|row| row.protocol == theirs);
+    same.or_else(|| rows.find(|row| row.paper == Paper::Iccv))
+}
+
+fn frame(lines: &[Line], published: &Published) -> Result<DataFrame, TableError> {
+    let drop = |line: &Line| line.published.and_then(|row| published.accuracy_drop(row));
+    let figure = |line: &Line, of: fn(&Accuracy) -> f64| line.published.map(of);
+    let columns = vec![
+        column("experiment", lines, |l| l.experiment),
+        column("method", lines, |l| l.method),
+        column("model", lines, |l| l.model),
+        column("protocol", lines, |l| l.protocol),
+        column("stride", lines, |l| l.stride),
+        column("keep_rate", lines, |l| l.keep_rate),
+        column("seed", lines, |l| l.seed),
+        column("status", lines, |l| status_name(l.status)),
+        column("params", lines, |l| l.size.paper.params),
+        column("flops", lines, |l| l.size.paper.flops),
+        column("dense_top1", lines, |l| l.dense.top1),
+        column("dense_top5", lines, |l| l.dense.top5),
+        column("top1", lines, |l| l.tuned.top1),
+        column("top5", lines, |l| l.tuned.top5),
+        column("top1_drop", lines, |l| l.drop(|q| q.top1)),
+        column("top5_drop", lines, |l| l.drop(|q| q.top5)),
+        column("published_protocol", lines, |l| l.published.map(Accuracy::protocol_text)),
+        column("published_top1", lines, |l| figure(l, |row| row.top1.printed.value())),
+        column("published_top5", lines, |l| figure(l, |row| row.top5.printed.value())),
+        column("published_top1_drop", lines, |l| drop(l).map(|d| d.top1)),
+        column("published_top5_drop", lines, |l| drop(l).map(|d| d.top5)),
+        column("published_verified", lines, |l| l.published.map(is_verified)),
+        column("drop_baseline", lines, |l| l.baseline.and_then(|baseline| baseline.model)),
+        column("test_images", lines, |l| l.test_images),
+    ];
+    Ok(DataFrame::new(lines.len(), columns)?)
+}
+
+fn is_verified(row: &Accuracy) -> bool {
+    row.top1.verified && row.top5.verified
+}
+
+fn grid(lines: &[Line], published: &Published) -> Grid {
+    let headings = [
+        "<method",
+        "<model",
+        "<experiment",
+        "<protocol",
+        "params, M",
+        "FLOPs, B",
+        "top-1, %",
+        "top-5, %",
+        "images",
+        "drop, points",
+        "published top-1",
+        "published top-5",
+        "published drop",
+        "<published protocol",
+    ];
+    let mut grid = Grid::new("Ours beside the published numbers", &headings);
+    for line in lines {
+        let rate = line.keep_rate.map_or_else(String::new, |rate| format!("r = {rate}"));
+        let stride = if line.stride.is_empty() { String::new() } else { format!(", stride {}", line.stride) };
+        let text = |of: fn(&Accuracy) -> &crate::published::Figure| {
+            line.published.map_or_else(|| "none".to_owned(), |row| of(row).printed.printed().to_owned())
+        };
+        let label = if line.published.is_some_and(|row| !is_verified(row)) { " (unverified)" } else { "" };
+        let drop = line.published.and_then(|row| published.accuracy_drop(row));
+        grid.rows.push(vec![
+            line.method.to_owned(),
+            line.model.map_or(rate, str::to_owned),
+            line.experiment.to_owned(),
+            format!("{}{stride}", line.protocol),
+            format!("{:.2}", line.size.paper.params as f64 / 1e6),
+            format!("{:.2}", line.size.paper.flops as f64 / 1e9),
+            shown(line.tuned.top1, 2, line.status),
+            shown(line.tuned.top5, 2, line.status),
+            line.test_images.map(grouped).unwrap_or_default(),
+            match line.baseline {
+                None => String::new(),
+                Some(_) => shown(line.drop(|q| q.top1), 2, line.status),
+            },
+            format!("{}{label}", text(|row| &row.top1)),
+            format!("{}{label}", text(|row| &row.top5)),
+            drop.map_or_else(String::new, |AccuracyDrop { top1, .. }| format!("{top1:.2}{label}")),
+            line.published.map_or_else(String::new, Accuracy::protocol_text),
+        ]);
+    }
+    grid
+}
+
+fn notes(studies: &[PaperStudy<'_>], lines: &[Line], published: &Published) -> Vec<String> {
+    let measured = lines.iter().filter(|line| line.tuned.top1.is_some()).map(|line| line.test_images);
+    let mut notes = vec![
+        format!(
+            "Top-1 and top-5 are per cent of the {}, one centre crop of 224×224. Drop: top-1 of the experiment's own dense \
+             net under the same protocol less the row's; it is what can be compared with the published drop, as baselines \
+             and protocols differ.",
+            test_images(measured)
+        ),
+        "Published drop: against the published original of the same protocol; empty where none is published.".to_owned(),
+        "Params and FLOPs follow the convention `paper`. Model: the published model with exactly these widths.".to_owned(),
+        "not run: nothing is stored; `make reproduce-table IMAGENET=…` runs it.".to_owned(),
+    ];
+    for PaperStudy { study, .. } in studies {
+        notes.extend(study.left_out().into_iter().map(|line| format!("Experiment `{}`: {line}", study.name)));
+    }
+    let mut others: Vec<(&str, &str)> = Vec::new();
+    for line in lines.iter().filter(|line| line.keep_rate.is_some()) {
+        if let (Some(model), Some(other)) = (line.model, other_baseline(line, published))
+            && !others.contains(&(model, other))
+        {
+            others.push((model, other));
+        }
+    }
+    for (model, other) in others {
+        notes.push(format!(
+            "Drop of {model}: the published one is against {other}, not against a dense net of its own kind. So is ours, \
+             where {other} under the same protocol stands in this table; else it is left empty."
+        ));
+    }
+    if lines.iter().any(|line| line.stride == "3x3") {
+        notes.push("Stride 3x3: nobody has published this net, so nothing stands beside it.".to_owned());
+    }
+    let mut sources: Vec<&str> = Vec::new();
+    for row in lines.iter().filter_map(|line| line.published) {
+        for figure in [&row.top1, &row.top5] {
+            let source = published.source(&figure.source);
+            if figure.verified && !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+    }
+    if !sources.is_empty() {
+        notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    }
+    if lines.iter().filter_map(|line| line.published).any(|row| !is_verified(row)) {
+        notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
+    }
+    notes
+}

@@ -1,0 +1,385 @@
+//! The tables of a study: one line per method, keep rate and seed.
+
+use std::collections::BTreeMap;
+
+use polars::frame::DataFrame;
+use serde::Serialize;
+use thinet_graph::ChannelSet;
+
+use crate::published::Published;
+use crate::records::{CellRecord, Phase, Status, StudyRecord};
+use super::frame::column;
+use super::lines::{Line, PRUNED_PHASES, Quality, in_order, lines, test_images, tested, with_dense_nets};
+use super::markdown::{Grid, short_count};
+use super::summary::{summary, tau};
+use super::{Attachment, Table, TableError};
+
+/// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper.
+///
+/// # Errors
+/// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
+pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
+    let published = Published::load()?;
+    let cells = with_dense_nets(study);
+    let lines = lines(study, &cells)?;
+    let main = Table {
+        name: study.table.clone(),
+        title: format!("Selection methods on {}, {}", study.dataset, study.net),
+        frame: frame(study, &lines)?,
+        grids: grids(study, &lines)?,
+        notes: notes(study, &lines),
+        attachments: vec![Attachment { suffix: "kept.json", text: kept_json(study, &lines)? }],
+    };
+    Ok(vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?])
+}
+
+pub(super) fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Done => "done",
+        Status::Diverged => "diverged",
+        Status::NotRun => "not-run",
+    }
+}
+
+fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
+    let mut columns = vec![
+        column("method", lines, |l| l.cell.method.as_str()),
+        column("selector", lines, |l| l.cell.selector.as_str()),
+        column("reconstruction", lines, |l| l.cell.reconstruction.as_str()),
+        column("keep_rate", lines, |l| l.cell.keep_rate),
+        column("seed", lines, |l| l.cell.seed),
+        column("status", lines, |l| status_name(l.cell.status)),
+        column("dense_status", lines, |l| status_name(l.dense.status)),
+    ];
+    for phase in [Phase::Dense].into_iter().chain(PRUNED_PHASES) {
+        let name = |metric: &str| format!("{}_{metric}", phase.name().replace('-', "_"));
+        columns.push(column(&name("top1"), lines, |l| l.at(phase).top1));
+        columns.push(column(&name("top5"), lines, |l| l.at(phase).top5));
+        columns.push(column(&name("loss"), lines, |l| l.at(phase).loss));
+    }
+    columns.extend([
+        column("top1_drop", lines, Line::drop),
+        column("params", lines, |l| l.cell.size.paper.params),
+        column("flops", lines, |l| l.cell.size.paper.flops),
+        column("macs", lines, |l| l.cell.size.paper.macs),
+        column("all_parameters", lines, |l| l.cell.size.all_parameters.params),
+        column("times_fewer_params", lines, Line::fewer_params),
+        column("times_fewer_flops", lines, Line::fewer_flops),
+        column("experiment", lines, |_| study.name.as_str()),
+        column("dataset", lines, |_| study.dataset.as_str()),
+        column("net", lines, |_| study.net.as_str()),
+        column("mode", lines, |_| study.mode.as_str()),
+        column("tuning_steps", lines, |l| l.cell.tuning_steps),
+        column("train_loss", lines, |l| l.train_loss),
+        column("dense_params", lines, |l| l.dense.size.paper.params),
+        column("dense_flops", lines, |l| l.dense.size.paper.flops),
+        column("params_fraction", lines, Line::params_fraction),
+        column("flops_fraction", lines, Line::flops_fraction),
+        column("dense_test_images", lines, |l| l.dense.test_images),
+        column("test_images", lines, |l| l.cell.test_images),
+        column("cell", lines, |l| l.cell.id.as_str()),
+    ]);
+    Ok(DataFrame::new(lines.len(), columns)?)
+}
+
+/// A value for people; where there is none, why.
+pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> String {
+    match (value, status) {
+        (Some(value), _) => format!("{value:.decimals$}"),
+        (None, Status::Done) => "not measured".to_owned(),
+        (None, Status::Diverged) => "diverged".to_owned(),
+        (None, Status::NotRun) => "not run".to_owned(),
+    }
+}
+
+fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
+    let mut grids = vec![dense_grid(study)?];
+    for rate in in_order(lines, |l| l.cell.keep_rate) {
+        let of_rate = |l: &&Line| l.cell.keep_rate == rate && !l.is_dense();
+        let of_rate: Vec<&Line> = lines.iter().filter(of_rate).collect();
+        if of_rate.is_empty() {
+            continue;
+        }
+        let headings = [
+            "<method",
+            "seed",
+            "cut top-1, %",
+            "refit top-1, %",
+            "tuned top-1, %",
+            "drop, points",
+            "tuned top-5, %",
+            "tuned loss",
+        ];
+        let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
+        for line in of_rate {
+            let status = line.cell.status;
+            let [cut, refit, tuned] = line.quality;
+            grid.rows.push(vec![
+                line.cell.method.clone(),
+                line.cell.seed.to_string(),
+                shown(cut.top1, 2, status),
+                shown(refit.top1, 2, status),
+                shown(tuned.top1, 2, status),
+                shown(line.drop(), 2, status),
+                shown(tuned.top5, 2, status),
+                shown(tuned.loss, 4, status),
+            ]);
+        }
+        grids.push(grid);
+    }
+    Ok(grids)
+}
+
+/// The different sizes of some nets in words.
+pub(super) fn sizes(lines: &[&Line]) -> String {
+    let mut sizes: Vec<String> = Vec::new();
+    for line in lines {
+        let size = line.cell.size.paper;
+        let (params, flops) = (short_count(size.params), short_count(size.flops));
+        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    sizes.join("; ")
+}
+
+fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
+    let headings = ["<net", "seed", "top-1, %", "top-5, %", "loss", "params", "FLOPs"];
+    let rates: String = study.uncut_rates.iter().map(|rate| format!(": keep rate {rate}")).collect();
+    let mut grid = Grid::new(format!("Before pruning{rates}"), &headings);
+    for dense in &study.dense {
+        let quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
+        grid.rows.push(vec![
+            "dense".to_owned(),
+            dense.seed.to_string(),
+            shown(quality.top1, 2, dense.status),
+            shown(quality.top5, 2, dense.status),
+            shown(quality.loss, 4, dense.status),
+            short_count(dense.size.paper.params),
+            short_count(dense.size.paper.flops),
+        ]);
+    }
+    Ok(grid)
+}
+
+/// The note that says which study a table comes from.
+pub(super) fn origin(study: &StudyRecord) -> String {
+    let StudyRecord { name, run, dataset, net, mode, .. } = study;
+    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
+}
+
+/// The note that says what the columns `cut`, `refit` and `tuned` stand for.
+pub(super) fn stages_note(study: &StudyRecord) -> String {
+    let cut = if study.mode == "one-shot" {
+        "all layers cut at once, nothing refitted"
+    } else {
+        "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
+    };
+    format!(
+        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
+    )
+}
+
+fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
+    let mut notes = vec![
+        origin(study),
+        format!(
+            "Top-1 and top-5 are per cent of the {}, losses mean cross-entropy in nats; drop: top-1 of the seed's own \
+             dense net less the tuned top-1.",
+            test_images(tested(lines))
+        ),
+        stages_note(study),
+        "Params and FLOPs follow the convention `paper`: weights without biases, 2·C values per batch norm; FLOPs \
+         are 2 × multiply-adds plus 4·C per batch norm."
+            .to_owned(),
+        "diverged: a loss, a weight or a test became NaN or infinite, values from there on do not exist; not run: \
+         nothing is stored."
+            .to_owned(),
+        format!(
+            "Top-5 and loss of every stage, training losses, multiply-adds and fractions of the dense net are in the CSV \
+             and Parquet files, the kept channels in `{0}.kept.json`, how long each stage took in `{0}.seconds.csv` (which \
+             differs from run to run).",
+            study.table
+        ),
+    ];
+    if !study.uncut_rates.is_empty() {
+        notes.push(uncut_note(study));
+    }
+    notes.extend(study.left_out());
+    notes
+}
+
+/// The note on keep rates that cut nothing.
+pub(super) fn uncut_note(study: &StudyRecord) -> String {
+    let rates: Vec<String> = study.uncut_rates.iter().map(f64::to_string).collect();
+    format!(
+        "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
+        rates.join(", ")
+    )
+}
+
+/// A cell's kept channels, one line of the JSON file.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kept<'a> {
+    cell: &'a str,
+    method: &'a str,
+    keep_rate: f64,
+    seed: u64,
+    status: Status,
+    kept: &'a BTreeMap<String, ChannelSet>,
+}
+
+/// Kept channels of every cell as JSON, a line per cell.
+fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> {
+    let mut cells = Vec::new();
+    for cell in lines.iter().filter(|line| !line.is_dense()).map(|line| line.cell) {
+        let CellRecord { id, method, keep_rate, seed, status, kept, .. } = cell;
+        let (keep_rate, seed, status) = (*keep_rate, *seed, *status);
+        cells.push(serde_json::to_string(&Kept { cell: id, method, keep_rate, seed, status, kept })?);
+    }
+    let run = serde_json::to_string(&study.run)?;
+    Ok(format!("{{\"run\":{run},\"cells\":[\n{}\n]}}\n", cells.join(",\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::sample::study;
+
+    fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
+        frame.column(name).unwrap().f64().unwrap().iter().collect()
+    }
+
+    fn texts(frame: &DataFrame, name: &str) -> Vec<String> {
+        frame.column(name).unwrap().str().unwrap().iter().map(|t| t.unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_markdown_stays_as_it_is() {
+        let tables = selectors(&study()).unwrap();
+        insta::assert_snapshot!("selectors_main", tables[0].markdown());
+        insta::assert_snapshot!("selectors_summary", tables[1].markdown());
+        insta::assert_snapshot!("selectors_tau", tables[2].markdown());
+    }
+
+    #[test]
+    fn done_diverged_and_not_run_differ_and_leave_their_cells_empty() {
+        let table = selectors(&study()).unwrap().remove(0);
+        let (status, tuned) = (texts(&table.frame, "status"), floats(&table.frame, "after_fine_tune_top1"));
+        for (status, tuned) in status.iter().zip(&tuned) {
+            assert_eq!(status == "done", tuned.is_some(), "{status} with {tuned:?}");
+        }
+        for name in ["done", "diverged", "not-run"] {
+            assert!(status.contains(&name.to_owned()), "{name}");
+        }
+        let text = table.markdown();
+        assert!(text.contains(" diverged |") && text.contains(" not run |"));
+    }
+
+    #[test]
+    fn the_drop_is_taken_from_the_dense_net_of_the_same_seed() {
+        let table = selectors(&study()).unwrap().remove(0);
+        let (dense, tuned) =
+            (floats(&table.frame, "dense_top1"), floats(&table.frame, "after_fine_tune_top1"));
+        let drops = floats(&table.frame, "top1_drop");
+        assert_eq!(table.frame.column("seed").unwrap().u64().unwrap().get(1), Some(1));
+        assert_eq!((dense[0], dense[1]), (Some(91.5), Some(91.75)));
+        assert_eq!(drops[1], Some(91.75 - tuned[1].unwrap()));
+    }
+
+    #[test]
+    fn lines_are_in_the_order_of_the_study_whatever_the_order_of_its_cells() {
+        let (mut shuffled, expected) = (study(), selectors(&study()).unwrap());
+        // Seeds interleave and the ends swap; methods and rates still appear first in their order.
+        let last = shuffled.cells.len() - 1;
+        shuffled.cells.swap(0, 1);
+        shuffled.cells.swap(last, last - 1);
+        let tables = selectors(&shuffled).unwrap();
+        for (a, b) in tables.iter().zip(&expected) {
+            assert!(a.frame.equals_missing(&b.frame), "{}", a.name);
+            assert_eq!(a.markdown(), b.markdown());
+            assert_eq!(a.attachments, b.attachments);
+        }
+    }
+
+    #[test]
+    fn kept_channels_read_back_as_they_were() {
+        let study = study();
+        let table = selectors(&study).unwrap().remove(0);
+        let json: serde_json::Value = serde_json::from_str(&table.attachments[0].text).unwrap();
+        assert_eq!(json["run"], study.run);
+        let first = &json["cells"][0];
+        assert_eq!((&first["cell"], &first["status"]), (&study.cells[0].id.as_str().into(), &"done".into()));
+        let kept: BTreeMap<String, ChannelSet> = serde_json::from_value(first["kept"].clone()).unwrap();
+        assert_eq!(kept, study.cells[0].kept);
+    }
+
+    #[test]
+    fn a_value_recorded_twice_or_a_cell_without_dense_net_is_refused() {
+        let mut twice = study();
+        let row = twice.cells[0].rows.iter().find(|r| r.layer.is_empty()).unwrap().clone();
+        twice.cells[0].rows.push(row);
+        let error = selectors(&twice).unwrap_err().to_string();
+        assert!(error.contains("recorded twice") && error.contains(&twice.cells[0].id), "{error}");
+
+        let mut orphan = study();
+        orphan.dense.pop();
+        let error = selectors(&orphan).unwrap_err().to_string();
+        assert!(error.contains("no dense net with seed 1"), "{error}");
+    }
+
+    #[test]
+    fn a_keep_rate_that_cuts_nothing_is_the_dense_net_once() {
+        let study = StudyRecord { uncut_rates: vec![1.0], ..study() };
+        let tables = selectors(&study).unwrap();
+        let frame = &tables[0].frame;
+        let (methods, rates) = (texts(frame, "method"), floats(frame, "keep_rate"));
+        let whole: Vec<usize> = (0..frame.height()).filter(|&row| rates[row] == Some(1.0)).collect();
+        assert_eq!(whole, [0, 1], "a row for each seed");
+        assert!(whole.iter().all(|&row| methods[row] == "dense"));
+        let value = |name: &str| floats(frame, name)[0];
+        assert_eq!(
+            (value("dense_top1"), value("after_fine_tune_top1"), value("top1_drop")),
+            (Some(91.5), None, None)
+        );
+        assert_eq!((value("params_fraction"), value("flops_fraction")), (Some(1.0), Some(1.0)));
+        let text = tables[0].markdown();
+        assert!(
+            text.contains("## Before pruning: keep rate 1\n") && !text.contains("## Keep rate 1:"),
+            "{text}"
+        );
+        assert!(!tables[0].attachments[0].text.contains("dense"), "nothing was kept or cut");
+        insta::assert_snapshot!("selectors_uncut_summary", tables[1].markdown());
+        assert_eq!(
+            floats(&tables[2].frame, "keep_rate"),
+            [Some(0.5), Some(0.25)],
+            "there is nothing to rank"
+        );
+    }
+
+    #[test]
+    fn on_how_many_images_an_accuracy_was_measured_is_a_column_and_never_made_up() {
+        let mut study = study();
+        let note = |study: &StudyRecord| selectors(study).unwrap()[0].notes[1].clone();
+        assert!(note(&study).contains("per cent of the 1,000 test images, losses"), "{}", note(&study));
+        study.cells[0].test_images = Some(998);
+        assert!(note(&study).contains("test images, 998 to 1,000 of them (column"), "{}", note(&study));
+        let table = selectors(&study).unwrap().remove(0);
+        let images = table.frame.column("test_images").unwrap().u64().unwrap();
+        assert_eq!((images.get(0), images.get(1)), (Some(998), Some(1000)));
+        for cell in &mut study.cells {
+            cell.test_images = None;
+        }
+        assert!(
+            note(&study).contains("1,000 test images (of some nets their number is not stored), losses"),
+            "{}",
+            note(&study)
+        );
+        for dense in &mut study.dense {
+            dense.test_images = None;
+        }
+        assert!(note(&study).contains("per cent of the test images, losses"), "{}", note(&study));
+    }
+}

@@ -1,0 +1,101 @@
+//! A table read from its CSV file again, every field as the text that was written.
+
+use std::io::Cursor;
+
+use polars::frame::DataFrame;
+use polars::prelude::{CsvReadOptions, SerReader};
+
+use super::TableError;
+
+/// Column that names the cell of a row.
+const CELL: &str = "cell";
+/// Column that names the run.
+const RUN: &str = "run";
+
+/// A table as text.
+pub struct StoredTable(DataFrame);
+
+impl StoredTable {
+    /// A `selectors` table.
+    ///
+    /// # Errors
+    /// If the text is no CSV, or its rows are not those of cells.
+    pub fn parse(csv: Vec<u8>) -> Result<Self, TableError> {
+        Self::with_columns(csv, &[RUN, CELL])
+    }
+
+    /// A table that has these columns among others.
+    ///
+    /// # Errors
+    /// If the text is no CSV, or a column is not there.
+    pub(super) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
+        let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
+        let frame = as_text.into_reader_with_file_handle(Cursor::new(csv)).finish()?;
+        for needed in needed {
+            frame.column(needed)?.str()?;
+        }
+        Ok(Self(frame))
+    }
+
+    /// Rows.
+    pub(super) fn height(&self) -> usize {
+        self.0.height()
+    }
+
+    /// The run that made it; none if it has no rows.
+    pub fn run(&self) -> Option<&str> {
+        self.text(RUN, 0)
+    }
+
+    /// Names of the columns in their order.
+    pub fn columns(&self) -> Vec<&str> {
+        self.0.get_column_names().into_iter().map(|name| name.as_str()).collect()
+    }
+
+    /// The row of a cell.
+    pub fn row(&self, cell: &str) -> Option<usize> {
+        (0..self.0.height()).find(|&row| self.text(CELL, row) == Some(cell))
+    }
+
+    /// A field, if there is such a column and row; one without a value is empty text.
+    pub fn text(&self, column: &str, row: usize) -> Option<&str> {
+        let column = self.0.column(column).ok()?.str().ok()?;
+        (row < column.len()).then(|| column.get(row).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::csv_text;
+    use crate::tables::sample::study;
+    use crate::tables::selectors;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let frame = selectors(&study()).unwrap().remove(0).frame;
+        let text = csv_text(&frame, "aa").unwrap();
+        let stored = StoredTable::parse(text.clone().into_bytes()).unwrap();
+        assert_eq!(stored.run(), Some("aa"));
+        assert_eq!(stored.columns().join(","), text.lines().next().unwrap());
+        for (row, line) in text.lines().skip(1).enumerate() {
+            let cell = line.rsplit(',').next().unwrap();
+            assert_eq!(stored.row(cell), Some(row));
+            let label = stored.text("method", row).unwrap();
+            assert!(line.contains(label), "{label}");
+            let values = line.rsplit(',').take(5).collect::<Vec<_>>();
+            let columns = stored.columns();
+            for (value, column) in values.iter().zip(columns.iter().rev()) {
+                assert_eq!(stored.text(column, row), Some(*value), "{column}");
+            }
+        }
+        assert_eq!((stored.row("cell-other"), stored.text("other", 0)), (None, None));
+    }
+
+    #[test]
+    fn what_is_no_table_of_cells_is_refused() {
+        for text in ["", "a,b\n1,2\n", "run,method\naa,random\n"] {
+            assert!(StoredTable::parse(text.into()).is_err(), "{text}");
+        }
+    }
+}
