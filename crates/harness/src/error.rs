@@ -98,7 +98,10 @@ pub enum HarnessError {
     /// The device asked for is not there.
     #[error("device: {0}")]
     Device(#[source] thinet_models::ModelError),
-    /// A net cannot be built, run, saved or loaded.
+    /// A net cannot be built.
+    #[error(transparent)]
+    Net(#[from] thinet_nets::NetError),
+    /// A net cannot be run, saved or loaded.
     #[error(transparent)]
     Model(#[from] thinet_models::ModelError),
     /// A layer cannot be pruned.

@@ -5,7 +5,7 @@ use std::path::Path;
 use thinet_harness::keys::{KEYS, KeyTable};
 use thinet_harness::list_runs;
 use thinet_harness::status::RunStatus;
-use thinet_models::Arch;
+use thinet_nets::Arch;
 
 use super::print_json;
 use crate::args::Listed;

@@ -68,7 +68,7 @@ pub struct OriginalRow {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Accuracy {
-    /// Our name of the model, as in [`thinet_models::paper_models`].
+    /// Our name of the model, as in [`thinet_nets::paper_models`].
     pub model: String,
     /// How its weights came about.
     pub method: Method,
@@ -126,7 +126,7 @@ pub struct AccuracyDrop {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Latency {
-    /// Our name of the model, as in [`thinet_models::paper_models`].
+    /// Our name of the model, as in [`thinet_nets::paper_models`].
     pub model: String,
     /// Forward pass, milliseconds.
     pub forward_ms: Figure,

@@ -128,7 +128,7 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Compression {
-    /// Our name of the model, as in [`thinet_models::paper_models`].
+    /// Our name of the model, as in [`thinet_nets::paper_models`].
     pub model: String,
     /// The paper's name of it.
     pub name: String,
@@ -434,7 +434,7 @@ mod tests {
     #[test]
     fn every_model_has_times_and_only_those_of_the_released_models_are_verified() {
         let published = Published::load().unwrap();
-        for model in thinet_models::paper_models(thinet_models::ResNetStride::First1x1).unwrap() {
+        for model in thinet_nets::paper_models(thinet_nets::ResNetStride::First1x1).unwrap() {
             let times = published.latency(model.name).unwrap();
             let verified = matches!(model.name, "thinet-gap" | "thinet-tiny");
             assert_eq!(

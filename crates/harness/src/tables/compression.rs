@@ -3,7 +3,7 @@
 
 use polars::frame::DataFrame;
 use thinet_graph::{Convention, Counts, count};
-use thinet_models::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
+use thinet_nets::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
 
 use super::frame::column;
 use super::markdown::{Grid, grouped};

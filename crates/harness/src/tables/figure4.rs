@@ -2,7 +2,7 @@
 
 use polars::frame::DataFrame;
 use thinet_graph::{Convention, Counts, count};
-use thinet_models::{Arch, NetSpec, vgg16_pruned_layers};
+use thinet_nets::{Arch, NetSpec, vgg16_pruned_layers};
 
 use super::frame::column;
 use super::markdown::{Grid, grouped};

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use polars::frame::DataFrame;
 use serde_json::{Map, Value};
 use thinet_metrics::Spread;
-use thinet_models::{Arch, ResNetStride, gpu, paper_models, parse_device};
+use thinet_models::{gpu, parse_device};
+use thinet_nets::{Arch, ResNetStride, paper_models};
 
 use super::frame::column;
 use super::latency_grids::{measured, notes, printed, ratios};

@@ -2,7 +2,7 @@
 //! tables 1 to 3). Every row has its own dense baseline and its protocol; what was not measured says so.
 
 use polars::frame::DataFrame;
-use thinet_models::{ResNetStride, paper_models};
+use thinet_nets::{ResNetStride, paper_models};
 
 use super::frame::column;
 use super::lines::{Quality, test_images};

@@ -11,7 +11,8 @@ use thinet_harness::plan::{Options, Plan};
 use thinet_harness::progress::{Event, Reporter, Silent};
 use thinet_harness::records::{Metric, Stage, Status};
 use thinet_harness::{HarnessError, Outcome, RunOptions, run};
-use thinet_models::{Arch, Net, NetSpec, Weights, load_net, save_net};
+use thinet_models::{Net, Weights, load_net, save_net};
+use thinet_nets::{Arch, NetSpec};
 use thinet_seed::Seed;
 
 use crate::small;

@@ -126,7 +126,7 @@ fn resnet50_tunes_after_each_block_for_24_epochs() {
     for name in ["resnet50-caffe", "resnet50-torchvision"] {
         let file = project().join(format!("experiments/imagenet/{name}.toml"));
         let outline = Outline::without_data(&file, &Options::default()).unwrap().unwrap();
-        assert_eq!(outline.layers, thinet_models::resnet50_pruned_layers());
+        assert_eq!(outline.layers, thinet_nets::resnet50_pruned_layers());
         let prune = &outline.spec.prune;
         let mut total = 0;
         for layer in &outline.layers {
@@ -142,7 +142,7 @@ fn resnet50_tunes_after_each_block_for_24_epochs() {
 #[test]
 fn paper_scale_widths_are_those_of_the_published_models() {
     let published = |stride| {
-        let models = thinet_models::paper_models(stride).unwrap();
+        let models = thinet_nets::paper_models(stride).unwrap();
         models.into_iter().map(|model| (model.name, model.build().unwrap())).collect::<Vec<_>>()
     };
     for (name, expected) in [
