@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use thinet_report::records::Program;
 use thinet_harness::study::Options;
+use thinet_report::records::Program;
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
 #[derive(Debug, Parser)]

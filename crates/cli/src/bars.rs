@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use thinet_harness::run::WorkerMessage;
 use thinet_harness::events::{Event, Reporter};
+use thinet_harness::run::WorkerMessage;
 
 use crate::commands::duration;
 

@@ -13,9 +13,8 @@ mod exit;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use args::{Cli, Command};
+use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = match Cli::try_parse() {

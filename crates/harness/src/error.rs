@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use thinet_files::FileError;
+use thinet_report::tables::TableError;
 use thiserror::Error;
 
 /// A spec that cannot be read or makes no sense. Found before any work.
@@ -98,7 +100,10 @@ pub enum HarnessError {
     /// The device asked for is not there.
     #[error("device: {0}")]
     Device(#[source] thinet_models::ModelError),
-    /// A net cannot be built, run, saved or loaded.
+    /// A net cannot be built.
+    #[error(transparent)]
+    Net(#[from] thinet_nets::NetError),
+    /// A net cannot be run, saved or loaded.
     #[error(transparent)]
     Model(#[from] thinet_models::ModelError),
     /// A layer cannot be pruned.
@@ -118,7 +123,7 @@ pub enum HarnessError {
     Metrics(#[from] thinet_metrics::MetricsError),
     /// A table cannot be made or written.
     #[error(transparent)]
-    Table(#[from] thinet_report::tables::TableError),
+    Table(#[from] TableError),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -296,10 +301,10 @@ impl HarnessError {
     pub fn is_read_only(&self) -> bool {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Io { source, .. } | Self::Table(thinet_report::tables::TableError::Io { source, .. }) => {
+            Self::Io { source, .. }
+            | Self::Table(TableError::Io { source, .. } | TableError::Write(FileError { source, .. })) => {
                 matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
             }
-            Self::Table(thinet_report::tables::TableError::Write(error)) => error.is_read_only(),
             _ => false,
         }
     }
@@ -321,6 +326,12 @@ impl HarnessError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<FileError> for HarnessError {
+    fn from(FileError { action, path, source }: FileError) -> Self {
+        Self::Io { action, path, source }
     }
 }
 

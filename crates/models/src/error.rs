@@ -1,4 +1,4 @@
-//! What can be wrong with a network description, its tensors, its files or the device it should run on.
+//! What can be wrong with a network's tensors, its files or the device it should run on.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,38 +23,6 @@ pub enum ModelError {
         name: String,
         /// The names that exist, comma separated.
         allowed: String,
-    },
-    /// A key of a network spec that its architecture cannot honour.
-    #[error("{key} of {arch} {problem}")]
-    BadSpec {
-        /// The architecture.
-        arch: String,
-        /// The key.
-        key: &'static str,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// A width of a layer that does not exist, or that an addition fixes.
-    #[error("widths of {arch} name {layer:?}, {problem}; layers whose width can be set: {allowed}")]
-    BadWidth {
-        /// The architecture.
-        arch: String,
-        /// The layer named.
-        layer: String,
-        /// Why its width cannot be set.
-        problem: String,
-        /// The layers whose width can be set, comma separated.
-        allowed: String,
-    },
-    /// A layer that would have no filter.
-    #[error("width {width} leaves no channel of the {channels} in layer {layer:?} (floor(C·width) = 0)")]
-    NoChannels {
-        /// The layer.
-        layer: String,
-        /// Its channels at width 1.
-        channels: usize,
-        /// The multiplier; 0 if the layer's own width was set to 0.
-        width: f64,
     },
     /// A tensor that the graph needs is not there.
     #[error("layer {layer:?}: tensor {tensor:?} is missing, expected {expected}")]

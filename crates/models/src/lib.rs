@@ -1,5 +1,5 @@
-//! Networks that run: builders that return graphs, their execution with libtorch, weights in memory and in files,
-//! the application of surgery plans, and the training step.
+//! Networks that run: the execution of graphs with libtorch, weights in memory and in files, the application of surgery
+//! plans, and the training step.
 
 mod checkpoint;
 mod device;
@@ -14,17 +14,11 @@ mod import_rules;
 mod init;
 mod layout;
 mod names;
-mod paper;
-mod parts;
-mod resnet;
 mod schedule;
 mod sgd;
-mod spec;
 mod surgery;
 mod switches;
-mod tiny;
 mod train;
-mod vgg;
 mod weights;
 
 pub use device::{parse_device, seed_torch, set_compute_threads};
@@ -36,18 +30,14 @@ pub use forward::{Mode, forward, forward_taps};
 pub use import::{ImportReport, check_import, import_weights};
 pub use import_rules::{FileType, ImportRules, Layout};
 pub use layout::MemoryFormat;
-pub use paper::{PaperModel, paper_models};
-pub use resnet::{ResNetStride, resnet50_pruned_layers};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};
-pub use spec::{Arch, NetSpec};
 pub use surgery::{apply_surgery, scale_consumer_inputs};
 pub use switches::{
     Autocast, Precision, generator_state, is_tf32_allowed, peak_gpu_bytes, set_deterministic,
     set_generator_state, set_tf32,
 };
 pub use train::{loss_and_gradients, train_step};
-pub use vgg::vgg16_pruned_layers;
 pub use weights::Weights;
 
 use thinet_graph::Graph;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layers};
-use thinet_models::{Arch, Mode, NetSpec, Weights, forward_taps};
+use thinet_models::{Mode, Weights, forward_taps};
+use thinet_nets::{Arch, NetSpec};
 use thinet_sampling::{EvidenceCollector, LayerOf, Stored, gathered, gathered_kinds, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, EvidenceKind, Needs, Selection, Selector, SelectorError, select};

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 use thinet_bench::{Bound, Figure, Ratio};
 use thinet_graph::Graph;
-use thinet_models::{Arch, MemoryFormat, NetSpec, Precision, Sgd, SgdOptions, Weights, train_step};
+use thinet_models::{MemoryFormat, Precision, Sgd, SgdOptions, Weights, train_step};
+use thinet_nets::{Arch, NetSpec};
 use thinet_seed::Seed;
 
 use crate::in_turn::{FILTERED, duration, in_turn, timed};

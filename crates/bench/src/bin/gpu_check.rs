@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tch::{Cuda, Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layer};
 use thinet_models::{
-    Arch, MemoryFormat, Mode, NetSpec, Precision, ResNetStride, Sgd, SgdOptions, Weights, forward,
-    forward_taps, loss_and_gradients, paper_models, parse_device, peak_gpu_bytes, seed_torch,
-    set_compute_threads, set_deterministic, set_tf32, train_step,
+    MemoryFormat, Mode, Precision, Sgd, SgdOptions, Weights, forward, forward_taps, loss_and_gradients,
+    parse_device, peak_gpu_bytes, seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
 };
+use thinet_nets::{Arch, NetSpec, ResNetStride, paper_models};
 use thinet_sampling::EvidenceCollector;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};

@@ -15,9 +15,10 @@ use thinet_data::{
     Augment, DatasetSpec, ImagenetSpec, Loader, LoaderOptions, Protocol, Split, Transform, open,
 };
 use thinet_models::{
-    Arch, FileType, ImportRules, Layout, Mode, Net, NetSpec, ResNetStride, Weights, export_weights, forward,
-    import_weights, load_tensors, save_tensors,
+    FileType, ImportRules, Layout, Mode, Net, Weights, export_weights, forward, import_weights, load_tensors,
+    save_tensors,
 };
+use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
 const USAGE: &str = "parity crops FOLDER CLASSES PROTOCOL OUT | loader FOLDER CLASSES SECONDS | \

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use thinet_graph::{Convention, Counts, Graph, count as count_graph, count_layers, prunable_layers};
 use thinet_harness::HarnessError;
-use thinet_report::tables::{grouped, self};
-use thinet_models::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
+use thinet_nets::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
+use thinet_report::tables::{self, grouped};
 
 use super::print_json;
 use crate::args::Count;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
-use thinet_harness::study::{Options, dataset_named};
-use thinet_harness::study::Spec;
+use thinet_harness::study::{Options, Spec, dataset_named};
 
 use super::print_json;
 use crate::args::{Data, DataSource};

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use thinet_harness::HarnessError;
 use thinet_harness::stages::{PREPROCESSING, Preprocessing};
-use thinet_harness::store::Store;
+use thinet_harness::store::{Store, paths};
 use thinet_models::{Layout, Metadata, export_weights, load_net};
 
 use crate::args::{Export, ExportLayout};
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
     let source = source(&arguments.what, &arguments.results)?;

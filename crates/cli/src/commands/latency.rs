@@ -5,16 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use thinet_report::tables::{StoredLatency, self};
 use thinet_harness::HarnessError;
-use thinet_harness::stages::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure};
-use thinet_harness::store::cpu_identity;
+use thinet_harness::stages::{
+    LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure,
+};
+use thinet_harness::store::{machine, paths};
 use thinet_models::parse_device;
+use thinet_report::tables::{self, StoredLatency};
 
 use super::{duration, print_json};
 use crate::args::{Latency, program};
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 /// Images in a batch, as the paper's, and timings that count, where not asked for: seven minutes for all models on two
 /// cores.
@@ -27,8 +28,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     let options = options(asked)?;
     let folder = paths::tables(&asked.results);
-    let cpu = cpu_identity();
-    let run = tables::latency_run(&options.device_name(), &cpu, options.batch, options.threads);
+    let device = options.device_name();
+    let run = tables::latency_run(&device, &machine(&device), options.batch, options.threads);
     if !asked.force
         && let Some(stored) = stored(&folder, Some(&run))?
     {
@@ -101,7 +102,7 @@ fn check_same(stored: &StoredLatency, asked: &Latency) -> anyhow::Result<()> {
 }
 
 fn print(stored: &StoredLatency, json: bool) -> anyhow::Result<()> {
-    let is_here = stored.is_of(&cpu_identity());
+    let is_here = stored.is_of(&machine);
     if !stored.is_checked {
         let path = stored.path.display();
         eprintln!("note: {path} has no checksums (an older version wrote it): shown as it is");

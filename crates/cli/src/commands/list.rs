@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use thinet_harness::study::keys::{KEYS, KeyTable};
-use thinet_harness::store::list_runs;
 use thinet_harness::inspect::status::RunStatus;
-use thinet_models::Arch;
+use thinet_harness::store::list_runs;
+use thinet_harness::study::keys::{KEYS, KeyTable};
+use thinet_nets::Arch;
 
 use super::print_json;
 use crate::args::Listed;

@@ -5,19 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use thinet_data::DatasetSpec;
-use thinet_report::records::StudyRecord;
-use thinet_harness::study::Spec;
-use thinet_report::tables::{Closing, PaperStudy, self};
 use thinet_harness::HarnessError;
 use thinet_harness::run::check_tables;
-use thinet_harness::store::cpu_identity;
-use thinet_harness::study::{ResolvedStudy, not_run};
+use thinet_harness::store::{machine, paths};
+use thinet_harness::study::{ResolvedStudy, Spec, not_run};
+use thinet_report::records::StudyRecord;
+use thinet_report::tables::{self, Closing, ClosingStudy, PaperStudy};
 
 use super::run::execute;
 use super::table::report_written;
 use crate::args::{Paper, Place, Study};
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 /// An experiment with what is known of it.
 struct Known {
@@ -98,7 +96,7 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
         let studies: Vec<PaperStudy<'_>> = known
             .iter()
             .filter(|k| k.resolved.spec.paper_table.as_deref() == Some(*name))
-            .map(|k| PaperStudy { resolved: &k.resolved, study: &k.study, is_run: k.is_run })
+            .map(|k| k.resolved.paper_study(&k.study, k.is_run))
             .collect();
         let run = tables::paper_run(&studies);
         if run == tables::NOT_RUN && !is_free(&folder, name)? {
@@ -187,11 +185,11 @@ fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<(
         not_run.iter().map(|(name, table)| (name.as_str(), table.as_str())).collect();
     let closing = Closing {
         folder: &paths::tables(&arguments.results),
-        study: study.as_ref(),
+        study: study.as_ref().map(|spec| ClosingStudy { name: &spec.name, table: spec.table_name() }),
         tables: names,
         not_run: &not_run,
         command: &command(known, arguments),
-        cpu: &cpu_identity(),
+        machine: &machine,
     };
     println!("{}", tables::closing(&closing)?.trim_end());
     Ok(())

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use thinet_harness::study::Plan;
-use thinet_harness::study::{Recipe, Spec};
-use thinet_harness::store::Store;
 use thinet_harness::HarnessError;
-use thinet_harness::study::{CellDesign, Estimate, ResolvedStudy, estimate, estimate_without_data};
+use thinet_harness::store::Store;
+use thinet_harness::study::{
+    CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, estimate, estimate_without_data,
+};
 use thinet_models::Schedule;
 
 use super::{duration, jobs, print_json, stages_in_words};
@@ -177,7 +177,12 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
 }
 
 /// The same for a study whose data or device is not here; counts are the official ones.
-fn without_data(resolved: &ResolvedStudy, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
+fn without_data(
+    resolved: &ResolvedStudy,
+    missing: &HarnessError,
+    device: &str,
+    asked: Option<u16>,
+) -> Report {
     let spec = &resolved.spec;
     let jobs = jobs(asked, spec.compute.threads, device);
     let images = spec.dataset.images();
@@ -204,7 +209,8 @@ fn without_data(resolved: &ResolvedStudy, missing: &HarnessError, device: &str, 
             })
             .collect(),
         cells: resolved.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
-        cost: images.map(|images| Cost::new(estimate_without_data(resolved, images, is_gpu, jobs), device, jobs)),
+        cost: images
+            .map(|images| Cost::new(estimate_without_data(resolved, images, is_gpu, jobs), device, jobs)),
     }
 }
 

@@ -1,14 +1,13 @@
 //! `thinet run`: what is missing of an experiment, then its tables. And the hidden worker that runs one stage.
 
 use std::ffi::OsString;
-use std::io::BufRead as _;
-use std::sync::mpsc::channel;
+use std::io::BufReader;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use thinet_harness::{HarnessError, Stop};
-use thinet_harness::run::{Outcome, RUN, RunOptions, STOP, StageRunner, WorkerCommand, WorkerMessage, serve};
+use thinet_harness::run::{Outcome, RunOptions, StageRunner, WorkerCommand, WorkerMessage, listen, serve};
 use thinet_harness::study::{Estimate, estimate};
+use thinet_harness::{HarnessError, Stop};
 
 use super::{duration, jobs, open_plan, signals, stages_in_words};
 use crate::args::{Pace, Study, Workers};
@@ -129,20 +128,10 @@ pub(crate) fn worker(study: &Study, pace: &Pace) -> anyhow::Result<()> {
     // Ctrl-C reaches all processes of a terminal; what it means here, the parent decides.
     signals::ignore_interrupts()?;
     let stop = Stop::default();
-    let (ids, asked) = channel();
-    let stop_asked = stop.clone();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if line == STOP {
-                stop_asked.set();
-            } else if let Some(id) = line.strip_prefix(RUN) {
-                let _ = ids.send(id.to_owned());
-            }
-        }
-        // The parent holds the other end: when it is gone, by whatever means, so is this worker.
-        // At once: libtorch's own clean-up could wait for the thread that computes.
-        signal_hook::low_level::exit(1);
-    });
+    // The parent holds the other end: when it is gone, by whatever means, so is this worker.
+    // At once: libtorch's own clean-up could wait for the thread that computes.
+    let exit = || signal_hook::low_level::exit(1);
+    let asked = listen(BufReader::new(std::io::stdin()), stop.clone(), exit);
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
     let options = pace.options(stop);
     let lines = JsonLines::new();

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use thinet_graph::{Convention, count};
-use thinet_harness::store::{StageResult, Store};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{Run, find_run};
-use thinet_harness::store::{Manifest, run_environment, run_spec};
+use thinet_harness::store::{Manifest, StageResult, Store, run_environment, run_spec};
 use thinet_report::records::Environment;
 
 use super::print_json;

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use thinet_harness::run::slurm::{Queued, queue};
-use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_runs;
-use thinet_harness::store::{StageKind, list_runs};
+use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
+use thinet_harness::run::slurm::{Queued, queue};
+use thinet_harness::store::{StageKind, list_runs, paths};
 
 use super::{duration, print_json, stages_in_words};
 use crate::args::StatusOf;
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 /// Failures and running stages of a run that are told one by one.
 const TOLD: usize = 20;

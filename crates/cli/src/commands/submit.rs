@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::flag::register;
-use thinet_harness::study::Plan;
-use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
 use thinet_harness::HarnessError;
 use thinet_harness::events::Logged;
 use thinet_harness::run::StageRunner;
+use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
+use thinet_harness::store::paths;
+use thinet_harness::study::Plan;
 
 use super::run::stage_arguments;
 use super::{open_plan, plan_elsewhere, signals};
 use crate::args::{Pace, Place, Study, Submit};
 use crate::bars::Progress;
-use thinet_harness::store::paths;
 
 pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
     let device = arguments.device.clone().unwrap_or_else(|| {

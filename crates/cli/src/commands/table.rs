@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use thinet_harness::study::Spec;
-use thinet_report::tables::{Table, Written, self};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_run;
 use thinet_harness::run::{unwritten_tables, write_tables};
-use thinet_harness::store::Manifest;
-use thinet_harness::study::gather;
+use thinet_harness::store::{Manifest, paths};
+use thinet_harness::study::{Spec, gather};
+use thinet_report::tables::{self, Table, Written};
 
 use super::{plan_elsewhere, print_json};
 use crate::args::Place;
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: bool) -> anyhow::Result<()> {
     for name in names {
@@ -27,7 +25,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
             what => {
                 let (spec, seeds) = spec_of(what, seeds, &place.results)?;
                 let plan = plan_elsewhere(&spec, &place.options(seeds))?;
-                let study = study(&plan)?;
+                let study = gather(&plan)?;
                 if json {
                     print_json(&study)?;
                     continue;

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use thinet_harness::HarnessError;
-use thinet_harness::inspect::{Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table};
+use thinet_harness::inspect::{
+    Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table,
+};
+use thinet_harness::store::paths;
 
 use super::print_json;
 use crate::args::Verify;
 use crate::bars::Progress;
 use crate::exit::BadArgument;
-use thinet_harness::store::paths;
 
 pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     let options = VerifyOptions {

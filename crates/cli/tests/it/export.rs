@@ -8,10 +8,8 @@ use tch::{Device, Kind, Tensor};
 use thinet_data::{Loader, LoaderOptions};
 use thinet_graph::{Graph, Op};
 use thinet_harness::study::{Options, Plan};
-use thinet_models::{
-    Arch, Metadata, Mode, Net, NetSpec, ResNetStride, Weights, forward, forward_taps, load_net, save_net,
-    save_tensors,
-};
+use thinet_models::{Metadata, Mode, Net, Weights, forward, forward_taps, load_net, save_net, save_tensors};
+use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
 use crate::fixture::Fixture;

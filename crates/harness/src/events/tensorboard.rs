@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use crc::{CRC_32_ISCSI, Crc};
 use thinet_report::records::Row;
 
-use crate::events::{Event, Reporter, unix_seconds};
+use super::event::{Event, Reporter};
+use super::log::unix_seconds;
 use crate::store::host_name;
 
 /// Curves need no more points than this.
@@ -215,7 +216,7 @@ mod tests {
         board.event(&Event::StageStarted { id: id.clone(), label: "thinet+scale r=0.5 seed 0".into() });
         let row = Row {
             layer: "conv1".into(),
-            stage: Phase::AfterCut,
+            phase: Phase::AfterCut,
             metric: Metric::ReconstructionError,
             value: 0.5,
         };

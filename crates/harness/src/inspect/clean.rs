@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::verify::SCRATCH;
 use crate::error::HarnessError;
-use crate::store::{GUARD, Manifest, Store, holder, leftovers};
-use crate::study::list_runs;
-use crate::store::paths;
+use crate::store::{GUARD, Manifest, Store, holder, leftovers, list_runs, paths};
 
 /// Something that can go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -146,7 +145,7 @@ impl Cleaning {
     fn add_verifications(&mut self, results: &Path) -> Result<(), HarnessError> {
         for path in entries(results)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let is_scratch = name.starts_with(crate::inspect::SCRATCH) && path.is_dir();
+            let is_scratch = name.starts_with(SCRATCH) && path.is_dir();
             let is_in_use = entries(&path.join("store/claims"))?.iter().any(|claim| holder(claim).is_some());
             if is_scratch && !is_in_use {
                 self.add(&path, "the scratch folder of a verification that was killed")?;

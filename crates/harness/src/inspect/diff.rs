@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use thinet_graph::ChannelSet;
-use thinet_report::records::Row;
+use thinet_report::records::{Difference, Row, differences, leaves};
 
 use crate::error::HarnessError;
 use crate::inspect::Run;
@@ -145,7 +145,7 @@ impl Facts {
                     let mut of_stage = result.inputs.clone();
                     // The net is told by the spec in fewer words.
                     of_stage.as_object_mut().map(|inputs| inputs.remove("graph"));
-                    flatten(&stage.label, &of_stage, &mut inputs);
+                    inputs.extend(leaves(&serde_json::json!({ &stage.label: of_stage })));
                 }
                 stages.insert(stage.label, result);
             }

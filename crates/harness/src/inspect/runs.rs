@@ -8,11 +8,10 @@ use std::time::SystemTime;
 use thinet_report::tables::{BESIDE, StoredTable};
 
 use crate::error::HarnessError;
-use crate::store::Manifest;
-use crate::study::{Options, ResolvedStudy, asked};
-use crate::store::paths;
-
 use crate::store::paths::SPEC as RESOLVED;
+use crate::store::{Manifest, paths};
+use crate::study::identity::asked;
+use crate::study::{Options, ResolvedStudy};
 /// A run that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -60,7 +59,7 @@ impl Run {
 /// # Errors
 /// If the folder exists and cannot be read.
 pub fn all_runs(results: &Path) -> Result<Vec<Run>, HarnessError> {
-    let names = crate::study::list_runs(results)?;
+    let names = crate::store::list_runs(results)?;
     let mut runs: Vec<Run> = names.into_iter().filter_map(|name| Run::at(results, name)).collect();
     runs.sort_by(|a, b| (a.started, &a.name).cmp(&(b.started, &b.name)));
     Ok(runs)

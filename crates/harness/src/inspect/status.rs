@@ -9,9 +9,8 @@ use thinet_report::records::{Status, Unfit};
 
 use crate::error::HarnessError;
 use crate::store::run_folder::run_spec;
-use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder};
+use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder, paths};
 use crate::study::{Spec, unfit};
-use crate::store::paths;
 
 /// How a stage is.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,17 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tch::Device;
 use thinet_files::sealed;
+use thinet_report::records::{Difference, Environment};
 use thinet_report::tables::{self, StoredTable};
 
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
-use crate::inspect::Difference;
 use crate::inspect::tensors::differing_tensors;
 use crate::run::{RunOptions, StageRunner, environment};
-use crate::stages::WEIGHTS;
-use crate::store::{Depth, Environment, StageId, Store};
-use crate::study::{Options, Plan, study};
-use crate::store::paths;
+use crate::store::paths::WEIGHTS;
+use crate::store::{Depth, StageId, Store, paths};
+use crate::study::{Options, Plan, gather};
 
 /// How the names of scratch folders begin.
 pub(crate) const SCRATCH: &str = "verify-";
@@ -165,7 +164,7 @@ pub fn verify(
         runner.run_stage(cell.id.as_str(), reporter)?;
     }
 
-    let made = study(&plan)?;
+    let made = gather(&plan)?;
     let frame = tables::selectors(&made)?.swap_remove(0).frame;
     let made = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
     let promise = Promise::on(plan.device, plan.spec.compute.deterministic);
@@ -180,7 +179,8 @@ pub fn verify(
     }
     let environment = environment_of(&folder, table)?
         .map(|of_table| of_table.relevant_differences(&environment(&plan)))
-        .transpose()?;
+        .transpose()
+        .map_err(HarnessError::Json)?;
     Ok(Verification { promise, tolerance, environment, cells })
 }
 
@@ -276,7 +276,7 @@ fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessErr
     }
     let Some(result) = from.intact(id, Depth::Checksums, &mut |_| ())? else { return Ok(false) };
     let folder = to.begin(id)?;
-    let names = result.files.keys().map(String::as_str).chain([crate::store::RESULT]);
+    let names = result.files.keys().map(String::as_str).chain([paths::RESULT]);
     for name in names {
         let (old, new): (PathBuf, PathBuf) = (from.folder(id).join(name), folder.join(name));
         fs::copy(&old, &new).map_err(HarnessError::io("copy", old))?;

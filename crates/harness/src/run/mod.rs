@@ -2,6 +2,7 @@
 
 mod options;
 mod panics;
+mod protocol;
 mod queue;
 mod run_plan;
 pub mod slurm;
@@ -10,6 +11,8 @@ mod workers;
 
 pub use options::RunOptions;
 pub use panics::keep_panics;
+pub use protocol::{WorkerMessage, listen, serve};
 pub use run_plan::{Outcome, check_tables, run, unwritten_tables, write_tables};
 pub use stage_runner::StageRunner;
-pub use workers::{WorkerCommand, WorkerMessage, serve};
+pub(crate) use stage_runner::environment;
+pub use workers::WorkerCommand;

@@ -5,17 +5,19 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use thinet_report::records::{Status, StudyRecord};
-use thinet_report::tables::{self, StageSeconds, Table};
+use thinet_files::write_atomically;
+use thinet_report::records::{Environment, Status, StudyRecord};
+use thinet_report::tables::{self, ENVIRONMENT, StageSeconds, Table};
 
+use super::options::RunOptions;
+use super::queue::{Queue, Task, Turn};
+use super::stage_runner::{StageRunner, environment};
+use super::workers::{Inputs, Slot, StageEnd};
 use crate::error::HarnessError;
 use crate::events::{Event, Logged, Reporter};
-use crate::run::{Ended, Inputs, Queue, StageRunner, Slot, Task, Turn, WorkerCommand, environment};
 use crate::stop::Stop;
-use crate::store::run_folder::{self, ENVIRONMENT};
-use crate::store::{Claim, Depth, Environment, Manifest, ManifestEntry, Patience, StageId, StageKind, Store, write_atomically};
-use crate::study::{Plan, Spec, check, study, unfit};
-use crate::store::paths;
+use crate::store::{Claim, Depth, ManifestEntry, Patience, StageId, StageKind, Store, paths, run_folder};
+use crate::study::{Plan, Spec, check, gather, unfit};
 
 /// Result of a run.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     // The environment is that of the process which did the work; a run that only reads keeps the old one.
     if stages_run > 0 {
         let jobs = options.workers.len().max(1);
-        run_files::write_environment(&folder, &environment_of(plan, jobs))?;
+        run_folder::write_environment(&folder, &environment_of(plan, jobs))?;
     }
     let study = gather(plan)?;
     match failure {
@@ -81,10 +83,10 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
     let folder = plan.run_folder();
-    match run_files::run_environment(&folder) {
+    match run_folder::run_environment(&folder) {
         Ok(Some(_)) => {}
         Ok(None) | Err(HarnessError::DamagedFile { .. }) => {
-            run_files::write_environment(&folder, &environment_of(plan, 1))?;
+            run_folder::write_environment(&folder, &environment_of(plan, 1))?;
         }
         Err(error) => return Err(error),
     }
@@ -154,7 +156,7 @@ fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
 pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
     let folder = plan.run_folder();
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    run_files::write_spec(&folder, &plan.spec.to_toml()?)?;
+    run_folder::write_spec(&folder, &plan.spec.to_toml()?)?;
     plan.manifest().write(&folder)
 }
 
@@ -211,10 +213,12 @@ fn run_in_workers(
                         HarnessError::Worker { stage: task.id.clone(), problem }
                     };
                     let result = slot.run(&task.id, &task.label, reporter).map_err(|ended| match ended {
-                        Ended::Stopped => HarnessError::Stopped,
+                        StageEnd::Stopped => HarnessError::Stopped,
                         _ if options.stop.is_set() => HarnessError::Stopped,
-                        Ended::Died(how) => failed(how),
-                        Ended::Failed(why) => HarnessError::Worker { stage: task.id.clone(), problem: why },
+                        StageEnd::Died(how) => failed(how),
+                        StageEnd::Failed(why) => {
+                            HarnessError::Worker { stage: task.id.clone(), problem: why }
+                        }
                     });
                     note_end(task, result, reporter);
                 }

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use thinet_files::sealed;
+use thinet_files::{sealed, write_atomically};
 
+use super::run_plan::{check_tables, start_folder};
 use crate::error::HarnessError;
-use crate::run::{check_tables, start_folder};
-use crate::store::{Depth, Manifest, StageId, StageKind, Store, write_atomically};
+use crate::store::{Depth, StageId, StageKind, Store, paths};
 use crate::study::Plan;
-use crate::store::paths;
 
 /// Tasks in one array: Slurm's own default limit is 1001, from index 0.
 const ARRAY: usize = 1000;

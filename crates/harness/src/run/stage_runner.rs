@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use thinet_models::MemoryFormat;
+use thinet_report::records::Environment;
 
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter, TensorBoard};
 use crate::run::{RunOptions, panics};
-use crate::stages::train::{Busy, Feed};
-use crate::stages::{Context, cell, dense, evidence};
-use crate::store::{Claim, Doing, Environment, Holder, Patience, Store};
+use crate::stages::{Busy, Context, Feed, cell, dense, evidence};
+use crate::store::{Claim, Doing, Holder, Patience, Store, environment_here, paths};
 use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
-use crate::store::paths;
 
 /// Where this process works.
 pub(crate) fn environment(plan: &Plan) -> Environment {

@@ -2,21 +2,17 @@
 //! survive each other.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::HarnessError;
+use super::protocol::{self, WorkerMessage};
 use crate::events::{Event, Reporter};
-use crate::run::StageRunner;
 
-/// How to start a worker. It is told what to do by lines on its standard input, [`RUN`] and the stage's id or [`STOP`], says
-/// what happens by lines of JSON ([`WorkerMessage`]), and ends when its input closes.
+/// How to start a worker process, which speaks the protocol of `protocol.rs` on its standard input and output.
 #[derive(Clone, Debug)]
 pub struct WorkerCommand {
     /// The program.
@@ -25,54 +21,9 @@ pub struct WorkerCommand {
     pub arguments: Vec<OsString>,
 }
 
-/// Before the id of a stage to make.
-pub const RUN: &str = "run ";
-/// Asks a worker to keep what it has and to end.
-pub const STOP: &str = "stop";
-
-/// What a worker says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum WorkerMessage {
-    /// It has done what it can for a stage.
-    Ended {
-        /// The stage.
-        ended: String,
-        /// Why it failed, if it did.
-        error: Option<String>,
-        /// Whether it was asked to stop.
-        stopped: bool,
-        /// Whether it panicked, after which it ends.
-        #[serde(default)]
-        panicked: bool,
-    },
-    /// Something happened.
-    Event(Event),
-}
-
-/// Makes the stages that `ids` names, one after the other; what a worker does. It ends after a panic, as nobody knows in what state
-/// that left libtorch.
-pub fn serve(
-    runner: &StageRunner<'_>,
-    ids: impl IntoIterator<Item = String>,
-    reporter: &dyn Reporter,
-    say: &dyn Fn(WorkerMessage),
-) {
-    for ended in ids {
-        let failure = runner.run_stage_caught(&ended, reporter).err();
-        let stopped = matches!(failure, Some(HarnessError::Stopped));
-        let panicked = matches!(failure, Some(HarnessError::Panicked { .. }));
-        let error = failure.map(|failure| failure.to_string());
-        say(WorkerMessage::Ended { ended, error, stopped, panicked });
-        if panicked {
-            return;
-        }
-    }
-}
-
 /// How a stage ended that is not stored.
 #[derive(Debug)]
-pub(crate) enum Ended {
+pub(crate) enum StageEnd {
     /// The worker said why it failed.
     Failed(String),
     /// The worker was ended by a signal.
@@ -89,7 +40,7 @@ impl Inputs {
     /// Asks every worker to stop; one that has ended does not hear it.
     pub(crate) fn stop_all(&self) {
         for input in self.lock().iter() {
-            let _ = writeln!(input.lock().unwrap_or_else(PoisonError::into_inner), "{STOP}");
+            let _ = protocol::ask_to_stop(&mut *input.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -129,52 +80,43 @@ impl<'a> Slot<'a> {
 
     /// Makes a stage. A worker that dies (a signal, no memory) costs its own stage only, which is tried once more by a new
     /// one: what was finished of it is stored.
-    pub(crate) fn run(&mut self, id: &str, label: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+    pub(crate) fn run(&mut self, id: &str, label: &str, reporter: &dyn Reporter) -> Result<(), StageEnd> {
         let first = self.run_once(id, reporter);
-        let Err(Ended::Died(how)) = &first else { return first };
+        let Err(StageEnd::Died(how)) = &first else { return first };
         let text = format!("{label}: its worker died ({how}); tried once more");
         reporter.event(&Event::Note { id: id.to_owned(), text });
         self.run_once(id, reporter)
     }
 
-    fn run_once(&mut self, id: &str, reporter: &dyn Reporter) -> Result<(), Ended> {
+    fn run_once(&mut self, id: &str, reporter: &dyn Reporter) -> Result<(), StageEnd> {
         let process = match &mut self.process {
             Some(process) => process,
             none => none.insert(Process::start(self.command, self.inputs)?),
         };
         // A worker that has ended does not hear it; its output ends at once.
-        let _ = writeln!(process.input.lock().unwrap_or_else(PoisonError::into_inner), "{RUN}{id}");
+        let _ = protocol::ask_for(&mut *process.input.lock().unwrap_or_else(PoisonError::into_inner), id);
         let mut failure = None;
         for line in process.output.by_ref().map_while(Result::ok) {
             match serde_json::from_str::<WorkerMessage>(&line) {
                 Ok(WorkerMessage::Event(event)) => reporter.event(&event),
                 Ok(WorkerMessage::Ended { ended, error, stopped, panicked }) if ended == id => match error {
                     None => return Ok(()),
-                    Some(_) if stopped => return Err(Ended::Stopped),
-                    Some(error) if !panicked => return Err(Ended::Failed(error)),
+                    Some(_) if stopped => return Err(StageEnd::Stopped),
+                    Some(error) if !panicked => return Err(StageEnd::Failed(error)),
                     // The worker ends by itself; the next stage gets a new one.
                     Some(error) => {
-                        failure = Some(Ended::Failed(error));
+                        failure = Some(StageEnd::Failed(error));
                         break;
                     }
                 },
-                _ => reporter.event(&Event::Note { id: id.to_owned(), text: unread(&line) }),
+                _ => {
+                    reporter.event(&Event::Note { id: id.to_owned(), text: protocol::describe_unread(&line) })
+                }
             }
         }
-        let ended = self.process.take().map_or(Ended::Stopped, |process| process.end(self.inputs));
+        let ended = self.process.take().map_or(StageEnd::Stopped, |process| process.end(self.inputs));
         Err(failure.unwrap_or(ended))
     }
-}
-
-/// A line of a worker that is no message, in words for people.
-fn unread(line: &str) -> String {
-    let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else {
-        return format!("its worker printed: {line}");
-    };
-    let kind = message.get("event").and_then(|kind| kind.as_str()).unwrap_or("message");
-    let why = serde_json::from_value::<Event>(message.clone()).err();
-    let why = why.map_or_else(|| "it is about another stage".to_owned(), |why| why.to_string());
-    format!("a message of its worker ({kind}) cannot be read and is left out: {why}")
 }
 
 impl Drop for Slot<'_> {
@@ -186,9 +128,10 @@ impl Drop for Slot<'_> {
 }
 
 impl Process {
-    fn start(command: &WorkerCommand, inputs: &Inputs) -> Result<Self, Ended> {
-        let failed =
-            |problem: String| Ended::Failed(format!("cannot start {}: {problem}", command.program.display()));
+    fn start(command: &WorkerCommand, inputs: &Inputs) -> Result<Self, StageEnd> {
+        let failed = |problem: String| {
+            StageEnd::Failed(format!("cannot start {}: {problem}", command.program.display()))
+        };
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
             .stdin(Stdio::piped())
@@ -211,21 +154,21 @@ impl Process {
     }
 
     /// Closes its input, which ends it, and says how it ended.
-    fn end(mut self, inputs: &Inputs) -> Ended {
+    fn end(mut self, inputs: &Inputs) -> StageEnd {
         inputs.remove(&self.input);
         drop(self.input);
         let status = match wait_or_kill(&mut self.child) {
             Ok(status) => status,
-            Err(e) => return Ended::Failed(e.to_string()),
+            Err(e) => return StageEnd::Failed(e.to_string()),
         };
         let errors = self.errors.join().unwrap_or_default();
         let said = last_words(&String::from_utf8_lossy(&errors));
         let how = match said {
-            Some(said) if status.code().is_some() => return Ended::Failed(said),
+            Some(said) if status.code().is_some() => return StageEnd::Failed(said),
             Some(said) => format!("{status}: {said}"),
             None => status.to_string(),
         };
-        if status.code().is_some() { Ended::Failed(how) } else { Ended::Died(how) }
+        if status.code().is_some() { StageEnd::Failed(how) } else { StageEnd::Died(how) }
     }
 }
 
@@ -296,8 +239,8 @@ mod tests {
         let mut slot = Slot::new(&command, &inputs);
         let mut run = |id: &str| slot.run(id, &format!("cell {id}"), &recorder);
         assert!(run("good").is_ok());
-        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
-        assert!(matches!(run("killed"), Err(Ended::Died(how)) if how.contains("signal: 9")));
+        assert!(matches!(run("bad"), Err(StageEnd::Failed(why)) if why == "no luck"));
+        assert!(matches!(run("killed"), Err(StageEnd::Died(how)) if how.contains("signal: 9")));
         assert!(run("good2").is_ok());
         // A note from each start, two of them of the stage that was killed, and one that says so.
         let events = recorder.0.into_inner().unwrap();
@@ -305,17 +248,6 @@ mod tests {
         let retried =
             |event: &&Event| matches!(event, Event::Note { text, .. } if text.contains("tried once more"));
         assert_eq!(events.iter().filter(retried).count(), 1);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told_in_words() {
-        let text = unread(r#"{"event":"measured","id":"x","rows":[{"layer":"","value":null}]}"#);
-        assert!(
-            text.starts_with("a message of its worker (measured) cannot be read and is left out: "),
-            "{text}"
-        );
-        assert!(!text.contains('{'), "{text}");
-        assert_eq!(unread("a library speaks"), "its worker printed: a library speaks");
     }
 
     #[test]
@@ -331,7 +263,7 @@ mod tests {
         let command = WorkerCommand { program: "/bin/sh".into(), arguments };
         let ended = Slot::new(&command, &inputs).run_once("a", &crate::events::Silent);
         assert!(
-            matches!(ended, Err(Ended::Died(how)) if how.contains("SIGABRT") && how.ends_with("terminate called"))
+            matches!(ended, Err(StageEnd::Died(how)) if how.contains("SIGABRT") && how.ends_with("terminate called"))
         );
     }
 
@@ -346,7 +278,7 @@ mod tests {
         let mut slot = Slot::new(&command, &inputs);
         let mut run = |id: &str| slot.run(id, id, &crate::events::Silent);
         assert!(run("good").is_ok());
-        assert!(matches!(run("bad"), Err(Ended::Failed(why)) if why == "no luck"));
+        assert!(matches!(run("bad"), Err(StageEnd::Failed(why)) if why == "no luck"));
         assert!(run("good2").is_ok());
         assert_eq!(std::fs::read_to_string(&mark).unwrap(), "started\nstarted\n");
     }
@@ -374,7 +306,7 @@ mod tests {
         };
         let inputs = Inputs::default();
         let ended = Slot::new(&command, &inputs).run_once("a", &crate::events::Silent);
-        assert!(matches!(ended, Err(Ended::Died(how)) if how.contains("signal: 9")));
+        assert!(matches!(ended, Err(StageEnd::Died(how)) if how.contains("signal: 9")));
     }
 
     #[test]
@@ -382,12 +314,12 @@ mod tests {
         let inputs = Inputs::default();
         let command = WorkerCommand { program: "/no/such/program".into(), arguments: Vec::new() };
         let ended = Slot::new(&command, &inputs).run("a", "a", &crate::events::Silent);
-        assert!(matches!(ended, Err(Ended::Failed(why)) if why.contains("/no/such/program")));
+        assert!(matches!(ended, Err(StageEnd::Failed(why)) if why.contains("/no/such/program")));
         let command = WorkerCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "echo noise >&2; echo error: no data >&2; exit 3".into()],
         };
         let ended = Slot::new(&command, &inputs).run("a", "a", &crate::events::Silent);
-        assert!(matches!(ended, Err(Ended::Failed(why)) if why == "no data"));
+        assert!(matches!(ended, Err(StageEnd::Failed(why)) if why == "no data"));
     }
 }

@@ -6,8 +6,8 @@ use thinet_sampling::{EvidenceCollector, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
-use crate::error::HarnessError;
 use super::{Context, crops};
+use crate::error::HarnessError;
 
 /// Gathers the kinds of evidence in `needs` of each of `layers` (of `net.graph`) in one pass, in their order.
 ///

@@ -8,20 +8,23 @@ use tch::Device;
 use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
 use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
-use thinet_report::records::{Metric, Phase, Row, Status};
+use thinet_report::records::{Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
+use super::calibrate::calibrate;
+use super::checkpoint::Checkpoints;
+use super::context::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, is_finite, training};
+use super::evaluate::evaluate;
+use super::preprocessing::Preprocessing;
+use super::train::Trained;
+use super::{dense, evidence};
 use crate::error::HarnessError;
 use crate::events::Event;
-use crate::stages::checkpoint::Checkpoints;
-use crate::stages::preprocessing::Preprocessing;
-use crate::stages::train::{Trained, evaluate};
 use crate::store::StageResult;
+use crate::store::paths::WEIGHTS;
 use crate::study::{Cell, Recipe};
-use super::calibrate::calibrate;
-use super::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, WEIGHTS, dense, evidence, find, is_finite, training};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";

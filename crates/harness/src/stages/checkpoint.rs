@@ -5,8 +5,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use thinet_files::{hash_file, temporary};
+
 use crate::error::HarnessError;
-use crate::store::{Claim, hash_file, temporary};
+use crate::store::Claim;
 
 /// Digits of the checksum in a name.
 const HASH: usize = 16;

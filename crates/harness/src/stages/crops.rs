@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thinet_data::{DataError, Dataset};
 
-use crate::error::HarnessError;
-use crate::store::Claim;
 use super::Context;
-use crate::store::paths;
+use crate::error::HarnessError;
+use crate::store::{Claim, paths};
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
 type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
@@ -120,7 +119,7 @@ fn decode(
     /// Images in memory at a time, for each thread.
     const EACH: usize = 16;
     let folder = path.parent().unwrap_or(std::path::Path::new("."));
-    let mut temporary = crate::store::temporary(folder).map_err(HarnessError::io("write", path))?;
+    let mut temporary = thinet_files::temporary(folder).map_err(HarnessError::io("write", path))?;
     let mut is_there = Vec::with_capacity(drawn.len());
     {
         let mut file = BufWriter::new(temporary.as_file_mut());

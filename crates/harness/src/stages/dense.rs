@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use thinet_models::{Net, Weights, import_weights, load_net, save_net};
-use thinet_report::records::{Metric, Phase, Row, Status};
+use thinet_report::records::{Metric, Phase, Row, Status, find};
 use thinet_seed::Seed;
 
+use super::context::{Context, NOT_FINITE, StageOutput, TrainingName};
+use super::evaluate::evaluate_some;
+use super::preprocessing::Preprocessing;
+use super::train::Trained;
 use crate::error::HarnessError;
 use crate::events::Event;
-use crate::stages::preprocessing::Preprocessing;
-use crate::stages::train::{Trained, evaluate_some};
 use crate::store::StageResult;
+use crate::store::paths::WEIGHTS;
 use crate::study::{DensePlan, unfit};
-use super::{Context, NOT_FINITE, StageOutput, TrainingName, WEIGHTS, find};
 
 /// Makes the stage if it is not stored. A net that is unfit is stored, and an error all the same.
 pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), HarnessError> {

@@ -13,13 +13,13 @@ use thinet_sampling::{LayerOf, Stored, gathered, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
+use super::calibrate::calibrate;
+use super::context::{Context, StageOutput};
+use super::dense;
 use crate::error::HarnessError;
 use crate::events::Event;
+use crate::store::paths::EVIDENCE;
 use crate::study::{DensePlan, EvidencePlan};
-use super::calibrate::calibrate;
-use super::{Context, StageOutput, dense};
-
-const FILE: &str = "evidence.safetensors";
 
 /// Makes the stage if it is not stored. The dense net must be.
 pub(crate) fn ensure(
@@ -41,7 +41,7 @@ pub(crate) fn ensure(
     let evidence = calibrate(context, &net, layers(context, &net)?, needs, seed, &progress)?;
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
-    save_tensors(&folder.join(FILE), &tensors_of(&evidence, needs)?, &metadata)?;
+    save_tensors(&folder.join(EVIDENCE), &tensors_of(&evidence, needs)?, &metadata)?;
     let made = StageOutput {
         id,
         inputs: stage.inputs.clone(),
@@ -52,7 +52,7 @@ pub(crate) fn ensure(
         started,
         summary: format!("{} layers", evidence.len()),
     };
-    context.finish(made, &[FILE])?;
+    context.finish(made, &[EVIDENCE])?;
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn stored_tensors(
 ) -> Result<(PathBuf, BTreeMap<String, Tensor>), HarnessError> {
     let id = &stage.id;
     let result = context.store.result(id)?.ok_or_else(|| not_run(context, id.as_str()))?;
-    let path = context.store.checked_file(id, &result, FILE)?;
+    let path = context.store.checked_file(id, &result, EVIDENCE)?;
     let (tensors, _) = load_tensors(&path, tch::Device::Cpu)?;
     Ok((path, tensors))
 }

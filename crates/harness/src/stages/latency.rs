@@ -7,12 +7,17 @@ use rand::RngExt as _;
 use tch::{Device, TchError, Tensor};
 use thinet_graph::Graph;
 use thinet_metrics::timed;
-use thinet_models::{Mode, ModelError, PaperModel, Precision, ResNetStride, Weights, forward, is_tf32_allowed, loss_and_gradients, paper_models, seed_torch, set_compute_threads, set_tf32};
+use thinet_models::{
+    Mode, ModelError, Precision, Weights, forward, is_tf32_allowed, loss_and_gradients, seed_torch,
+    set_compute_threads, set_tf32,
+};
+use thinet_nets::{PaperModel, ResNetStride, paper_models};
+use thinet_report::records::{Environment, Program};
 use thinet_report::tables::{LatencyRecord, ModelTimes};
 use thinet_seed::Seed;
 use thiserror::Error;
 
-use crate::store::{Environment, Program, cpu_identity};
+use crate::store::{cpu_identity, environment_here};
 
 /// Images and weights are the same in every run; times do not depend on their values.
 const SEED: u64 = 0;
@@ -80,7 +85,7 @@ pub enum LatencyError {
         #[source]
         source: Box<ModelError>,
     },
-    /// A model cannot be built or run.
+    /// A model cannot be run.
     #[error("{model}: {source}")]
     Model {
         /// The model.
@@ -98,7 +103,10 @@ pub enum LatencyError {
         /// First line of libtorch's message.
         message: String,
     },
-    /// The threads cannot be set, or the models' specs do not build.
+    /// The models' specs do not build.
+    #[error(transparent)]
+    Net(#[from] thinet_nets::NetError),
+    /// The threads cannot be set.
     #[error(transparent)]
     Setup(#[from] ModelError),
 }
@@ -149,7 +157,7 @@ pub fn latency(
     let mut subjects = Vec::with_capacity(chosen.len());
     for model in &chosen {
         let named = |source| options.name_error(model.name, source);
-        let subject = Subject::new(model, options, seed).map_err(named)?;
+        let subject = Subject::new(model, model.build()?, options, seed).map_err(named)?;
         let mut ms = 0.0;
         for _ in 0..options.warm_up() {
             let (forward, both) = subject.time(&batch, options.device).map_err(named)?;
@@ -259,8 +267,12 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(model: &PaperModel, options: &LatencyOptions, seed: Seed) -> Result<Self, ModelError> {
-        let graph = model.build()?;
+    fn new(
+        model: &PaperModel,
+        graph: Graph,
+        options: &LatencyOptions,
+        seed: Seed,
+    ) -> Result<Self, ModelError> {
         let weights = Weights::init(&graph, seed.child("weights"), options.device)?;
         let trainable = graph.tensors().into_iter().filter(|t| t.trainable).map(|t| t.name).collect();
         let times = ModelTimes { model: model.name.to_owned(), forward_ms: Vec::new(), both_ms: Vec::new() };

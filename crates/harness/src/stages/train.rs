@@ -1,26 +1,22 @@
-//! Training and evaluation loops: seeded order, augmentation and dropout; exact resume from the middle of an epoch.
+//! The training loop: seeded order, augmentation and dropout; exact resume from the middle of an epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tch::{Device, Tensor};
-use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
-use thinet_metrics::{Evaluation, Evaluator};
-use thinet_models::{MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, generator_state, load_tensors, save_tensors, seed_torch, set_generator_state, set_tf32, train_step};
+use thinet_data::Dataset;
+use thinet_models::{
+    Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
+    set_generator_state, set_tf32, train_step,
+};
 use thinet_seed::Seed;
 
+use super::checkpoint::Checkpoints;
+use super::feed::Feed;
 use crate::error::HarnessError;
-use crate::stages::checkpoint::Checkpoints;
-use crate::stop::Stop;
 use crate::study::Recipe;
-
-/// Most images per forward pass where no gradient is needed.
-const EVAL_BATCH: usize = 250;
-/// Most pixels per such pass: 20 images of 224×224, 250 of 64×64.
-const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
 
 /// Writing checkpoints takes at most one part in so many of the time.
 const CHECKPOINT_SHARE: u32 = 100;
@@ -32,134 +28,6 @@ const STEP: &str = "step";
 const LOSS_SUM: &str = "loss-sum";
 const LOSS: &str = "loss";
 const GENERATOR: &str = "generator";
-
-/// How images become tensors.
-#[derive(Clone, Debug)]
-pub(crate) struct Feed {
-    pub(crate) device: Device,
-    /// How images and weights lie in memory.
-    pub(crate) format: MemoryFormat,
-    /// In what type training computes; calibration and testing are always in 32-bit floats.
-    pub(crate) precision: Precision,
-    /// Whether training may round the factors of 32-bit products to TF32.
-    pub(crate) tf32: bool,
-    /// Pixels to inputs, without augmentation.
-    pub(crate) transform: Transform,
-    /// Loader threads; results do not depend on it.
-    pub(crate) loader_threads: usize,
-    /// A training keeps its state this often, less often if writing it takes long; zero: after every step.
-    pub(crate) checkpoint_every: Duration,
-    /// Looked at between batches.
-    pub(crate) stop: Stop,
-    /// Time spent in libtorch and waiting for images.
-    pub(crate) busy: Busy,
-}
-
-/// Adds up the time that is not the harness's own.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Busy(Arc<AtomicU64>);
-
-impl Busy {
-    pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let result = work();
-        self.0.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        result
-    }
-
-    /// Seconds since the last call.
-    pub(crate) fn take(&self) -> f64 {
-        self.0.swap(0, Ordering::Relaxed) as f64 * 1e-9
-    }
-}
-
-impl Feed {
-    /// Batches of `order`, not augmented. Their size follows from that of the images alone: libtorch's last bits may
-    /// depend on it.
-    pub(crate) fn plain(&self, data: &Arc<dyn Dataset>, order: Vec<usize>) -> Result<Loader, HarnessError> {
-        let [_, height, width] = self.transform.output_shape(data.shape())?;
-        let batch = (EVAL_PIXELS / (height * width).max(1)).clamp(1, EVAL_BATCH);
-        Ok(Loader::new(data.clone(), order, &self.transform, None, self.options(batch, false))?)
-    }
-
-    /// Batches of one training epoch from batch `first` on: order and augmentation are drawn from the epoch's own streams,
-    /// augmentation from one for each image, so that what was skipped changes nothing.
-    fn training(
-        &self,
-        data: &Arc<dyn Dataset>,
-        recipe: &Recipe,
-        seed: Seed,
-        epoch: usize,
-        first: usize,
-    ) -> Result<Loader, HarnessError> {
-        let mut order = thinet_data::shuffled(data.len(), seed.child("order").index(epoch as u64));
-        order.drain(..first * recipe.batch);
-        let transform = Transform { augment: recipe.augment, ..self.transform.clone() };
-        let augment = seed.child("augment").index(epoch as u64);
-        Ok(Loader::new(data.clone(), order, &transform, Some(augment), self.options(recipe.batch, true))?)
-    }
-
-    fn options(&self, batch: usize, drop_last: bool) -> LoaderOptions {
-        LoaderOptions { batch, drop_last, threads: self.loader_threads, prefetch: 4 }
-    }
-
-    /// A batch as tensors on the device: images `[n, c, h, w]` and labels `[n]`.
-    pub(crate) fn tensors(&self, batch: &Batch) -> Result<(Tensor, Tensor), HarnessError> {
-        let shape = batch.shape.map(|n| n as i64);
-        let images = self.to_device(&Tensor::f_from_slice(&batch.images)?.f_view(shape)?)?;
-        let labels = self.to_device(&Tensor::f_from_slice(&batch.labels)?)?;
-        Ok((self.format.apply(&images)?, labels))
-    }
-
-    /// To a GPU from page-locked memory, so that the copy runs beside the computing.
-    fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
-        if !self.device.is_cuda() {
-            return Ok(tensor.shallow_clone());
-        }
-        let pinned = tensor.f_pin_memory(self.device)?;
-        Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
-    }
-}
-
-/// Top-1, top-5 and mean cross-entropy of `net` on all images, in their order.
-pub(crate) fn evaluate(
-    net: &Net,
-    data: &Arc<dyn Dataset>,
-    feed: &Feed,
-    progress: &dyn Fn(u64, u64),
-) -> Result<Evaluation, HarnessError> {
-    evaluate_some(net, data, (0..data.len()).collect(), feed, progress)
-}
-
-/// The same on some of the images.
-pub(crate) fn evaluate_some(
-    net: &Net,
-    data: &Arc<dyn Dataset>,
-    order: Vec<usize>,
-    feed: &Feed,
-    progress: &dyn Fn(u64, u64),
-) -> Result<Evaluation, HarnessError> {
-    let _guard = tch::no_grad_guard();
-    let mut evaluator = Evaluator::default();
-    let (mut done, total) = (0, order.len() as u64);
-    let mut batches = feed.plain(data, order)?;
-    while let Some(batch) = feed.busy.time(|| batches.next()) {
-        feed.stop.check()?;
-        let batch = batch?;
-        if batch.indices.is_empty() {
-            continue;
-        }
-        feed.busy.time(|| {
-            let (images, labels) = feed.tensors(&batch)?;
-            let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
-                .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
-            Ok::<_, HarnessError>(evaluator.add(&logits, &labels)?)
-        })?;
-        done += batch.indices.len() as u64;
-        progress(done, total);
-    }
-    Ok(evaluator.finish()?)
-}
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::environment::host_name;
 use crate::error::HarnessError;
 use crate::stop::Stop;
-use super::environment::host_name;
 
 /// How often a holder shows that it is there, and how long nobody may see it before its claim is free.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! The environment of this process, as it is stored beside results: program, libtorch, processor or GPU, commit of the spec.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,12 +26,16 @@ const GPU_VARIABLES: [&str; 3] =
 
 /// The environment of this process. What cannot be found out is left empty.
 #[must_use]
-pub fn environment_here(program: &Program, device: Device, threads: usize, spec_folder: &Path) -> Environment {
+pub fn environment_here(
+    program: &Program,
+    device: Device,
+    threads: usize,
+    spec_folder: &Path,
+) -> Environment {
     let (spec_commit, spec_dirty) = checkout(spec_folder);
     let processor = cpu_identity();
     let of_gpu = if device.is_cuda() { &GPU_VARIABLES[..] } else { &[] };
-    let set =
-        |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok().filter(|v| !v.is_empty())?));
+    let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok().filter(|v| !v.is_empty())?));
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         program_commit: program.commit.clone(),
@@ -53,8 +58,7 @@ pub fn environment_here(program: &Program, device: Device, threads: usize, spec_
 }
 
 /// The GPU that a device is; none on a CPU.
-#[must_use]
-pub fn gpu(device: Device) -> Option<Gpu> {
+fn gpu(device: Device) -> Option<Gpu> {
     let thinet_models::Gpu { model, driver, cuda, cudnn } = thinet_models::gpu(device)?;
     Some(Gpu { model, driver, cuda, cudnn })
 }
@@ -104,7 +108,10 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let program = Program { commit: Some("c0ffee".into()), dirty: Some(false) };
         let here_now = here(&program, nowhere.path());
-        assert_eq!((here_now.program_commit.as_deref(), here_now.program_dirty), (Some("c0ffee"), Some(false)));
+        assert_eq!(
+            (here_now.program_commit.as_deref(), here_now.program_dirty),
+            (Some("c0ffee"), Some(false))
+        );
         assert_eq!((&here_now.spec_commit, here_now.spec_dirty), (&None, None));
         let source = here(&Program::default(), Path::new("."));
         assert_eq!((source.program_commit, source.program_dirty), (None, None));

@@ -1,15 +1,13 @@
 //! The manifest of a run: the list of its stages beside its spec, by which its state is known without its data.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
-use thinet_files::sealed;
+use thinet_files::{sealed, write_atomically};
 
-use crate::error::HarnessError;
-use crate::store::write_atomically;
 use super::paths;
+use crate::error::HarnessError;
 
 /// What a stage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +56,7 @@ impl Manifest {
     /// Writes the list to a run's folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), HarnessError> {
         let text = sealed::seal(&serde_json::to_string(self).map_err(HarnessError::Json)?);
-        write_atomically(&folder.join(paths::MANIFEST), text.as_bytes())
+        Ok(write_atomically(&folder.join(paths::MANIFEST), text.as_bytes())?)
     }
 
     /// Reads the list of a run; `None` if there is none, as in runs of old versions.

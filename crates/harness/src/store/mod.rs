@@ -10,13 +10,13 @@ pub(crate) mod run_folder;
 mod stage_record;
 mod stage_store;
 
-pub use claim::{Doing, Holder};
 pub(crate) use claim::{Claim, GUARD, Patience, holder};
+pub use claim::{Doing, Holder};
 pub use environment::{cpu_model, environment_here, host_name, machine};
 pub use manifest::{Manifest, ManifestEntry, StageKind};
 pub use processor::{cpu_identity, instruction_set};
 pub use run_folder::{list_runs, run_environment, run_spec};
-pub use stage_record::StageResult;
 pub(crate) use stage_record::Brief;
-pub use stage_store::{StageId, Store};
+pub use stage_record::StageResult;
 pub(crate) use stage_store::{Depth, leftovers};
+pub use stage_store::{StageId, Store};

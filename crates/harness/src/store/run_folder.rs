@@ -6,13 +6,15 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use thinet_files::{sealed, write_atomically};
+use thinet_report::records::Environment;
+use thinet_report::tables::{ENVIRONMENT, environment_text};
 
+use super::paths;
 use crate::error::HarnessError;
-use crate::store::Environment;
 
 /// Writes the filled-in spec.
 pub(crate) fn write_spec(folder: &Path, toml: &str) -> Result<(), HarnessError> {
-    write_atomically(&folder.join(paths::SPEC), sealed::seal_lines(toml).as_bytes())
+    Ok(write_atomically(&folder.join(paths::SPEC), sealed::seal_lines(toml).as_bytes())?)
 }
 
 /// The filled-in spec of a run, TOML.
@@ -28,7 +30,8 @@ pub fn run_spec(folder: &Path) -> Result<String, HarnessError> {
 
 /// Writes where a run was made.
 pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Result<(), HarnessError> {
-    write_atomically(&folder.join(ENVIRONMENT), environment_text(environment).map_err(HarnessError::Json)?.as_bytes())
+    let text = environment_text(environment).map_err(HarnessError::Json)?;
+    Ok(write_atomically(&folder.join(ENVIRONMENT), text.as_bytes())?)
 }
 
 /// Where a run was made, JSON; `None` until the run has ended once.

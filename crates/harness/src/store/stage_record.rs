@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thinet_graph::ChannelSet;
-use thinet_report::records::{Row, Status};
-
-use crate::store::Environment;
+use thinet_report::records::{Environment, Row, Status};
 
 /// The record of a finished stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,18 +9,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use thinet_files::sealed;
+use thinet_files::{hash_file, sealed, write_atomically};
 
+use super::environment::host_name;
+use super::paths::{self, CLAIMS, DAMAGED, FAILURE, RESULT};
+use super::stage_record::{Brief, Record, StageResult};
 use crate::error::HarnessError;
-use crate::store::{Brief, Record, host_name};
-use crate::store::paths;
-pub use thinet_files::write_atomically;
-pub(crate) use thinet_files::{hash_file, temporary};
-pub use crate::store::StageResult;
 
 /// Raised when the meaning of stored stages changes, so that old ones are not taken for new ones.
 const STORE_VERSION: u32 = 1;
-
 
 /// Identity of a stage: kind and hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +86,7 @@ impl Store {
 
     /// The record of a stage by its id as text, whether it exists or not.
     pub(crate) fn record_file(&self, id: &str) -> PathBuf {
-        self.root.join(id).join(paths::RESULT)
+        self.root.join(id).join(RESULT)
     }
 
     /// The claim file of a stage: outside its folder, so that a finished stage holds nothing else.
@@ -104,14 +101,14 @@ impl Store {
         let failure = sealed::seal(&failure.to_string());
         // Who died on the way out has finished all the same.
         if !self.record_file(id).exists() && fs::create_dir_all(&folder).is_ok() {
-            let _ = write_atomically(&folder.join(paths::FAILURE), failure.as_bytes());
+            let _ = write_atomically(&folder.join(FAILURE), failure.as_bytes());
         }
     }
 
     /// Why a stage failed the last time, if it did.
     #[must_use]
     pub fn failure(&self, id: &str) -> Option<String> {
-        let text = fs::read_to_string(self.root.join(id).join(paths::FAILURE)).ok()?;
+        let text = fs::read_to_string(self.root.join(id).join(FAILURE)).ok()?;
         sealed::check(&text).ok()?;
         let failure: serde_json::Value = serde_json::from_str(&text).ok()?;
         Some(failure.get("error")?.as_str()?.to_owned())
@@ -120,13 +117,13 @@ impl Store {
     /// Forgets a failure: the stage is tried again.
     pub(crate) fn forget_failure(&self, id: &str) {
         // If it stays, a finished stage counts as finished all the same.
-        let _ = fs::remove_file(self.root.join(id).join(paths::FAILURE));
+        let _ = fs::remove_file(self.root.join(id).join(FAILURE));
     }
 
     /// Whether a stage is complete. Reads no more than one directory entry.
     #[must_use]
     pub fn is_done(&self, id: &StageId) -> bool {
-        self.folder(id).join(paths::RESULT).is_file()
+        self.folder(id).join(RESULT).is_file()
     }
 
     /// Whether a stage is stored and not damaged as far as its record's checksum and the sizes of its files say.
@@ -145,7 +142,7 @@ impl Store {
 
     /// A stage's record, after its checksum is compared.
     fn record<T: Record>(&self, id: &StageId) -> Result<Option<T>, HarnessError> {
-        let path = self.folder(id).join(paths::RESULT);
+        let path = self.folder(id).join(RESULT);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             // The second: something in the path is a file; a run says so when it makes its folders.
@@ -312,7 +309,7 @@ impl Store {
         }
         result.checksum = None;
         let text = sealed::seal(&serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?);
-        write_atomically(&folder.join(paths::RESULT), text.as_bytes())?;
+        write_atomically(&folder.join(RESULT), text.as_bytes())?;
         // The stage is complete whatever stays; `thinet clean` finds it.
         for path in leftovers(&folder, &result).unwrap_or_default() {
             let _ = fs::remove_file(path);
@@ -330,7 +327,7 @@ pub(crate) fn leftovers(folder: &Path, result: &StageResult) -> std::io::Result<
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let is_part =
-            entry.file_name().to_str().is_some_and(|name| name == paths::RESULT || result.files.contains_key(name));
+            entry.file_name().to_str().is_some_and(|name| name == RESULT || result.files.contains_key(name));
         if !is_part {
             paths.push(entry.path());
         }
@@ -397,15 +394,15 @@ mod tests {
         assert!(error.contains("weights has changed"), "{error}");
 
         // One digit of what was measured, in a record that can be read all the same.
-        let text = fs::read_to_string(folder.join(paths::RESULT)).unwrap();
+        let text = fs::read_to_string(folder.join(RESULT)).unwrap();
         assert!(text.contains("\"seconds\": 1.5"), "{text}");
-        fs::write(folder.join(paths::RESULT), text.replace("1.5", "1.6")).unwrap();
+        fs::write(folder.join(RESULT), text.replace("1.5", "1.6")).unwrap();
         let error = store.result(&id).unwrap_err().to_string();
         assert!(error.contains("result.json has changed"), "{error}");
         assert!(error.contains(id.as_str()), "{error}");
 
         for damage in [&b"{"[..], b"", b"\xff\xfe"] {
-            fs::write(folder.join(paths::RESULT), damage).unwrap();
+            fs::write(folder.join(RESULT), damage).unwrap();
             assert!(store.result(&id).unwrap_err().to_string().contains("is damaged"));
             assert_eq!(store.intact(&id, Depth::Sizes, &mut |_| ()).unwrap(), None);
         }
@@ -437,7 +434,7 @@ mod tests {
         // A record of an old version, without sizes.
         let files = BTreeMap::from([("weights".to_owned(), "0".repeat(64))]);
         let old = serde_json::to_string(&StageResult { files, ..sample(&id) }).unwrap();
-        fs::write(store.folder(&id).join(paths::RESULT), old).unwrap();
+        fs::write(store.folder(&id).join(RESULT), old).unwrap();
         assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights is missing"));
         fs::write(&weights, b"").unwrap();
         assert_eq!(problem(Depth::Sizes).as_deref(), Some("weights is empty"));

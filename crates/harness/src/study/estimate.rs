@@ -3,9 +3,11 @@
 use thinet_graph::Graph;
 use thinet_report::records::Size;
 
+use super::plan::Plan;
+use super::resolved::{CellDesign, ResolvedStudy, size_of};
+use super::spec::{Recipe, Spec};
 use crate::error::HarnessError;
-use crate::store::{Depth, Manifest, StageId, StageKind, Store};
-use crate::study::{CellDesign, Plan, Recipe, ResolvedStudy, Spec};
+use crate::store::{Depth, StageId, StageKind, Store};
 
 /// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
@@ -77,7 +79,12 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
 
 /// Estimates the whole work of a study whose data is not there; `images` are the numbers of training and test images.
 #[must_use]
-pub fn estimate_without_data(resolved: &ResolvedStudy, images: [usize; 2], is_gpu: bool, jobs: usize) -> Estimate {
+pub fn estimate_without_data(
+    resolved: &ResolvedStudy,
+    images: [usize; 2],
+    is_gpu: bool,
+    jobs: usize,
+) -> Estimate {
     let work = Work {
         spec: &resolved.spec,
         dense: &resolved.graph,
@@ -167,7 +174,7 @@ impl Work<'_> {
 
     fn disk(&self, cells: impl Iterator<Item = Size>, seeds: usize, jobs: usize) -> f64 {
         let file = |size: &Size| BYTES * size.all_parameters.params as f64;
-        let dense = file(&crate::study::size_of(self.dense));
+        let dense = file(&size_of(self.dense));
         let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
         // A running job keeps a net after its last layer, and net and velocities of the long training.
         let checkpoints = 3.0 * dense * jobs as f64;

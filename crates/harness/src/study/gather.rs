@@ -1,16 +1,15 @@
 //! From the store to records: what a plan's stages measured, those that are missing marked as not run.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
+use thinet_data::Protocol;
 use thinet_report::records::{CellRecord, DenseRecord, Status, StudyRecord};
+use thinet_report::tables::{self, PaperStudy};
 
+use super::unfit;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageResult, Store};
 use crate::study::{Plan, ResolvedStudy, Spec, tuning_steps};
-use crate::{tables, unfit};
-use crate::store::paths;
 
 /// Gathers what is stored for a plan. A damaged record counts as not run, and so do the cells of a dense net that is unfit.
 ///
@@ -107,6 +106,23 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         dense: dense.collect(),
         cells: cells.collect(),
         unreadable: Vec::new(),
+    }
+}
+
+impl ResolvedStudy {
+    /// The study as a paper table takes it, with its records.
+    #[must_use]
+    pub fn paper_study<'a>(&'a self, study: &'a StudyRecord, is_run: bool) -> PaperStudy<'a> {
+        let Spec { dataset, net, dense, seeds, .. } = &self.spec;
+        PaperStudy {
+            study,
+            is_run,
+            dense_inputs: serde_json::json!([dataset, net, dense, seeds]).to_string(),
+            protocol: dataset.protocol().map_or("", Protocol::name),
+            stride: net.stride.unwrap_or_default(),
+            graph: &self.graph,
+            cell_graphs: self.cells.iter().map(|cell| &*cell.graph).collect(),
+        }
     }
 }
 

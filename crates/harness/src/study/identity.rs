@@ -7,11 +7,11 @@ use thinet_data::{ChannelOrder, Normalisation, Split};
 use thinet_models::ImportRules;
 use thinet_sampling::GatheredKind;
 
-use crate::error::HarnessError;
-use crate::store::StageId;
 use super::plan::DensePlan;
 use super::resolved::{CellDesign, ResolvedStudy};
 use super::spec::Spec;
+use crate::error::HarnessError;
+use crate::store::StageId;
 
 /// Version of what a dense stage does; raised when its meaning changes.
 const DENSE_VERSION: u32 = 1;
@@ -24,7 +24,7 @@ const SCRATCH_VERSION: u32 = 1;
 ///
 /// # Errors
 /// If the spec cannot be written as TOML.
-pub fn asked(spec: &Spec) -> Result<String, HarnessError> {
+pub(crate) fn asked(spec: &Spec) -> Result<String, HarnessError> {
     Ok(blake3::hash(spec.to_toml()?.as_bytes()).to_hex()[..16].to_owned())
 }
 

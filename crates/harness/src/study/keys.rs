@@ -335,7 +335,8 @@ mod tests {
 
     use serde::de::DeserializeOwned;
     use thinet_data::{Augment, DatasetSpec};
-    use thinet_models::{ImportRules, NetSpec, Schedule};
+    use thinet_models::{ImportRules, Schedule};
+    use thinet_nets::NetSpec;
     use thinet_sampling::SamplingSpec;
 
     use super::*;

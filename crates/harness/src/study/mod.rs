@@ -17,7 +17,7 @@ pub use estimate::{Estimate, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
 pub use options::{Options, dataset_named};
 pub use plan::{Cell, DensePlan, EvidencePlan, Plan};
-pub use resolved::{CellDesign, ResolvedStudy};
 pub(crate) use resolved::tuning_steps;
+pub use resolved::{CellDesign, ResolvedStudy};
 pub use spec::*;
 pub use spec_text::spec_files;

@@ -1,20 +1,22 @@
 //! Spec to plan: every default filled in, every value checked, every stage with its id, before any work is done.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tch::Device;
-use thinet_data::{ChannelOrder, DataError, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split, StandardSpec, Transform};
+use thinet_data::{DataError, DatasetSpec, Split, Transform};
 use thinet_graph::Graph;
-use thinet_models::{ImportRules, check_import, parse_device};
-use thinet_report::records::Size;
+use thinet_models::{check_import, parse_device};
+use thinet_report::records::{Program, Size};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
+use super::options::Options;
+use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
+use super::spec::Spec;
+use super::{check, estimate, identity};
 use crate::error::HarnessError;
-use crate::store::{Program, StageId};
-use crate::study::{CellDesign, ResolvedStudy, Spec, check};
-use crate::store::paths;
+use crate::store::{Manifest, ManifestEntry, StageId, StageKind, paths};
 
 /// The dense net of one seed.
 #[derive(Clone, Debug)]
@@ -198,7 +200,7 @@ impl Plan {
     /// The path of the dense net's weight file, if it starts from one.
     #[must_use]
     pub fn dense_weights(&self) -> Option<PathBuf> {
-        crate::study::dense_weights(&self.spec, &self.path)
+        dense_weights(&self.spec, &self.path)
     }
 
     /// The stages of one-shot evidence that a cell reads.
@@ -210,7 +212,7 @@ impl Plan {
     /// How tables call the net.
     #[must_use]
     pub fn net_label(&self) -> String {
-        crate::study::net_label(&self.spec, &self.graph)
+        net_label(&self.spec, &self.graph)
     }
 }
 
@@ -245,7 +247,7 @@ fn weights_hash(resolved: &ResolvedStudy) -> Result<Option<String>, HarnessError
     let ResolvedStudy { spec, path, graph, .. } = resolved;
     let Some(file) = resolved.dense_weights() else { return Ok(None) };
     check_import(&file, graph, &spec.dense.import).map_err(|e| check::value(path, "dense.weights", &e))?;
-    let hash = crate::store::hash_file(&file)
+    let hash = thinet_files::hash_file(&file)
         .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;
     Ok(Some(hash))
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thinet_data::Transform;
-use thinet_graph::{ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers};
-use thinet_report::records::Size;
+use thinet_graph::{
+    ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
+};
+use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
 use crate::study::{MethodSpec, Options, Recipe, Spec, check};

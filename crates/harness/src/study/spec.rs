@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thinet_data::{Augment, ChannelOrder, DatasetSpec};
-use thinet_models::{ImportRules, NetSpec, Precision, Schedule};
+use thinet_models::{ImportRules, Precision, Schedule};
+use thinet_nets::NetSpec;
 use thinet_sampling::SamplingSpec;
 
 use crate::error::SpecError;

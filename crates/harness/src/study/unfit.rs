@@ -1,9 +1,8 @@
 //! Dense nets that nothing is pruned from: one that diverged, and one that is near chance.
 
-use thinet_report::records::{Metric, Phase, Status, Unfit};
+use thinet_report::records::{Metric, Phase, Status, Unfit, find};
 
 use crate::error::HarnessError;
-use crate::stages::find;
 use crate::store::{Depth, StageResult, Store};
 use crate::study::{DensePlan, Plan};
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind};
 use thinet_harness::events::Silent;
 use thinet_harness::run::{RunOptions, run};
-use thinet_models::{Arch, Net, NetSpec, Weights, save_net, save_tensors};
+use thinet_models::{Net, Weights, save_net, save_tensors};
+use thinet_nets::{Arch, NetSpec};
 use thinet_seed::Seed;
 
 use crate::fixture::{CLASSES, Fixture, SPEC};

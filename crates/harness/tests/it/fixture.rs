@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use rand::Rng;
-use thinet_harness::study::{Options, Plan};
-use thinet_harness::events::{Event, Reporter};
 use thinet_harness::HarnessError;
+use thinet_harness::events::{Event, Reporter};
 use thinet_harness::inspect::{all_runs, diff};
 use thinet_harness::run::{Outcome, RunOptions, run};
+use thinet_harness::study::{Options, Plan};
 use thinet_seed::Seed;
 
 /// Classes of the generated images.

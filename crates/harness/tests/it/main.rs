@@ -6,6 +6,7 @@ mod bad_specs;
 mod fixture;
 mod golden_ids;
 mod panics;
+mod paper_tables;
 mod photos;
 mod plan_ids;
 mod resume;

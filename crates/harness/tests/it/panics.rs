@@ -29,7 +29,8 @@ fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
     serve(&runner, ids, &Faulty, &|message| said.lock().unwrap().push(message));
     let said = said.into_inner().unwrap();
     // The worker ends: nobody knows in what state the panic left it.
-    let [WorkerMessage::Ended { ended, error: Some(error), stopped: false, panicked: true }] = &said[..] else {
+    let [WorkerMessage::Ended { ended, error: Some(error), stopped: false, panicked: true }] = &said[..]
+    else {
         panic!("{said:?}")
     };
     assert_eq!(*ended, plan.dense[0].id.to_string());

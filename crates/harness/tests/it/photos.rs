@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tch::Device;
-use thinet_harness::study::{Options, Plan};
-use thinet_harness::events::{Event, Reporter, Silent};
-use thinet_report::records::{Metric, Phase, Status};
 use thinet_harness::HarnessError;
+use thinet_harness::events::{Event, Reporter, Silent};
 use thinet_harness::run::{Outcome, RunOptions, run};
-use thinet_models::{Arch, Net, NetSpec, Weights, load_net, save_net};
+use thinet_harness::study::{Options, Plan};
+use thinet_models::{Net, Weights, load_net, save_net};
+use thinet_nets::{Arch, NetSpec};
+use thinet_report::records::{Metric, Phase, Status};
 use thinet_seed::Seed;
 
 use crate::small;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tch::Device;
 use thinet_graph::ChannelSet;
 use thinet_harness::events::{Event, Reporter, Silent};
-use thinet_report::records::Status;
-use thinet_harness::{HarnessError, Stop};
 use thinet_harness::run::{RunOptions, run};
+use thinet_harness::{HarnessError, Stop};
 use thinet_models::{load_tensors, save_tensors};
+use thinet_report::records::Status;
 
 use crate::fixture::{DiesAt, Fixture, SPEC};
 

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use thinet_data::{DatasetSpec, StandardSpec};
-use thinet_harness::study::ResolvedStudy;
-use thinet_harness::study::{Options, Plan};
 use thinet_harness::events::{Event, Reporter};
-use thinet_harness::study::Spec;
 use thinet_harness::run::{RunOptions, run};
+use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec};
 
 use crate::small;
 
@@ -126,7 +124,7 @@ fn resnet50_tunes_after_each_block_for_24_epochs() {
     for name in ["resnet50-caffe", "resnet50-torchvision"] {
         let file = project().join(format!("experiments/imagenet/{name}.toml"));
         let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
-        assert_eq!(resolved.layers, thinet_models::resnet50_pruned_layers());
+        assert_eq!(resolved.layers, thinet_nets::resnet50_pruned_layers());
         let prune = &resolved.spec.prune;
         let mut total = 0;
         for layer in &resolved.layers {
@@ -142,7 +140,7 @@ fn resnet50_tunes_after_each_block_for_24_epochs() {
 #[test]
 fn paper_scale_widths_are_those_of_the_published_models() {
     let published = |stride| {
-        let models = thinet_models::paper_models(stride).unwrap();
+        let models = thinet_nets::paper_models(stride).unwrap();
         models.into_iter().map(|model| (model.name, model.build().unwrap())).collect::<Vec<_>>()
     };
     for (name, expected) in [

@@ -9,7 +9,8 @@ use image::{Rgb, RgbImage};
 use tch::{Device, Tensor};
 use thinet_data::DatasetSpec;
 use thinet_harness::study::Spec;
-use thinet_models::{Arch, Layout, Net, NetSpec, ResNetStride, Weights, export_weights};
+use thinet_models::{Layout, Net, Weights, export_weights};
+use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
 /// Classes of the generated part of ImageNet.

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use polars::prelude::{CsvReader, ParquetReader, SerReader};
 use tch::Device;
-use thinet_harness::study::Plan;
 use thinet_harness::events::Silent;
-use thinet_report::records::{Metric, Phase, Status};
 use thinet_harness::inspect::{VerifyOptions, verify};
 use thinet_harness::run::{RunOptions, run, write_tables};
-use thinet_harness::study::gather;
+use thinet_harness::study::{Plan, gather};
 use thinet_models::{load_net, save_net};
+use thinet_report::records::{Metric, Phase, Status};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -241,7 +240,7 @@ fn a_diverging_cell_is_told_from_a_missing_one_in_every_file() {
     assert!(cells.iter().all(|cell| cell.status == Status::Diverged));
     fs::remove_dir_all(fixture.path("results/store").join(&cells[1].id)).unwrap();
     let plan = fixture.plan(&spec, "results").unwrap();
-    let outcome = write_tables(&plan, study(&plan).unwrap()).unwrap();
+    let outcome = write_tables(&plan, gather(&plan).unwrap()).unwrap();
 
     let mut expected = vec![Some("diverged"); cells.len()];
     expected[1] = Some("not-run");

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use thinet_harness::events::Silent;
-use thinet_report::records::{Metric, Phase, Status, Unfit};
-use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::HarnessError;
+use thinet_harness::events::Silent;
+use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::run::{RunOptions, StageRunner, run, write_tables};
 use thinet_harness::study::gather;
+use thinet_report::records::{Metric, Phase, Status, Unfit};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -82,7 +82,7 @@ fn a_record_that_cannot_be_read_costs_its_own_cell() {
     fs::write(&path, format!("{}null{}", &text[..at], &text[end..])).unwrap();
 
     let plan = fixture.plan(SPEC, "results").unwrap();
-    let read = study(&plan).unwrap();
+    let read = gather(&plan).unwrap();
     let statuses: Vec<Status> = read.cells.iter().map(|cell| cell.status).collect();
     let mut expected = vec![Status::Done; 6];
     expected[3] = Status::NotRun;

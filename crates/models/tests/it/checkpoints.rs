@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 use thinet_graph::Graph;
 use thinet_models::{
-    Arch, FileType, ImportRules, Layout, Metadata, Mode, Net, NetSpec, ResNetStride, Weights, check_import,
-    export_weights, forward, import_weights, load_tensors,
+    FileType, ImportRules, Layout, Metadata, Mode, Net, Weights, check_import, export_weights, forward,
+    import_weights, load_tensors,
 };
+use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
 pub(crate) fn file(name: &str) -> PathBuf {

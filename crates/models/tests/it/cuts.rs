@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 use thinet_graph::{ChannelSet, Graph, Op, PrunableLayer, plan_surgery, prunable_layer, prunable_layers};
 use thinet_models::{
-    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, ResNetStride, Weights, apply_surgery, forward,
-    forward_taps, scale_consumer_inputs,
+    MemoryFormat, Mode, ModelError, Net, Weights, apply_surgery, forward, forward_taps, scale_consumer_inputs,
 };
+use thinet_nets::{Arch, NetSpec, ResNetStride};
 
 use crate::nets::{batch, difference, net, tiny};
 

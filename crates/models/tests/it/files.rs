@@ -8,8 +8,9 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use thinet_graph::Graph;
 use thinet_models::{
-    Arch, MemoryFormat, Net, NetSpec, Weights, load_net, load_tensors, load_weights, save_net, save_tensors,
+    MemoryFormat, Net, Weights, load_net, load_tensors, load_weights, save_net, save_tensors,
 };
+use thinet_nets::{Arch, NetSpec};
 
 use crate::nets::{net, tiny};
 

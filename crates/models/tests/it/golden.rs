@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Mode, NetSpec, Precision, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients,
-    train_step,
+    Mode, Precision, Schedule, Sgd, SgdOptions, forward, load_tensors, loss_and_gradients, train_step,
 };
+use thinet_nets::NetSpec;
 
 use crate::nets::{batch, filled, pattern};
 

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod checkpoints;
-mod counts;
 mod cuts;
 mod files;
 mod golden;

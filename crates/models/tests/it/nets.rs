@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 use thinet_graph::Graph;
-use thinet_models::{Arch, Net, NetSpec, Weights};
+use thinet_models::{Net, Weights};
+use thinet_nets::{Arch, NetSpec};
 
 /// Images per batch.
 pub(crate) const BATCH: i64 = 4;

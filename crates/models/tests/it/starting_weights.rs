@@ -2,7 +2,8 @@
 //! algorithms.
 
 use tch::Device;
-use thinet_models::{Arch, NetSpec, Weights};
+use thinet_models::Weights;
+use thinet_nets::{Arch, NetSpec};
 use thinet_seed::Seed;
 
 #[test]

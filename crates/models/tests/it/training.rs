@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 use thinet_models::{
-    Arch, MemoryFormat, Mode, ModelError, Net, NetSpec, Precision, Sgd, SgdOptions, Weights, forward,
-    load_tensors, loss_and_gradients, save_tensors, seed_torch, train_step,
+    MemoryFormat, Mode, ModelError, Net, Precision, Sgd, SgdOptions, Weights, forward, load_tensors,
+    loss_and_gradients, save_tensors, seed_torch, train_step,
 };
+use thinet_nets::{Arch, NetSpec};
 use thinet_seed::Seed;
 
 use crate::nets::{batch, net, tiny};

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use tch::{Device, Tensor};
 use thinet_models::{
-    Arch, FileType, ImportReport, ImportRules, NetSpec, Weights, check_import, import_weights, load_tensors,
-    save_tensors,
+    FileType, ImportReport, ImportRules, Weights, check_import, import_weights, load_tensors, save_tensors,
 };
+use thinet_nets::{Arch, NetSpec};
 
 use crate::checkpoints::{assert_same_logits, file, vgg};
 

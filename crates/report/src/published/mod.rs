@@ -6,13 +6,12 @@ mod figure4;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use thiserror::Error;
-
 use accuracy::describe;
 pub use accuracy::{Accuracy, AccuracyDrop, Latency, Method, OriginalRow, Paper, Protocol};
 use figure4::same_rate;
 pub use figure4::{Figure4, Point, Series, Suspect};
+use serde::Deserialize;
+use thiserror::Error;
 
 /// The committed data file with the published numbers.
 const FILE: &str = "data/published.toml";

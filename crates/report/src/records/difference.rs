@@ -51,10 +51,7 @@ fn flatten(key: &str, value: &serde_json::Value, out: &mut BTreeMap<String, Stri
 
 /// Keys whose values differ.
 #[must_use]
-pub fn differences(
-    first: &BTreeMap<String, String>,
-    second: &BTreeMap<String, String>,
-) -> Vec<Difference> {
+pub fn differences(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Difference> {
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
     let pair = |key: &String| Difference {
         key: key.clone(),

@@ -11,6 +11,10 @@ const NAN: &str = "NaN";
 const INFINITE: &str = "inf";
 const MINUS_INFINITE: &str = "-inf";
 
+/// Writes a float.
+///
+/// # Errors
+/// If the serializer fails.
 pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match *value {
         value if value.is_finite() => serializer.serialize_f64(value),
@@ -20,6 +24,10 @@ pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::
     }
 }
 
+/// Reads a float.
+///
+/// # Errors
+/// If it is neither a number nor one of the three strings.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     deserializer.deserialize_any(Number)
 }

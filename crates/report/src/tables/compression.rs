@@ -5,10 +5,10 @@ use polars::frame::DataFrame;
 use thinet_graph::{Convention, Counts, count};
 use thinet_nets::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
 
-use crate::published::{Compression, Figure, Published};
 use super::frame::column;
 use super::markdown::{Grid, grouped};
 use super::{Table, TableError};
+use crate::published::{Compression, Figure, Published};
 
 /// What a table counts, and where the ResNets stride, by name.
 const VARIANTS: [(Convention, ResNetStride, &str); 3] = [

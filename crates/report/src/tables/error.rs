@@ -16,7 +16,7 @@ pub enum TableError {
     Published(#[from] PublishedError),
     /// A paper model cannot be built.
     #[error(transparent)]
-    Model(#[from] thinet_nets::NetError),
+    Net(#[from] thinet_nets::NetError),
     /// A cell has no dense net of its seed.
     #[error("cell {cell}: the study has no dense net with seed {seed}")]
     NoDense {

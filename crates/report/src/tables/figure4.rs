@@ -4,10 +4,10 @@ use polars::frame::DataFrame;
 use thinet_graph::{Convention, Counts, count};
 use thinet_nets::{Arch, NetSpec, vgg16_pruned_layers};
 
-use crate::published::{Digits, Published};
 use super::frame::column;
 use super::markdown::{Grid, grouped};
 use super::{Table, TableError};
+use crate::published::{Digits, Published};
 
 /// Images and classes of CUB-200.
 const INPUT: [usize; 3] = [3, 224, 224];

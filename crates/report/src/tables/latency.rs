@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use thinet_metrics::Spread;
 use thinet_nets::{Arch, ResNetStride, paper_models};
 
-use crate::published::{Figure, Latency, Published};
-use crate::records::{CpuIdentity, Environment};
 use super::frame::column;
 use super::latency_grids::{measured, notes, printed, ratios};
 use super::{Attachment, ENVIRONMENT, StoredTable, Table, TableError, environment_text, read_table_file};
+use crate::published::{Figure, Latency, Published};
+use crate::records::{CpuIdentity, Environment};
 
 /// Name of the table and of its files.
 const NAME: &str = "latency";

@@ -2,10 +2,10 @@
 
 use thinet_metrics::Spread;
 
-use crate::published::{Figure, Latency, Published};
-use crate::records::Environment;
 use super::latency::{Faster, LatencyRecord, Line, is_verified};
 use super::markdown::Grid;
+use crate::published::{Figure, Latency, Published};
+use crate::records::Environment;
 
 /// Stands in every cell that nobody measured.
 const NOT_RUN: &str = "not run";

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 use super::TableError;
 use super::markdown::grouped;
+use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
 /// The stages of a cell, in order.
 pub(super) const PRUNED_PHASES: [Phase; 3] =

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 
 use polars::frame::DataFrame;
 
-use crate::records::{Row, StudyRecord};
 use super::TableError;
 use super::frame::column;
+use crate::records::{Row, StudyRecord};
 
 /// One value of the long form.
 struct LongRow<'a> {

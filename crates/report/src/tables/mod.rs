@@ -30,9 +30,7 @@ pub use compression::compression;
 pub use environment::{ENVIRONMENT, environment_text};
 pub use error::TableError;
 pub use figure4::figure4_flops;
-pub use latency::{
-    LatencyRecord, Machine, ModelTimes, StoredLatency, latency, latency_run, stored_latency,
-};
+pub use latency::{LatencyRecord, Machine, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
 pub use long::rows_frame;
 pub use markdown::{Align, Grid, GridColumn, grouped};
 pub use owner::owners;
@@ -41,7 +39,7 @@ pub use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
-pub(crate) use write::csv_text;
+pub use write::csv_text;
 pub use write::{NOT_RUN, Written, parquet_bytes, write};
 
 /// What follows the name of a study's table in the names of those that are made from the same cells.

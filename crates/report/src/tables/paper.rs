@@ -5,24 +5,24 @@ use polars::frame::DataFrame;
 use thinet_graph::Graph;
 use thinet_nets::{ResNetStride, paper_models};
 
-use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
-use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
 use super::frame::column;
 use super::lines::{Quality, test_images};
 use super::markdown::{Grid, grouped};
 use super::selectors::{shown, status_name};
 use super::write::NOT_RUN;
 use super::{Table, TableError};
+use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
+use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
 
 /// An experiment of a paper table: what it is, and what of it was measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PaperStudy<'a> {
     /// What was measured; where nothing was, every record says so.
     pub study: &'a StudyRecord,
     /// Whether anything of it is stored.
     pub is_run: bool,
     /// Everything that decides its dense nets, as text: experiments with the same text have the same dense nets.
-    pub dense_inputs: &'a str,
+    pub dense_inputs: String,
     /// The protocol of its images, empty for images of one size.
     pub protocol: &'a str,
     /// Where its net strides, if it is a ResNet-50.
@@ -30,7 +30,7 @@ pub struct PaperStudy<'a> {
     /// Its dense net.
     pub graph: &'a Graph,
     /// The net of each cell, in the order of the study's cells.
-    pub cell_graphs: &'a [&'a Graph],
+    pub cell_graphs: Vec<&'a Graph>,
 }
 
 /// A row: the dense net of an experiment, or a cell.
@@ -140,7 +140,7 @@ fn has_same_dense(a: &PaperStudy<'_>, b: &PaperStudy<'_>) -> bool {
 }
 
 fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<Line<'a>>, TableError> {
-    let PaperStudy { study, protocol, stride, graph, cell_graphs, .. } = *study;
+    let PaperStudy { study, protocol, stride, graph, ref cell_graphs, .. } = *study;
     let models = paper_models(stride)?;
     let named = |graph: &Graph| -> Result<Option<&'static str>, TableError> {
         for model in &models {

@@ -6,13 +6,13 @@ use polars::frame::DataFrame;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
-use crate::published::Published;
-use crate::records::{CellRecord, Phase, Status, StudyRecord};
 use super::frame::column;
 use super::lines::{Line, PRUNED_PHASES, Quality, in_order, lines, test_images, tested, with_dense_nets};
 use super::markdown::{Grid, short_count};
 use super::summary::{summary, tau};
 use super::{Attachment, Table, TableError};
+use crate::published::Published;
+use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper.
 ///

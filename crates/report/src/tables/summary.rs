@@ -4,13 +4,13 @@
 use polars::frame::DataFrame;
 use thinet_metrics::{kendall_tau_b, mean, sample_std};
 
-use crate::published::{Point, Published, Series};
-use crate::records::{Size, Status, StudyRecord};
 use super::frame::column;
 use super::lines::{Line, PRUNED_PHASES, in_order, test_images, tested};
 use super::markdown::Grid;
 use super::selectors::{origin, sizes, stages_note, uncut_note};
 use super::{Table, TableError};
+use crate::published::{Point, Published, Series};
+use crate::records::{Size, Status, StudyRecord};
 
 /// Mean, sample standard deviation and number of the values that exist.
 struct Over {

@@ -42,11 +42,7 @@ pub struct TableFile {
 ///
 /// # Errors
 /// If a file cannot be read, or has changed since it was written; the message names it.
-pub fn read_table_file(
-    folder: &Path,
-    name: &str,
-    suffix: &str,
-) -> Result<Option<TableFile>, TableError> {
+pub fn read_table_file(folder: &Path, name: &str, suffix: &str) -> Result<Option<TableFile>, TableError> {
     let Some(bytes) = read(folder, name, suffix)? else { return Ok(None) };
     let damaged = |suffix: &str, problem: String| TableError::Damaged {
         path: folder.join(format!("{name}.{suffix}")),

@@ -119,7 +119,7 @@ fn with_run(frame: &DataFrame, run: &str) -> Result<DataFrame, TableError> {
 }
 
 /// A table's CSV file as [`write()`] makes it.
-pub(crate) fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
+pub fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
     Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
 }
 

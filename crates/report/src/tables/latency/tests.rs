@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::tables::write;
 use super::*;
+use crate::tables::write;
 
 fn environment(device: &str) -> Environment {
     Environment {

@@ -2,14 +2,14 @@
 
 use thinet_graph::{Graph, GraphBuilder, Op};
 
-use crate::ModelError;
+use crate::NetError;
 use crate::parts::{Conv, batch_norm, linear, tip};
 use crate::spec::Widths;
 
 const FILTERS: [usize; 3] = [8, 12, 16];
 
 /// Three 3×3 convolutions, a pool behind the first, and a linear layer that reads several columns a channel.
-pub(crate) fn tiny(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+pub(crate) fn tiny(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new("tiny", input)?;
     let normalise = widths.spec.has_batch_norm();
     for (published, i) in FILTERS.into_iter().zip(1..) {

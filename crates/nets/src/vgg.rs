@@ -2,7 +2,7 @@
 
 use thinet_graph::{Graph, GraphBuilder, GraphError, Op};
 
-use crate::ModelError;
+use crate::NetError;
 use crate::parts::{Conv, batch_norm, global_average, linear, tip};
 use crate::spec::Widths;
 
@@ -24,7 +24,7 @@ fn conv_names() -> Vec<String> {
 }
 
 /// Thirteen convolutions, five pools, fc6 and fc7 with dropout, fc8.
-pub(crate) fn vgg16(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+pub(crate) fn vgg16(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new("vgg16", input)?;
     features(&mut net, widths, Pool5::Max)?;
     let p = widths.spec.dropout.unwrap_or(DROPOUT);
@@ -40,7 +40,7 @@ pub(crate) fn vgg16(widths: &mut Widths, input: [usize; 3], classes: usize) -> R
 }
 
 /// Pool5 becomes an average over conv5_3's whole map (14×14 for 224×224 images); one linear layer follows.
-pub(crate) fn vgg16_gap(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+pub(crate) fn vgg16_gap(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new("vgg16-gap", input)?;
     features(&mut net, widths, Pool5::GlobalAverage)?;
     linear(&mut net, "fc", classes)?;
@@ -48,11 +48,7 @@ pub(crate) fn vgg16_gap(widths: &mut Widths, input: [usize; 3], classes: usize) 
 }
 
 /// All five max pools, an average over what they leave (1×1 for 32×32 images), one linear layer.
-pub(crate) fn cifar_vgg16(
-    widths: &mut Widths,
-    input: [usize; 3],
-    classes: usize,
-) -> Result<Graph, ModelError> {
+pub(crate) fn cifar_vgg16(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new("cifar-vgg16", input)?;
     features(&mut net, widths, Pool5::Max)?;
     global_average(&mut net, "avgpool")?;
@@ -67,7 +63,7 @@ enum Pool5 {
     GlobalAverage,
 }
 
-fn features(net: &mut GraphBuilder, widths: &mut Widths, pool5: Pool5) -> Result<(), ModelError> {
+fn features(net: &mut GraphBuilder, widths: &mut Widths, pool5: Pool5) -> Result<(), NetError> {
     let normalise = widths.spec.has_batch_norm();
     for (&(convs, published), stage) in STAGES.iter().zip(1..) {
         for i in 1..=convs {

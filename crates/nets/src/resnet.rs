@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thinet_graph::{Graph, GraphBuilder, NodeId, Op};
 
-use crate::ModelError;
+use crate::NetError;
 use crate::parts::{Conv, batch_norm, global_average, linear, tip};
 use crate::spec::Widths;
 
@@ -28,13 +28,13 @@ pub enum ResNetStride {
 }
 
 impl FromStr for ResNetStride {
-    type Err = ModelError;
+    type Err = NetError;
 
-    fn from_str(name: &str) -> Result<Self, ModelError> {
+    fn from_str(name: &str) -> Result<Self, NetError> {
         match name {
             "1x1" => Ok(Self::First1x1),
             "3x3" => Ok(Self::Middle3x3),
-            _ => Err(ModelError::UnknownName {
+            _ => Err(NetError::UnknownName {
                 what: "stride",
                 name: name.to_owned(),
                 allowed: "1x1, 3x3".into(),
@@ -52,7 +52,7 @@ pub fn resnet50_pruned_layers() -> Vec<String> {
 }
 
 /// Stem, 16 bottlenecks, global average, one linear layer.
-pub(crate) fn resnet50(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+pub(crate) fn resnet50(widths: &mut Widths, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new("resnet50", input)?;
     let filters = widths.fixed("conv1", 64)?;
     let from = tip(&net);
@@ -79,7 +79,7 @@ fn bottleneck(
     inner: usize,
     stride: usize,
     first: bool,
-) -> Result<(), ModelError> {
+) -> Result<(), NetError> {
     let input = tip(net);
     let (stride1, stride2) = match widths.spec.stride.unwrap_or_default() {
         ResNetStride::First1x1 => (stride, 1),
@@ -105,7 +105,7 @@ pub(crate) fn cifar_resnet(
     blocks: usize,
     input: [usize; 3],
     classes: usize,
-) -> Result<Graph, ModelError> {
+) -> Result<Graph, NetError> {
     let mut net = GraphBuilder::new(widths.spec.arch.name(), input)?;
     let filters = widths.fixed("conv1", BASIC_STAGES[0])?;
     let from = tip(&net);
@@ -130,7 +130,7 @@ fn basic_block(
     block: &str,
     published: usize,
     stride: usize,
-) -> Result<(), ModelError> {
+) -> Result<(), NetError> {
     let input = tip(net);
     let inner = widths.settable(&format!("{block}.conv1"), published)?;
     conv_bn(net, block, 1, Conv { filters: inner, kernel: 3, stride })?;
@@ -144,7 +144,7 @@ fn basic_block(
 }
 
 /// Adds `<block>.conv<i>` and `<block>.bn<i>` to the last node.
-fn conv_bn(net: &mut GraphBuilder, block: &str, i: usize, conv: Conv) -> Result<NodeId, ModelError> {
+fn conv_bn(net: &mut GraphBuilder, block: &str, i: usize, conv: Conv) -> Result<NodeId, NetError> {
     let from = tip(net);
     conv.add(net, &format!("{block}.conv{i}"), from, false)?;
     Ok(batch_norm(net, &format!("{block}.bn{i}"))?)
@@ -158,7 +158,7 @@ fn join(
     input: (NodeId, usize),
     branch: NodeId,
     projection: Option<(Conv, usize)>,
-) -> Result<(), ModelError> {
+) -> Result<(), NetError> {
     let shortcut = match projection {
         Some((conv, published)) => {
             let name = format!("{block}.downsample.0");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thinet_graph::{Graph, kept_channels, prunable_layer};
 
 use crate::resnet::ResNetStride;
-use crate::{ModelError, resnet, tiny, vgg};
+use crate::{NetError, resnet, tiny, vgg};
 
 /// The networks that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,10 +99,10 @@ impl fmt::Display for Arch {
 }
 
 impl FromStr for Arch {
-    type Err = ModelError;
+    type Err = NetError;
 
-    fn from_str(name: &str) -> Result<Self, ModelError> {
-        Self::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| ModelError::UnknownName {
+    fn from_str(name: &str) -> Result<Self, NetError> {
+        Self::ALL.into_iter().find(|arch| arch.name() == name).ok_or_else(|| NetError::UnknownName {
             what: "arch",
             name: name.to_owned(),
             allowed: Self::ALL.map(Self::name).join(", "),
@@ -153,7 +153,7 @@ impl NetSpec {
     /// # Errors
     /// If a choice does not apply to the architecture, a layer would have no channel, `widths` names a layer whose
     /// width cannot be set, or the image is too small for the pools.
-    pub fn build(&self, input: [usize; 3], classes: usize) -> Result<Graph, ModelError> {
+    pub fn build(&self, input: [usize; 3], classes: usize) -> Result<Graph, NetError> {
         self.check_choices()?;
         let mut widths = Widths { spec: self, settable: Vec::new(), fixed: Vec::new() };
         let graph = match self.arch {
@@ -181,7 +181,7 @@ impl NetSpec {
         classes: usize,
         layers: &[impl AsRef<str>],
         rate: f64,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, NetError> {
         let graph = self.build(input, classes)?;
         let mut pruned = self.clone();
         for layer in layers.iter().map(AsRef::as_ref) {
@@ -196,9 +196,9 @@ impl NetSpec {
         self.batch_norm.unwrap_or(!matches!(self.arch, Arch::Vgg16 | Arch::Vgg16Gap))
     }
 
-    fn check_choices(&self) -> Result<(), ModelError> {
+    fn check_choices(&self) -> Result<(), NetError> {
         let bad = |key, problem: &str| {
-            Err(ModelError::BadSpec { arch: self.arch.to_string(), key, problem: problem.to_owned() })
+            Err(NetError::BadSpec { arch: self.arch.to_string(), key, problem: problem.to_owned() })
         };
         if !(self.width > 0.0 && self.width <= MAX_WIDTH) {
             return bad(
@@ -239,39 +239,37 @@ pub(crate) struct Widths<'a> {
 
 impl Widths<'_> {
     /// Width of a layer that a spec may set by name; `published` is its width in the paper.
-    pub(crate) fn settable(&mut self, layer: &str, published: usize) -> Result<usize, ModelError> {
+    pub(crate) fn settable(&mut self, layer: &str, published: usize) -> Result<usize, NetError> {
         self.settable.push(layer.to_owned());
         match self.spec.widths.get(layer) {
-            Some(0) => {
-                Err(ModelError::NoChannels { layer: layer.to_owned(), channels: published, width: 0.0 })
-            }
+            Some(0) => Err(NetError::NoChannels { layer: layer.to_owned(), channels: published, width: 0.0 }),
             Some(&width) => Ok(width),
             None => self.scaled(layer, published),
         }
     }
 
     /// Width of a layer that feeds an addition, itself or through the chain it heads: the multiplier applies, a name does not.
-    pub(crate) fn fixed(&mut self, layer: &str, published: usize) -> Result<usize, ModelError> {
+    pub(crate) fn fixed(&mut self, layer: &str, published: usize) -> Result<usize, NetError> {
         self.fixed.push(layer.to_owned());
         self.scaled(layer, published)
     }
 
-    fn scaled(&self, layer: &str, published: usize) -> Result<usize, ModelError> {
+    fn scaled(&self, layer: &str, published: usize) -> Result<usize, NetError> {
         let width = self.spec.width;
         // The guard that `kept_channels` has: 0.7·10 = 6.999… must not lose a channel.
         match (published as f64 * width + 1e-9).floor() as usize {
-            0 => Err(ModelError::NoChannels { layer: layer.to_owned(), channels: published, width }),
+            0 => Err(NetError::NoChannels { layer: layer.to_owned(), channels: published, width }),
             scaled => Ok(scaled),
         }
     }
 
-    fn check_names(&self) -> Result<(), ModelError> {
+    fn check_names(&self) -> Result<(), NetError> {
         let Some(layer) = self.spec.widths.keys().find(|layer| !self.settable.contains(layer)) else {
             return Ok(());
         };
         let problem =
             if self.fixed.contains(layer) { "which feeds an addition" } else { "which it does not have" };
-        Err(ModelError::BadWidth {
+        Err(NetError::BadWidth {
             arch: self.spec.arch.to_string(),
             layer: layer.clone(),
             problem: problem.into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thinet_graph::Graph;
 
-use crate::{Arch, ModelError, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
+use crate::{Arch, NetError, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
 
 const IMAGENET: [usize; 3] = [3, 224, 224];
 const IMAGENET_CLASSES: usize = 1000;
@@ -40,7 +40,7 @@ impl PaperModel {
     ///
     /// # Errors
     /// If the spec does not build.
-    pub fn build(&self) -> Result<Graph, ModelError> {
+    pub fn build(&self) -> Result<Graph, NetError> {
         self.spec.build(IMAGENET, IMAGENET_CLASSES)
     }
 }
@@ -50,7 +50,7 @@ impl PaperModel {
 ///
 /// # Errors
 /// If a spec does not build.
-pub fn paper_models(stride: ResNetStride) -> Result<Vec<PaperModel>, ModelError> {
+pub fn paper_models(stride: ResNetStride) -> Result<Vec<PaperModel>, NetError> {
     let vgg16 = NetSpec::new(Arch::Vgg16);
     let gap = NetSpec::new(Arch::Vgg16Gap);
     let tiny = NetSpec {

@@ -1,7 +1,7 @@
 //! The eight networks of the paper count to the printed digits (fact sheet of the paper's tables 1 and 3).
 
 use thinet_graph::{Convention, Graph, count};
-use thinet_models::{PaperModel, ResNetStride, paper_models};
+use thinet_nets::{PaperModel, ResNetStride, paper_models};
 
 /// Name, parameters in millions and FLOPs in billions as printed, parameters in torch.
 const PRINTED: [(&str, &str, &str, u64); 8] = [

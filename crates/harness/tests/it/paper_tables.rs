@@ -1,0 +1,114 @@
+//! The tables that set whole experiments beside the paper's rows, from the shipped specs.
+
+use std::path::PathBuf;
+
+use thinet_harness::study::{Options, ResolvedStudy, not_run};
+use thinet_report::records::{Metric, Phase, Row, Status, StudyRecord};
+use thinet_report::tables::{NOT_RUN, PaperStudy, Table, paper, paper_run};
+
+fn resolved(name: &str) -> ResolvedStudy {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../experiments/imagenet").join(name);
+    ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap()
+}
+
+fn whole_net(phase: Phase, top1: f64, top5: f64) -> Vec<Row> {
+    let row = |metric, value| Row { layer: String::new(), phase, metric, value };
+    vec![row(Metric::Top1, top1), row(Metric::Top5, top5), row(Metric::Loss, 1.0)]
+}
+
+#[test]
+fn ours_stand_beside_the_published_rows_and_the_rest_says_not_run() {
+    let (conv, twins) = (resolved("vgg16-conv.toml"), resolved("vgg16-conv-twins.toml"));
+    let (mut measured, missing) = (not_run(&conv), not_run(&twins));
+    measured.run = "0123456789ab".to_owned();
+    measured.dense[0].id = "dense-1".to_owned();
+    measured.dense[0].status = Status::Done;
+    measured.dense[0].rows = whole_net(Phase::Dense, 71.25, 90.0);
+    measured.cells[0].status = Status::Done;
+    measured.cells[0].rows = whole_net(Phase::AfterFineTune, 69.5, 89.25);
+    let studies = [conv.paper_study(&measured, true), twins.paper_study(&missing, false)];
+    let table = paper("imagenet-vgg16", &studies).unwrap();
+    insta::assert_snapshot!(table.markdown());
+    let column = |name: &str| table.frame.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+    // The dense net, ThiNet, three twins and the control; the twins' dense net is the same one.
+    assert_eq!(table.frame.height(), 6);
+    assert_eq!(column("top1_drop")[..3], [None, Some(1.75), None]);
+    let published = column("published_top1_drop")[1].unwrap();
+    assert!((published - 1.7).abs() < 1e-9, "{published}");
+    assert_ne!(paper_run(&studies), NOT_RUN);
+    assert_eq!(paper_run(&studies[1..]), NOT_RUN);
+}
+
+/// Studies of experiments, the given ones measured: their dense nets at 70 %, their cells at 68 %.
+fn measured(studies_of: &[ResolvedStudy], images: u64) -> Vec<StudyRecord> {
+    let of = |resolved: &ResolvedStudy| {
+        let mut study = not_run(resolved);
+        study.run = resolved.spec.name.clone();
+        for dense in &mut study.dense {
+            (dense.id, dense.status) = (format!("dense of {}", resolved.spec.name), Status::Done);
+            (dense.rows, dense.test_images) = (whole_net(Phase::Dense, 70.0, 90.0), Some(images));
+        }
+        for cell in &mut study.cells {
+            cell.status = Status::Done;
+            (cell.rows, cell.test_images) = (whole_net(Phase::AfterFineTune, 68.0, 88.0), Some(images));
+        }
+        study
+    };
+    studies_of.iter().map(of).collect()
+}
+
+fn table_of(names: &[&str], images: u64) -> Table {
+    let studies_of: Vec<ResolvedStudy> = names.iter().map(|name| resolved(name)).collect();
+    let records = measured(&studies_of, images);
+    let studies: Vec<PaperStudy<'_>> =
+        studies_of.iter().zip(&records).map(|(resolved, study)| resolved.paper_study(study, true)).collect();
+    paper("x", &studies).unwrap()
+}
+
+fn drops(table: &Table) -> Vec<(String, Option<f64>)> {
+    let models = table.frame.column("model").unwrap().str().unwrap();
+    let drops = table.frame.column("top1_drop").unwrap().f64().unwrap();
+    models.iter().zip(drops.iter()).map(|(m, d)| (m.unwrap_or("none").to_owned(), d)).collect()
+}
+
+#[test]
+fn a_drop_is_never_against_another_net_than_the_published_one() {
+    // The dense net of both is VGG-16-GAP; the published drops are against VGG-16.
+    let alone = table_of(&["vgg16-gap.toml", "vgg16-tiny.toml"], 50_000);
+    let model = |name: &str, drop| (name.to_owned(), drop);
+    let expected =
+        [model("none", None), model("thinet-gap", None), model("none", None), model("thinet-tiny", None)];
+    assert_eq!(drops(&alone), expected);
+    let text = alone.markdown();
+    assert!(text.contains("Drop of thinet-gap: the published one is against vgg16,"), "{text}");
+
+    // An own VGG-16 is there under ThiNet-Tiny's protocol, and none under ThiNet-GAP's.
+    let with_vgg16 = table_of(&["vgg16-conv.toml", "vgg16-gap.toml", "vgg16-tiny.toml"], 50_000);
+    let found = drops(&with_vgg16);
+    assert_eq!(found[1], model("thinet-conv", Some(2.0)));
+    assert_eq!((&found[3], &found[5]), (&model("thinet-gap", None), &model("thinet-tiny", Some(2.0))));
+    let against = with_vgg16.frame.column("drop_baseline").unwrap().str().unwrap();
+    assert_eq!([1, 3, 5].map(|row| against.get(row)), [Some("vgg16"), None, Some("vgg16")]);
+}
+
+#[test]
+fn nothing_published_stands_beside_a_net_that_nobody_published() {
+    let table = table_of(&["resnet50-caffe.toml", "resnet50-torchvision.toml"], 50_000);
+    let strides = table.frame.column("stride").unwrap().str().unwrap();
+    let published = table.frame.column("published_top1").unwrap().f64().unwrap();
+    for (stride, published) in strides.iter().zip(published.iter()) {
+        assert_eq!(published.is_some(), stride == Some("1x1"), "{stride:?}");
+    }
+}
+
+#[test]
+fn a_number_of_images_is_told_only_if_it_was_counted() {
+    let text = |images| table_of(&["vgg16-conv.toml"], images).markdown();
+    assert!(text(50_000).contains("per cent of the 50,000 test images,"));
+    assert!(text(49_997).contains("per cent of the 49,997 test images,"));
+    assert!(text(49_997).contains(" 49,997 |"));
+    let conv = resolved("vgg16-conv.toml");
+    let nothing = not_run(&conv);
+    let table = paper("x", &[conv.paper_study(&nothing, false)]).unwrap();
+    assert!(!table.markdown().contains("50,000"));
+}
