@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use thinet_models::Gpu;
+use thinet_models::{Device, Gpu};
 
 use crate::cpu::{CpuIdentity, cpu_identity};
 use crate::diff::{Difference, differences, flat};
@@ -92,10 +92,10 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process. What cannot be found out is left empty.
     #[must_use]
-    pub fn here(program: &Program, device: tch::Device, threads: usize, spec_folder: &Path) -> Self {
+    pub fn here(program: &Program, device: Device, threads: usize, spec_folder: &Path) -> Self {
         let (spec_commit, spec_dirty) = checkout(spec_folder);
         let processor = cpu_identity();
-        let gpu = if device.is_cuda() { &GPU_VARIABLES[..] } else { &[] };
+        let gpu = if device.is_gpu() { &GPU_VARIABLES[..] } else { &[] };
         let set =
             |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok().filter(|v| !v.is_empty())?));
         Self {
@@ -112,7 +112,7 @@ impl Environment {
             gpu: thinet_models::gpu(device),
             variables: VARIABLES.iter().chain(gpu).filter_map(set).collect(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            device: format!("{device:?}").to_lowercase(),
+            device: recorded(device),
             threads,
             jobs: None,
             host: Some(crate::claim::host_name()),
@@ -130,6 +130,14 @@ impl Environment {
         let mut found = differences(&facts(self)?, &facts(other)?);
         found.retain(|difference| !IRRELEVANT.contains(&difference.key.as_str()));
         Ok(found)
+    }
+}
+
+/// A device as stage records have always named it. The files of `thinet latency` hold its usual name (`cuda:0`).
+fn recorded(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Cuda(index) => format!("cuda({index})"),
     }
 }
 
@@ -152,8 +160,6 @@ pub fn cpu_model() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     fn here() -> Environment {
@@ -169,6 +175,11 @@ mod tests {
         assert_eq!((&here.spec_commit, here.spec_dirty), (&None, None));
         let source = Environment::here(&Program::default(), Device::Cpu, 1, Path::new("."));
         assert_eq!((source.program_commit, source.program_dirty), (None, None));
+    }
+
+    #[test]
+    fn devices_are_recorded_as_in_records_of_old_versions() {
+        assert_eq!([recorded(Device::Cpu), recorded(Device::Cuda(1))], ["cpu", "cuda(1)"]);
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tch::Device;
 use thinet_data::{
     ChannelOrder, DataError, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split,
     StandardSpec, Transform,
 };
 use thinet_graph::Graph;
-use thinet_models::{ImportRules, check_import, parse_device};
+use thinet_models::{Device, ImportRules, check_import};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
@@ -33,8 +32,8 @@ const SCRATCH_VERSION: u32 = 1;
 pub struct Options {
     /// Overrides `seeds`.
     pub seeds: Option<u64>,
-    /// Device to compute on: `cpu`, `cuda` or `cuda:N`.
-    pub device: String,
+    /// Device to compute on.
+    pub device: Device,
     /// Folder of the dataset. Default: `data/<kind>`.
     pub data: Option<PathBuf>,
     /// Folder of all results.
@@ -49,7 +48,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             seeds: None,
-            device: "cpu".into(),
+            device: Device::Cpu,
             data: None,
             results: "results".into(),
             is_elsewhere: false,
@@ -182,10 +181,10 @@ impl Plan {
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = Outline::read(path, options)?;
         let asked = asked(&spec)?;
-        let device = match options.is_elsewhere && options.device.starts_with("cuda") {
-            true => Device::Cuda(0),
-            false => parse_device(&options.device).map_err(HarnessError::Device)?,
-        };
+        let device = options.device;
+        if !options.is_elsewhere {
+            device.check_available().map_err(HarnessError::Device)?;
+        }
         let data = open(&spec.dataset, options)?;
         check::against_data(&spec, path, &data)?;
         let outline = Outline::new(spec, path, data.train.classes())?;
@@ -369,7 +368,7 @@ fn input_of(outline: &Outline) -> serde_json::Value {
 fn device_kind(device: Device) -> &'static str {
     match device {
         Device::Cuda(_) => "cuda",
-        _ => "cpu",
+        Device::Cpu => "cpu",
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
 use thinet_metrics::{Evaluation, Evaluator};
 use thinet_models::{
-    MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, forward, generator_state, load_tensors,
-    save_tensors, seed_torch, set_generator_state, set_tf32, train_step,
+    Device, MemoryFormat, Mode, Net, Precision, Sgd, SgdOptions, Weights, add_batch, forward,
+    generator_state, load_tensors, save_tensors, seed_torch, set_generator_state, set_tf32, train_step,
 };
 use thinet_seed::Seed;
 
@@ -116,11 +116,12 @@ impl Feed {
 
     /// To a GPU from page-locked memory, so that the copy runs beside the computing.
     fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
-        if !self.device.is_cuda() {
+        if !self.device.is_gpu() {
             return Ok(tensor.shallow_clone());
         }
-        let pinned = tensor.f_pin_memory(self.device)?;
-        Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
+        let device = self.device.into();
+        let pinned = tensor.f_pin_memory(device)?;
+        Ok(pinned.f_to_dtype_layout((tensor.kind(), device), true, false)?)
     }
 }
 
@@ -156,7 +157,7 @@ pub(crate) fn evaluate_some(
             let (images, labels) = feed.tensors(&batch)?;
             let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
                 .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
-            Ok::<_, HarnessError>(evaluator.add(&logits, &labels)?)
+            Ok::<_, HarnessError>(add_batch(&mut evaluator, &logits, &labels)?)
         })?;
         done += batch.indices.len() as u64;
         progress(done, total);
@@ -324,7 +325,7 @@ fn resume(
 ) -> Result<Position, HarnessError> {
     let damaged =
         |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
-    let (tensors, _) = load_tensors(path, feed.device)?;
+    let (tensors, _) = load_tensors(path, feed.device.into())?;
     let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
     let (mut step, mut loss_sum, mut loss, mut generator) = (None, None, None, None);
     for (name, tensor) in tensors {
@@ -339,7 +340,7 @@ fn resume(
         } else if name == LOSS && tensor.numel() == 1 {
             loss = Some(tensor.f_double_value(&[0])?);
         } else if name == GENERATOR {
-            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(Device::Cpu)?)?);
+            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(tch::Device::Cpu)?)?);
         }
     }
     let missing = || damaged("is not a whole checkpoint of a training");

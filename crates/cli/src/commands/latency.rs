@@ -10,7 +10,6 @@ use thinet_harness::{
     HarnessError, LatencyError, LatencyOptions, LatencyStep, check_latency_models, cpu_identity,
     latency as measure,
 };
-use thinet_models::parse_device;
 
 use super::{duration, print_json};
 use crate::args::{Latency, program};
@@ -28,7 +27,7 @@ pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     let options = options(asked)?;
     let folder = asked.results.join("tables");
     let cpu = cpu_identity();
-    let run = tables::latency_run(&options.device_name(), &cpu, options.batch, options.threads);
+    let run = tables::latency_run(options.device, &cpu, options.batch, options.threads);
     if !asked.force
         && let Some(stored) = stored(&folder, Some(&run))?
     {
@@ -65,8 +64,9 @@ fn options(asked: &Latency) -> anyhow::Result<LatencyOptions> {
         LatencyError::UnknownModel { .. } => anyhow::Error::from(BadArgument(error.to_string())),
         other => other.into(),
     })?;
-    let device = parse_device(&asked.device).map_err(HarnessError::Device)?;
-    let (batch, repeats) = if device == tch::Device::Cpu { ON_CPU } else { ON_GPU };
+    let device = asked.device;
+    device.check_available().map_err(HarnessError::Device)?;
+    let (batch, repeats) = if device.is_gpu() { ON_GPU } else { ON_CPU };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(LatencyOptions {
         device,

@@ -7,7 +7,7 @@ use thinet_harness::plan::Plan;
 use thinet_harness::spec::{Recipe, Spec};
 use thinet_harness::store::Store;
 use thinet_harness::{Estimate, HarnessError, Outline, OutlineCell, estimate, estimate_outline};
-use thinet_models::Schedule;
+use thinet_models::{Device, Schedule};
 
 use super::{duration, jobs, print_json, stages_in_words};
 use crate::args::Study;
@@ -103,10 +103,10 @@ struct Cost {
 }
 
 impl Cost {
-    fn new(estimate: Estimate, device: &str, jobs: usize) -> Self {
+    fn new(estimate: Estimate, device: Device, jobs: usize) -> Self {
         let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, disk } = estimate;
         let [dense_nets, calibrations, cells] = kinds;
-        let (device, multiply_adds, disk_bytes) = (device.to_owned(), macs, disk);
+        let (device, multiply_adds, disk_bytes) = (device.to_string(), macs, disk);
         Self {
             stages,
             dense_nets,
@@ -127,10 +127,10 @@ impl Cost {
 pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
     let options = study.place.options(study.seeds);
     let report = match Plan::new(&study.spec, &options) {
-        Ok(plan) => planned(&plan, &options.device, asked)?,
+        Ok(plan) => planned(&plan, options.device, asked)?,
         Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
             match Outline::without_data(&study.spec, &options)? {
-                Some(outline) => outlined(&outline, &error, &options.device, asked),
+                Some(outline) => outlined(&outline, &error, options.device, asked),
                 None => return Err(error.into()),
             }
         }
@@ -139,7 +139,7 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
     if json { print_json(&report) } else { print(&report) }
 }
 
-fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Report> {
+fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Report> {
     let jobs = jobs(asked, plan.spec.compute.threads, device);
     let store = Store::at(&plan.results);
     let images = plan.data.train.len();
@@ -176,11 +176,11 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
 }
 
 /// The same for a study whose data or device is not here; counts are the official ones.
-fn outlined(outline: &Outline, missing: &HarnessError, device: &str, asked: Option<u16>) -> Report {
+fn outlined(outline: &Outline, missing: &HarnessError, device: Device, asked: Option<u16>) -> Report {
     let spec = &outline.spec;
     let jobs = jobs(asked, spec.compute.threads, device);
     let images = spec.dataset.images();
-    let is_gpu = device.starts_with("cuda");
+    let is_gpu = device.is_gpu();
     Report {
         experiment: spec.name.clone(),
         run: None,

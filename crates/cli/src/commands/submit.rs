@@ -9,6 +9,7 @@ use signal_hook::flag::register;
 use thinet_harness::plan::Plan;
 use thinet_harness::slurm::{SlurmOptions, submit as submit_plan};
 use thinet_harness::{HarnessError, Logged, Runner};
+use thinet_models::Device;
 
 use super::run::stage_arguments;
 use super::{open_plan, plan_elsewhere, signals};
@@ -16,10 +17,8 @@ use crate::args::{Pace, Place, Study, Submit};
 use crate::bars::Progress;
 
 pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
-    let device = arguments.device.clone().unwrap_or_else(|| {
-        let gpus = arguments.gpus_per_task.unwrap_or(0);
-        if gpus > 0 { "cuda".to_owned() } else { "cpu".to_owned() }
-    });
+    let gpus = arguments.gpus_per_task.unwrap_or(0);
+    let device = arguments.device.unwrap_or(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu });
     let place = Place { device, data: arguments.data.clone(), results: arguments.results.clone() };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
     let plan = plan_elsewhere(&study.spec, &study.place.options(study.seeds))?;
@@ -55,7 +54,7 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
     sbatch.extend(arguments.sbatch.iter().cloned());
     let words = |command: &str, pace: &Pace| -> anyhow::Result<Vec<String>> {
         let mut words = vec![program.display().to_string(), command.to_owned()];
-        words.extend(["--device".to_owned(), study.place.device.clone()]);
+        words.extend(["--device".to_owned(), study.place.device.to_string()]);
         for argument in stage_arguments(study, pace) {
             let word =
                 argument.into_string().ok().context("a path is not text that a batch script can hold")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use polars::frame::DataFrame;
 use serde_json::{Map, Value};
 use thinet_metrics::Spread;
-use thinet_models::{gpu, parse_device};
+use thinet_models::{Device, gpu};
 use thinet_nets::{Arch, ResNetStride, paper_models};
 
 use super::frame::column;
@@ -24,7 +24,9 @@ const NAME: &str = "latency";
 /// What was timed on one machine, with one batch size and number of threads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatencyRecord {
-    /// Where: device, processor, threads, versions.
+    /// Where the models ran.
+    pub device: Device,
+    /// Processor, threads, versions.
     pub environment: Environment,
     /// The processor; on a GPU that of its host.
     pub cpu: CpuIdentity,
@@ -55,8 +57,7 @@ impl LatencyRecord {
     /// The run's id in files, see [`latency_run`].
     #[must_use]
     pub fn run(&self) -> String {
-        let Environment { device, threads, .. } = &self.environment;
-        latency_run(device, &self.cpu, self.batch, *threads)
+        latency_run(self.device, &self.cpu, self.batch, self.environment.threads)
     }
 }
 
@@ -64,12 +65,12 @@ impl LatencyRecord {
 /// (its generation, instruction set and cores, not only its name), for libtorch and on a GPU for the model of the card, so that the
 /// times of one machine are not taken for another's. Tables of old versions have six digits for the name alone.
 #[must_use]
-pub fn latency_run(device: &str, cpu: &CpuIdentity, batch: usize, threads: usize) -> String {
-    let card =
-        parse_device(device).ok().and_then(gpu).map(|card| format!("|{}", card.model.unwrap_or_default()));
+pub fn latency_run(device: Device, cpu: &CpuIdentity, batch: usize, threads: usize) -> String {
+    let card = device.check_available().ok().and_then(|()| gpu(device));
+    let card = card.map(|card| format!("|{}", card.model.unwrap_or_default()));
     let machine = format!("{}|{}{}", cpu.key(), thinet_models::LIBTORCH_VERSION, card.unwrap_or_default());
     let machine = &blake3::hash(machine.as_bytes()).to_hex()[..8];
-    format!("{NAME}-{}-{machine}-b{batch}-t{threads}", device.replace(':', ""))
+    format!("{NAME}-{}-{machine}-b{batch}-t{threads}", device.to_string().replace(':', ""))
 }
 
 /// One line of the table.
@@ -248,7 +249,7 @@ impl StoredLatency {
         let Some(row) = self.rows.first() else { return false };
         let size = |key: &str| usize::try_from(row.get(key)?.as_u64()?).ok();
         let here = || {
-            let device = row.get("device")?.as_str()?;
+            let device = row.get("device")?.as_str()?.parse().ok()?;
             Some(latency_run(device, cpu, size("batch")?, size("threads")?))
         };
         here().is_some_and(|here| here == self.run)

@@ -57,6 +57,7 @@ fn record() -> LatencyRecord {
         times("thinet-tiny", 45.0),
     ];
     LatencyRecord {
+        device: Device::Cpu,
         environment: environment("cpu"),
         cpu: cpu(),
         tf32: false,
@@ -131,10 +132,10 @@ fn a_ratio_is_unverified_where_either_time_is() {
 fn runs_are_named_after_device_machine_batch_and_threads() {
     let run = record().run();
     assert!(run.starts_with("latency-cpu-") && run.ends_with("-b4-t2"), "{run}");
-    assert!(latency_run("cuda:1", &cpu(), 32, 16).starts_with("latency-cuda1-"));
+    assert!(latency_run(Device::Cuda(1), &cpu(), 32, 16).starts_with("latency-cuda1-"));
     // Another generation under the same name.
     let other = CpuIdentity { model: Some("1".to_owned()), ..cpu() };
-    assert_ne!(latency_run("cpu", &other, 4, 2), run);
+    assert_ne!(latency_run(Device::Cpu, &other, 4, 2), run);
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn times_of_another_machine_or_of_an_old_version_are_not_this_machines() {
 #[test]
 fn a_gpu_is_told_to_compute_in_32_bits() {
     let mut gpu = record();
-    gpu.environment = environment("cuda:0");
+    (gpu.device, gpu.environment) = (Device::Cuda(0), environment("cuda:0"));
     let table = latency(&gpu).unwrap();
     assert!(table.markdown().contains("TF32 is off for convolutions and matrix products;"));
     assert_eq!(table.frame.column("tf32").unwrap().bool().unwrap().get(0), Some(false));
@@ -172,7 +173,7 @@ fn a_stored_table_is_found_in_place_and_set_aside() {
     assert_eq!(stored.repeats(), Some(5));
     assert_eq!(stored.rows[2]["forward_ms"], 300.0);
 
-    gpu.environment = environment("cuda:0");
+    (gpu.device, gpu.environment) = (Device::Cuda(0), environment("cuda:0"));
     assert_eq!(stored_latency(dir.path(), Some(&gpu.run())).unwrap(), None);
     write(dir.path(), &latency(&gpu).unwrap(), &gpu.run()).unwrap();
     assert_eq!(stored_latency(dir.path(), None).unwrap().unwrap().run, gpu.run());
