@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thinet_harness::study::Options;
+use thinet_models::Device;
 use thinet_report::records::Program;
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -225,7 +226,7 @@ pub(crate) struct Workers {
     pub(crate) jobs: Option<u16>,
     /// Devices to spread the processes over, such as cuda:0,cuda:1; instead of --device
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with = "device")]
-    pub(crate) devices: Vec<String>,
+    pub(crate) devices: Vec<Device>,
     /// Compare all stored files with their checksums first; what has changed is made again
     #[arg(long)]
     pub(crate) check: bool,
@@ -262,7 +263,7 @@ pub(crate) fn program() -> Program {
 pub(crate) struct Place {
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    pub(crate) device: Device,
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -273,14 +274,14 @@ pub(crate) struct Place {
 
 impl Place {
     /// The same with another device.
-    pub(crate) fn on(&self, device: &str) -> Self {
-        Self { device: device.to_owned(), ..self.clone() }
+    pub(crate) fn on(&self, device: Device) -> Self {
+        Self { device, ..self.clone() }
     }
 
     pub(crate) fn options(&self, seeds: Option<u64>) -> Options {
         Options {
             seeds,
-            device: self.device.clone(),
+            device: self.device,
             data: self.data.clone(),
             results: self.results.clone(),
             is_elsewhere: false,
@@ -327,7 +328,7 @@ pub(crate) struct Count {
 pub(crate) struct Latency {
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    pub(crate) device: Device,
     /// Images in a batch [default: 32, as the paper's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) batch: Option<u16>,
@@ -367,7 +368,7 @@ pub(crate) struct Paper {
     pub(crate) cub: Option<PathBuf>,
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    pub(crate) device: Device,
     /// Folder of all results
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
@@ -477,7 +478,7 @@ pub(crate) struct Submit {
     pub(crate) seeds: Option<u64>,
     /// Device of a task: cpu or cuda [default: cuda where --gpus-per-task is given, else cpu]
     #[arg(long, value_name = "DEVICE")]
-    pub(crate) device: Option<String>,
+    pub(crate) device: Option<Device>,
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

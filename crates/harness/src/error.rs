@@ -310,13 +310,14 @@ impl HarnessError {
     }
 
     /// An error of a pass over a batch: running out of memory names device and batch.
-    pub(crate) fn of_model(error: thinet_models::ModelError, device: tch::Device, batch: i64) -> Self {
+    pub(crate) fn of_model(
+        error: thinet_models::ModelError,
+        device: thinet_models::Device,
+        batch: i64,
+    ) -> Self {
         match &error {
             thinet_models::ModelError::Torch { message, .. } if message.contains("out of memory") => {
-                let device = match device {
-                    tch::Device::Cuda(index) => format!("cuda:{index}"),
-                    _ => "the CPU".to_owned(),
-                };
+                let device = if device.is_gpu() { device.to_string() } else { "the CPU".to_owned() };
                 Self::OutOfMemory { device, batch, message: message.clone() }
             }
             _ => Self::Model(error),
@@ -337,8 +338,7 @@ impl From<FileError> for HarnessError {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-    use thinet_models::ModelError;
+    use thinet_models::{Device, ModelError};
 
     use super::*;
 

@@ -8,17 +8,9 @@ use thiserror::Error;
 pub enum MetricsError {
     /// Logits and labels that do not belong together.
     #[error(
-        "logits of shape {logits:?} do not fit labels of shape {labels:?}; expected [n, classes] and [n]"
+        "{logits} logits do not fit {labels} labels of {classes} classes; expected one logit for each label and class"
     )]
-    Shape {
-        /// Shape of the logits.
-        logits: Vec<i64>,
-        /// Shape of the labels.
-        labels: Vec<i64>,
-    },
-    /// Labels that are not 64-bit integers.
-    #[error("labels are of kind {0:?}, not Int64")]
-    LabelKind(tch::Kind),
+    Shape { logits: usize, labels: usize, classes: usize },
     /// A label that is no class.
     #[error("image {image} has label {label}, the network has {classes} classes")]
     Label {
@@ -32,7 +24,4 @@ pub enum MetricsError {
     /// An evaluation that saw no image.
     #[error("no image was evaluated")]
     NoImages,
-    /// An error of libtorch.
-    #[error("logits cannot be read")]
-    Torch(#[from] tch::TchError),
 }

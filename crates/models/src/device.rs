@@ -1,32 +1,91 @@
-//! Where and how libtorch computes: device names, compute threads, and the seed of its own generator.
+//! Where and how libtorch computes: devices, compute threads, and the seed of its own generator.
 
-use tch::{Cuda, Device};
+use std::fmt;
+use std::str::FromStr;
+
+use tch::Cuda;
 use thinet_seed::Seed;
 
 use crate::ModelError;
 
-/// The device of a name: `cpu`, `cuda` (the first GPU) or `cuda:<index>`.
-///
-/// # Errors
-/// If the name is none of these, or there is no such GPU.
-pub fn parse_device(name: &str) -> Result<Device, ModelError> {
-    let bad = |problem: String| Err(ModelError::Device { device: name.to_owned(), problem });
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => Some(0),
-        other => other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()),
-    };
-    let Some(index) = index else {
-        return bad("is not a device; allowed: cpu, cuda, cuda:<index>".into());
-    };
-    if !Cuda::is_available() {
-        return bad("is not available: libtorch finds no CUDA device here; use cpu".into());
+/// A device to compute on: `cpu`, `cuda` (the first GPU) or `cuda:<index>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Device {
+    Cpu,
+    /// The GPU of this index, counted by CUDA from 0.
+    Cuda(usize),
+}
+
+impl Device {
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda(_))
     }
-    let found = usize::try_from(Cuda::device_count()).unwrap_or(0);
-    if index >= found {
-        return bad(format!("is not available: libtorch finds {found} CUDA devices, numbered from 0"));
+
+    /// Checks that libtorch finds the device on this machine.
+    ///
+    /// # Errors
+    /// If it finds no GPU, or fewer than the index asks for.
+    pub fn check_available(self) -> Result<(), ModelError> {
+        let Self::Cuda(index) = self else { return Ok(()) };
+        if !Cuda::is_available() {
+            return Err(bad_device(
+                &self.to_string(),
+                "is not available: libtorch finds no CUDA device here; use cpu".into(),
+            ));
+        }
+        let found = usize::try_from(Cuda::device_count()).unwrap_or(0);
+        if index >= found {
+            let problem = format!("is not available: libtorch finds {found} CUDA devices, numbered from 0");
+            return Err(bad_device(&self.to_string(), problem));
+        }
+        Ok(())
     }
-    Ok(Device::Cuda(index))
+
+    /// Waits until the device has done all work queued on it. A CPU has no queue.
+    pub fn synchronize(self) {
+        if let Self::Cuda(index) = self {
+            Cuda::synchronize(index as i64);
+        }
+    }
+}
+
+/// Parses a name; whether the device is there is [`Device::check_available`]'s question.
+impl FromStr for Device {
+    type Err = ModelError;
+
+    fn from_str(name: &str) -> Result<Self, ModelError> {
+        let index = match name {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Some(0),
+            other => other.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
+        };
+        index
+            .map(Self::Cuda)
+            .ok_or_else(|| bad_device(name, "is not a device; allowed: cpu, cuda, cuda:<index>".into()))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.pad("cpu"),
+            Self::Cuda(index) => f.pad(&format!("cuda:{index}")),
+        }
+    }
+}
+
+impl From<Device> for tch::Device {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Cpu => Self::Cpu,
+            Device::Cuda(index) => Self::Cuda(index),
+        }
+    }
+}
+
+fn bad_device(name: &str, problem: String) -> ModelError {
+    ModelError::Device { device: name.to_owned(), problem }
 }
 
 /// Sets how many threads an operation of libtorch uses in this process.
@@ -59,19 +118,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_names_are_checked() {
-        assert_eq!(parse_device("cpu").unwrap(), Device::Cpu);
-        for name in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:x"] {
-            let message = parse_device(name).unwrap_err().to_string();
+    fn device_names_are_parsed_and_printed() {
+        for (name, device, printed) in [
+            ("cpu", Device::Cpu, "cpu"),
+            ("cuda", Device::Cuda(0), "cuda:0"),
+            ("cuda:0", Device::Cuda(0), "cuda:0"),
+            ("cuda:12", Device::Cuda(12), "cuda:12"),
+        ] {
+            assert_eq!(name.parse::<Device>().unwrap(), device);
+            assert_eq!(device.to_string(), printed);
+            assert_eq!(device.is_gpu(), name != "cpu");
+        }
+        for name in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:x", "cudax"] {
+            let message = name.parse::<Device>().unwrap_err().to_string();
             assert!(message.contains(&format!("{name:?}")) && message.contains("cuda:<index>"), "{message}");
         }
     }
 
     #[test]
     fn a_gpu_that_is_not_there_is_refused() {
-        let message = parse_device("cuda:4096").unwrap_err().to_string();
+        Device::Cpu.check_available().unwrap();
+        let message = Device::Cuda(4096).check_available().unwrap_err().to_string();
         assert!(message.contains("\"cuda:4096\" is not available"), "{message}");
-        assert_eq!(parse_device("cuda").is_ok(), Cuda::is_available());
+        assert_eq!(Device::Cuda(0).check_available().is_ok(), Cuda::is_available());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tch::TchError;
 use thinet_graph::GraphError;
+use thinet_metrics::MetricsError;
 use thiserror::Error;
 
 /// An error of the models crate; names the layer, tensor, key or file it is about.
@@ -90,6 +91,22 @@ pub enum ModelError {
         /// How many scales came.
         found: usize,
     },
+    /// Logits and labels that do not belong together.
+    #[error(
+        "logits of shape {logits:?} do not fit labels of shape {labels:?}; expected [n, classes] and [n]"
+    )]
+    LogitsShape {
+        /// Shape of the logits.
+        logits: Vec<i64>,
+        /// Shape of the labels.
+        labels: Vec<i64>,
+    },
+    /// Labels that are not 64-bit integers.
+    #[error("labels are of kind {0:?}, not Int64")]
+    LabelKind(tch::Kind),
+    /// Predictions cannot be evaluated.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A device name that means nothing, or a device that is not there.
     #[error("device {device:?} {problem}")]
     Device {

@@ -6,7 +6,9 @@
 use std::ffi::c_int;
 
 use serde::{Deserialize, Serialize};
-use tch::{Cuda, Device};
+use tch::Cuda;
+
+use crate::Device;
 
 unsafe extern "C" {
     fn thinet_cpu_capability(to: *mut u8, capacity: i64) -> i64;

@@ -4,6 +4,7 @@
 mod checkpoint;
 mod device;
 mod error;
+mod evaluate;
 mod export;
 mod facts;
 mod file;
@@ -12,24 +13,26 @@ mod forward;
 mod import;
 mod import_rules;
 mod init;
-mod layout;
+mod memory_format;
 mod names;
 mod schedule;
 mod sgd;
 mod surgery;
 mod switches;
+mod timing;
 mod train;
 mod weights;
 
-pub use device::{parse_device, seed_torch, set_compute_threads};
+pub use device::{Device, seed_torch, set_compute_threads};
 pub use error::ModelError;
+pub use evaluate::add_batch;
 pub use export::export_weights;
 pub use facts::{Gpu, cpu_capability, gpu};
 pub use file::{Metadata, load_net, load_tensors, load_weights, save_net, save_tensors};
 pub use forward::{Mode, forward, forward_taps};
 pub use import::{ImportReport, check_import, import_weights};
 pub use import_rules::{FileType, ImportRules, Layout};
-pub use layout::MemoryFormat;
+pub use memory_format::MemoryFormat;
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};
 pub use surgery::{apply_surgery, scale_consumer_inputs};
@@ -37,6 +40,7 @@ pub use switches::{
     Autocast, Precision, generator_state, is_tf32_allowed, peak_gpu_bytes, set_deterministic,
     set_generator_state, set_tf32,
 };
+pub use timing::timed;
 pub use train::{loss_and_gradients, train_step};
 pub use weights::Weights;
 

@@ -10,9 +10,8 @@
 use std::ffi::{CString, c_char, c_int};
 
 use serde::{Deserialize, Serialize};
-use tch::Device;
 
-use crate::ModelError;
+use crate::{Device, ModelError};
 
 unsafe extern "C" {
     safe fn thinet_enter_autocast(cuda: c_int) -> c_int;
@@ -49,7 +48,7 @@ impl Precision {
     /// # Errors
     /// If libtorch refuses.
     #[must_use = "autocast ends when the guard is dropped"]
-    pub fn enter(self, device: Device) -> Result<Autocast, ModelError> {
+    pub fn enter(self, device: tch::Device) -> Result<Autocast, ModelError> {
         if self == Self::F32 {
             return Ok(Autocast { cuda: None });
         }
@@ -94,7 +93,7 @@ const CUBLAS: (&str, &str) = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
 /// # Errors
 /// If libtorch refuses, or the variable has a value under which cuBLAS is not deterministic.
 pub fn set_deterministic(required: bool, device: Device) -> Result<(), ModelError> {
-    if required && device.is_cuda() {
+    if required && device.is_gpu() {
         let asked = std::env::var(CUBLAS.0).ok();
         if let Some(value) = cublas_workspace(asked.as_deref())? {
             let (name, value) = (c_text(CUBLAS.0), c_text(value));
@@ -170,7 +169,7 @@ pub fn set_generator_state(device: Device, state: &[u8]) -> Result<(), ModelErro
 fn index_of(device: Device) -> c_int {
     match device {
         Device::Cuda(index) => c_int::try_from(index).unwrap_or(0),
-        _ => -1,
+        Device::Cpu => -1,
     }
 }
 
@@ -188,24 +187,24 @@ mod tests {
 
     #[test]
     fn autocast_computes_in_bfloat16_and_ends_with_its_guard() {
-        let a = Tensor::ones([4, 4], (Kind::Float, Device::Cpu));
+        let a = Tensor::ones([4, 4], (Kind::Float, tch::Device::Cpu));
         let kind = || a.linear(&a, None::<&Tensor>).kind();
         assert_eq!(kind(), Kind::Float);
         {
-            let _guard = Precision::Bf16.enter(Device::Cpu).unwrap();
+            let _guard = Precision::Bf16.enter(tch::Device::Cpu).unwrap();
             assert_eq!(kind(), Kind::BFloat16);
         }
         assert_eq!(kind(), Kind::Float);
-        let _guard = Precision::F32.enter(Device::Cpu).unwrap();
+        let _guard = Precision::F32.enter(tch::Device::Cpu).unwrap();
         assert_eq!(kind(), Kind::Float);
     }
 
     #[test]
     fn cached_copies_of_weights_do_not_outlive_a_pass() {
-        let mut weight = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let x = Tensor::ones([1, 2], (Kind::Float, Device::Cpu));
+        let mut weight = Tensor::ones([2, 2], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let x = Tensor::ones([1, 2], (Kind::Float, tch::Device::Cpu));
         let run = |weight: &Tensor| {
-            let _guard = Precision::Bf16.enter(Device::Cpu).unwrap();
+            let _guard = Precision::Bf16.enter(tch::Device::Cpu).unwrap();
             x.linear(weight, None::<&Tensor>).to_kind(Kind::Float).double_value(&[0, 0])
         };
         assert_eq!(run(&weight), 2.0);
@@ -216,7 +215,7 @@ mod tests {
     #[test]
     fn a_generator_put_back_draws_the_same_again() {
         // Other tests draw from the same generator; so it is tried until nothing came between.
-        let draw = || Vec::<f32>::try_from(Tensor::rand([5], (Kind::Float, Device::Cpu))).unwrap();
+        let draw = || Vec::<f32>::try_from(Tensor::rand([5], (Kind::Float, tch::Device::Cpu))).unwrap();
         let repeats = (0..100).any(|_| {
             let state = generator_state(Device::Cpu).unwrap();
             let first = draw();

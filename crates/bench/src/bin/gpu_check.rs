@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layer};
 use thinet_models::{
     MemoryFormat, Mode, Precision, Sgd, SgdOptions, Weights, forward, forward_taps, loss_and_gradients,
-    parse_device, peak_gpu_bytes, seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
+    peak_gpu_bytes, seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
 };
 use thinet_nets::{Arch, NetSpec, ResNetStride, paper_models};
 use thinet_sampling::EvidenceCollector;
@@ -49,6 +49,13 @@ fn main() -> Result<()> {
     };
     println!("{report}");
     Ok(())
+}
+
+/// The device of this name, which must be there.
+fn available(name: &str) -> Result<thinet_models::Device> {
+    let device: thinet_models::Device = name.parse()?;
+    device.check_available()?;
+    Ok(device)
 }
 
 /// Values in −1..1 by formula, so that every machine has the same.
@@ -117,9 +124,10 @@ fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
 
 /// CPU against the device, in 32-bit floats without TF32, with deterministic algorithms.
 fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
-    let device = parse_device(device)?;
+    let asked = available(device)?;
     set_tf32(false)?;
-    set_deterministic(true, device)?;
+    set_deterministic(true, asked)?;
+    let device = asked.into();
     let names: Vec<&str> = names.split(',').collect();
     let mut rows = Vec::new();
     for model in paper_models(ResNetStride::First1x1)? {
@@ -235,7 +243,8 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
 }
 
 fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
-    let device = parse_device(device)?;
+    let asked = available(device)?;
+    let device = asked.into();
     let (precision, format) = match precision {
         "f32" => (Precision::F32, MemoryFormat::Contiguous),
         "bf16" => (Precision::Bf16, MemoryFormat::ChannelsLast),
@@ -257,13 +266,14 @@ fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, device: &s
     seed_torch(Seed::root(0));
     let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
     let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, 1e-4, precision);
-    let speed = repeat(batch, seconds, device, || step().map(drop).map_err(Into::into))?;
-    let peak = peak_gpu_bytes(device, false).map(|bytes| bytes >> 20);
+    let speed = repeat(batch, seconds, asked, || step().map(drop).map_err(Into::into))?;
+    let peak = peak_gpu_bytes(asked, false).map(|bytes| bytes >> 20);
     Ok(json!({ "images_per_second": speed, "peak_mib": peak }))
 }
 
 fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
-    let device = parse_device(device)?;
+    let asked = available(device)?;
+    let device = asked.into();
     set_tf32(false)?;
     let graph = net(net_name)?;
     let (_, layer) =
@@ -273,25 +283,25 @@ fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result
     let images = images(batch).to_device(device);
     let indices: Vec<usize> = (0..batch).collect();
     let speed =
-        repeat(batch, seconds, device, || pass(&graph, &weights, &layers, &images, &indices).map(drop))?;
+        repeat(batch, seconds, asked, || pass(&graph, &weights, &layers, &images, &indices).map(drop))?;
     Ok(json!({ "images_per_second": speed, "layer": layer }))
 }
 
 /// Images a second of something done over and over, the device waited for.
-fn repeat(batch: usize, seconds: f64, device: Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
-    let wait = || {
-        if let Device::Cuda(index) = device {
-            Cuda::synchronize(index as i64);
-        }
-    };
+fn repeat(
+    batch: usize,
+    seconds: f64,
+    device: thinet_models::Device,
+    mut once: impl FnMut() -> Result<()>,
+) -> Result<f64> {
     for _ in 0..WARM_UP {
         once()?;
     }
-    wait();
+    device.synchronize();
     let (mut count, start) = (0, Instant::now());
     while start.elapsed().as_secs_f64() < seconds {
         once()?;
-        wait();
+        device.synchronize();
         count += 1;
     }
     Ok((count * batch) as f64 / start.elapsed().as_secs_f64())

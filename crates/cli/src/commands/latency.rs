@@ -10,7 +10,6 @@ use thinet_harness::stages::{
     LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure,
 };
 use thinet_harness::store::{machine, paths};
-use thinet_models::parse_device;
 use thinet_report::tables::{self, StoredLatency};
 
 use super::{duration, print_json};
@@ -28,7 +27,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     let options = options(asked)?;
     let folder = paths::tables(&asked.results);
-    let device = options.device_name();
+    let device = options.device.to_string();
     let run = tables::latency_run(&device, &machine(&device), options.batch, options.threads);
     if !asked.force
         && let Some(stored) = stored(&folder, Some(&run))?
@@ -66,8 +65,9 @@ fn options(asked: &Latency) -> anyhow::Result<LatencyOptions> {
         LatencyError::UnknownModel { .. } => anyhow::Error::from(BadArgument(error.to_string())),
         other => other.into(),
     })?;
-    let device = parse_device(&asked.device).map_err(HarnessError::Device)?;
-    let (batch, repeats) = if device == tch::Device::Cpu { ON_CPU } else { ON_GPU };
+    let device = asked.device;
+    device.check_available().map_err(HarnessError::Device)?;
+    let (batch, repeats) = if device.is_gpu() { ON_GPU } else { ON_CPU };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(LatencyOptions {
         device,

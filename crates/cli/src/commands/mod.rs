@@ -20,6 +20,7 @@ pub(crate) mod verify;
 use std::path::Path;
 
 use thinet_harness::study::{Options, Plan};
+use thinet_models::Device;
 
 /// Prints a value as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
@@ -38,9 +39,9 @@ fn plan_elsewhere(spec: &Path, options: &Options) -> anyhow::Result<Plan> {
 }
 
 /// Processes that fill the cores; on a GPU one, as its memory and its units are shared.
-fn jobs(asked: Option<u16>, threads: usize, device: &str) -> usize {
+fn jobs(asked: Option<u16>, threads: usize, device: Device) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let fill = if device.starts_with("cuda") { 1 } else { (cores / threads.max(1)).max(1) };
+    let fill = if device.is_gpu() { 1 } else { (cores / threads.max(1)).max(1) };
     asked.map_or(fill, usize::from)
 }
 

@@ -77,7 +77,7 @@ fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
             return Err(BadArgument(format!("{}: {problem}", spec.display())).into());
         }
     };
-    let place = Place { device: arguments.device.clone(), data, results: arguments.results.clone() };
+    let place = Place { device: arguments.device, data, results: arguments.results.clone() };
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
 }
 

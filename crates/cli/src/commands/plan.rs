@@ -8,7 +8,7 @@ use thinet_harness::store::Store;
 use thinet_harness::study::{
     CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, estimate, estimate_without_data,
 };
-use thinet_models::Schedule;
+use thinet_models::{Device, Schedule};
 
 use super::{duration, jobs, print_json, stages_in_words};
 use crate::args::Study;
@@ -104,10 +104,10 @@ struct Cost {
 }
 
 impl Cost {
-    fn new(estimate: Estimate, device: &str, jobs: usize) -> Self {
+    fn new(estimate: Estimate, device: Device, jobs: usize) -> Self {
         let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, disk } = estimate;
         let [dense_nets, calibrations, cells] = kinds;
-        let (device, multiply_adds, disk_bytes) = (device.to_owned(), macs, disk);
+        let (device, multiply_adds, disk_bytes) = (device.to_string(), macs, disk);
         Self {
             stages,
             dense_nets,
@@ -128,10 +128,10 @@ impl Cost {
 pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
     let options = study.place.options(study.seeds);
     let report = match Plan::new(&study.spec, &options) {
-        Ok(plan) => planned(&plan, &options.device, asked)?,
+        Ok(plan) => planned(&plan, options.device, asked)?,
         Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
             match ResolvedStudy::without_data(&study.spec, &options)? {
-                Some(resolved) => without_data(&resolved, &error, &options.device, asked),
+                Some(resolved) => without_data(&resolved, &error, options.device, asked),
                 None => return Err(error.into()),
             }
         }
@@ -140,7 +140,7 @@ pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Res
     if json { print_json(&report) } else { print(&report) }
 }
 
-fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Report> {
+fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Report> {
     let jobs = jobs(asked, plan.spec.compute.threads, device);
     let store = Store::at(&plan.results);
     let images = plan.data.train.len();
@@ -180,13 +180,13 @@ fn planned(plan: &Plan, device: &str, asked: Option<u16>) -> anyhow::Result<Repo
 fn without_data(
     resolved: &ResolvedStudy,
     missing: &HarnessError,
-    device: &str,
+    device: Device,
     asked: Option<u16>,
 ) -> Report {
     let spec = &resolved.spec;
     let jobs = jobs(asked, spec.compute.threads, device);
     let images = spec.dataset.images();
-    let is_gpu = device.starts_with("cuda");
+    let is_gpu = device.is_gpu();
     Report {
         experiment: spec.name.clone(),
         run: None,

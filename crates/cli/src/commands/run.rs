@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use thinet_harness::run::{Outcome, RunOptions, StageRunner, WorkerCommand, WorkerMessage, listen, serve};
 use thinet_harness::study::{Estimate, estimate};
 use thinet_harness::{HarnessError, Stop};
+use thinet_models::Device;
 
 use super::{duration, jobs, open_plan, signals, stages_in_words};
 use crate::args::{Pace, Study, Workers};
@@ -43,11 +44,11 @@ pub(super) fn verdict(outcome: Outcome) -> anyhow::Result<()> {
 pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcome> {
     // First of all, so that it is heard while data and weights are looked over.
     let stop = signals::stop_when_asked()?;
-    let devices = devices(workers, &study.place.device)?;
-    let study = &Study { place: study.place.on(&devices[0]), ..study.clone() };
+    let devices = devices(workers, study.place.device)?;
+    let study = &Study { place: study.place.on(devices[0]), ..study.clone() };
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
     let jobs = match devices.len() {
-        1 => jobs(workers.jobs, plan.spec.compute.threads, &devices[0]),
+        1 => jobs(workers.jobs, plan.spec.compute.threads, devices[0]),
         several => workers.jobs.map_or(several, usize::from),
     };
     let cost = estimate(&plan, jobs)?;
@@ -55,7 +56,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
         workers: (0..jobs)
-            .map(|slot| worker_command(study, &devices[slot % devices.len()], &workers.pace))
+            .map(|slot| worker_command(study, devices[slot % devices.len()], &workers.pace))
             .collect::<anyhow::Result<_>>()?,
         check: workers.check,
         ..workers.pace.options(stop)
@@ -77,26 +78,25 @@ fn announce(name: &str, cost: &Estimate, jobs: usize) {
 }
 
 /// The devices that workers are spread over; all of one kind, as the kind is part of what results are stored under.
-fn devices(workers: &Workers, device: &str) -> anyhow::Result<Vec<String>> {
-    let devices = if workers.devices.is_empty() { vec![device.to_owned()] } else { workers.devices.clone() };
-    let kind = |device: &str| device.split(':').next().unwrap_or_default().to_owned();
-    if let Some(other) = devices.iter().find(|other| kind(other) != kind(&devices[0])) {
-        let first = &devices[0];
+fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
+    let devices = if workers.devices.is_empty() { vec![device] } else { workers.devices.clone() };
+    let first = devices[0];
+    if let Some(other) = devices.iter().find(|other| other.is_gpu() != first.is_gpu()) {
         let problem =
             format!("--devices {first},{other}: results of a CPU and of a GPU are never mixed in a study");
         return Err(BadArgument(problem).into());
     }
     for device in &devices {
-        thinet_models::parse_device(device).map_err(HarnessError::Device)?;
+        device.check_available().map_err(HarnessError::Device)?;
     }
     Ok(devices)
 }
 
 /// This program with the same experiment and options, on a device.
-fn worker_command(study: &Study, device: &str, pace: &Pace) -> anyhow::Result<WorkerCommand> {
+fn worker_command(study: &Study, device: Device, pace: &Pace) -> anyhow::Result<WorkerCommand> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut arguments: Vec<OsString> = vec!["worker".into()];
-    arguments.extend(["--device".into(), device.into()]);
+    arguments.extend(["--device".into(), device.to_string().into()]);
     arguments.extend(stage_arguments(study, pace));
     Ok(WorkerCommand { program, arguments })
 }

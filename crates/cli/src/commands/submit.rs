@@ -12,6 +12,7 @@ use thinet_harness::run::StageRunner;
 use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
 use thinet_harness::store::paths;
 use thinet_harness::study::Plan;
+use thinet_models::Device;
 
 use super::run::stage_arguments;
 use super::{open_plan, plan_elsewhere, signals};
@@ -19,10 +20,8 @@ use crate::args::{Pace, Place, Study, Submit};
 use crate::bars::Progress;
 
 pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
-    let device = arguments.device.clone().unwrap_or_else(|| {
-        let gpus = arguments.gpus_per_task.unwrap_or(0);
-        if gpus > 0 { "cuda".to_owned() } else { "cpu".to_owned() }
-    });
+    let gpus = arguments.gpus_per_task.unwrap_or(0);
+    let device = arguments.device.unwrap_or(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu });
     let place = Place { device, data: arguments.data.clone(), results: arguments.results.clone() };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
     let plan = plan_elsewhere(&study.spec, &study.place.options(study.seeds))?;
@@ -58,7 +57,7 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
     sbatch.extend(arguments.sbatch.iter().cloned());
     let words = |command: &str, pace: &Pace| -> anyhow::Result<Vec<String>> {
         let mut words = vec![program.display().to_string(), command.to_owned()];
-        words.extend(["--device".to_owned(), study.place.device.clone()]);
+        words.extend(["--device".to_owned(), study.place.device.to_string()]);
         for argument in stage_arguments(study, pace) {
             let word =
                 argument.into_string().ok().context("a path is not text that a batch script can hold")?;

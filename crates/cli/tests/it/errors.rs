@@ -11,23 +11,20 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     fixture.write("good.toml", SPEC);
     fixture.write("type.toml", &SPEC.replace("[0.5]", "0.5"));
     fixture.write("table.toml", &SPEC.replace("name = \"Waves\", ", ""));
-    let cases: [(&[&str], i32); 26] = [
+    let cases: [(&[&str], i32); 23] = [
         (&["run", "typo.toml"], 2),
         (&["plan", "selector.toml"], 2),
         (&["run", "not-toml.toml"], 2),
         (&["run", "nowhere.toml"], 2),
         (&["run", "good.toml", "--data", "nowhere"], 3),
         (&["run", "good.toml", "--seeds", "0"], 2),
-        (&["run", "good.toml", "--device", "tpu"], 2),
         (&["table", "compresion"], 2),
         (&["count", "vgg17"], 2),
         (&["count", "resnet50", "--stride", "2x2"], 2),
         (&["latency", "--models", "vgg16,vgg19"], 2),
-        (&["latency", "--device", "tpu"], 2),
         (&["show", "nothing"], 2),
         (&["show", "nothing.safetensors"], 1),
         (&["run", "good.toml", "--devices", "cpu,cuda:0"], 2),
-        (&["run", "good.toml", "--devices", "tpu"], 2),
         (&["status", "good.toml"], 2),
         (&["status", "nothing"], 2),
         (&["submit", "good.toml", "--data", "nowhere", "--dry-run"], 3),
@@ -50,6 +47,22 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
     }
     assert!(!fixture.path("results").exists(), "something was written");
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn names_that_are_no_device_are_refused_with_those_that_are() {
+    let fixture = Fixture::new();
+    fixture.write("good.toml", SPEC);
+    for arguments in [
+        &["run", "good.toml", "--device", "tpu"][..],
+        &["run", "good.toml", "--devices", "cpu,tpu"],
+        &["latency", "--device", "tpu"],
+    ] {
+        let ran = fixture.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
+        let refusal = "device \"tpu\" is not a device; allowed: cpu, cuda, cuda:<index>";
+        assert!(ran.err.starts_with("error: ") && ran.err.contains(refusal), "{}", ran.err);
+    }
 }
 
 #[test]

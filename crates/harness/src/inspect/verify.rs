@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tch::Device;
 use thinet_files::sealed;
+use thinet_models::Device;
 use thinet_report::records::{Difference, Environment};
 use thinet_report::tables::{self, StoredTable};
 
@@ -54,7 +54,7 @@ impl Promise {
     /// What holds on a device.
     #[must_use]
     pub fn on(device: Device, is_deterministic: bool) -> Self {
-        match (device.is_cuda(), is_deterministic) {
+        match (device.is_gpu(), is_deterministic) {
             (false, _) => Self::SameBits,
             (true, true) => Self::SameBitsOnTheSameCard,
             (true, false) => Self::NearAccuracies,

@@ -187,7 +187,7 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
 /// all cores do.
 fn loader_threads(plan: &Plan) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if plan.device.is_cuda() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
+    if plan.device.is_gpu() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
 }
 
 /// Names the files that were left out as damaged.

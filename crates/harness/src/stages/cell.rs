@@ -107,7 +107,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
         unreachable!("the plan has this cell because the spec has the recipe")
     };
     let seed = Seed::root(cell.design.seed).child("from-scratch");
-    let weights = Weights::init(&cell.design.graph, seed.child("init"), plan.device)?;
+    let weights = Weights::init(&cell.design.graph, seed.child("init"), plan.device.into())?;
     let net =
         Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
@@ -431,7 +431,7 @@ impl CellRun<'_> {
         let Some(path) = self.checkpoints(LAYERS).latest(&mut { note })? else {
             return Ok(State::of(dense::load(self.context, &self.context.plan.dense[self.cell.dense])?));
         };
-        let (mut net, metadata) = load_net(&path, self.context.plan.device)?;
+        let (mut net, metadata) = load_net(&path, self.context.plan.device.into())?;
         net.weights = net.weights.to_format(self.context.feed.format)?;
         let facts = Facts::read(&path, &metadata)?;
         let unknown = || HarnessError::Damaged { path: path.clone(), problem: "it names no channels".into() };

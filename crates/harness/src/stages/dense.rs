@@ -34,7 +34,7 @@ pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, Harn
     })?;
     unfit::check(context.plan, dense, &result)?;
     let path = context.store.checked_file(&dense.id, &result, WEIGHTS)?;
-    let (net, _) = load_net(&path, context.plan.device)?;
+    let (net, _) = load_net(&path, context.plan.device.into())?;
     Ok(Net { weights: net.weights.to_format(context.feed.format)?, graph: net.graph })
 }
 
@@ -92,12 +92,12 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
 /// The net before training: random, or with the tensors of a file.
 fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, HarnessError> {
     let plan = context.plan;
-    let fresh = || Weights::init(&plan.graph, seed.child("init"), plan.device);
+    let fresh = || Weights::init(&plan.graph, seed.child("init"), plan.device.into());
     let weights = match plan.dense_weights() {
         None => fresh()?,
         Some(file) => {
             let rules = &plan.spec.dense.import;
-            let (mut weights, report) = import_weights(&file, &plan.graph, rules, plan.device)?;
+            let (mut weights, report) = import_weights(&file, &plan.graph, rules, plan.device.into())?;
             for line in report.lines() {
                 context.note(&dense.id, format!("{}: {line}", file.display()));
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thinet_data::Dataset;
 use thinet_metrics::{Evaluation, Evaluator};
-use thinet_models::{Mode, Net, forward};
+use thinet_models::{Mode, Net, add_batch, forward};
 
 use super::feed::Feed;
 use crate::error::HarnessError;
@@ -41,7 +41,7 @@ pub(crate) fn evaluate_some(
             let (images, labels) = feed.tensors(&batch)?;
             let logits = forward(&net.graph, &net.weights, &images, Mode::Eval)
                 .map_err(|e| HarnessError::of_model(e, feed.device, images.size()[0]))?;
-            Ok::<_, HarnessError>(evaluator.add(&logits, &labels)?)
+            Ok::<_, HarnessError>(add_batch(&mut evaluator, &logits, &labels)?)
         })?;
         done += batch.indices.len() as u64;
         progress(done, total);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use thinet_data::{Batch, Dataset, Loader, LoaderOptions, Transform};
-use thinet_models::{MemoryFormat, Precision};
+use thinet_models::{Device, MemoryFormat, Precision};
 use thinet_seed::Seed;
 
 use crate::error::HarnessError;
@@ -98,10 +98,11 @@ impl Feed {
 
     /// To a GPU from page-locked memory, so that the copy runs beside the computing.
     fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
-        if !self.device.is_cuda() {
+        if !self.device.is_gpu() {
             return Ok(tensor.shallow_clone());
         }
-        let pinned = tensor.f_pin_memory(self.device)?;
-        Ok(pinned.f_to_dtype_layout((tensor.kind(), self.device), true, false)?)
+        let device = self.device.into();
+        let pinned = tensor.f_pin_memory(device)?;
+        Ok(pinned.f_to_dtype_layout((tensor.kind(), device), true, false)?)
     }
 }

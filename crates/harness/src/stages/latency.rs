@@ -4,12 +4,11 @@
 use std::path::Path;
 
 use rand::RngExt as _;
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 use thinet_graph::Graph;
-use thinet_metrics::timed;
 use thinet_models::{
-    Mode, ModelError, Precision, Weights, forward, is_tf32_allowed, loss_and_gradients, seed_torch,
-    set_compute_threads, set_tf32,
+    Device, Mode, ModelError, Precision, Weights, forward, is_tf32_allowed, loss_and_gradients, seed_torch,
+    set_compute_threads, set_tf32, timed,
 };
 use thinet_nets::{PaperModel, ResNetStride, paper_models};
 use thinet_report::records::{Environment, Program};
@@ -47,16 +46,7 @@ impl LatencyOptions {
     /// Timings that are thrown away. A CPU is ready after one; a GPU raises its clock and libtorch its pool of memory.
     #[must_use]
     pub fn warm_up(&self) -> usize {
-        if self.device == Device::Cpu { 1 } else { 5 }
-    }
-
-    /// The device's name on the command line and in tables: `cpu`, `cuda:0`.
-    #[must_use]
-    pub fn device_name(&self) -> String {
-        match self.device {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            other => format!("{other:?}").to_lowercase(),
-        }
+        if self.device.is_gpu() { 5 } else { 1 }
     }
 }
 
@@ -80,7 +70,7 @@ pub enum LatencyError {
         /// Images in a batch.
         batch: usize,
         /// The device.
-        device: String,
+        device: Device,
         /// What libtorch says.
         #[source]
         source: Box<ModelError>,
@@ -99,7 +89,7 @@ pub enum LatencyError {
         /// Images in a batch.
         batch: usize,
         /// The device.
-        device: String,
+        device: Device,
         /// First line of libtorch's message.
         message: String,
     },
@@ -214,7 +204,7 @@ impl LatencyOptions {
             host: None,
             ..environment_here(&self.program, self.device, self.threads, Path::new("."))
         };
-        Environment { device: self.device_name(), ..here }
+        Environment { device: self.device.to_string(), ..here }
     }
 
     fn name_error(&self, model: &str, source: ModelError) -> LatencyError {
@@ -224,7 +214,7 @@ impl LatencyOptions {
         let is_memory = matches!(&*source, ModelError::Torch { message, .. }
             if says_so.iter().any(|text| message.contains(text)));
         if is_memory {
-            let (batch, device) = (self.batch, self.device_name());
+            let (batch, device) = (self.batch, self.device);
             return LatencyError::OutOfMemory { model, batch, device, source };
         }
         LatencyError::Model { model, source }
@@ -247,12 +237,12 @@ impl Batch {
         let [c, h, w] = IMAGE.map(|n| n as i64);
         let on_device = || {
             let images = Tensor::f_from_slice(&images)?.f_view([batch as i64, c, h, w])?;
-            let labels = Tensor::f_from_slice(&labels)?.f_to_device(options.device)?;
-            Ok(Self { images: images.f_to_device(options.device)?, labels })
+            let labels = Tensor::f_from_slice(&labels)?.f_to_device(options.device.into())?;
+            Ok(Self { images: images.f_to_device(options.device.into())?, labels })
         };
         on_device().map_err(|error: TchError| LatencyError::Images {
             batch,
-            device: options.device_name(),
+            device: options.device,
             message: error.to_string().lines().next().unwrap_or_default().to_owned(),
         })
     }
@@ -273,7 +263,7 @@ impl Subject {
         options: &LatencyOptions,
         seed: Seed,
     ) -> Result<Self, ModelError> {
-        let weights = Weights::init(&graph, seed.child("weights"), options.device)?;
+        let weights = Weights::init(&graph, seed.child("weights"), options.device.into())?;
         let trainable = graph.tensors().into_iter().filter(|t| t.trainable).map(|t| t.name).collect();
         let times = ModelTimes { model: model.name.to_owned(), forward_ms: Vec::new(), both_ms: Vec::new() };
         Ok(Self { graph, weights, trainable, times })

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use thinet_data::Dataset;
 use thinet_models::{
     Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
@@ -189,7 +189,7 @@ fn resume(
 ) -> Result<Position, HarnessError> {
     let damaged =
         |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
-    let (tensors, _) = load_tensors(path, feed.device)?;
+    let (tensors, _) = load_tensors(path, feed.device.into())?;
     let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
     let (mut step, mut loss_sum, mut loss, mut generator) = (None, None, None, None);
     for (name, tensor) in tensors {
@@ -204,7 +204,7 @@ fn resume(
         } else if name == LOSS && tensor.numel() == 1 {
             loss = Some(tensor.f_double_value(&[0])?);
         } else if name == GENERATOR {
-            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(Device::Cpu)?)?);
+            generator = Some(Vec::<i64>::try_from(tensor.f_to_device(tch::Device::Cpu)?)?);
         }
     }
     let missing = || damaged("is not a whole checkpoint of a training");

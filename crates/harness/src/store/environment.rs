@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tch::Device;
+use thinet_models::Device;
 use thinet_report::records::{Environment, Gpu, Program};
 use thinet_report::tables::Machine;
 
@@ -34,7 +34,7 @@ pub fn environment_here(
 ) -> Environment {
     let (spec_commit, spec_dirty) = checkout(spec_folder);
     let processor = cpu_identity();
-    let of_gpu = if device.is_cuda() { &GPU_VARIABLES[..] } else { &[] };
+    let of_gpu = if device.is_gpu() { &GPU_VARIABLES[..] } else { &[] };
     let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok().filter(|v| !v.is_empty())?));
     Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -50,7 +50,7 @@ pub fn environment_here(
         gpu: gpu(device),
         variables: VARIABLES.iter().chain(of_gpu).filter_map(set).collect(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        device: format!("{device:?}").to_lowercase(),
+        device: device.to_string(),
         threads,
         jobs: None,
         host: Some(host_name()),
@@ -66,7 +66,8 @@ fn gpu(device: Device) -> Option<Gpu> {
 /// What times on this machine depend on, for a device that is a name; a device that is not here has no card.
 #[must_use]
 pub fn machine(device: &str) -> Machine {
-    let card = thinet_models::parse_device(device).ok().and_then(gpu);
+    let device = device.parse::<Device>().ok().filter(|device| device.check_available().is_ok());
+    let card = device.and_then(gpu);
     let card = card.map(|card| card.model.unwrap_or_default());
     Machine { cpu: cpu_identity(), libtorch: thinet_models::LIBTORCH_VERSION.to_owned(), card }
 }

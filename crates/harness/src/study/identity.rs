@@ -2,9 +2,8 @@
 //! its default, so that stored results keep their ids.
 
 use serde_json::{Value, json};
-use tch::Device;
 use thinet_data::{ChannelOrder, Normalisation, Split};
-use thinet_models::ImportRules;
+use thinet_models::{Device, ImportRules};
 use thinet_sampling::GatheredKind;
 
 use super::plan::DensePlan;
@@ -166,7 +165,7 @@ fn input_of(resolved: &ResolvedStudy) -> Value {
 fn device_kind(device: Device) -> &'static str {
     match device {
         Device::Cuda(_) => "cuda",
-        _ => "cpu",
+        Device::Cpu => "cpu",
     }
 }
 

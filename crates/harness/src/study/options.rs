@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use thinet_data::{DatasetSpec, ImagenetSpec, PhotoSpec, Protocol, StandardSpec};
+use thinet_models::Device;
 use thinet_report::records::Program;
 
 /// What the command line may change in a spec, and where things are.
@@ -10,8 +11,8 @@ use thinet_report::records::Program;
 pub struct Options {
     /// Overrides `seeds`.
     pub seeds: Option<u64>,
-    /// Device to compute on: `cpu`, `cuda` or `cuda:N`.
-    pub device: String,
+    /// Device to compute on.
+    pub device: Device,
     /// Folder of the dataset. Default: `data/<kind>`.
     pub data: Option<PathBuf>,
     /// Folder of all results.
@@ -26,7 +27,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             seeds: None,
-            device: "cpu".into(),
+            device: Device::Cpu,
             data: None,
             results: "results".into(),
             is_elsewhere: false,

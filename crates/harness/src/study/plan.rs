@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tch::Device;
 use thinet_data::{DataError, DatasetSpec, Split, Transform};
 use thinet_graph::Graph;
-use thinet_models::{check_import, parse_device};
+use thinet_models::{Device, check_import};
 use thinet_report::records::{Program, Size};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
@@ -109,10 +108,10 @@ impl Plan {
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = ResolvedStudy::read(path, options)?;
         let asked = identity::asked(&spec)?;
-        let device = match options.is_elsewhere && options.device.starts_with("cuda") {
-            true => Device::Cuda(0),
-            false => parse_device(&options.device).map_err(HarnessError::Device)?,
-        };
+        let device = options.device;
+        if !options.is_elsewhere {
+            device.check_available().map_err(HarnessError::Device)?;
+        }
         let data = open(&spec.dataset, options)?;
         check::against_data(&spec, path, &data)?;
         let resolved = ResolvedStudy::new(spec, path, data.train.classes())?;

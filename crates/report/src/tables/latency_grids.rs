@@ -17,7 +17,7 @@ const PUBLISHED_BATCH: usize = 32;
 pub(super) fn measured(record: &LatencyRecord, lines: &[Line]) -> Grid {
     let Environment { device, threads, .. } = &record.environment;
     let processor = record.cpu.describe();
-    let host = if device == "cpu" { "" } else { "host: " };
+    let host = if record.environment.gpu.is_some() { "host: " } else { "" };
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     let caption = format!(
         "Measured: {device} ({host}{processor}), {threads} thread{}, batch of {}, median of {} repeat{}",
@@ -110,7 +110,7 @@ pub(super) fn notes(record: &LatencyRecord, lines: &[Line], published: &Publishe
          large for any batch."
             .to_owned(),
     ];
-    if record.environment.device != "cpu" {
+    if record.environment.gpu.is_some() {
         let tf32 = if record.tf32 { "allowed" } else { "off" };
         notes.push(format!(
             "TF32 is {tf32} for convolutions and matrix products; which of its 32-bit kernels run is libtorch's own choice."

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::records::Gpu;
 use crate::tables::write;
 
 fn environment(device: &str) -> Environment {
@@ -17,7 +18,7 @@ fn environment(device: &str) -> Environment {
         cpu: Some("Invented CPU".to_owned()),
         processor: None,
         cpu_capability: None,
-        gpu: None,
+        gpu: device.starts_with("cuda").then(Gpu::default),
         variables: std::collections::BTreeMap::new(),
         cores: 2,
         device: device.to_owned(),

@@ -1,8 +1,4 @@
-//! What is timed of a network: the clock, and the statistics of repeated timings (Luo et al. 2017, tables 1 and 3, "f./b.").
-
-use std::time::Instant;
-
-use tch::{Cuda, Device};
+//! Median and spread of repeated timings.
 
 /// Median and spread of repeated timings, in the unit of the samples.
 ///
@@ -41,24 +37,6 @@ fn sort_for_median(values: &mut [f64]) -> Option<f64> {
     Some((lower + upper) / 2.0)
 }
 
-/// Does the work and says how long it took, in milliseconds.
-///
-/// A GPU works through a queue while the program goes on, so the device has to be idle at both readings of the clock.
-/// What `work` returns is dropped by the caller, after the second reading.
-pub fn timed<T>(device: Device, work: impl FnOnce() -> T) -> (T, f64) {
-    wait_for(device);
-    let start = Instant::now();
-    let output = work();
-    wait_for(device);
-    (output, start.elapsed().as_secs_f64() * 1e3)
-}
-
-fn wait_for(device: Device) {
-    if let Device::Cuda(index) = device {
-        Cuda::synchronize(index as i64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,23 +59,5 @@ mod tests {
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(Spread::of(&[1.0, f64::NAN]), None);
         assert_eq!(Spread::of(&[1.0, f64::INFINITY]), None);
-    }
-
-    #[test]
-    fn the_work_is_done_once_its_value_handed_on_and_its_time_told_in_milliseconds() {
-        let mut calls = 0;
-        let started = Instant::now();
-        let (value, ms) = timed(Device::Cpu, || {
-            calls += 1;
-            // However fast or busy the machine is, this lasts 3 ms or longer, and no longer than the clock around it.
-            let begun = Instant::now();
-            while begun.elapsed().as_micros() < 3000 {
-                std::hint::spin_loop();
-            }
-            "done"
-        });
-        let around = started.elapsed().as_micros() as f64 / 1000.0;
-        assert_eq!((value, calls), ("done", 1));
-        assert!((3.0..=around + 0.001).contains(&ms), "{ms} ms of {around}");
     }
 }
