@@ -125,7 +125,7 @@ pub(super) fn summary(
     let mut notes = vec![
         origin(study),
         format!(
-            "Top-1 in per cent of the {}: mean ± sample standard deviation over the n seeds that reached the phase; with \
+            "Top-1 in per cent of the {}: mean ± sample standard deviation over the n seeds that reached the stage; with \
              n = 1 there is no deviation. Drop: top-1 of a seed's own dense net less its tuned top-1.",
             test_images(tested(lines))
         ),
