@@ -53,6 +53,9 @@ pub struct StageList {
     pub asked: String,
     /// The run's id.
     pub run: String,
+    /// Whether it is planned for a GPU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gpu: bool,
     /// The stages.
     pub stages: Vec<ListedStage>,
 }
@@ -92,7 +95,8 @@ impl StageList {
         // Two methods that differ in their label alone are one stage, whose rows both get.
         let mut listed = BTreeSet::new();
         stages.retain(|stage| listed.insert(stage.id.clone()));
-        Self { spec: plan.path.clone(), asked: plan.asked.clone(), run: plan.run.clone(), stages }
+        let is_gpu = plan.device.is_cuda();
+        Self { spec: plan.path.clone(), asked: plan.asked.clone(), run: plan.run.clone(), is_gpu, stages }
     }
 
     /// Writes the list to a run's folder.

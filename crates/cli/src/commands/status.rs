@@ -5,6 +5,7 @@ use std::path::Path;
 
 use thinet_harness::slurm::{Queued, queue};
 use thinet_harness::status::{RunStatus, StageState, Tally};
+use thinet_harness::tables::one_line;
 use thinet_harness::{HarnessError, StageKind, find_runs, list_runs};
 
 use super::{duration, print_json, stages_in_words};
@@ -141,7 +142,7 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         };
         told += 1;
         if told <= TOLD {
-            println!("{line}");
+            println!("{}", one_line(&line));
         }
     }
     if told > TOLD {
@@ -152,6 +153,6 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         Some(0.0) => {}
         Some(left) if is_worked_on => println!("left: about {}", duration(left)),
         Some(left) => println!("left: about {} one after the other; nobody works on it", duration(left)),
-        None => println!("left: unknown until the first stage is stored"),
+        None => println!("left: unknown"),
     }
 }
