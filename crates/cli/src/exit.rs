@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use thinet_harness::tables::one_line;
 use thinet_harness::{HarnessError, spec_files};
 
 /// The spec or the arguments are wrong; nothing was started.
@@ -40,7 +41,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
         }
         line.push_str(&text);
     }
-    line
+    one_line(&line)
 }
 
 /// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Without a spec it lists which

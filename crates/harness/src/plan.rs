@@ -186,7 +186,7 @@ impl Plan {
             true => Device::Cuda(0),
             false => parse_device(&options.device).map_err(HarnessError::Device)?,
         };
-        let data = open(&spec.dataset, options)?;
+        let data = open(&spec.dataset, path, options)?;
         check::against_data(&spec, path, &data)?;
         let outline = Outline::new(spec, path, data.train.classes())?;
         let weights = weights_hash(&outline)?;
@@ -252,8 +252,9 @@ impl Plan {
     }
 }
 
-/// Opens the data; the error for missing data says how to get it.
-fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
+/// Opens the data; the error for missing data says how to get it. Images that make a study pointless are refused, as
+/// `thinet data check` does.
+fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
     let kind = match dataset {
         DatasetSpec::FashionMnist(_) => "fashion-mnist",
@@ -272,10 +273,14 @@ fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError>
         }
         _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
     };
-    thinet_data::open(dataset, &folder).map_err(|source| match source {
+    let data = thinet_data::open(dataset, &folder).map_err(|source| match source {
         DataError::Missing { .. } => HarnessError::NoData { source, advice },
-        other => other.into(),
-    })
+        other => HarnessError::of_dataset(spec, other),
+    })?;
+    match thinet_data::problems(&data) {
+        problems if problems.is_empty() => Ok(data),
+        problems => Err(DataError::Layout { path: folder, problem: problems.join("; ") }.into()),
+    }
 }
 
 /// Identifies what a spec file and the command line ask, without the data.

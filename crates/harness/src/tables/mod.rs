@@ -30,6 +30,7 @@ pub use error::TableError;
 pub use figure4::figure4_flops;
 pub use latency::{LatencyRecord, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
 pub use long::rows_frame;
+pub(crate) use markdown::breaks_line;
 pub use markdown::{Align, Grid, GridColumn, grouped, one_line};
 pub use owner::owners;
 pub use paper::{PaperStudy, paper, paper_run};
