@@ -5,7 +5,7 @@ use polars::frame::DataFrame;
 use thinet_models::{ResNetStride, paper_models};
 
 use super::frame::column;
-use super::lines::{Quality, test_images};
+use super::lines::{LEFT_OUT, Quality, test_images};
 use super::markdown::{Grid, grouped};
 use super::selectors::{shown, status_name};
 use super::write::NOT_RUN;
@@ -36,6 +36,8 @@ struct Line<'a> {
     keep_rate: Option<f64>,
     seed: u64,
     status: Status,
+    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    is_left_out: bool,
     size: Size,
     dense: Quality,
     /// The published model that the experiment's own dense net is.
@@ -56,6 +58,14 @@ struct Baseline {
 }
 
 impl Line<'_> {
+    /// A value for people; where there is none, why.
+    fn shown(&self, value: Option<f64>) -> String {
+        match value {
+            None if self.is_left_out => LEFT_OUT.to_owned(),
+            value => shown(value, 2, self.status),
+        }
+    }
+
     fn drop(&self, of: impl Fn(&Quality) -> Option<f64>) -> Option<f64> {
         Some(of(&self.baseline?.quality)? - of(&self.tuned)?)
     }
@@ -166,6 +176,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             keep_rate: None,
             seed: dense.seed,
             status: dense.status,
+            is_left_out: false,
             size: dense.size,
             dense: quality,
             dense_model,
@@ -177,6 +188,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             baseline: None,
         });
     }
+    let unfit: Vec<u64> = study.dense.iter().filter(|d| d.unfit.is_some()).map(|d| d.seed).collect();
     for (cell, place) in study.cells.iter().zip(&outline.cells) {
         let model = named(&place.graph)?;
         let dense = lines.iter().find(|line| line.keep_rate.is_none() && line.seed == cell.seed);
@@ -190,6 +202,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             keep_rate: Some(cell.keep_rate),
             seed: cell.seed,
             status: cell.status,
+            is_left_out: cell.status == Status::NotRun && unfit.contains(&cell.seed),
             size: cell.size,
             dense,
             dense_model,
@@ -295,12 +308,12 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
             format!("{}{stride}", line.protocol),
             format!("{:.2}", line.size.paper.params as f64 / 1e6),
             format!("{:.2}", line.size.paper.flops as f64 / 1e9),
-            shown(line.tuned.top1, 2, line.status),
-            shown(line.tuned.top5, 2, line.status),
+            line.shown(line.tuned.top1),
+            line.shown(line.tuned.top5),
             line.test_images.map(grouped).unwrap_or_default(),
             match line.baseline {
                 None => String::new(),
-                Some(_) => shown(line.drop(|q| q.top1), 2, line.status),
+                Some(_) => line.shown(line.drop(|q| q.top1)),
             },
             format!("{}{label}", text(|row| &row.top1)),
             format!("{}{label}", text(|row| &row.top5)),
@@ -368,7 +381,7 @@ mod tests {
 
     use super::*;
     use crate::plan::Options;
-    use crate::records::{Metric, Row};
+    use crate::records::{Metric, Row, Unfit};
     use crate::study::not_run;
 
     fn outline(name: &str) -> Outline {
@@ -405,6 +418,20 @@ mod tests {
         assert!((published - 1.7).abs() < 1e-9, "{published}");
         assert_ne!(paper_run(&studies), NOT_RUN);
         assert_eq!(paper_run(&studies[1..]), NOT_RUN);
+    }
+
+    #[test]
+    fn a_row_of_a_dense_net_that_failed_says_so() {
+        let outline = outline("vgg16-conv.toml");
+        let mut study = not_run(&outline);
+        study.dense[0].status = Status::Done;
+        study.dense[0].rows = whole_net(Stage::Dense, 0.125, 0.5);
+        study.dense[0].unfit = Some(Unfit::NearChance { top1: 0.125, chance: 0.1 });
+        let studies = [PaperStudy { outline: &outline, study: &study, is_run: true }];
+        let table = paper("imagenet-vgg16", &studies).unwrap();
+        assert_eq!(table.grids[0].rows[1][6..8], ["dense net failed"; 2]);
+        let top1: Vec<_> = table.frame.column("top1").unwrap().f64().unwrap().iter().collect();
+        assert_eq!(top1[1], None);
     }
 
     /// Studies of experiments, the given ones measured: their dense nets at 70 %, their cells at 68 %.
