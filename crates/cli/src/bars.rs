@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::WorkerMessage;
+use thinet_report::tables::one_line;
 
 use crate::commands::duration;
 
@@ -99,7 +100,9 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Prints a line. What it names may have line ends in it, such as the file of a note.
     fn line(&self, text: &str) {
+        let text = one_line(text);
         match &self.bars {
             Some(bars) => bars.total.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -110,7 +113,7 @@ impl Progress {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.all.add(ProgressBar::new(0));
             bar.set_style(bars.style.clone());
-            bar.set_prefix(label.to_owned());
+            bar.set_prefix(one_line(label));
             bar
         });
         if bar.is_none() {
@@ -135,7 +138,7 @@ impl Progress {
             bar.set_message(format!("{step}{loss}"));
         } else if running.last_line.elapsed() >= LINE_EVERY {
             running.last_line = Instant::now();
-            eprintln!("       {}: {step} {done}/{total}{loss}", running.label);
+            eprintln!("       {}: {step} {done}/{total}{loss}", one_line(&running.label));
         }
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use thinet_harness::HarnessError;
 use thinet_harness::study::spec_files;
+use thinet_report::tables::one_line;
 
 /// The spec or the arguments are wrong; nothing was started.
 const BAD_SPEC: u8 = 2;
@@ -41,7 +42,7 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
         }
         line.push_str(&text);
     }
-    line
+    one_line(&line)
 }
 
 /// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Without a spec it lists which

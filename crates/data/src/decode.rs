@@ -49,7 +49,7 @@ impl Picture {
 }
 
 fn decoded(bytes: &[u8], channels: usize, max_pixels: u64) -> Result<Picture, String> {
-    let text = |error: image::ImageError| error.to_string();
+    let text = |error: image::ImageError| plain(&error.to_string());
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let mut reader = reader.map_err(|error| error.to_string())?;
     if reader.format() == Some(ImageFormat::Jpeg) {
@@ -72,6 +72,28 @@ fn decoded(bytes: &[u8], channels: usize, max_pixels: u64) -> Result<Picture, St
         _ => decoded.into_rgb8().into_raw(),
     };
     Ok(Picture { width, height, channels, pixels })
+}
+
+/// A decoder's message without the forms of Rust's values in it: chunks of PNG files by their names, and what a stream of
+/// compressed pixels suffers from in words.
+fn plain(message: &str) -> String {
+    let mut message = message.to_owned();
+    while let Some(start) = message.find("ChunkType {") {
+        let Some(end) = message[start..].find('}').map(|at| start + at + 1) else { break };
+        let name = message[start..end].split_once("type: ").map_or("", |(_, rest)| rest);
+        let name = name.split(',').next().unwrap_or_default().to_owned();
+        message.replace_range(start..end, &name);
+    }
+    if let Some((_, chunk)) = message.split_once("CRC error: ") {
+        let chunk = chunk.split_once("while decoding ").map_or("a", |(_, chunk)| chunk);
+        let chunk = chunk.trim_end_matches(['.', ' ']).trim_end_matches(" chunk");
+        return format!("the PNG data is damaged: the checksum of its {chunk} chunk is wrong");
+    }
+    if message.contains("Corrupt deflate stream") {
+        let what = if message.contains("InsufficientInput") { "cut off" } else { "damaged" };
+        return format!("the PNG data is damaged: its compressed pixels are {what}");
+    }
+    message
 }
 
 /// Refuses a size before memory is taken for it: a file of some kilobytes can ask for gigabytes.
@@ -154,6 +176,40 @@ mod tests {
             let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err();
             assert!(matches!(&error, DataError::Decode { path: named, .. } if *named == path), "{error}");
         }
+    }
+
+    #[test]
+    fn damage_is_said_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        RgbImage::from_fn(32, 32, |x, y| Rgb([(x * 7) as u8, (y * 5) as u8, 3])).save(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let says = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err().to_string();
+            error.split_once("cannot decode the image: ").unwrap().1.to_owned()
+        };
+        let mut header = whole.clone();
+        header[20] ^= 1;
+        assert_eq!(says(&header), "the PNG data is damaged: the checksum of its IHDR chunk is wrong");
+        let twice = [&whole[..33], &whole[8..]].concat();
+        assert!(says(&twice).contains("IHDR"), "{}", says(&twice));
+        // The other forms of a value in Rust: braces and names in one word.
+        for at in 0..whole.len() {
+            for change in [1, 0x80] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                fs::write(&path, &bytes).unwrap();
+                let Err(error) = Picture::decode(&path, 3, MAX_PIXELS) else { continue };
+                let said = error.to_string();
+                let is_of_rust =
+                    said.contains(['{', '}']) || said.contains("ChunkType") || said.contains("Bad");
+                assert!(!is_of_rust, "byte {at}: {said}");
+            }
+        }
+        let deflate = "Format error decoding Png: Corrupt deflate stream. DistanceTooFarBack";
+        assert_eq!(plain(deflate), "the PNG data is damaged: its compressed pixels are damaged");
+        assert_eq!(plain("unexpected end of file"), "unexpected end of file");
     }
 
     #[test]

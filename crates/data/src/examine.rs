@@ -8,7 +8,8 @@ use thinet_seed::Seed;
 
 use crate::dataset::image_len;
 use crate::draw::shuffled;
-use crate::{DataError, Dataset, DatasetSpec, ImageFolderSpec, Split, image_folder, open};
+use crate::open::limited;
+use crate::{DataError, Dataset, DatasetSpec, Split, image_folder, open};
 
 /// What a look at a dataset has shown.
 pub struct Examination {
@@ -16,7 +17,7 @@ pub struct Examination {
     pub split: Split,
     /// Images that were decoded, of all there are.
     pub decoded: usize,
-    /// Files that cannot be decoded, and why; each would stop a study or count against `bad-files`.
+    /// Files that cannot be decoded and what else lies among the images of a folder, and why; each would stop a study or count against `bad-files`.
     pub damaged: Vec<String>,
     /// What makes a study pointless, such as images of one class only.
     pub problems: Vec<String>,
@@ -30,11 +31,14 @@ pub struct Examination {
 /// # Errors
 /// As [`open`], and when a file cannot be read; damaged images are no error but listed.
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
+    let mut damaged = Vec::new();
     let (split, most) = match spec {
         DatasetSpec::ImageFolder(keys) => {
+            spec.check()?;
             // Held in memory, the first damaged image would end it.
-            let in_files = ImageFolderSpec { cache: Some(false), ..keys.clone() };
-            let split = open(&DatasetSpec::ImageFolder(in_files), folder)?;
+            let (split, faults) = image_folder::open_what_is_usable(keys, folder)?;
+            damaged = faults;
+            let split = limited(split, spec)?;
             let most = if image_folder::is_cached(&split, keys.cache) { None } else { most };
             (split, most)
         }
@@ -51,7 +55,7 @@ pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result
         }
     }
     let problems = problems(&split);
-    let (mut decoded, mut damaged) = (0, Vec::new());
+    let mut decoded = 0;
     for set in [&split.train, &split.test] {
         if set.is_decoded_each_time() {
             let mut order = shuffled(set.len(), Seed::root(0).child("examine"));
@@ -64,7 +68,8 @@ pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result
 }
 
 /// What makes a study on these images pointless.
-pub(crate) fn problems(split: &Split) -> Vec<String> {
+#[must_use]
+pub fn problems(split: &Split) -> Vec<String> {
     let parts = [(&split.train, "training"), (&split.test, "test")];
     parts.into_iter().filter_map(|(set, name)| empty_classes(&**set, name)).collect()
 }

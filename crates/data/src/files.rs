@@ -69,6 +69,9 @@ fn metadata(path: &Path) -> Result<Option<Metadata>, DataError> {
 /// The size of an image file in bytes.
 pub(crate) fn image_size(path: &Path) -> Result<u64, DataError> {
     let metadata = fs::metadata(path).map_err(DataError::io(path, "read"))?;
+    if metadata.is_dir() {
+        return Err(DataError::layout(path, "is a folder, expected a .png, .jpg or .jpeg file"));
+    }
     if !metadata.is_file() || !is_image_name(path) {
         return Err(DataError::layout(path, "is not a .png, .jpg or .jpeg file"));
     }

@@ -33,6 +33,31 @@ struct ImageFolder {
 
 /// Lists both splits; classes are numbered by folder name, images sorted by class and file name.
 pub(crate) fn open(spec: &ImageFolderSpec, folder: &Path) -> Result<Split, DataError> {
+    open_with(spec, folder, &mut Err)
+}
+
+/// As [`open`], but what lies in a class and is no image file is left out, and so is a class of nothing else; returns what
+/// was left out and why.
+pub(crate) fn open_what_is_usable(
+    spec: &ImageFolderSpec,
+    folder: &Path,
+) -> Result<(Split, Vec<String>), DataError> {
+    let mut faults = Vec::new();
+    let mut note = |error| match error {
+        DataError::Layout { .. } => {
+            faults.push(error.to_string());
+            Ok(())
+        }
+        other => Err(other),
+    };
+    let split = open_with(spec, folder, &mut note)?;
+    Ok((split, faults))
+}
+
+/// What is done about something in a class that is no image file: stop, or go on without it.
+type Judge<'a> = &'a mut dyn FnMut(DataError) -> Result<(), DataError>;
+
+fn open_with(spec: &ImageFolderSpec, folder: &Path, judge: Judge<'_>) -> Result<Split, DataError> {
     let train_folder = folder.join("train");
     let test_folder = folder.join(test_folder(spec, folder)?);
     let train_classes = class_folders(&train_folder)?;
@@ -49,8 +74,8 @@ pub(crate) fn open(spec: &ImageFolderSpec, folder: &Path) -> Result<Split, DataE
             return Err(DataError::layout(lacks, problem));
         }
     }
-    let train = list(spec, &train_folder, &train_classes)?;
-    Ok(Split::new(Arc::new(train), Arc::new(list(spec, &test_folder, &test_classes)?)))
+    let train = list(spec, &train_folder, &train_classes, judge)?;
+    Ok(Split::new(Arc::new(train), Arc::new(list(spec, &test_folder, &test_classes, judge)?)))
 }
 
 fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, DataError> {
@@ -85,7 +110,12 @@ fn class_folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
     Ok(names)
 }
 
-fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<ImageFolder, DataError> {
+fn list(
+    spec: &ImageFolderSpec,
+    folder: &Path,
+    classes: &[OsString],
+    judge: Judge<'_>,
+) -> Result<ImageFolder, DataError> {
     let mut hasher = blake3::Hasher::new();
     let filter: &[u8] = match spec.resize {
         Resize::Bicubic => b"bicubic",
@@ -100,11 +130,17 @@ fn list(spec: &ImageFolderSpec, folder: &Path, classes: &[OsString]) -> Result<I
         let class_folder = folder.join(class);
         let images = names(&class_folder)?;
         if images.is_empty() {
-            return Err(DataError::layout(&class_folder, "has no image"));
+            judge(DataError::layout(&class_folder, "has no image"))?;
         }
         for image in images {
             let path = class_folder.join(&image);
-            let size = image_size(&path)?;
+            let size = match image_size(&path) {
+                Ok(size) => size,
+                Err(error) => {
+                    judge(error)?;
+                    continue;
+                }
+            };
             for name in [class, &image] {
                 let name = name.as_encoded_bytes();
                 hasher.update(&(name.len() as u64).to_le_bytes()).update(name);

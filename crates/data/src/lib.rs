@@ -36,7 +36,7 @@ mod val_labels;
 pub use dataset::{Dataset, MemoryDataset, Split};
 pub use draw::shuffled;
 pub use error::DataError;
-pub use examine::{Examination, examine};
+pub use examine::{Examination, examine, problems};
 pub use fetch::fetch;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::open;

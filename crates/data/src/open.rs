@@ -28,7 +28,7 @@ pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
     }
 }
 
-fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
+pub(crate) fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
     let (train, test) = spec.limits();
     Ok(Split {
         train: limit(split.train, "train-limit", train)?,

@@ -367,6 +367,10 @@ impl ImageFolderSpec {
         if self.name.trim().is_empty() {
             return wrong("name", "must not be empty".to_owned());
         }
+        if self.name.contains(|c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c)) {
+            let problem = format!("{:?} holds a line end, a tab or another control character", self.name);
+            return wrong("name", problem);
+        }
         if !(1..=4096).contains(&self.size) {
             return wrong("size", format!("{} is outside 1..=4096", self.size));
         }

@@ -76,6 +76,19 @@ fn hint_text(hint: Option<&str>) -> String {
     hint.map(|hint| format!(" — did you mean `{hint}`?")).unwrap_or_default()
 }
 
+fn how_stages_ended(failed: usize, blocked: usize, total: usize) -> String {
+    let mut text = format!("{failed} of {total} stages failed");
+    match blocked {
+        0 => {}
+        1 => text.push_str(", 1 was not run as it needs one that failed"),
+        n => text.push_str(&format!(", {n} were not run as they need one that failed")),
+    }
+    if failed + blocked < total {
+        text.push_str(", the others are stored");
+    }
+    text
+}
+
 /// An error of a study.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -180,11 +193,13 @@ pub enum HarnessError {
         /// Its spec file.
         spec: PathBuf,
     },
-    /// Stages failed; the others of the same kind are stored.
-    #[error("{failed} of {total} stages failed, the others are stored; the first failure: {first}")]
+    /// Stages failed; those that need none of them are stored.
+    #[error("{}; the first failure: {first}", how_stages_ended(*failed, *blocked, *total))]
     StagesFailed {
-        /// Stages that failed.
+        /// Stages that failed themselves.
         failed: usize,
+        /// Stages that were not run, as they need one that failed.
+        blocked: usize,
         /// Stages that were missing.
         total: usize,
         /// Label and error of the first failure.
@@ -306,6 +321,17 @@ impl HarnessError {
                 matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
             }
             _ => false,
+        }
+    }
+
+    /// An error of the dataset of a spec: a key with a wrong value is named with the spec's file.
+    #[must_use]
+    pub fn of_dataset(spec: &std::path::Path, error: thinet_data::DataError) -> Self {
+        match error {
+            thinet_data::DataError::Value { key, problem } => {
+                SpecError::Value { path: spec.to_owned(), key: format!("dataset.{key}"), problem }.into()
+            }
+            other => Self::Data(other),
         }
     }
 

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use thinet_graph::Op;
 
 use crate::error::Context;
-use crate::file::{GRAPH, Metadata, bad_file};
+use crate::file::{GRAPH, LAYOUT, Metadata, bad_file};
 use crate::weights::layer_of;
 use crate::{Layout, ModelError, Net, names, save_tensors};
 
@@ -66,7 +66,7 @@ pub fn export_weights(path: &Path, net: &Net, layout: Layout, metadata: &Metadat
     let mut metadata = metadata.clone();
     metadata.insert(GRAPH.to_owned(), graph);
     metadata.insert("format".to_owned(), "pt".to_owned());
-    metadata.insert("layout".to_owned(), layout.name().to_owned());
+    metadata.insert(LAYOUT.to_owned(), layout.name().to_owned());
     metadata
         .insert(NAMES.to_owned(), serde_json::to_string(&theirs).map_err(|e| bad_file(path, e.to_string()))?);
     save_tensors(path, &tensors, &metadata)

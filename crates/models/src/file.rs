@@ -18,13 +18,15 @@ use thinet_graph::Graph;
 use crate::error::Context;
 use crate::file_kind::{START, what_it_is};
 use crate::weights::{TensorKind, check_tensors};
-use crate::{ModelError, Net, Weights};
+use crate::{Layout, ModelError, Net, Weights};
 
 /// What a safetensors file says about itself, by key.
 pub type Metadata = BTreeMap<String, String>;
 
 /// The metadata entry that holds the graph as JSON.
 pub(crate) const GRAPH: &str = "graph";
+/// The metadata entry that says whose names an exported file has.
+pub(crate) const LAYOUT: &str = "layout";
 /// The header's entry for metadata, by the safetensors format.
 const METADATA: &str = "__metadata__";
 
@@ -55,8 +57,47 @@ pub fn load_net(path: &Path, device: Device) -> Result<(Net, Metadata), ModelErr
     };
     let graph: Graph =
         serde_json::from_str(&graph).map_err(|e| bad_file(path, format!("holds a wrong graph: {e}")))?;
-    let weights = fitting(path, &file, &graph, device)?;
+    let weights = fitting(path, &file, &graph, device).map_err(|error| match metadata.get(LAYOUT) {
+        // Exported: what is missing under our names is there under others.
+        Some(layout) if layout != Layout::Own.name() => {
+            let problem =
+                format!("holds its weights under the names of {layout}; a net is read from the layout own");
+            bad_file(path, problem)
+        }
+        _ => error,
+    })?;
     Ok((Net { graph, weights }, metadata))
+}
+
+/// What a safetensors file says about itself, whoever wrote it.
+#[derive(Clone, Debug)]
+pub struct FileContents {
+    /// The graph, in files of this program.
+    pub graph: Option<Graph>,
+    /// Names, element types (`f32`) and shapes of the tensors, by name.
+    pub tensors: Vec<(String, String, Vec<usize>)>,
+    /// The metadata without the graph.
+    pub metadata: Metadata,
+}
+
+/// Reads what a safetensors file holds, under whichever names: [`export_weights`](crate::export_weights) writes those of other
+/// libraries. Nothing is compared with the graph.
+///
+/// # Errors
+/// If the file cannot be read, is no whole safetensors file, or holds a graph that is none.
+pub fn file_contents(path: &Path) -> Result<FileContents, ModelError> {
+    let bytes = read(path)?;
+    let (file, mut metadata) = parse(path, &bytes)?;
+    let graph = metadata.remove(GRAPH).map(|graph| serde_json::from_str(&graph)).transpose();
+    let graph = graph.map_err(|e| bad_file(path, format!("holds a wrong graph: {e}")))?;
+    let described = |(name, view): (&str, TensorView<'_>)| {
+        let TensorKind { dtype, shape } = kind_of(&view);
+        (name.to_owned(), dtype, shape)
+    };
+    // The library hands them out in the order of a hash map.
+    let mut tensors: Vec<_> = file.iter().map(described).collect();
+    tensors.sort();
+    Ok(FileContents { graph, tensors, metadata })
 }
 
 /// Loads the weights of a given graph from any safetensors file with the same names.
@@ -154,6 +195,9 @@ fn fitting(
     graph: &Graph,
     device: Device,
 ) -> Result<Weights, ModelError> {
+    if file.is_empty() {
+        return Err(bad_file(path, "holds no tensors"));
+    }
     let kinds = file.iter().map(|(name, view)| (name, kind_of(&view))).collect();
     check_tensors(graph.name(), &graph.tensors(), &kinds)
         .map_err(|source| ModelError::FileContents { path: path.to_owned(), source: Box::new(source) })?;

@@ -106,6 +106,14 @@ struct Plan {
 
 fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) -> Result<Plan, ModelError> {
     let entries = source.entries();
+    if entries.is_empty() {
+        let under = match source {
+            Source::Checkpoint(checkpoint) => checkpoint.wrapper.as_ref(),
+            Source::Safetensors { .. } => None,
+        };
+        let under = under.map(|key| format!(" under {key:?}")).unwrap_or_default();
+        return Err(bad_file(path, format!("holds no tensors{under}")));
+    }
     let Names { prefix, wanted: stripped, aside, notes } = strip(path, entries, rules)?;
     let own_graph = match source {
         Source::Safetensors { graph, .. } => graph.as_deref(),

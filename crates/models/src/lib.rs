@@ -28,7 +28,9 @@ pub use error::ModelError;
 pub use evaluate::add_batch;
 pub use export::export_weights;
 pub use facts::{Gpu, cpu_capability, gpu};
-pub use file::{Metadata, load_net, load_tensors, load_weights, save_net, save_tensors};
+pub use file::{
+    FileContents, Metadata, file_contents, load_net, load_tensors, load_weights, save_net, save_tensors,
+};
 pub use forward::{Mode, forward, forward_taps};
 pub use import::{ImportReport, check_import, import_weights};
 pub use import_rules::{FileType, ImportRules, Layout};

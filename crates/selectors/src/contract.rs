@@ -260,20 +260,120 @@ fn the_planted_worst_channel_goes_first() {
     }
 }
 
-#[test]
-fn equals_go_by_the_lowest_index() {
+/// The registered selectors that add channels, one after the other; every other one removes them.
+const ADDING: [&str; 1] = ["thinet-omp"];
+
+/// Whether a selection of equal channels (ascending) went by the lowest index: removed first by a selector that removes, added
+/// first, and so removed last, by one that adds.
+fn goes_by_lowest_index(is_adding: bool, selection: &Selection, equals: &[usize]) -> bool {
+    let of_equals = |channel: &usize| equals.contains(channel);
+    let removed: Vec<usize> = selection.removed.iter().copied().filter(of_equals).collect();
+    let kept = equals.len() - removed.len();
+    match is_adding {
+        false => removed == equals[..removed.len()],
+        true => removed.iter().rev().eq(&equals[kept..]),
+    }
+}
+
+/// Evidence with the channels that are equal in it: all channels are, or some among others that are not.
+fn with_equals() -> Vec<(Evidence, Vec<usize>)> {
     let ones = evidence(4, vec![0.5; 8], vec![3; 4], 6, &[1.0; 12]);
     let all_zero = evidence(4, vec![0.0; 8], vec![6; 4], 6, &[0.0; 12]);
     let orthogonal: Vec<f64> = (0..16).map(|at| f64::from(at / 4 == at % 4)).collect();
     let orthogonal = evidence(4, vec![0.5; 8], vec![3; 4], 6, &orthogonal);
+    let mut all: Vec<_> = [ones, all_zero, orthogonal].map(|evidence| (evidence, vec![0, 1, 2, 3])).into();
+    for equals in [vec![1, 4, 6], vec![0, 8], vec![2, 3, 5, 7]] {
+        all.push((with_planted_equals(&equals), equals));
+    }
+    all
+}
+
+/// Evidence in which the channels of `equals` cannot be told from each other by any measure, and no other ones can. They are
+/// no multiples of each other: each has a row of its own. Contributions are whole numbers, so that sums are exact.
+fn with_planted_equals(equals: &[usize]) -> Evidence {
+    let mut rng = Seed::root(8).child("equals").rng();
+    let first = |channel: usize| if equals.contains(&channel) { equals[0] } else { channel };
+    let drawn: Vec<f32> = (0..CHANNELS * 12).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let filters = (0..CHANNELS * 12).map(|at| drawn[first(at / 12) * 12 + at % 12]).collect();
+    let zeros = (0..CHANNELS).map(|channel| 50 + 70 * first(channel) as u64).collect();
+    let mut x = Vec::new();
+    for _ in 0..60 {
+        let row: Vec<f64> = (0..CHANNELS).map(|_| f64::from(rng.random_range(-3..=3))).collect();
+        x.extend((0..CHANNELS).map(|channel| row[first(channel)]));
+    }
+    for &own in equals {
+        x.extend((0..CHANNELS).map(|channel| if channel == own { 5.0 } else { 0.0 }));
+    }
+    evidence(CHANNELS, filters, zeros, 1000, &x)
+}
+
+#[test]
+fn equals_go_by_the_lowest_index() {
     for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
-        for evidence in [&ones, &all_zero, &orthogonal] {
-            for keep in 1..=4 {
-                let Selection { kept, removed, .. } = run(*selector, evidence, keep);
-                let lowest_removed_first = removed.iter().copied().eq(0..4 - keep);
-                let lowest_added_first = kept.kept().iter().copied().eq(0..keep);
-                assert!(lowest_removed_first || lowest_added_first, "{}: {removed:?}", selector.name());
+        let name = selector.name();
+        let is_adding = ADDING.contains(&name);
+        for (evidence, equals) in with_equals() {
+            for keep in 1..=evidence.channels {
+                let selection = run(*selector, &evidence, keep);
+                assert!(
+                    goes_by_lowest_index(is_adding, &selection, &equals),
+                    "{name} removes {:?}, of which {equals:?} are equal; one that adds channels belongs in ADDING",
+                    selection.removed
+                );
             }
+        }
+    }
+}
+
+/// Goes by batch-norm scales, removing or adding, and among equals by the lowest or the highest index.
+struct ByScale {
+    is_adding: bool,
+    by_lowest: bool,
+}
+
+impl Selector for ByScale {
+    fn name(&self) -> &'static str {
+        "by-scale"
+    }
+
+    fn about(&self) -> &'static str {
+        "goes by batch-norm scales"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::BATCH_NORM_SCALES
+    }
+
+    fn select(&self, evidence: &Evidence, keep: usize, _seed: Seed) -> Result<Selection, SelectorError> {
+        let scales = &evidence.batch_norm_scales_for(self.name())?.scales;
+        // The stable sort leaves equals in the order in which they are taken.
+        let mut order: Vec<usize> = (0..scales.len()).collect();
+        if !self.by_lowest {
+            order.reverse();
+        }
+        match self.is_adding {
+            false => order.sort_by(|&a, &b| scales[a].total_cmp(&scales[b])),
+            true => {
+                order.sort_by(|&a, &b| scales[b].total_cmp(&scales[a]));
+                order.reverse();
+            }
+        }
+        let scores = scales.iter().copied().map(f64::from).collect();
+        Selection::from_order(self.name(), evidence, keep, order, scores)
+    }
+}
+
+#[test]
+fn equals_that_go_by_the_highest_index_are_noticed_in_every_evidence() {
+    for is_adding in [false, true] {
+        for (evidence, equals) in with_equals() {
+            let holds = |by_lowest| {
+                let selector = ByScale { is_adding, by_lowest };
+                let mut keeps = 1..=evidence.channels;
+                keeps.all(|keep| goes_by_lowest_index(is_adding, &run(&selector, &evidence, keep), &equals))
+            };
+            assert!(holds(true), "adding: {is_adding}, {equals:?}");
+            assert!(!holds(false), "adding: {is_adding}, {equals:?}");
         }
     }
 }

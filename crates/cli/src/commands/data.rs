@@ -47,7 +47,7 @@ pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
         }
         Data::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
-            check(&spec, &folder, *all, *json)
+            check(source, &spec, &folder, *all, *json)
         }
     }
 }
@@ -80,10 +80,19 @@ const NAMED: usize = 20;
 /// Photographs that are decoded unless all are asked for: some seconds' work.
 const SAMPLE: usize = 1000;
 
-fn check(spec: &DatasetSpec, folder: &Path, all: bool, json: bool) -> anyhow::Result<()> {
+fn check(
+    source: &DataSource,
+    spec: &DatasetSpec,
+    folder: &Path,
+    all: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let most = if all { None } else { Some(SAMPLE) };
-    let Examination { split, decoded, damaged, problems, unusual } =
-        thinet_data::examine(spec, folder, most).map_err(HarnessError::from)?;
+    let Examination { split, decoded, damaged, problems, unusual } = thinet_data::examine(spec, folder, most)
+        .map_err(|error| match &source.spec {
+            Some(path) => HarnessError::of_dataset(path, error),
+            None => error.into(),
+        })?;
     let part = |set: &dyn thinet_data::Dataset| {
         let mut counts = vec![0; set.classes()];
         for image in 0..set.len() {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use thinet_graph::{Convention, count};
+use thinet_graph::{Convention, Graph, count};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{Run, find_run};
 use thinet_harness::store::{Manifest, StageResult, Store, run_environment, run_spec};
+use thinet_models::{FileContents, Layout};
 use thinet_report::records::Environment;
+use thinet_report::tables::one_line;
 
 use super::print_json;
 use crate::exit::BadArgument;
@@ -115,20 +117,39 @@ fn show_run(run: &Run, json: bool) -> anyhow::Result<()> {
 }
 
 fn show_weights(path: &Path, json: bool) -> anyhow::Result<()> {
+    let contents = thinet_models::file_contents(path).map_err(HarnessError::from)?;
+    let is_own = contents.metadata.get("layout").is_none_or(|layout| layout == Layout::Own.name());
+    if contents.graph.is_none() || !is_own {
+        return show_foreign(path, &contents, json);
+    }
     let (net, metadata) = thinet_models::load_net(path, tch::Device::Cpu).map_err(HarnessError::from)?;
-    let counts = Convention::ALL.map(|convention| (convention, count(&net.graph, convention)));
+    let counts = counts(&net.graph);
     if json {
-        let counts: Vec<_> = counts
-            .iter()
-            .map(|(convention, counts)| serde_json::json!({ "convention": convention, "counts": counts }))
-            .collect();
         return print_json(
             &serde_json::json!({ "graph": net.graph, "counts": counts, "metadata": metadata }),
         );
     }
-    let [c, h, w] = net.graph.input_shape();
-    println!("{}: input {c}×{h}×{w}, {} classes", net.graph.name(), net.graph.classes());
-    for (convention, counts) in counts {
+    print_graph(&net.graph);
+    for tensor in net.graph.tensors() {
+        println!("  {:<40} {:?}", tensor.name, tensor.shape);
+    }
+    for (key, value) in metadata {
+        println!("{key}: {value}");
+    }
+    Ok(())
+}
+
+/// A graph's counts under every convention, as JSON.
+fn counts(graph: &Graph) -> Vec<serde_json::Value> {
+    let of = |convention| serde_json::json!({ "convention": convention, "counts": count(graph, convention) });
+    Convention::ALL.map(of).to_vec()
+}
+
+fn print_graph(graph: &Graph) {
+    let [c, h, w] = graph.input_shape();
+    println!("{}: input {c}×{h}×{w}, {} classes", graph.name(), graph.classes());
+    for convention in Convention::ALL {
+        let counts = count(graph, convention);
         println!(
             "  {convention}: {} parameters, {} FLOPs, {:.2} MiB",
             counts.params,
@@ -136,11 +157,31 @@ fn show_weights(path: &Path, json: bool) -> anyhow::Result<()> {
             counts.mib()
         );
     }
-    for tensor in net.graph.tensors() {
-        println!("  {:<40} {:?}", tensor.name, tensor.shape);
+}
+
+/// A file with the names of another library: an exported net with its graph, or what another program wrote.
+fn show_foreign(path: &Path, contents: &FileContents, json: bool) -> anyhow::Result<()> {
+    let FileContents { graph, tensors, metadata } = contents;
+    if json {
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, dtype, shape)| serde_json::json!({ "name": name, "dtype": dtype, "shape": shape }))
+            .collect();
+        let counts = graph.as_ref().map(counts);
+        return print_json(&serde_json::json!({
+            "graph": graph, "counts": counts, "metadata": metadata, "tensors": tensors,
+        }));
+    }
+    match graph {
+        Some(graph) => print_graph(graph),
+        None => println!("{}: no graph in its metadata, so it is no net of this program", path.display()),
+    }
+    for (name, dtype, shape) in tensors {
+        let dtype = if dtype == "f32" { String::new() } else { format!(" {dtype}") };
+        println!("  {name:<40} {shape:?}{dtype}");
     }
     for (key, value) in metadata {
-        println!("{key}: {value}");
+        println!("{key}: {}", one_line(value));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use thinet_harness::inspect::find_runs;
 use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
 use thinet_harness::run::slurm::{Queued, queue};
 use thinet_harness::store::{StageKind, list_runs, paths};
+use thinet_report::tables::one_line;
 
 use super::{duration, print_json, stages_in_words};
 use crate::args::StatusOf;
@@ -143,7 +144,7 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         };
         told += 1;
         if told <= TOLD {
-            println!("{line}");
+            println!("{}", one_line(&line));
         }
     }
     if told > TOLD {
@@ -154,6 +155,6 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         Some(0.0) => {}
         Some(left) if is_worked_on => println!("left: about {}", duration(left)),
         Some(left) => println!("left: about {} one after the other; nobody works on it", duration(left)),
-        None => println!("left: unknown until the first stage is stored"),
+        None => println!("left: unknown"),
     }
 }

@@ -35,6 +35,34 @@ fn images_of_one_class_only_fail_their_check() {
     assert!(check.out.contains("problem: all 4 training images are of one class\n"), "{}", check.out);
     let expected = "error: all 4 training images are of one class; all 2 test images are of one class\n";
     assert_eq!(check.err, expected);
+    let run = fixture.run(&["run", "small.toml", "--data", "images"]);
+    assert_eq!((run.code, run.err), (3, expected.replace("error: ", "error: images: ")));
+    assert!(!fixture.path("results").exists());
+}
+
+#[test]
+fn a_limit_that_the_images_do_not_meet_is_named_with_its_spec() {
+    let fixture = Fixture::new();
+    fixture.images(3, 4, 2);
+    fixture.write("small.toml", &SPEC.replace("size = 16", "size = 16, train-limit = 13"));
+    for command in [&["data", "check", "--for"][..], &["run"]] {
+        let ran = fixture.run(&[command, &["small.toml", "--data", "images"]].concat());
+        let expected =
+            "error: small.toml: dataset.train-limit: 13 is more than the 12 images there are (Waves)\n";
+        assert_eq!((ran.code, ran.err.as_str()), (2, expected), "{command:?}");
+    }
+}
+
+#[test]
+fn a_folder_called_like_an_image_is_one_of_the_counted_faults() {
+    let fixture = Fixture::new();
+    fixture.images(3, 4, 2);
+    fixture.write("small.toml", SPEC);
+    fs::create_dir(fixture.path("images/train/class0/x.png")).unwrap();
+    let check = fixture.run(&["data", "check", "--for", "small.toml", "--data", "images"]);
+    assert_eq!((check.code, check.err.as_str()), (3, "error: 1 file cannot be decoded\n"), "{}", check.out);
+    let named = "damaged: images/train/class0/x.png: is a folder, expected a .png, .jpg or .jpeg file\n";
+    assert!(check.out.contains(named), "{}", check.out);
 }
 
 #[cfg(unix)]

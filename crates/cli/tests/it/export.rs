@@ -8,7 +8,10 @@ use tch::{Device, Kind, Tensor};
 use thinet_data::{Loader, LoaderOptions};
 use thinet_graph::{Graph, Op};
 use thinet_harness::study::{Options, Plan};
-use thinet_models::{Metadata, Mode, Net, Weights, forward, forward_taps, load_net, save_net, save_tensors};
+use thinet_models::{
+    Layout, Metadata, Mode, Net, Weights, export_weights, forward, forward_taps, load_net, save_net,
+    save_tensors,
+};
 use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
@@ -265,4 +268,48 @@ fn the_preprocessing_of_an_old_cell_is_told_from_its_records_or_called_unknown()
         metadata["preprocessing"]
     );
     assert!(export("elsewhere").contains("its inputs: not known"));
+}
+
+#[test]
+fn a_file_is_shown_whatever_its_names_are() {
+    let fixture = Fixture::new();
+    let spec = NetSpec { width: 1.0 / 32.0, ..NetSpec::new(Arch::Vgg16Gap) };
+    let graph = spec.build([3, 32, 32], 3).unwrap();
+    let weights = Weights::init(&graph, Seed::root(0), Device::Cpu).unwrap();
+    let net = Net { graph, weights };
+    let show = |file: &str| -> (String, serde_json::Value) {
+        let [text, json] = [&["show", file][..], &["show", file, "--json"]].map(|arguments| {
+            let ran = fixture.run(arguments);
+            assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{file}");
+            ran.out
+        });
+        (text, serde_json::from_str(&json).unwrap())
+    };
+    export_weights(&fixture.path("own.safetensors"), &net, Layout::Own, &Metadata::new()).unwrap();
+    let (own_text, own) = show("own.safetensors");
+    assert!(own_text.contains("  conv1_1.weight "), "{own_text}");
+    for layout in [Layout::Torchvision, Layout::Timm, Layout::Caffe] {
+        let file = format!("{}.safetensors", layout.name());
+        export_weights(&fixture.path(&file), &net, layout, &Metadata::new()).unwrap();
+        let (text, json) = show(&file);
+        assert_eq!(text.lines().take(3).collect::<Vec<_>>(), own_text.lines().take(3).collect::<Vec<_>>());
+        assert!(text.starts_with("vgg16-gap: input 3×32×32, 3 classes\n"), "{text}");
+        assert!(text.contains("  features.0.weight ") && text.contains("\nlayout: "), "{text}");
+        assert_eq!((&json["graph"], &json["counts"]), (&own["graph"], &own["counts"]));
+        assert_eq!(json["tensors"][0]["dtype"], "f32");
+        let again = fixture.run(&["export", &file, "--layout", "own", "-o", "again.safetensors"]);
+        let expected = format!("holds its weights under the names of {}; ", layout.name());
+        assert!(again.code == 1 && again.err.contains(&expected), "{}", again.err);
+    }
+    // What another program wrote has no graph.
+    let header = br#"{"a.weight":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}  "#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    std::fs::write(fixture.path("foreign.safetensors"), bytes).unwrap();
+    let (text, json) = show("foreign.safetensors");
+    assert!(text.starts_with("foreign.safetensors: no graph in its metadata"), "{text}");
+    assert!(text.contains("  a.weight ") && text.ends_with("[2] f16\n"), "{text}");
+    assert_eq!(json["graph"], serde_json::Value::Null);
+    // Weights that do not fit their graph are still refused by name.
+    std::fs::write(fixture.path("torn.safetensors"), "no file").unwrap();
+    assert_eq!(fixture.run(&["show", "torn.safetensors"]).code, 1);
 }

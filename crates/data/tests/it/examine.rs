@@ -49,6 +49,28 @@ fn all_damaged_files_of_an_image_folder_are_counted() {
     }
 }
 
+#[test]
+fn what_is_no_image_file_is_counted_and_the_rest_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    example(folder.path(), &["ant", "bee"], 3);
+    fs::create_dir(folder.path().join("train/ant/x.png")).unwrap();
+    fs::write(folder.path().join("test/bee/notes.txt"), "notes").unwrap();
+    fs::write(folder.path().join("train/bee/000.jpg"), "no image").unwrap();
+    let error = open(&spec(""), folder.path()).err().unwrap().to_string();
+    assert!(error.ends_with("train/ant/x.png: is a folder, expected a .png, .jpg or .jpeg file"), "{error}");
+    let found = examine(&spec(""), folder.path(), None).unwrap();
+    assert_eq!((found.decoded, found.damaged.len(), found.problems.len()), (12, 3, 0));
+    for name in ["ant/x.png: is a folder", "notes.txt: is not a .png", "bee/000.jpg: "] {
+        assert!(found.damaged.iter().any(|text| text.contains(name)), "{:?}", found.damaged);
+    }
+    for image in fs::read_dir(folder.path().join("test/ant")).unwrap() {
+        fs::remove_file(image.unwrap().path()).unwrap();
+    }
+    let found = examine(&spec(""), folder.path(), None).unwrap();
+    assert!(found.damaged.iter().any(|text| text.ends_with("test/ant: has no image")), "{:?}", found.damaged);
+    assert_eq!(found.problems, ["all 3 test images are of one class"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_file_that_cannot_be_read_stops_the_check_and_is_named() {

@@ -10,7 +10,7 @@ use thinet_report::records::{Status, Unfit};
 use crate::error::HarnessError;
 use crate::store::run_folder::run_spec;
 use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder, paths};
-use crate::study::{Spec, unfit};
+use crate::study::{Spec, assumed_rate, unfit};
 
 /// How a stage is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,7 +69,8 @@ pub struct RunStatus {
     pub parent: Option<Holder>,
     /// Each stage.
     pub stages: Vec<StageStatus>,
-    /// Seconds left with as many stages at a time as run now, or one; unknown while none is stored.
+    /// Seconds left with as many stages at a time as run now, or one; while none is stored by the rate that `run` assumes.
+    /// Unknown if the run's spec cannot be read then.
     pub seconds_left: Option<f64>,
 }
 
@@ -113,12 +114,14 @@ impl RunStatus {
         let Some(list) = Manifest::read(&folder)? else { return Ok(None) };
         let store = Store::at(results);
         let mut stages = states(&store, list.stages, depth);
-        let unfit = fail_unfit(&store, &folder, &mut stages);
+        let spec = run_spec(&folder).ok().and_then(|text| Spec::parse(&text, &folder).ok());
+        let unfit = fail_unfit(&store, spec.as_ref(), &mut stages);
+        let assumed = spec.map(|spec| assumed_rate(&spec, list.is_gpu));
         Ok(Some(Self {
             name: name.to_owned(),
             spec: list.spec,
             parent: holder(&folder.join(paths::CLAIM)),
-            seconds_left: seconds_left(&stages, &unfit),
+            seconds_left: seconds_left(&stages, &unfit, assumed),
             stages,
         }))
     }
@@ -183,9 +186,8 @@ fn state(store: &Store, id: &str, depth: Depth) -> StageState {
 }
 
 /// Dense nets that are stored and unfit fail, and with them what needs them and is not stored; returns the ids of those nets.
-fn fail_unfit(store: &Store, folder: &Path, stages: &mut [StageStatus]) -> BTreeSet<String> {
+fn fail_unfit(store: &Store, spec: Option<&Spec>, stages: &mut [StageStatus]) -> BTreeSet<String> {
     // Without its spec, a net near chance passes for what the study wanted.
-    let spec = run_spec(folder).ok().and_then(|text| Spec::parse(&text, folder).ok());
     let allow_chance = spec.is_none_or(|spec| spec.dense.allow_chance);
     let mut unfit = BTreeSet::new();
     for StageStatus { stage, state } in stages.iter_mut().filter(|s| s.stage.kind == StageKind::Dense) {
@@ -213,9 +215,9 @@ fn fail_unfit(store: &Store, folder: &Path, stages: &mut [StageStatus]) -> BTree
     unfit
 }
 
-/// By the rate of the stages that are stored, less what the running ones have done of their step. What an unfit dense net stands in
+/// By the rate of the stages that are stored, without one by the `assumed` one, as `run` estimates. What an unfit dense net stands in
 /// the way of takes no time.
-fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64> {
+fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>, assumed: Option<f64>) -> Option<f64> {
     let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
     let is_unfit = |id: &String| unfit.contains(id);
     for stage in stages {
@@ -239,5 +241,6 @@ fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64>
     if left == 0.0 {
         return Some(0.0);
     }
-    (known > 0.0 && spent > 0.0).then(|| left * spent / known / f64::from(running.max(1)))
+    let rate = if known > 0.0 && spent > 0.0 { Some(known / spent) } else { assumed };
+    rate.map(|rate| left / rate / f64::from(running.max(1)))
 }

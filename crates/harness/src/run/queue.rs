@@ -90,28 +90,25 @@ impl Queue {
     /// ready are an error, too; work that was stopped has no outcome.
     pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
         let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (total, mut done, mut failed) = (self.tasks.len(), 0, 0);
+        let (total, mut done, mut blocked) = (self.tasks.len(), 0, 0);
         let (mut causes, mut waiting) = (Vec::new(), Vec::new());
         for (task, state) in self.tasks.iter().zip(states) {
             match state {
                 State::Done => done += 1,
-                State::Failed(error) => {
-                    failed += 1;
-                    if !matches!(error, HarnessError::Needs { .. }) {
-                        causes.push((&task.label, error));
-                    }
-                }
+                State::Failed(HarnessError::Needs { .. }) => blocked += 1,
+                State::Failed(error) => causes.push((&task.label, error)),
                 State::Waiting | State::Running => waiting.push(task.label.as_str()),
             }
         }
-        let only_cause = causes.len() == 1 && failed == total - done && done == 0;
+        let failed = causes.len();
+        let only_cause = failed == 1 && blocked == total - 1;
         let mut causes = causes.into_iter();
         let failure = causes.next().map(|(label, error)| {
             // Alone, the error itself says most, and its kind decides the exit code.
             if only_cause {
                 return error;
             }
-            HarnessError::StagesFailed { failed, total, first: format!("{label}: {error}") }
+            HarnessError::StagesFailed { failed, blocked, total, first: format!("{label}: {error}") }
         });
         let stuck = (!waiting.is_empty()).then(|| HarnessError::NeverReady { stages: waiting.join(", ") });
         (done, failure.or(stuck))
@@ -207,7 +204,9 @@ mod tests {
         let (done, failure) = queue.outcome();
         assert_eq!(done, 2);
         let text = failure.unwrap().to_string();
-        assert!(text.starts_with("3 of 5 stages failed") && text.contains("task 0: "), "{text}");
+        let expected =
+            "1 of 5 stages failed, 2 were not run as they need one that failed, the others are stored; ";
+        assert!(text.starts_with(expected) && text.contains("task 0: "), "{text}");
     }
 
     #[test]
@@ -225,7 +224,8 @@ mod tests {
         other.end(Err(HarnessError::Stopped));
         let (done, failure) = queue.outcome();
         let text = failure.unwrap().to_string();
-        assert!(done == 2 && text.starts_with("2 of 5 stages failed"), "{done}: {text}");
+        let expected = "1 of 5 stages failed, 1 was not run as it needs one that failed";
+        assert!(done == 2 && text.starts_with(expected), "{done}: {text}");
     }
 
     #[test]
@@ -234,6 +234,18 @@ mod tests {
         queue.next(&Stop::default()).unwrap().end(failed());
         assert!(queue.next(&Stop::default()).is_none());
         assert!(matches!(queue.outcome(), (0, Some(HarnessError::Worker { .. }))));
+    }
+
+    #[test]
+    fn several_causes_are_counted_apart_from_what_needs_them() {
+        let schedule = tasks(&[&[], &[], &[0], &[1]]);
+        for _ in 0..2 {
+            schedule.next(&Stop::default()).unwrap().end(failed());
+        }
+        let text = schedule.outcome().1.unwrap().to_string();
+        let expected =
+            "2 of 4 stages failed, 2 were not run as they need one that failed; the first failure: task 0: ";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -76,9 +76,17 @@ impl Context<'_> {
         Ok(trained)
     }
 
-    /// Stores the stage's result and tells of it, unless another process has taken the stage over.
+    /// Stores the stage's result and reports it, unless another process has taken the stage over.
     pub(crate) fn finish(&self, made: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary } = made;
+        let summary = made.summary.clone();
+        let result = self.keep(made, files)?;
+        self.finished(&result, summary);
+        Ok(result)
+    }
+
+    /// The same without reporting it.
+    pub(crate) fn keep(&self, made: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
+        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary: _ } = made;
         self.claim.check()?;
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
@@ -95,9 +103,16 @@ impl Context<'_> {
             busy_seconds: Some(self.feed.busy.take()),
             environment: Some(self.environment.clone()),
         };
-        let result = self.store.finish(id, result, files)?;
-        self.reporter.event(&Event::StageFinished { id: id.to_string(), summary, seconds });
-        Ok(result)
+        self.store.finish(id, result, files)
+    }
+
+    /// Reports that a stage is complete and stored.
+    pub(crate) fn finished(&self, result: &StageResult, summary: String) {
+        self.reporter.event(&Event::StageFinished {
+            id: result.id.clone(),
+            summary,
+            seconds: result.seconds,
+        });
     }
 
     pub(crate) fn note(&self, id: &StageId, text: String) {

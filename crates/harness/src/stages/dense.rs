@@ -85,8 +85,13 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
-    context.finish(made, &[WEIGHTS])
+    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary: summary.clone() };
+    let result = context.keep(made, &[WEIGHTS])?;
+    // An unfit net ends as a failure, and a stage has one end.
+    if unfit::of_record(plan, &result).is_none() {
+        context.finished(&result, summary);
+    }
+    Ok(result)
 }
 
 /// The net before training: random, or with the tensors of a file.

@@ -48,6 +48,9 @@ pub struct Manifest {
     pub asked: String,
     /// The run's id.
     pub run: String,
+    /// Whether it is planned for a GPU.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gpu: bool,
     /// The stages.
     pub stages: Vec<ManifestEntry>,
 }

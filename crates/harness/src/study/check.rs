@@ -62,7 +62,7 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     if let Some(size) = spec.input.size {
         counted(path, "input.size", size, SIDE)?;
     }
-    spec.dataset.check().map_err(|e| value(path, "dataset", &e))?;
+    spec.dataset.check().map_err(|e| HarnessError::of_dataset(path, e))?;
     let sample = &spec.calibration;
     counted(path, "calibration.images-per-class", sample.images_per_class, IMAGES)?;
     counted(path, "calibration.positions-per-image", sample.positions_per_image, POSITIONS)?;
@@ -92,6 +92,11 @@ fn methods(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
         thinet_selectors::find(&method.selector).map_err(|e| value(path, &key("selector"), &e))?;
         thinet_reconstruction::find(&method.reconstruction)
             .map_err(|e| value(path, &key("reconstruction"), &e))?;
+        if method.label().contains(tables::breaks_line) {
+            let problem =
+                format!("{:?} holds a line end, a tab or another control character", method.label());
+            return Err(value(path, &key("label"), &problem));
+        }
         if !labels.insert(method.label()) {
             let problem = format!("two methods are called {:?}; give one another `label`", method.label());
             return Err(value(path, &key("label"), &problem));

@@ -111,6 +111,11 @@ pub fn estimate_without_data(
     }
 }
 
+/// Multiply-adds a second and job assumed while no stage of a study is stored.
+pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
+    if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
+}
+
 /// What the stages of a plan cost.
 pub(crate) fn work(plan: &Plan) -> Work<'_> {
     let calibration = &plan.data.calibration;
@@ -137,7 +142,7 @@ pub(crate) struct Work<'a> {
 
 impl Work<'_> {
     fn assumed_rate(&self, is_gpu: bool) -> f64 {
-        if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * self.spec.compute.threads as f64 }
+        assumed_rate(self.spec, is_gpu)
     }
 
     fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {

@@ -13,6 +13,7 @@ mod spec;
 pub(crate) mod spec_text;
 pub(crate) mod unfit;
 
+pub(crate) use estimate::assumed_rate;
 pub use estimate::{Estimate, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
 pub use options::{Options, dataset_named};

@@ -112,7 +112,7 @@ impl Plan {
         if !options.is_elsewhere {
             device.check_available().map_err(HarnessError::Device)?;
         }
-        let data = open(&spec.dataset, options)?;
+        let data = open(&spec.dataset, path, options)?;
         check::against_data(&spec, path, &data)?;
         let resolved = ResolvedStudy::new(spec, path, data.train.classes())?;
         let weights = weights_hash(&resolved)?;
@@ -187,7 +187,8 @@ impl Plan {
         // Two methods that differ in their label alone are one stage, whose rows both get.
         let mut listed = BTreeSet::new();
         stages.retain(|stage| listed.insert(stage.id.clone()));
-        Manifest { spec: self.path.clone(), asked: self.asked.clone(), run: self.run.clone(), stages }
+        let is_gpu = self.device.is_gpu();
+        Manifest { is_gpu, spec: self.path.clone(), asked: self.asked.clone(), run: self.run.clone(), stages }
     }
 
     /// The run's folder.
@@ -215,8 +216,9 @@ impl Plan {
     }
 }
 
-/// Opens the data; the error for missing data says how to get it.
-fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
+/// Opens the data; the error for missing data says how to get it. Images that make a study pointless are refused, as
+/// `thinet data check` does.
+fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
     let kind = match dataset {
         DatasetSpec::FashionMnist(_) => "fashion-mnist",
@@ -235,10 +237,14 @@ fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError>
         }
         _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
     };
-    thinet_data::open(dataset, &folder).map_err(|source| match source {
+    let data = thinet_data::open(dataset, &folder).map_err(|source| match source {
         DataError::Missing { .. } => HarnessError::NoData { source, advice },
-        other => other.into(),
-    })
+        other => HarnessError::of_dataset(spec, other),
+    })?;
+    match thinet_data::problems(&data) {
+        problems if problems.is_empty() => Ok(data),
+        problems => Err(DataError::Layout { path: folder, problem: problems.join("; ") }.into()),
+    }
 }
 
 /// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.

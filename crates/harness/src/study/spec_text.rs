@@ -19,7 +19,12 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, S
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let key: Vec<String> = error.path().iter().filter_map(segment).collect();
         let message = one_line(error.inner().message());
-        let message = explained(&message, key, &text.parse().unwrap_or_default());
+        let value = error.inner().span().and_then(|span| text.get(span)).unwrap_or_default();
+        let message = match message.as_str() {
+            // What no integer of Rust holds is not handed on.
+            "integer number overflowed" => beyond_integers(&key, value, "any value"),
+            message => explained(message, key, &text.parse().unwrap_or_default()),
+        };
         let hint = did_you_mean(&message);
         syntax(error.inner(), message, hint)
     })
@@ -69,8 +74,31 @@ fn explained(message: &str, mut key: Vec<String>, spec: &toml::Table) -> String 
             |value: &toml::Value| is_it(value) || value.as_array().is_some_and(|list| list.iter().any(is_it));
         key.extend(table.iter().find(|(_, value)| holds(value)).map(|(name, _)| name.clone()));
     }
+    if let Some(number) = beyond_64_bits(found)
+        && (expected == "any value" || plain_expected(expected).ends_with("number") || is_count(expected))
+    {
+        return beyond_integers(&key, number, expected);
+    }
     let key = if key.is_empty() { String::new() } else { format!("{}: ", dotted(&key)) };
     format!("{key}expected {}, found {}", plain_expected(expected), plain_found(found))
+}
+
+/// The number of serde's words for a whole number that 64 bits do not hold.
+fn beyond_64_bits(found: &str) -> Option<&str> {
+    let number = found.strip_prefix("integer `")?;
+    number.strip_suffix("` as i128").or_else(|| number.strip_suffix("` as u128"))
+}
+
+/// What is wrong with a whole number that a spec cannot hold.
+fn beyond_integers(key: &[String], number: &str, expected: &str) -> String {
+    let least = if is_count(expected) { 0 } else { i64::MIN };
+    let key = if key.is_empty() { String::new() } else { format!("{}: ", dotted(key)) };
+    format!("{key}{number} is outside the whole numbers that can stand here, {least} to {}", i64::MAX)
+}
+
+/// Whether a type of Rust is that of a count.
+fn is_count(expected: &str) -> bool {
+    ["usize", "u64", "u32", "u16"].contains(&expected)
 }
 
 /// The value that a path leads to.
@@ -99,7 +127,7 @@ fn unexpected(value: &toml::Value) -> String {
 /// The types of Rust as a person who writes TOML knows them.
 fn plain_expected(expected: &str) -> String {
     match expected {
-        "usize" | "u64" | "u32" | "u16" => "a whole number of at least 0".to_owned(),
+        count if is_count(count) => "a whole number of at least 0".to_owned(),
         "f64" | "f32" => "a number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a string" | "path string" | "string or map" => "text in quotes".to_owned(),
@@ -113,7 +141,9 @@ fn plain_expected(expected: &str) -> String {
 fn plain_found(found: &str) -> String {
     match found.split_once(' ') {
         Some(("string", text)) => format!("the text {text}"),
-        Some(("integer", number)) => format!("the number {}", number.trim_matches('`')),
+        Some(("integer", number)) => {
+            format!("the number {}", beyond_64_bits(found).unwrap_or(number).trim_matches('`'))
+        }
         Some(("floating", number)) => {
             format!("the number {}", number.trim_start_matches("point ").trim_matches('`'))
         }
@@ -252,6 +282,32 @@ methods = [{ selector = "random" }]
             let said = said(from, to);
             assert!(said.ends_with(expected) && said.starts_with("x.toml:"), "{expected}\n{said}");
         }
+    }
+
+    #[test]
+    fn a_number_that_no_integer_holds_is_told_with_key_and_bounds() {
+        let huge = "9".repeat(60);
+        for number in ["100000000000000000000000", "-100000000000000000000000", &huge] {
+            for (from, to, key) in [
+                ("epochs = 1", format!("epochs = {number}"), "dense.train.epochs"),
+                ("name = \"x\"", format!("name = \"x\"\nseeds = {number}"), "seeds"),
+                (
+                    "\"fashion-mnist\" }",
+                    format!("\"fashion-mnist\", train-limit = {number} }}"),
+                    "dataset.train-limit",
+                ),
+                ("[0.5]", format!("[{number}]"), "prune.keep-rates[0]"),
+            ] {
+                let said = said(from, &to);
+                let start = format!(": {key}: {number} is outside the whole numbers that can stand here, ");
+                assert!(said.contains(&start) && said.ends_with(" to 9223372036854775807"), "{said}");
+                assert!(!said.contains("128") && !said.contains("overflow"), "{said}");
+            }
+        }
+        let said = said("\"random\"", "100000000000000000000000");
+        let expected =
+            ": methods[0].selector: expected text in quotes, found the number 100000000000000000000000";
+        assert!(said.ends_with(expected), "{said}");
     }
 
     #[test]

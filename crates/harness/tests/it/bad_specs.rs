@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tch::Kind;
+use thinet_harness::HarnessError;
 use thinet_harness::events::Silent;
 use thinet_harness::run::{RunOptions, run};
 use thinet_models::{Device, Net, Weights, save_net, save_tensors};
@@ -97,6 +98,35 @@ fn numbers_that_no_machine_can_serve_are_refused_with_key_and_limit() {
     let rates: Vec<String> = (1..=50).map(|i| format!("{:.3}", 0.5 + f64::from(i) / 200.0)).collect();
     texts.push(error_of(&fixture, &[seeds, ("[0.5, 0.75]", &format!("[{}]", rates.join(", ")))]));
     insta::assert_snapshot!(texts.join("\n"));
+}
+
+#[test]
+fn limits_that_the_data_cannot_meet_are_named_with_file_and_key() {
+    let fixture = Fixture::new();
+    for (limit, problem) in [
+        ("train-limit = 100", "dataset.train-limit: 100 is more than the 96 images there are (Stripes)"),
+        ("test-limit = 49", "dataset.test-limit: 49 is more than the 48 images there are (Stripes)"),
+        ("test-limit = 3", "dataset.test-limit: 3 is too few: each of the 6 classes needs one image"),
+        ("train-limit = 0", "dataset.train-limit: 0 is too few: each class needs one image, so at least 1"),
+        ("max-pixels = 0", "dataset.max-pixels: 0 is outside 1..="),
+    ] {
+        let error = error_of(&fixture, &[("size = 16", &format!("size = 16\n{limit}"))]);
+        assert!(error.starts_with(&format!("SPEC: {problem}")), "{error}");
+    }
+}
+
+#[test]
+fn images_of_one_class_are_refused_as_the_check_of_the_data_does() {
+    let fixture = Fixture::new();
+    for part in ["train", "test"] {
+        for class in 1..CLASSES {
+            std::fs::remove_dir_all(fixture.path("images").join(part).join(format!("class{class}"))).unwrap();
+        }
+    }
+    let error = fixture.plan(SPEC, "results").err().expect("refused");
+    assert!(matches!(error, HarnessError::Data(_)), "{error}");
+    let expected = "images: all 16 training images are of one class; all 8 test images are of one class";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use thinet_harness::study::{Options, ResolvedStudy, not_run};
-use thinet_report::records::{Metric, Phase, Row, Status, StudyRecord};
+use thinet_report::records::{Metric, Phase, Row, Status, StudyRecord, Unfit};
 use thinet_report::tables::{NOT_RUN, PaperStudy, Table, paper, paper_run};
 
 fn resolved(name: &str) -> ResolvedStudy {
@@ -89,6 +89,19 @@ fn a_drop_is_never_against_another_net_than_the_published_one() {
     assert_eq!((&found[3], &found[5]), (&model("thinet-gap", None), &model("thinet-tiny", Some(2.0))));
     let against = with_vgg16.frame.column("drop_baseline").unwrap().str().unwrap();
     assert_eq!([1, 3, 5].map(|row| against.get(row)), [Some("vgg16"), None, Some("vgg16")]);
+}
+
+#[test]
+fn a_row_of_a_dense_net_that_failed_says_so() {
+    let conv = resolved("vgg16-conv.toml");
+    let mut study = not_run(&conv);
+    study.dense[0].status = Status::Done;
+    study.dense[0].rows = whole_net(Phase::Dense, 0.125, 0.5);
+    study.dense[0].unfit = Some(Unfit::NearChance { top1: 0.125, chance: 0.1 });
+    let table = paper("imagenet-vgg16", &[conv.paper_study(&study, true)]).unwrap();
+    assert_eq!(table.grids[0].rows[1][6..8], ["dense net failed"; 2]);
+    let top1: Vec<_> = table.frame.column("top1").unwrap().f64().unwrap().iter().collect();
+    assert_eq!(top1[1], None);
 }
 
 #[test]

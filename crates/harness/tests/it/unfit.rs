@@ -2,15 +2,30 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 
 use thinet_harness::HarnessError;
-use thinet_harness::events::Silent;
+use thinet_harness::events::{Event, Reporter, Silent};
 use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::run::{RunOptions, StageRunner, run, write_tables};
-use thinet_harness::study::gather;
+use thinet_harness::study::{estimate, gather};
 use thinet_report::records::{Metric, Phase, Status, Unfit};
 
 use crate::fixture::{Fixture, SPEC};
+
+/// How stages ended.
+#[derive(Default)]
+struct Ends(Mutex<Vec<&'static str>>);
+
+impl Reporter for Ends {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::StageFinished { .. } => self.0.lock().unwrap().push("done"),
+            Event::StageFailed { .. } => self.0.lock().unwrap().push("failed"),
+            _ => {}
+        }
+    }
+}
 
 /// The stage of a results folder whose id starts with `id`.
 fn record(results: &Path, id: &str) -> std::path::PathBuf {
@@ -55,7 +70,9 @@ fn a_dense_net_that_diverges_is_named_by_all_that_needs_it() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("lr = 0.05", "lr = 1e30");
     for _ in 0..2 {
-        let outcome = fixture.run(&spec, "results", &Silent);
+        let ends = Ends::default();
+        let outcome = fixture.run(&spec, "results", &ends);
+        assert_eq!(*ends.0.lock().unwrap(), ["failed"], "a stage ends once");
         let failure = outcome.failure.unwrap();
         assert!(matches!(failure, HarnessError::DenseDiverged { seed: 0 }), "{failure}");
         assert!(failure.to_string().starts_with("dense net, seed 0, diverged"), "{failure}");
@@ -151,7 +168,9 @@ fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
     let outcome = fixture.run(&spec, "results", &Silent);
     assert_eq!(outcome.stages_run, 3);
     let text = outcome.failure.unwrap().to_string();
-    assert!(text.starts_with("4 of 7 stages failed") && text.contains("near chance"), "{text}");
+    let expected =
+        "1 of 7 stages failed, 3 were not run as they need one that failed, the others are stored; ";
+    assert!(text.starts_with(expected) && text.contains("near chance"), "{text}");
     let plan = fixture.plan(&spec, "results").unwrap();
     let folder = plan.run_folder();
     let name = folder.file_name().unwrap().to_str().unwrap();
@@ -172,14 +191,30 @@ fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
 }
 
 #[test]
+fn the_time_left_of_a_run_without_a_stored_stage_is_that_of_the_plan() {
+    let fixture = Fixture::new();
+    fixture.run(SPEC, "results", &Silent);
+    let plan = fixture.plan(SPEC, "results").unwrap();
+    fs::remove_dir_all(fixture.path("results/store")).unwrap();
+    let folder = plan.run_folder();
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let status = RunStatus::of(&fixture.path("results"), name).unwrap().unwrap();
+    assert_eq!(status.tally(None).missing, status.stages.len());
+    let (left, planned) = (status.seconds_left.unwrap(), estimate(&plan, 1).unwrap().seconds);
+    assert!(planned > 0.0 && (left / planned - 1.0).abs() < 1e-9, "{left} is not {planned}");
+}
+
+#[test]
 fn a_net_that_learns_nothing_is_stored_and_fails_with_the_likely_causes() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("lr = 0.05", "lr = 1e-12").replace("allow-chance = true\n", "");
     let plan = fixture.plan(&spec, "results").unwrap();
-    let outcome = run(&plan, &RunOptions::default(), &Silent).unwrap();
+    let ends = Ends::default();
+    let outcome = run(&plan, &RunOptions::default(), &ends).unwrap();
     let failure = outcome.failure.unwrap();
     assert!(matches!(failure, HarnessError::NearChance { seed: 0, .. }), "{failure}");
     assert_eq!(outcome.study.dense[0].status, Status::Done);
+    assert_eq!(*ends.0.lock().unwrap(), ["failed"], "a stage ends once");
     let stored = fs::metadata(record(&fixture.path("results"), &outcome.study.dense[0].id)).unwrap();
     // Nothing is trained again on a restart.
     run(&plan, &RunOptions::default(), &Silent).unwrap();

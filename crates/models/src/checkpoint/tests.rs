@@ -42,6 +42,26 @@ fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
     [b"}(", &entries.concat()[..], b"u"].concat()
 }
 
+/// What the import of a file says about a net.
+fn import_says(bytes: &[u8]) -> String {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("net.pth");
+    std::fs::write(&path, bytes).unwrap();
+    let graph = thinet_nets::NetSpec::new(thinet_nets::Arch::Tiny).build([1, 16, 16], 3).unwrap();
+    let error = crate::check_import(&path, &graph, &crate::ImportRules::default()).unwrap_err().to_string();
+    error.replace(&path.display().to_string(), "FILE")
+}
+
+#[test]
+fn an_empty_state_dict_is_called_that() {
+    assert_eq!(import_says(&stream(b"}", &[])), "FILE: holds no tensors");
+    let wrapped = stream(&dict(&[("state_dict", b"}".to_vec())]), &[]);
+    assert_eq!(import_says(&wrapped), "FILE: holds no tensors under \"state_dict\"");
+    let header = b"{}      ";
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+    assert_eq!(import_says(&safetensors), "FILE: holds no tensors");
+}
+
 fn pickled(value: &[u8]) -> Vec<u8> {
     [b"\x80\x02", value, b"."].concat()
 }

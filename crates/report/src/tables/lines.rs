@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::TableError;
 use super::markdown::grouped;
+use super::selectors::shown;
 use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
 /// The stages of a cell, in order.
@@ -33,6 +34,8 @@ impl Quality {
     }
 }
 
+/// What stands in the cells of seeds from whose dense net nothing is pruned.
+pub(super) const LEFT_OUT: &str = "dense net failed";
 /// The method of the rows that stand for a dense net.
 const DENSE: &str = "dense";
 
@@ -55,6 +58,19 @@ impl Line<'_> {
     pub(super) fn is_dense(&self) -> bool {
         // A selector has a name.
         self.cell.selector.is_empty()
+    }
+
+    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.cell.status == Status::NotRun && self.dense.unfit.is_some()
+    }
+
+    /// A value of the cell for people; where there is none, why.
+    pub(super) fn shown(&self, value: Option<f64>, decimals: usize) -> String {
+        match value {
+            None if self.is_left_out() => LEFT_OUT.to_owned(),
+            value => shown(value, decimals, self.cell.status),
+        }
     }
 
     /// Parameters over those of the dense net.

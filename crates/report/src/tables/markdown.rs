@@ -79,9 +79,15 @@ impl Grid {
 }
 
 /// The text with a space in the place of every line end, tab or other control character, which would end a row or a heading.
-pub(super) fn one_line(text: &str) -> String {
-    let is_break = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
-    text.trim().replace("\r\n", " ").replace(is_break, " ")
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.trim().replace("\r\n", " ").replace(breaks_line, " ")
+}
+
+/// Whether a character ends a line or moves along it: what a name may not hold.
+#[must_use]
+pub fn breaks_line(c: char) -> bool {
+    c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 
 /// An integer with its thousands apart: `4,089,184,256`.

@@ -6,7 +6,7 @@ use thinet_graph::Graph;
 use thinet_nets::{ResNetStride, paper_models};
 
 use super::frame::column;
-use super::lines::{Quality, test_images};
+use super::lines::{LEFT_OUT, Quality, test_images};
 use super::markdown::{Grid, grouped};
 use super::selectors::{shown, status_name};
 use super::write::NOT_RUN;
@@ -44,6 +44,8 @@ struct Line<'a> {
     keep_rate: Option<f64>,
     seed: u64,
     status: Status,
+    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    is_left_out: bool,
     size: Size,
     dense: Quality,
     /// The published model that the experiment's own dense net is.
@@ -64,6 +66,14 @@ struct Baseline {
 }
 
 impl Line<'_> {
+    /// A value for people; where there is none, why.
+    fn shown(&self, value: Option<f64>) -> String {
+        match value {
+            None if self.is_left_out => LEFT_OUT.to_owned(),
+            value => shown(value, 2, self.status),
+        }
+    }
+
     fn drop(&self, of: impl Fn(&Quality) -> Option<f64>) -> Option<f64> {
         Some(of(&self.baseline?.quality)? - of(&self.tuned)?)
     }
@@ -171,6 +181,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             keep_rate: None,
             seed: dense.seed,
             status: dense.status,
+            is_left_out: false,
             size: dense.size,
             dense: quality,
             dense_model,
@@ -182,6 +193,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             baseline: None,
         });
     }
+    let unfit: Vec<u64> = study.dense.iter().filter(|d| d.unfit.is_some()).map(|d| d.seed).collect();
     for (cell, graph) in study.cells.iter().zip(cell_graphs) {
         let model = named(graph)?;
         let dense = lines.iter().find(|line| line.keep_rate.is_none() && line.seed == cell.seed);
@@ -195,6 +207,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
             keep_rate: Some(cell.keep_rate),
             seed: cell.seed,
             status: cell.status,
+            is_left_out: cell.status == Status::NotRun && unfit.contains(&cell.seed),
             size: cell.size,
             dense,
             dense_model,
@@ -300,12 +313,12 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
             format!("{}{stride}", line.protocol),
             format!("{:.2}", line.size.paper.params as f64 / 1e6),
             format!("{:.2}", line.size.paper.flops as f64 / 1e9),
-            shown(line.tuned.top1, 2, line.status),
-            shown(line.tuned.top5, 2, line.status),
+            line.shown(line.tuned.top1),
+            line.shown(line.tuned.top5),
             line.test_images.map(grouped).unwrap_or_default(),
             match line.baseline {
                 None => String::new(),
-                Some(_) => shown(line.drop(|q| q.top1), 2, line.status),
+                Some(_) => line.shown(line.drop(|q| q.top1)),
             },
             format!("{}{label}", text(|row| &row.top1)),
             format!("{}{label}", text(|row| &row.top5)),

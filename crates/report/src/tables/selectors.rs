@@ -112,17 +112,16 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
         ];
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
         for line in of_rate {
-            let status = line.cell.status;
             let [cut, refit, tuned] = line.quality;
             grid.rows.push(vec![
                 line.cell.method.clone(),
                 line.cell.seed.to_string(),
-                shown(cut.top1, 2, status),
-                shown(refit.top1, 2, status),
-                shown(tuned.top1, 2, status),
-                shown(line.drop(), 2, status),
-                shown(tuned.top5, 2, status),
-                shown(tuned.loss, 4, status),
+                line.shown(cut.top1, 2),
+                line.shown(refit.top1, 2),
+                line.shown(tuned.top1, 2),
+                line.shown(line.drop(), 2),
+                line.shown(tuned.top5, 2),
+                line.shown(tuned.loss, 4),
             ]);
         }
         grids.push(grid);
@@ -246,6 +245,7 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Unfit;
     use crate::tables::sample::study;
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
@@ -276,6 +276,39 @@ mod tests {
         }
         let text = table.markdown();
         assert!(text.contains(" diverged |") && text.contains(" not run |"));
+    }
+
+    #[test]
+    fn seeds_of_a_dense_net_that_failed_say_so_in_their_cells_and_are_empty_in_the_file() {
+        let mut study = study();
+        study.dense[1].unfit = Some(Unfit::NearChance { top1: 10.0, chance: 10.0 });
+        for cell in study.cells.iter_mut().filter(|cell| cell.seed == 1 || cell.method == "thinet") {
+            (cell.status, cell.rows) = (Status::NotRun, Vec::new());
+        }
+        let tables = selectors(&study).unwrap();
+        let rows: Vec<&Vec<String>> = tables[0].grids[1..].iter().flat_map(|grid| &grid.rows).collect();
+        for row in &rows {
+            let expected = match (row[1].as_str(), row[0].as_str()) {
+                ("1", _) => "dense net failed",
+                (_, "thinet") => "not run",
+                _ => continue,
+            };
+            assert_eq!(row[2..], [expected; 6], "{row:?}");
+        }
+        let (status, seed) = (texts(&tables[0].frame, "status"), tables[0].frame.column("seed").unwrap());
+        let tuned = floats(&tables[0].frame, "after_fine_tune_top1");
+        for (at, seed) in seed.u64().unwrap().iter().enumerate().filter(|(_, seed)| *seed == Some(1)) {
+            assert_eq!((status[at].as_str(), tuned[at]), ("not-run", None), "{seed:?}");
+        }
+        let summary = tables[1].markdown();
+        assert!(summary.contains("| n = 1, 1 dense net failed "), "{summary}");
+        assert!(summary.contains("| n = 0, 1 not run, 1 dense net failed "), "{summary}");
+        study.dense[0].unfit = Some(Unfit::Diverged);
+        for cell in &mut study.cells {
+            (cell.status, cell.rows) = (Status::NotRun, Vec::new());
+        }
+        let summary = selectors(&study).unwrap()[1].markdown();
+        assert!(summary.contains(" dense net failed |") && !summary.contains("not run"), "{summary}");
     }
 
     #[test]

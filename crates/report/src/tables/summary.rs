@@ -5,7 +5,7 @@ use polars::frame::DataFrame;
 use thinet_metrics::{kendall_tau_b, mean, sample_std};
 
 use super::frame::column;
-use super::lines::{Line, PRUNED_PHASES, in_order, test_images, tested};
+use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, test_images, tested};
 use super::markdown::Grid;
 use super::selectors::{origin, sizes, stages_note, uncut_note};
 use super::{Table, TableError};
@@ -35,6 +35,8 @@ struct Group<'a> {
     done: u64,
     diverged: u64,
     not_run: u64,
+    /// Of these, seeds whose dense net is unfit for pruning.
+    left_out: u64,
     /// Top-1, one per phase of [`PRUNED_PHASES`].
     top1: [Over; 3],
     /// Top-1 of the dense nets of its seeds.
@@ -66,6 +68,7 @@ impl Group<'_> {
         match (self.done, self.diverged) {
             (1.., _) => "not measured",
             (0, 1..) => "diverged",
+            (0, 0) if self.left_out == self.seeds => LEFT_OUT,
             (0, 0) => "not run",
         }
     }
@@ -101,6 +104,7 @@ fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
             done: with(Status::Done),
             diverged: with(Status::Diverged),
             not_run: with(Status::NotRun),
+            left_out: of_key.iter().filter(|line| line.is_left_out()).count() as u64,
             top1: PRUNED_PHASES.map(over),
             dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),
             drop: some(&|line| line.drop()),
@@ -260,7 +264,11 @@ fn shown_mean(over: &Over, usual: u64, group: &Group) -> String {
 
 fn shown_seeds(n: u64, group: &Group) -> String {
     let mut text = format!("n = {n}");
-    for (count, what) in [(group.diverged, "diverged"), (group.not_run, "not run")] {
+    for (count, what) in [
+        (group.diverged, "diverged"),
+        (group.not_run - group.left_out, "not run"),
+        (group.left_out, LEFT_OUT),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }

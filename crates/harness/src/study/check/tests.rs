@@ -126,7 +126,7 @@ fn counts_have_their_bounds() {
             "lr = 0.1\naugment.crop-padding = 4097\n[prune]",
             "dense.train.augment.crop-padding",
         ),
-        ("\"cifar10\"", "\"cifar10\", train-limit = 9", "dataset"),
+        ("\"cifar10\"", "\"cifar10\", train-limit = 9", "dataset.train-limit"),
         ("\"cifar10\"", "\"cifar10\", train-limit = 10", ""),
     ]);
 }
@@ -149,6 +149,12 @@ fn methods_are_known_and_have_labels_of_their_own() {
             "[[methods]]\nselector = \"random\"\nlabel = \"thinet + channel-scale\"\n",
             "methods[1].label",
         ),
+        (second, "[[methods]]\nselector = \"random\"\nlabel = \"a | b, ä\"\n", ""),
+        (second, "[[methods]]\nselector = \"random\"\nlabel = \"a\\nb\"\n", "methods[1].label"),
+        (second, "[[methods]]\nselector = \"random\"\nlabel = \"a\\rb\"\n", "methods[1].label"),
+        (second, "[[methods]]\nselector = \"random\"\nlabel = \"a\\tb\"\n", "methods[1].label"),
+        (second, "[[methods]]\nselector = \"random\"\nlabel = \"a\\u2028b\"\n", "methods[1].label"),
+        ("\"cifar10\"", "\"image-folder\", size = 8, name = \"a\\nb\"", "dataset.name"),
     ]);
     let none = Spec { methods: Vec::new(), ..with(&[]) };
     assert_eq!(refused(values(&none, Path::new("x.toml"))).as_deref(), Some("methods"));
