@@ -1,35 +1,33 @@
-//! A measured figure beside its reference and what is required of it, and the table of all of them.
+//! A measured figure with its reference and its requirement, and the table of all figures.
 
 use std::fmt::Write;
 
-/// What is required of a ratio.
+/// The requirement on a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
-    /// This or more.
     AtLeast(f64),
-    /// This or less.
     AtMost(f64),
 }
 
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// What is measured, and how large it is.
+    /// The measured quantity and its size.
     pub name: String,
     /// Ours, with its unit.
     pub ours: String,
-    /// What it is held against, with its unit.
+    /// The reference, with its unit.
     pub reference: String,
-    /// The two as one number; absent if there is none.
+    /// The ratio of the two, if there is one.
     pub ratio: Option<f64>,
-    /// Absent where nothing is required and the row is there to be compared.
+    /// `None` if nothing is required.
     pub required: Option<Bound>,
-    /// How it was measured, and what of it is derived.
+    /// How it was measured or derived.
     pub note: String,
 }
 
 impl Figure {
-    /// A row that says why there is no figure.
+    /// A row with the reason why there is no figure.
     #[must_use]
     pub fn not_measured(name: impl Into<String>, required: Option<Bound>, reason: impl Into<String>) -> Self {
         let nothing = "not measured".to_owned();

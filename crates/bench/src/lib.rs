@@ -1,6 +1,6 @@
-//! What the benches measure with and print: paired times, peak memory, and the table of figures beside their
-//! requirements. The benches themselves are in `benches/figures`; `bin/parity.rs` and `parity/parity.py` compare with Pillow,
-//! torchvision and PyTorch, `bin/gpu_check.rs` and `gpu-check/gpu_check.py` a GPU with the CPU.
+//! Helpers of the benches: paired times, peak memory, and the table of figures with their requirements. The benches
+//! themselves are in `benches/figures`; `bin/parity.rs` and `parity/parity.py` compare with Pillow, torchvision and
+//! PyTorch, `bin/gpu_check.rs` and `gpu-check/gpu_check.py` a GPU with the CPU.
 
 mod figure;
 mod memory;

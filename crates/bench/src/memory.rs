@@ -1,20 +1,20 @@
-//! What the kernel says about this process's memory (Linux: `/proc/self/status`).
+//! Memory of this process as reported by the kernel (Linux: `/proc/self/status`).
 
 use std::{fs, io};
 
-/// Memory of a process that is really there (its resident set).
+/// Resident memory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessMemory {
     /// KiB now.
     pub resident: u64,
-    /// Most KiB at any time since the process began.
+    /// Peak since the process started, in KiB.
     pub peak: u64,
 }
 
 /// The memory of this process.
 ///
 /// # Errors
-/// If the kernel does not say, as on systems other than Linux.
+/// If the kernel does not report it, as on systems other than Linux.
 pub fn process_memory() -> io::Result<ProcessMemory> {
     let path = "/proc/self/status";
     let no_fields = || io::Error::other(format!("{path} holds no VmRSS and VmHWM in kB"));

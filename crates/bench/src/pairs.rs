@@ -1,6 +1,6 @@
-//! Times of two pieces of work that ran in turn, and the ratios within the pairs.
+//! Times of two workloads that ran in turn, and the ratios within the pairs.
 
-/// Which way round a ratio is.
+/// The direction of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ratio {
     /// Reference / ours: how many times faster ours is.
@@ -19,12 +19,10 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Adds a pair.
     pub fn push(&mut self, ours: f64, reference: f64) {
         self.pairs.push([ours, reference]);
     }
 
-    /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
@@ -36,7 +34,7 @@ impl Pairs {
         self.pairs.is_empty()
     }
 
-    /// Without the first pair, which met cold caches; an only pair stays.
+    /// Drops the first pair, which ran with cold caches, unless it is the only one.
     #[must_use]
     pub fn warm(mut self) -> Self {
         if self.pairs.len() > 1 {
@@ -45,7 +43,7 @@ impl Pairs {
         self
     }
 
-    /// The same with every time of the reference multiplied.
+    /// Multiplies every time of the reference.
     #[must_use]
     pub fn scale_reference(mut self, factor: f64) -> Self {
         for [_, reference] in &mut self.pairs {
@@ -72,7 +70,7 @@ impl Pairs {
         median(self.ratios(of))
     }
 
-    /// How the ratio was come by and how far it spreads, for a note.
+    /// How the ratio was determined and how far it spreads, for a note.
     #[must_use]
     pub fn spread(&self, of: Ratio) -> String {
         let mut ratios = self.ratios(of);

@@ -11,7 +11,7 @@ use crate::graph::{Graph, Node, Op};
 use crate::shape::Shape;
 use crate::{GraphError, NodeId};
 
-/// What is counted as a parameter and as a FLOP. Multiply-adds are the same under all conventions.
+/// Which values count as parameters and which operations as FLOPs. Multiply-adds are the same under all conventions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Convention {
@@ -23,7 +23,6 @@ pub enum Convention {
 }
 
 impl Convention {
-    /// All conventions.
     pub const ALL: [Self; 2] = [Self::Paper, Self::AllParameters];
 
     const fn name(self) -> &'static str {
@@ -91,13 +90,10 @@ impl Sum for Counts {
 /// The counts of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LayerCount {
-    /// The node's name.
     pub name: String,
     /// The kind of node, such as `conv`.
     pub kind: &'static str,
-    /// Its output shape.
     pub output: Shape,
-    /// Its counts.
     pub counts: Counts,
 }
 

@@ -11,69 +11,36 @@ pub enum GraphError {
     DuplicateName(String),
     /// A node reads a node that does not come before it, or has the wrong number of inputs.
     #[error("node {node:?} {problem}")]
-    BadInputs {
-        /// The node.
-        node: String,
-        /// What is wrong with its inputs.
-        problem: String,
-    },
-    /// A node's input has another shape than the node is made for.
+    BadInputs { node: String, problem: String },
+    /// A node's input has another shape than the node expects.
     #[error("node {node:?} expects {expected}, its input is {found}")]
-    ShapeMismatch {
-        /// The node.
-        node: String,
-        /// What it is made for.
-        expected: String,
-        /// What it gets.
-        found: String,
-    },
-    /// A node that has no output, is beyond any machine, or whose window is no window.
+    ShapeMismatch { node: String, expected: String, found: String },
+    /// A node with no output values, too large a size, or an invalid window.
     #[error("node {node:?} {problem}")]
-    BadSize {
-        /// The node.
-        node: String,
-        /// What is wrong with its sizes.
-        problem: String,
-    },
+    BadSize { node: String, problem: String },
     /// No node has this name.
     #[error("there is no layer {layer:?} in {graph}{}; prunable layers: {allowed}", did_you_mean(nearest.as_deref()))]
     UnknownLayer {
-        /// The name asked for.
         layer: String,
-        /// The graph's name.
         graph: String,
         /// The prunable layer with the nearest name, if one is near.
         nearest: Option<String>,
         /// The prunable layers, comma separated.
         allowed: String,
     },
-    /// The layer cannot be cut.
+    /// The layer cannot be pruned.
     #[error("layer {layer:?} cannot be pruned: {reason}")]
-    NotPrunable {
-        /// The layer.
-        layer: String,
-        /// Why not.
-        reason: String,
-    },
+    NotPrunable { layer: String, reason: String },
     /// A keep rate outside (0, 1].
     #[error("keep rate {0} is outside (0, 1]")]
     KeepRate(f64),
     /// A keep rate that leaves a layer with no channel.
     #[error("keep rate {rate} leaves no channel of the {channels} in layer {layer:?} (floor(C·r) = 0)")]
-    NothingKept {
-        /// The layer.
-        layer: String,
-        /// Its channels.
-        channels: usize,
-        /// The keep rate.
-        rate: f64,
-    },
+    NothingKept { layer: String, channels: usize, rate: f64 },
     /// Kept channels chosen among another number of channels than the layer has.
     #[error("layer {layer:?} has {channels} channels, the kept channels were chosen among {width}")]
     KeepWidth {
-        /// The layer.
         layer: String,
-        /// Its channels.
         channels: usize,
         /// The width of the kept set.
         width: usize,
@@ -83,10 +50,7 @@ pub enum GraphError {
     UnknownConvention(String),
     /// A channel set that is empty, unsorted, repeated or out of range.
     #[error("kept channels {problem}")]
-    ChannelSet {
-        /// What is wrong.
-        problem: String,
-    },
+    ChannelSet { problem: String },
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

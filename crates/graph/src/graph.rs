@@ -1,4 +1,4 @@
-//! The typed nodes of a network, its builder, and what follows from them alone: readers and the list of tensors.
+//! The typed nodes of a network, its builder, the consumers of each node and the list of tensors.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,14 @@ pub type NodeId = usize;
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Op {
     /// The image; always node 0.
-    Input {
-        /// Channels.
-        channels: usize,
-        /// Height.
-        height: usize,
-        /// Width.
-        width: usize,
-    },
+    Input { channels: usize, height: usize, width: usize },
     /// Convolution; tensors `weight [out, in, k, k]` and, if `bias`, `bias [out]`.
     Conv {
-        /// Input channels.
         in_channels: usize,
         /// Filters.
         out_channels: usize,
         /// Kernel size.
         kernel: usize,
-        /// Stride.
         stride: usize,
         /// Zero padding on each side.
         padding: usize,
@@ -40,7 +31,6 @@ pub enum Op {
     },
     /// Batch normalisation; tensors `weight`, `bias`, `running_mean`, `running_var`, each `[channels]`.
     BatchNorm {
-        /// Channels.
         channels: usize,
         /// Added to the variance.
         eps: f64,
@@ -53,7 +43,6 @@ pub enum Op {
     MaxPool {
         /// Window size.
         kernel: usize,
-        /// Stride.
         stride: usize,
         /// Padding on each side.
         padding: usize,
@@ -62,18 +51,12 @@ pub enum Op {
     AvgPool {
         /// Window size.
         kernel: usize,
-        /// Stride.
         stride: usize,
     },
     /// C×H×W to C·H·W, channel-major.
     Flatten {},
     /// Fully connected; tensors `weight [out, in]` and `bias [out]`.
-    Linear {
-        /// Input features.
-        in_features: usize,
-        /// Output features.
-        out_features: usize,
-    },
+    Linear { in_features: usize, out_features: usize },
     /// Dropout while training.
     Dropout {
         /// Probability that a value is zeroed.
@@ -107,7 +90,6 @@ impl Op {
 pub struct Node {
     /// Unique name; tensors are called `<name>.<tensor>`.
     pub name: String,
-    /// What it computes.
     pub op: Op,
     /// The nodes it reads, all earlier in the list.
     pub inputs: Vec<NodeId>,
@@ -120,7 +102,6 @@ pub struct TensorSpec {
     pub name: String,
     /// The node it belongs to.
     pub node: NodeId,
-    /// Shape.
     pub shape: Vec<usize>,
     /// Whether training changes it by gradient (running statistics are not).
     pub trainable: bool,
@@ -158,7 +139,7 @@ impl Graph {
     ///
     /// # Errors
     /// If the first node is not the only input, a name repeats, a node reads a later node, shapes do not fit, or a size
-    /// is zero or beyond any machine.
+    /// is zero or exceeds the limit of one node.
     pub fn new(name: impl Into<String>, nodes: Vec<Node>) -> Result<Self, GraphError> {
         let mut graph =
             Self { name: name.into(), nodes: Vec::new(), shapes: Vec::new(), by_name: BTreeMap::new() };
@@ -276,7 +257,7 @@ impl Graph {
     }
 }
 
-/// Builds a [`Graph`] node by node; a node reads the one before it unless told otherwise.
+/// Builds a [`Graph`] node by node; a node reads the one before it by default.
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: Graph,
@@ -286,7 +267,7 @@ impl GraphBuilder {
     /// Starts a network with an input of `[channels, height, width]`.
     ///
     /// # Errors
-    /// If a size is zero or beyond any machine.
+    /// If a size is zero or exceeds the limit of one node.
     pub fn new(name: &str, input: [usize; 3]) -> Result<Self, GraphError> {
         let [channels, height, width] = input;
         let node =
@@ -328,7 +309,6 @@ impl GraphBuilder {
         self.graph.shape(self.last())
     }
 
-    /// The finished network.
     #[must_use]
     pub fn finish(self) -> Graph {
         self.graph

@@ -1,15 +1,14 @@
-//! Which convolutions can lose filters, and what lies between each and the one layer that reads it.
+//! The convolutions that can be pruned, and the nodes between each and the one layer that reads it.
 
 use crate::graph::{Graph, NodeId, Op};
 use crate::{ChannelSet, GraphError};
 
-/// A convolution whose filters can be removed, with everything that a cut or a calibration pass must know.
+/// A convolution whose filters can be removed, with the nodes that a cut or a calibration pass needs.
 ///
 /// Between the convolution and its consumer lie only nodes that treat channels apart (batch norm, ReLU, pooling,
 /// dropout, flatten), each read by the next alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrunableLayer {
-    /// The convolution's name.
     pub name: String,
     /// The convolution: layer *i*.
     pub conv: NodeId,
@@ -18,7 +17,7 @@ pub struct PrunableLayer {
     /// The batch norms between it and the consumer.
     pub batch_norms: Vec<NodeId>,
     /// Where zeros are counted (APoZ): the first ReLU after the convolution, else the node that the consumer reads.
-    /// Viewed as `[n, channels, -1]` its output is apart by channel, also where a flatten comes before it.
+    /// Viewed as `[n, channels, -1]` its output is split by channel, also after a flatten.
     pub activation: NodeId,
     /// The one convolution or linear layer that reads it: layer *i+1*.
     pub consumer: NodeId,
@@ -119,7 +118,7 @@ fn unknown_layer(graph: &Graph, name: &str) -> GraphError {
     }
 }
 
-/// The candidate that is the fewest typing errors away (the first of equals), if that is at most a third of the name.
+/// The candidate with the smallest edit distance (the first of equals), if that is at most a third of the name.
 fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let errors = |candidate: &&'a str| strsim::damerau_levenshtein(name, candidate);
     let best = candidates.iter().min_by_key(|candidate| errors(candidate))?;

@@ -1,4 +1,4 @@
-//! Shapes of activations: how each kind of node makes its output's from its inputs', and which sizes are refused.
+//! Shapes of activations: each kind of node's output shape from its input shapes, and limits of sizes.
 
 use std::fmt;
 
@@ -82,10 +82,10 @@ fn check_window(node: &Node) -> Result<(), GraphError> {
     }
 }
 
-/// Most values, weights or multiply-adds of one node; keeps all later arithmetic on sizes from overflowing.
+/// Limit of values, weights or multiply-adds of one node; keeps later arithmetic on sizes from overflowing.
 const MOST: u128 = 1 << 44;
 
-/// Refuses a node without output values and one that no machine could run, before anything multiplies its sizes.
+/// Refuses a node without output values or beyond the limit, before its sizes are multiplied.
 fn check_size(node: &Node, shape: Shape) -> Result<(), GraphError> {
     let bad = |problem: &str| GraphError::BadSize { node: node.name.clone(), problem: problem.into() };
     let map = match shape {
@@ -255,7 +255,7 @@ mod tests {
         for input in [[(1 << 44) + 1, 1, 1], [1, (1 << 44) + 1, 1], [1, 1, (1 << 44) + 1], [1 << 43, 2, 2]] {
             assert!(refused(GraphBuilder::new("net", input).map(|net| net.last())), "{input:?}");
         }
-        // A convolution's output is small where its work is not: each output value costs in·k².
+        // A convolution with a small output can be expensive: each output value costs in·k².
         let mut wide = net([1 << 20, 4, 4]);
         assert!(refused(wide.add("conv", conv(1 << 20, (1 << 24) + 1, 1, 4, 0))));
         assert!(wide.add("conv", conv(1 << 20, 1 << 24, 1, 4, 0)).is_ok());

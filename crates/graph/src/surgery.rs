@@ -17,7 +17,7 @@ pub struct Cut {
     pub indices: Vec<usize>,
 }
 
-/// What removing filters does to a network. A tensor that no cut names stays as it is.
+/// The effect of removing filters on a network. A tensor without a cut is unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Surgery {
     /// The same network with the narrower widths.

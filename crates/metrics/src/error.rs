@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    /// Logits and labels that do not belong together.
+    /// Slices of logits and labels whose lengths do not match.
     #[error(
         "{logits} logits do not fit {labels} labels of {classes} classes; expected one logit for each label and class"
     )]
@@ -16,9 +16,7 @@ pub enum MetricsError {
     Label {
         /// Position of the image among those evaluated, from 0.
         image: u64,
-        /// Its label.
         label: i64,
-        /// Number of classes.
         classes: usize,
     },
     /// An evaluation that saw no image.

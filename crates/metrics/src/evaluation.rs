@@ -2,7 +2,7 @@
 
 use crate::MetricsError;
 
-/// How well a network did on a set of images.
+/// Accuracy and loss of a network on a set of images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
     /// Images whose label has the largest logit, in %.
@@ -11,11 +11,10 @@ pub struct Evaluation {
     pub top5: f64,
     /// Mean cross-entropy (natural logarithm).
     pub loss: f64,
-    /// Number of images.
     pub images: u64,
 }
 
-/// Adds up batches in integers and 64-bit floats, image by image: the result does not depend on the batch size, nor on
+/// Accumulates batches in integers and 64-bit floats, image by image: the result does not depend on the batch size, nor on
 /// the order in which a device sums.
 #[derive(Clone, Debug, Default)]
 pub struct Evaluator {
@@ -26,7 +25,7 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// An evaluator that has seen no image.
+    /// An evaluator without images.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -76,7 +75,7 @@ impl Evaluator {
 }
 
 /// Place of the label among the logits, from 0 for the largest; of equal logits the lower class comes first.
-/// A row that holds NaN has no places: the image counts as wrong.
+/// `None` for a row that holds NaN: the image counts as wrong.
 fn place(row: &[f64], label: usize) -> Option<usize> {
     let own = row[label];
     if row.iter().any(|logit| logit.is_nan()) {

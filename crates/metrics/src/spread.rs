@@ -2,7 +2,7 @@
 
 /// Median and spread of repeated timings, in the unit of the samples.
 ///
-/// The median, because a machine that does something else for a moment makes a timing longer and never shorter.
+/// The median is used because other load on the machine makes a timing longer and never shorter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Median; of an even number of samples the mean of the middle two.
@@ -16,7 +16,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of samples in any order; `None` of no samples, or if one is not finite.
+    /// The spread of samples in any order; `None` without samples, or if one is not finite.
     #[must_use]
     pub fn of(samples: &[f64]) -> Option<Self> {
         if !samples.iter().all(|sample| sample.is_finite()) {

@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-/// Arithmetic mean, summed in the order given; `None` of no values.
+/// Arithmetic mean, summed in the order given; `None` without values.
 #[must_use]
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Sample standard deviation (n − 1 in the denominator); `None` of fewer than two values.
+/// Sample standard deviation (n − 1 in the denominator); `None` for fewer than two values.
 #[must_use]
 pub fn sample_std(values: &[f64]) -> Option<f64> {
     if values.len() < 2 {

@@ -50,7 +50,7 @@ impl Device {
     }
 }
 
-/// Parses a name; whether the device is there is [`Device::check_available`]'s question.
+/// Parses a name without looking for the device: see [`Device::check_available`].
 impl FromStr for Device {
     type Err = ModelError;
 

@@ -1,4 +1,4 @@
-//! Weight files for other programs: the names of torchvision or timm, in the widths that pruning has left.
+//! Weight files for other programs, under the names of torchvision or timm.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::{Layout, ModelError, Net, names, save_tensors};
 /// The metadata entry with the layers' names in the file.
 const NAMES: &str = "names";
 
-/// Writes a net as safetensors under the names of a layout; PyTorch loads it with `load_file` into an ordinary module of
-/// those widths. The metadata holds the graph, and under `names` as JSON which layer of the graph has which name in the file
-/// where they differ: `scripts/load_exported.py` builds the module from the two. Convolutions in front of a batch normalisation,
-/// which have no bias here, get one of zeros where the other library's VGG has one; the counters
+/// Writes a net as safetensors under the names of a layout; PyTorch loads it with `load_file` into an ordinary module
+/// of those widths. The metadata holds the graph, and under `names` as JSON which layer of the graph has which name in
+/// the file where they differ: `scripts/load_exported.py` builds the module from the two. Convolutions in front of a
+/// batch normalisation, which have no bias here, get one of zeros where the other library's VGG has one; the counters
 /// `num_batches_tracked`, which no computation uses, are left out.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! What libtorch computes with, as far as it can change bits: the instruction set of its kernels; a GPU, its driver and
-//! libraries.
+//! Hardware and libraries that can change the bits of results: the instruction set of libtorch's kernels; a GPU, its
+//! driver and libraries.
 
 #![allow(unsafe_code, reason = "calls into switches.cpp, whose functions fill a byte buffer")]
 
@@ -15,29 +15,27 @@ unsafe extern "C" {
     fn thinet_gpu_name(index: c_int, to: *mut u8, capacity: i64) -> i64;
 }
 
-/// A GPU with what drives it. What cannot be found out is left empty.
+/// A GPU with its driver and libraries; `None` where a value cannot be determined.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Gpu {
     /// Its model, such as `NVIDIA H100 80GB HBM3`.
     pub model: Option<String>,
-    /// Version of the driver.
     pub driver: Option<String>,
     /// Version of the CUDA runtime that libtorch uses.
     pub cuda: Option<String>,
-    /// Version of cuDNN.
     pub cudnn: Option<String>,
 }
 
-/// The instruction set of libtorch's own kernels in this process, in its words (`AVX2`, `AVX512`, `DEFAULT`): chosen from
-/// the processor and the variable `ATEN_CPU_CAPABILITY`.
+/// The instruction set of libtorch's own kernels in this process (`AVX2`, `AVX512`, `DEFAULT`), which it chooses by the
+/// processor and the variable `ATEN_CPU_CAPABILITY`.
 #[must_use]
 pub fn cpu_capability() -> Option<String> {
     // SAFETY: at most as many bytes are written as `text` says the buffer has.
     text(&|to, capacity| unsafe { thinet_cpu_capability(to, capacity) })
 }
 
-/// The GPU that a device is; none on a CPU.
+/// Describes the GPU; `None` for the CPU.
 #[must_use]
 pub fn gpu(device: Device) -> Option<Gpu> {
     let Device::Cuda(index) = device else { return None };
@@ -57,7 +55,7 @@ pub fn gpu(device: Device) -> Option<Gpu> {
     Some(Gpu { model, driver, cuda, cudnn })
 }
 
-/// Text of a length that is known only once it was asked for.
+/// Text whose length is known only after the call.
 fn text(fill: &dyn Fn(*mut u8, i64) -> i64) -> Option<String> {
     let mut bytes = vec![0; 256];
     let length = usize::try_from(fill(bytes.as_mut_ptr(), 256)).ok()?;
@@ -87,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_told_as_people_write_them() {
+    fn versions_are_formatted_as_usual() {
         assert_eq!((cuda_version(12_080), cuda_version(11_080)), ("12.8".into(), "11.8".into()));
         assert_eq!((cudnn_version(91_002), cudnn_version(8902)), ("9.10.2".into(), "8.9.2".into()));
         let line =
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_does_not_fit_or_cannot_be_told_is_none() {
+    fn text_that_does_not_fit_or_is_unavailable_is_none() {
         assert_eq!(text(&|_, _| -1), None);
         assert_eq!(text(&|_, capacity| capacity + 1), None);
         assert_eq!(text(&|_, _| 0), Some(String::new()));

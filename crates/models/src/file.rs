@@ -20,7 +20,7 @@ use crate::file_kind::{START, what_it_is};
 use crate::weights::{TensorKind, check_tensors};
 use crate::{Layout, ModelError, Net, Weights};
 
-/// What a safetensors file says about itself, by key.
+/// Metadata of a safetensors file, by key.
 pub type Metadata = BTreeMap<String, String>;
 
 /// The metadata entry that holds the graph as JSON.
@@ -30,7 +30,7 @@ pub(crate) const LAYOUT: &str = "layout";
 /// The header's entry for metadata, by the safetensors format.
 const METADATA: &str = "__metadata__";
 
-/// Saves a net with its graph and the given metadata. The file is either wholly there or not at all.
+/// Saves a net with its graph and the given metadata. The write is atomic.
 ///
 /// # Errors
 /// If the weights do not fit the graph, `metadata` has a `graph` of its own, or the file cannot be written.
@@ -45,7 +45,7 @@ pub fn save_net(path: &Path, net: &Net, metadata: &Metadata) -> Result<(), Model
     save_tensors(path, &tensors, &metadata)
 }
 
-/// Loads a net that [`save_net`] saved, and its metadata without the graph.
+/// Loads a net written by [`save_net`], and its metadata without the graph.
 ///
 /// # Errors
 /// If the file cannot be read, holds no graph, or its tensors do not fit that graph exactly.
@@ -268,8 +268,8 @@ fn write(path: &Path, file: &mut impl io::Write, bytes: &[u8]) -> Result<(), Mod
     file.write_all(bytes).map_err(|source| ModelError::Io { action: "write", path: path.to_owned(), source })
 }
 
-/// Writes a file under a unique temporary name, `.<name>.<random>.partial` in the same folder, syncs it and gives it its own; on
-/// an error nothing is left.
+/// Writes a file under a unique temporary name, `.<name>.<random>.partial` in the same folder, syncs it and gives it
+/// its own; on an error nothing is left.
 fn write_whole(
     path: &Path,
     contents: impl FnOnce(&mut BufWriter<&File>) -> Result<(), ModelError>,
@@ -285,7 +285,7 @@ fn write_whole(
     sync_folder(path).map_err(io)
 }
 
-/// A file that is removed when dropped; whoever the process's umask allows may read it.
+/// A file that is removed when dropped; its permissions follow the process's umask.
 fn partial(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
@@ -301,7 +301,7 @@ fn partial(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
-/// Makes a rename last through a power failure.
+/// Makes a rename durable.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

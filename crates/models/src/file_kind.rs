@@ -1,9 +1,9 @@
-//! What a file that holds no weights is instead, told by its first bytes: what downloads leave behind.
+//! Recognises by its first bytes what a file without weights is instead, such as the remains of a failed download.
 
-/// How many bytes of the start [`what_it_is`] wants to see.
+/// Number of leading bytes that [`what_it_is`] needs.
 pub(crate) const START: usize = 512;
 
-/// What the file is and what to do, for a sentence that begins with its name; `None` if it is nothing known.
+/// Describes the file and what to do, for a sentence that begins with its name; `None` for an unknown kind.
 pub(crate) fn what_it_is(start: &[u8]) -> Option<&'static str> {
     let text = start.trim_ascii_start();
     let begins =

@@ -1,4 +1,4 @@
-//! Runs a graph with libtorch, node by node, and lets activations go after their last use.
+//! Runs a graph with libtorch, node by node, and drops activations after their last use.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{ModelError, Weights};
 /// Whether batch normalisation uses and updates batch statistics, and dropout drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Batch statistics, which also move the running ones in place; dropout from libtorch's generator.
+    /// Batch statistics, which also update the running ones in place; dropout from libtorch's generator.
     Train,
     /// Running statistics, no dropout.
     Eval,
@@ -30,10 +30,10 @@ pub fn forward(graph: &Graph, weights: &Weights, images: &Tensor, mode: Mode) ->
     Ok(output)
 }
 
-/// Shows the outputs of the nodes `taps` to `observe`, in order, and computes nothing that they do not need.
+/// Calls `observe` with the outputs of the nodes `taps`, in order, and computes nothing that they do not need.
 ///
-/// Observed tensors may be kept: no later node writes into them. Whatever is not tapped is overwritten where it can be,
-/// so that looking on costs no memory traffic of its own.
+/// Observed tensors may be kept: no later node writes into them. Outputs that are not tapped are overwritten where
+/// possible, so that observing adds no memory traffic.
 ///
 /// # Errors
 /// As [`forward`], or if there is no such node.
@@ -56,7 +56,7 @@ pub fn forward_taps(
     Run::new(graph, weights, mode, taps).run(images, observe)
 }
 
-/// One execution: what is computed, and how often each result is read.
+/// One execution of a graph.
 struct Run<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What a node reads; an activation that no later node reads is let go.
+    /// The inputs of a node; an activation that no later node reads is dropped.
     fn take_inputs(
         &self,
         id: NodeId,
@@ -156,8 +156,8 @@ impl<'a> Run<'a> {
         output.context(|| format!("layer {:?}", node.name))
     }
 
-    /// Whether a node's output may be written over by its only reader: nobody kept it, and its own gradient must not
-    /// need it.
+    /// Whether the only reader of a node's output may overwrite it: nothing else holds it, and the node's own gradient does
+    /// not need it.
     fn may_overwrite(&self, id: NodeId) -> bool {
         let op = &self.graph.nodes()[id].op;
         self.readers[id] == Some(1)

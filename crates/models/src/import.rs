@@ -14,7 +14,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use thinet_graph::Graph;
 
-use self::prefix::{Names, Stripped, strip};
+use self::prefix::{FileTensor, Names, strip};
 pub use self::report::ImportReport;
 use self::source::Source;
 use crate::error::Context;
@@ -25,7 +25,7 @@ use crate::{FileType, ImportRules, Layout, ModelError, Weights, names};
 /// A counter of PyTorch's batch normalisations that no computation uses here.
 const COUNTER: &str = "num_batches_tracked";
 
-/// Finds out what [`import_weights`] would do, without reading the numbers.
+/// Reports what [`import_weights`] would do, without reading the numbers.
 ///
 /// # Errors
 /// As [`import_weights`].
@@ -95,7 +95,7 @@ fn floats(path: &Path, source: &mut Source<'_>, name: &str) -> Result<Tensor, Mo
     }
 }
 
-/// What to take from where.
+/// Which tensors to take from the file.
 struct Plan {
     /// Tensor of the net and name in the file.
     takes: Vec<(String, String)>,
@@ -126,7 +126,7 @@ fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) ->
     let layout = rules.layout.unwrap_or_else(|| match () {
         () if has("pre_logits.") || has("head.fc") => Layout::Timm,
         () if has("features.") => Layout::Torchvision,
-        // A ResNet of ours has torchvision's names; what it computes was compared above.
+        // Our ResNet has torchvision's names; its graph was compared above.
         () if own_graph.is_some() => Layout::Own,
         () if names::strides_first(graph).is_some() => Layout::Torchvision,
         () => Layout::Own,
@@ -159,7 +159,7 @@ fn plan(path: &Path, source: &Source<'_>, graph: &Graph, rules: &ImportRules) ->
     let contents =
         |source: ModelError| ModelError::FileContents { path: path.to_owned(), source: Box::new(source) };
     let (mut takes, mut folds) = (BTreeMap::new(), Vec::new());
-    for Stripped { name, from, kind } in &stripped {
+    for FileTensor { name, from, kind } in &stripped {
         let (layer, part) = name.rsplit_once('.').unwrap_or(("", name));
         let own_layer = ours.get(layer).copied().unwrap_or(layer);
         let tensor = if layer.is_empty() { part.to_owned() } else { format!("{own_layer}.{part}") };
@@ -228,7 +228,7 @@ fn fits(graph: &Graph, tensor: &str, expected: &TensorKind, found: &TensorKind) 
     Err(advice::with(mismatch, advice::for_mismatch(graph, tensor, expected, found)))
 }
 
-/// A file of ours says what it computes; that must be what is asked for.
+/// Checks the graph that a file of this project carries against the expected one.
 fn same_graph(path: &Path, own: &Graph, graph: &Graph) -> Result<(), ModelError> {
     let differs = own.nodes().iter().zip(graph.nodes()).find(|(a, b)| a != b);
     if let Some((found, expected)) = differs {
@@ -246,7 +246,7 @@ fn same_graph(path: &Path, own: &Graph, graph: &Graph) -> Result<(), ModelError>
 }
 
 /// torchvision's and timm's ResNet-50 stride in the 3×3 convolution, Caffe's in the first 1×1; the names are the same, and
-/// the wrong one runs and is wrong.
+/// the wrong one runs with wrong results.
 fn stride_fits(path: &Path, graph: &Graph, layout: Layout) -> Result<(), ModelError> {
     let problem = match (names::strides_first(graph), layout) {
         (Some(true), Layout::Torchvision | Layout::Timm) => {

@@ -1,27 +1,27 @@
-//! The rules by which a foreign weight file becomes a net of ours, as a spec writes them.
+//! The rules for importing a foreign weight file, as written in a spec.
 
 use serde::{Deserialize, Serialize};
 
 use crate::weights::layer_of;
 
-/// How a file's tensors become a net's. Nothing is guessed but what the names themselves say; nothing is adapted in silence.
+/// How a file's tensors become a net's. Nothing is inferred beyond what the names say; nothing is adapted silently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ImportRules {
-    /// Whose names and conventions the file follows; without it told from the names.
+    /// The naming scheme and conventions of the file; by default inferred from the names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
     /// The element type that the file must have. All but `f32` are turned into 32-bit floats.
     #[serde(default, skip_serializing_if = "is_f32")]
     pub dtype: FileType,
-    /// Layers that do not come from the file but start at random, such as a new classifier; [dense.train] trains them.
+    /// Layers that start at random instead of from the file, such as a new classifier; `[dense.train]` trains them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fresh: Vec<String>,
-    /// Beginnings of names in the file that are not wanted, such as `classifier.`.
+    /// Prefixes of names in the file to ignore, such as `classifier.`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
-    /// What stands in front of the wanted names, such as `backbone.`; names without it are not used. Without this key, what
-    /// `DataParallel`, `torch.compile` and Lightning put there is taken off.
+    /// Prefix of the wanted names, such as `backbone.`; names without it are not used. By default the prefixes of
+    /// `DataParallel`, `torch.compile` and Lightning are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// The entry of a checkpoint that holds the weights, such as `state_dict_ema`; dots lead into dictionaries of
@@ -38,7 +38,7 @@ impl ImportRules {
     }
 }
 
-/// Whose names and conventions a weight file follows.
+/// The naming scheme and conventions of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {

@@ -17,7 +17,7 @@ impl Weights {
     /// Starting weights: convolutions from N(0, 2 / (filters·k²)) (He et al. 2015, fan-out), linear layers from
     /// N(0, 0.01²), batch normalisation 1 and 0 with running mean 0 and variance 1, biases 0.
     ///
-    /// Each tensor has its own stream, named after it: a layer's start does not depend on the layers before it.
+    /// Each tensor has its own stream, named after it: a layer's starting weights do not depend on the layers before it.
     ///
     /// # Errors
     /// If libtorch cannot allocate the tensors.

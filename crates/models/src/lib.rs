@@ -48,13 +48,12 @@ pub use weights::Weights;
 
 use thinet_graph::Graph;
 
-/// Version of libtorch that this is built for; part of a result's identity.
+/// Version of libtorch that the bindings are built for; part of a result's identity.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
 
 /// A network with its weights.
 #[derive(Debug)]
 pub struct Net {
-    /// What it computes.
     pub graph: Graph,
     /// The tensors that `graph` names.
     pub weights: Weights,

@@ -21,7 +21,7 @@ pub enum MemoryFormat {
 }
 
 impl MemoryFormat {
-    /// The tensor in this format: a copy, or the same storage where it fits already. Only 4-d tensors have a
+    /// The tensor in this format: a copy, or the same storage if it has the format already. Only 4-d tensors have a
     /// channels-last form; others become contiguous.
     ///
     /// # Errors

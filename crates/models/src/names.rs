@@ -1,4 +1,4 @@
-//! What other libraries call the tensors of these nets, and the two shapes in which they store a linear layer.
+//! Names of these nets' tensors in other libraries, and the two shapes in which they store a linear layer.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use crate::Layout;
 /// timm's linear layers of VGG, in order; the first two are convolutions there.
 const TIMM_LINEAR: [&str; 3] = ["pre_logits.fc1", "pre_logits.fc2", "head.fc"];
 
-/// Where a layer of ours stands in another layout: `features.0` for `conv1_1`. Layers that are called the same are not
-/// listed: ResNets have torchvision's names throughout.
+/// The name of each layer in another layout: `features.0` for `conv1_1`. Layers with the same name are not listed:
+/// ResNets have torchvision's names throughout.
 pub(crate) fn layers(graph: &Graph, layout: Layout) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     if layout == Layout::Own || !is_vgg(graph) {

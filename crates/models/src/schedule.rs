@@ -1,4 +1,4 @@
-//! How the learning rate falls over a training.
+//! Learning rate schedules.
 
 use std::f64::consts::PI;
 
@@ -10,7 +10,7 @@ use crate::ModelError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
-    /// The same throughout.
+    /// The base rate throughout.
     Constant {},
     /// Multiplied by `gamma` at each of the `at` fractions of the training, such as `[0.333, 0.667]`.
     Step {

@@ -12,7 +12,6 @@ use crate::{ModelError, Weights};
 /// Settings of [`Sgd`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct SgdOptions {
-    /// Momentum.
     pub momentum: f64,
     /// L2 penalty added to the gradient.
     pub weight_decay: f64,
@@ -21,7 +20,7 @@ pub struct SgdOptions {
     /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0; torch: 1).
     pub bias_decay: f64,
     /// Multipliers of the learning rate of single layers (a new classifier: `fc` = 10) or tensors (`fc.bias` = 2), on top
-    /// of the others; a tensor's goes before its layer's.
+    /// of the others; a tensor's overrides its layer's.
     pub layer_lr: BTreeMap<String, f64>,
     /// Multipliers of the weight decay, likewise.
     pub layer_decay: BTreeMap<String, f64>,
@@ -47,7 +46,7 @@ struct Parameter {
 }
 
 impl Sgd {
-    /// For the trainable tensors of a graph.
+    /// An optimiser for the trainable tensors of a graph.
     #[must_use]
     pub fn new(graph: &Graph, options: &SgdOptions) -> Self {
         let trainable = graph.tensors().into_iter().filter(|spec| spec.trainable);
@@ -60,7 +59,7 @@ impl Sgd {
         self.parameters.iter().map(|parameter| parameter.name.as_str())
     }
 
-    /// One step, in place; `gradients` in the order of [`Sgd::names`], which they are used up by.
+    /// One step, in place; `gradients` in the order of [`Sgd::names`]; they are consumed.
     ///
     /// # Errors
     /// If a weight is missing, a gradient has another shape, or libtorch refuses an operation.
@@ -87,7 +86,7 @@ impl Sgd {
         self.parameters.iter().filter_map(velocity).collect()
     }
 
-    /// Takes up the state of an earlier optimiser; training goes on as if it had never stopped.
+    /// Restores the state of an earlier optimiser; training continues as if it had never stopped.
     ///
     /// # Errors
     /// If `state` is not empty and does not hold exactly one 32-bit float velocity of the right shape for each

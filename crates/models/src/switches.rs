@@ -1,6 +1,6 @@
 //! Switches of libtorch that change bits and speed: bfloat16 autocast, TF32, deterministic algorithms; the state of its
-//! random generators; and the peak of a GPU's memory. The bindings lack them, so a few lines of C++ (`switches.cpp`) stand
-//! beside this file.
+//! random generators; and the peak of a GPU's memory. The bindings lack them, so `switches.cpp` implements
+//! them in C++.
 
 #![allow(
     unsafe_code,
@@ -32,11 +32,11 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// bfloat16 where libtorch's autocast says so; weights, their gradients and the loss stay 32-bit floats.
+    /// bfloat16 where libtorch's autocast chooses it; weights, their gradients and the loss stay 32-bit floats.
     Bf16,
 }
 
-/// Autocast, until dropped.
+/// Guard of autocast, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Autocast {
     cuda: Option<c_int>,
@@ -61,7 +61,7 @@ impl Precision {
 impl Drop for Autocast {
     fn drop(&mut self) {
         if let Some(cuda) = self.cuda {
-            // A drop has nobody to tell; switching off does not fail.
+            // A destructor cannot return an error; switching off does not fail.
             let _ = thinet_leave_autocast(cuda);
         }
     }
@@ -78,11 +78,11 @@ pub fn set_tf32(allowed: bool) -> Result<(), ModelError> {
 /// Whether a GPU may round the factors of 32-bit convolutions or matrix products to TF32.
 #[must_use]
 pub fn is_tf32_allowed() -> bool {
-    // What cannot be told is not promised.
+    // A failed query counts as allowed.
     thinet_tf32() != 0
 }
 
-/// The variable by which cuBLAS is given its workspace, and the value that this program sets.
+/// The environment variable for cuBLAS's workspace, and the value that this program sets.
 const CUBLAS: (&str, &str) = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
 
 /// Makes libtorch use algorithms that give the same bits every time, or an error where there is none.
@@ -105,7 +105,7 @@ pub fn set_deterministic(required: bool, device: Device) -> Result<(), ModelErro
     done(thinet_set_deterministic(c_int::from(required)), "compute.deterministic")
 }
 
-/// What the variable must be set to; nothing where the user has set it to one of the two values that are deterministic.
+/// The value to set the variable to; `None` if the user has set one of the two deterministic values.
 fn cublas_workspace(asked: Option<&str>) -> Result<Option<&'static str>, ModelError> {
     match asked {
         None | Some("") => Ok(Some(CUBLAS.1)),
@@ -158,7 +158,7 @@ pub fn generator_state(device: Device) -> Result<Vec<u8>, ModelError> {
 /// Puts the default generator of a device back to a state.
 ///
 /// # Errors
-/// If libtorch does not take it for one.
+/// If libtorch does not accept it as a state.
 pub fn set_generator_state(device: Device, state: &[u8]) -> Result<(), ModelError> {
     // SAFETY: as many bytes are read as the slice has.
     let code = unsafe { thinet_set_generator_state(index_of(device), state.as_ptr(), state.len() as i64) };
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_generator_put_back_draws_the_same_again() {
-        // Other tests draw from the same generator; so it is tried until nothing came between.
+        // Other tests draw from the same generator; so this repeats until none interferes.
         let draw = || Vec::<f32>::try_from(Tensor::rand([5], (Kind::Float, tch::Device::Cpu))).unwrap();
         let repeats = (0..100).any(|_| {
             let state = generator_state(Device::Cpu).unwrap();

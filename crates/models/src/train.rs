@@ -22,7 +22,7 @@ pub fn loss_and_gradients<'a>(
     precision: Precision,
 ) -> Result<(f64, Vec<Tensor>), ModelError> {
     let parameters = names.into_iter().map(|name| weights.get(name)).collect::<Result<Vec<_>, _>>()?;
-    let tracked = Tracked::new(parameters)?;
+    let tracked = GradientTracking::new(parameters)?;
     let logits = {
         let _autocast = precision.enter(images.device())?;
         forward(graph, weights, images, mode)?
@@ -57,11 +57,11 @@ pub fn train_step(
     Ok(loss)
 }
 
-/// Tensors whose gradients libtorch records, until this goes: weights at rest track nothing, so that evaluation and
-/// surgery never build a graph.
-struct Tracked<'a>(Vec<&'a Tensor>);
+/// Guard that makes libtorch record gradients of these tensors until it is dropped. Outside of it weights track nothing,
+/// so that evaluation and surgery never build an autograd graph.
+struct GradientTracking<'a>(Vec<&'a Tensor>);
 
-impl<'a> Tracked<'a> {
+impl<'a> GradientTracking<'a> {
     fn new(tensors: Vec<&'a Tensor>) -> Result<Self, ModelError> {
         let tracked = Self(tensors);
         for tensor in &tracked.0 {
@@ -71,10 +71,10 @@ impl<'a> Tracked<'a> {
     }
 }
 
-impl Drop for Tracked<'_> {
+impl Drop for GradientTracking<'_> {
     fn drop(&mut self) {
         for tensor in &self.0 {
-            // Turning it off fails for no leaf tensor, and a drop has nobody to tell.
+            // Turning it off cannot fail for a leaf tensor, and a destructor cannot return an error.
             drop(tensor.f_set_requires_grad(false));
         }
     }

@@ -17,7 +17,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// No tensors yet.
+    /// An empty set of tensors.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -130,7 +130,6 @@ pub(crate) fn layer_of(tensor: &str) -> &str {
 pub(crate) struct TensorKind {
     /// `f32`, `f64` and so on.
     pub(crate) dtype: String,
-    /// Shape.
     pub(crate) shape: Vec<usize>,
 }
 

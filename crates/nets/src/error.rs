@@ -15,37 +15,19 @@ pub enum NetError {
     UnknownName {
         /// `arch` or `stride`.
         what: &'static str,
-        /// The name asked for.
         name: String,
         /// The names that exist, comma separated.
         allowed: String,
     },
     /// A key of a network spec that its architecture cannot honour.
     #[error("{key} of {arch} {problem}")]
-    BadSpec {
-        /// The architecture.
-        arch: String,
-        /// The key.
-        key: &'static str,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// A width of a layer that does not exist, or that an addition fixes.
+    BadSpec { arch: String, key: &'static str, problem: String },
+    /// A width of a layer that does not exist, or whose width an addition fixes.
     #[error("widths of {arch} name {layer:?}, {problem}; layers whose width can be set: {allowed}")]
-    BadWidth {
-        /// The architecture.
-        arch: String,
-        /// The layer named.
-        layer: String,
-        /// Why its width cannot be set.
-        problem: String,
-        /// The layers whose width can be set, comma separated.
-        allowed: String,
-    },
+    BadWidth { arch: String, layer: String, problem: String, allowed: String },
     /// A layer that would have no filter.
     #[error("width {width} leaves no channel of the {channels} in layer {layer:?} (floor(C·width) = 0)")]
     NoChannels {
-        /// The layer.
         layer: String,
         /// Its channels at width 1.
         channels: usize,

@@ -31,7 +31,6 @@ const TINY: [(&str, usize); 13] = [
 pub struct PaperModel {
     /// Its name in a table and on the command line, such as `thinet-gap`.
     pub name: &'static str,
-    /// How it is built.
     pub spec: NetSpec,
 }
 
@@ -45,7 +44,7 @@ impl PaperModel {
     }
 }
 
-/// The eight networks in the order of the paper's tables. `stride` says where the ResNets stride: the paper counts
+/// The eight networks in the order of the paper's tables. `stride` places the stride of the ResNets: the paper counts
 /// [`ResNetStride::First1x1`].
 ///
 /// # Errors

@@ -30,7 +30,7 @@ impl Conv {
     }
 }
 
-/// The last node and its channels: where a chain goes on.
+/// The last node and its channels.
 pub(crate) fn tip(net: &GraphBuilder) -> (NodeId, usize) {
     (net.last(), net.shape().channels())
 }

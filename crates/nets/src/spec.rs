@@ -1,4 +1,4 @@
-//! Which network: the names of the builders and the choices each of them takes, as written in a study.
+//! The specification of a network, as written in a study: architecture and options.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,6 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// Every architecture.
     pub const ALL: [Self; 7] = [
         Self::Vgg16,
         Self::Vgg16Gap,
@@ -56,7 +55,7 @@ impl Arch {
         }
     }
 
-    /// One line about the network, for people.
+    /// One line of description.
     #[must_use]
     pub fn about(self) -> &'static str {
         match self {
@@ -110,7 +109,7 @@ impl FromStr for Arch {
     }
 }
 
-/// Largest width multiplier, and most filters of a layer: nets beyond that fit no machine, and what they count no number.
+/// Limits of the width multiplier and of a layer's filters: larger nets fit no machine, and their counts overflow.
 const MAX_WIDTH: f64 = 64.0;
 const MAX_FILTERS: usize = 65_536;
 
@@ -118,12 +117,11 @@ const MAX_FILTERS: usize = 65_536;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetSpec {
-    /// Which builder.
     pub arch: Arch,
     /// Multiplies the width of every convolution and hidden linear layer: floor(C·width).
     #[serde(default = "one")]
     pub width: f64,
-    /// Filters of single layers by name; these are taken as they are, `width` does not apply.
+    /// Filters of single layers by name; `width` does not apply to them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub widths: BTreeMap<String, usize>,
     /// Batch normalisation after every convolution; off in `vgg16` and `vgg16-gap`, on elsewhere.
@@ -248,7 +246,8 @@ impl Widths<'_> {
         }
     }
 
-    /// Width of a layer that feeds an addition, itself or through the chain it heads: the multiplier applies, a name does not.
+    /// Width of a layer that feeds an addition, itself or through the chain it heads: the multiplier applies, a name
+    /// does not.
     pub(crate) fn fixed(&mut self, layer: &str, published: usize) -> Result<usize, NetError> {
         self.fixed.push(layer.to_owned());
         self.scaled(layer, published)

@@ -1,4 +1,4 @@
-//! A network small enough for tests that still has every kind of consumer a cut can meet.
+//! A network small enough for tests that still has every kind of consumer that a cut can affect.
 
 use thinet_graph::{Graph, GraphBuilder, Op};
 

@@ -1,5 +1,7 @@
 //! The eight networks of the paper count to the printed digits (fact sheet of the paper's tables 1 and 3).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use thinet_graph::{Convention, Graph, count};
 use thinet_nets::{PaperModel, ResNetStride, paper_models};
 

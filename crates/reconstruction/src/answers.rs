@@ -1,5 +1,5 @@
-//! The answer of every registered reconstructor to the same moments is pinned in `answers.txt`, by name and version: stored
-//! results are found by both, so that an answer that changed under an old version would be taken from old results.
+//! Pins the answer of every registered reconstructor to fixed moments in `answers.txt`, by name and version: stored
+//! results are looked up by both, so a changed answer needs a new version.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ const PINNED: &str = include_str!("answers.txt");
 
 const CHANNELS: usize = 6;
 
-/// Moments of rows in plain arithmetic, which no version of another crate can change. Channel 5 repeats channel 0 in the
+/// Moments of rows in plain arithmetic, independent of other crates. Channel 5 repeats channel 0 in the
 /// second case, so that a ridge is needed.
 fn fixed_moments(repeats: bool) -> Moments {
     let value = |at: usize| ((at * at + 3 * at + 7) * 7919 % 1009) as f64 / 1000.0 - 0.3;

@@ -13,7 +13,7 @@ use crate::{Reconstructor, RefitError};
 /// without evidence stay as they are, and duplicates share a correction evenly.
 pub(crate) struct ChannelScale;
 
-/// The smallest part of a diagonal entry that a Cholesky pivot may keep. Less is rounding of the sampled sums.
+/// Smallest ratio of a Cholesky pivot to its diagonal entry. Less is rounding of the sampled sums.
 const SMALLEST_PIVOT: f64 = 1e-10;
 const FIRST_RIDGE: f64 = 1e-9;
 const LARGEST_RIDGE: f64 = 1.0;
@@ -81,7 +81,7 @@ fn cholesky(lower: &[Vec<f64>], ridge: f64) -> Option<Vec<Vec<f64>>> {
         }
         let diagonal = entries[i] + ridge;
         let pivot = diagonal - dot(&row, &row);
-        // NaN is not sound either; a diagonal is never negative, so that a sound pivot is positive.
+        // NaN is not sound either; the diagonal is never negative, so a sound pivot is positive.
         let is_sound = pivot > SMALLEST_PIVOT * diagonal;
         if !is_sound {
             return None;

@@ -1,4 +1,4 @@
-//! What every registered reconstructor must do, run over all of [`all`].
+//! The contract of a reconstructor, tested on every entry of [`all`].
 
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
@@ -20,7 +20,7 @@ fn subsets() -> impl Iterator<Item = ChannelSet> {
     (1..32_u32).map(|bits| ChannelSet::new(5, (0..5).filter(|j| bits >> j & 1 == 1).collect()).unwrap())
 }
 
-/// Without this an empty registry would pass every loop of this file.
+/// An empty registry would pass every other test of this file.
 #[test]
 fn the_papers_reconstructions_are_registered() {
     let names: Vec<&str> = all().iter().map(|reconstructor| reconstructor.name()).collect();
@@ -77,7 +77,7 @@ fn all_kept_or_all_zero_gives_ones() {
 }
 
 #[test]
-fn moments_are_read_exactly_where_that_is_said() {
+fn moments_are_read_exactly_where_needed() {
     let kept = ChannelSet::new(5, vec![0, 3]).unwrap();
     for reconstructor in all() {
         let without = reconstructor.refit(None, &kept);

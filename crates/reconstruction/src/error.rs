@@ -2,14 +2,13 @@
 
 use thiserror::Error;
 
-/// An error of a reconstructor; names it. Whoever calls it knows the layer.
+/// An error of a reconstructor; names it. The caller adds the layer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefitError {
     /// No reconstructor has this name.
     #[error("there is no reconstruction {name:?}{hint}; reconstructions: {allowed}")]
     Unknown {
-        /// The name asked for.
         name: String,
         /// Empty, or ", did you mean …?".
         hint: String,
@@ -18,24 +17,11 @@ pub enum RefitError {
     },
     /// The moments that the reconstructor needs were not gathered.
     #[error("reconstruction {reconstructor:?} needs contribution moments, which were not gathered")]
-    MissingMoments {
-        /// The reconstructor.
-        reconstructor: &'static str,
-    },
+    MissingMoments { reconstructor: &'static str },
     /// The moments are of another layer than the kept channels.
     #[error("reconstruction {reconstructor:?} got moments of {found} channels for a layer of {expected}")]
-    ChannelMismatch {
-        /// The reconstructor.
-        reconstructor: &'static str,
-        /// The layer's channels.
-        expected: usize,
-        /// The moments' channels.
-        found: usize,
-    },
+    ChannelMismatch { reconstructor: &'static str, expected: usize, found: usize },
     /// The moments are no Gram matrix: they stay indefinite under the largest ridge.
     #[error("reconstruction {reconstructor:?} got moments that are not positive semidefinite")]
-    Indefinite {
-        /// The reconstructor.
-        reconstructor: &'static str,
-    },
+    Indefinite { reconstructor: &'static str },
 }

@@ -1,4 +1,4 @@
-//! What is refitted in the next layer after a cut: the [`Reconstructor`] trait, every one that is registered, and the
+//! Refits of the next layer after a cut: the [`Reconstructor`] trait, every registered reconstructor, and the
 //! reconstruction error.
 //!
 //! A new reconstructor is a file with its `impl Reconstructor` and two lines next to each other in this file: its `mod`
@@ -27,11 +27,11 @@ pub trait Reconstructor: Send + Sync {
     /// The name that specs, tables and the command line use.
     fn name(&self) -> &'static str;
 
-    /// One line that says what it does, with its source.
+    /// A one-line description with its source.
     fn about(&self) -> &'static str;
 
-    /// The version of its answers: raised whenever [`Reconstructor::refit`] can answer otherwise than before to the same
-    /// moments. Results are stored under it (1 is left out of their ids, so that older results keep theirs).
+    /// The version of its answers: raised whenever the result of [`Reconstructor::refit`] for the same moments can
+    /// change. Results are stored under it (1 is left out of their ids, so that older results keep theirs).
     fn version(&self) -> u32 {
         1
     }
@@ -50,7 +50,7 @@ pub trait Reconstructor: Send + Sync {
 mod channel_scale;
 mod none;
 
-static ALL: &[&dyn Reconstructor] = &[&none::Unscaled, &channel_scale::ChannelScale];
+static ALL: &[&dyn Reconstructor] = &[&none::NoRefit, &channel_scale::ChannelScale];
 
 /// Every registered reconstructor, in the order of tables.
 #[must_use]

@@ -4,7 +4,7 @@
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 
-/// How far the kept channels are from rebuilding the sampled outputs y of the next layer; 0 where y is all zero.
+/// The relative error of the sampled outputs y of the next layer, computed from the kept channels; 0 where y is all zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReconstructionError {
     /// ‖y − X_S·1‖₂ / ‖y‖₂: the kept channels as they are.

@@ -6,9 +6,9 @@ use thinet_selectors::Moments;
 use crate::{Reconstructor, RefitError};
 
 /// Leaves the kept channels as they are.
-pub(crate) struct Unscaled;
+pub(crate) struct NoRefit;
 
-impl Reconstructor for Unscaled {
+impl Reconstructor for NoRefit {
     fn name(&self) -> &'static str {
         "none"
     }

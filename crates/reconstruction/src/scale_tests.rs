@@ -1,5 +1,5 @@
-//! The unit of activations decides nothing: contributions multiplied by a power of two, which rounds nothing, give the same
-//! factors and the same relative errors, down to the last bit. So no bound may be an absolute number.
+//! Refits do not depend on the unit of activations: contributions multiplied by a power of two give the same factors and
+//! the same relative errors, bit by bit. So no threshold may be an absolute number.
 
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;

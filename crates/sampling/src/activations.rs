@@ -7,7 +7,7 @@ use thinet_selectors::{ActivationStats, Evidence, EvidenceKind};
 use crate::SamplingError;
 use crate::contributions::check_float;
 use crate::error::OfLayer;
-use crate::kind::{Collector, GatheredKind, Source, Stored, count_tensor};
+use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
 use crate::zeros::places_of;
 
 /// Activation statistics, observed where zeros are counted.
@@ -41,7 +41,7 @@ impl GatheredKind for GatheredActivations {
         ])
     }
 
-    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+    fn read(&self, stored: &EvidenceTensors<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
         evidence.activations = Some(ActivationStats {
             mean: stored.floats("mean")?,
             mean_abs: stored.floats("mean-abs")?,
@@ -59,7 +59,7 @@ struct ActivationSums {
     channels: usize,
     /// Sums of values and of absolute values, and the largest value, `[C]` each; absent before the first image.
     sums: Option<[Tensor; 3]>,
-    /// Values seen in each channel.
+    /// Number of values per channel.
     total: u64,
 }
 
@@ -95,7 +95,7 @@ impl ActivationSums {
             max: host(max)?,
             total: self.total,
         };
-        // A value that is not finite makes the mean of absolute values so.
+        // A value that is not finite makes the mean of absolute values not finite.
         match stats.mean_abs.iter().position(|mean| !mean.is_finite()) {
             Some(channel) => {
                 let problem = format!("saw a value of channel {channel} that is not finite");
@@ -135,7 +135,7 @@ mod tests {
         sums.stats().unwrap()
     }
 
-    /// The plain version: looks at every value, `[n, C, places]`.
+    /// The plain version: reads every value, `[n, C, places]`.
     fn plain(values: &[f32], channels: usize, places: usize) -> [Vec<f64>; 3] {
         let of = |channel: usize| {
             let maps = values.chunks_exact(places).enumerate();

@@ -1,4 +1,4 @@
-//! One calibration pass for any number of layers and kinds of evidence: which nodes to look at, and the evidence in the end.
+//! One calibration pass for any number of layers and kinds of evidence.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use crate::SamplingError;
 use crate::kind::{Collector, LayerOf, Source, gathered};
 use crate::net::read_from_net;
 
-/// Gathers exactly the evidence that is needed of each layer, each kind by a collector of its own.
+/// Gathers exactly the evidence needed of each layer, with one collector per kind.
 ///
-/// Whoever runs the network calls [`observe`](Self::observe) with the output of every node in [`taps`](Self::taps) for
-/// every batch, in inference mode; no pass need go further than the last of them. What is gathered of a layer depends
-/// neither on the other layers, nor on the other kinds, nor on how the images are cut into batches. Weights are copied
+/// The caller runs the network in inference mode and calls [`observe`](Self::observe) with the output of every node in
+/// [`taps`](Self::taps) for every batch; no pass needs to go further than the last of them. The evidence of a layer
+/// depends neither on the other layers, nor on the other kinds, nor on the size of batches. Weights are copied
 /// when the collector is made and must not change before it is finished.
 #[derive(Debug)]
 pub struct EvidenceCollector {
@@ -24,16 +24,16 @@ pub struct EvidenceCollector {
 
 #[derive(Debug)]
 struct LayerCollector {
-    /// What is read from the net.
+    /// Evidence read from the net.
     evidence: Evidence,
-    /// A collector for each gathered kind, and the node that it observes.
+    /// The gathered kinds: the observed node and the collector.
     collectors: Vec<(NodeId, Box<dyn Collector>)>,
 }
 
 impl EvidenceCollector {
     /// For each of `layers`, the kinds of evidence that are needed of it.
     ///
-    /// `weight` finds a tensor of the network by name; `positions`: outputs of the next layer looked at in an image,
+    /// `weight` finds a tensor of the network by name; `positions`: outputs of the next layer sampled in an image,
     /// drawn from `seed`, the layer's name and the image's index.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl EvidenceCollector {
         self.layers.iter().flat_map(|layer| layer.collectors.iter().map(|(tap, _)| *tap)).collect()
     }
 
-    /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Does nothing for a node
+    /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Ignores a node
     /// that is no tap.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! What each channel of a pruned layer adds to sampled outputs of the next layer (Luo et al. 2017, section 3.2.1).
+//! The contribution of each channel of a pruned layer to sampled outputs of the next layer (Luo et al. 2017, section
+//! 3.2.1).
 //!
 //! For filter d and output position (p, q) of the next layer, with window taps k1, k2, stride s and padding:
 //!
@@ -16,19 +17,19 @@ use crate::error::OfLayer;
 use crate::positions::{Instance, Positions};
 use crate::window::{Tap, Window};
 
-/// Values brought to the host at a time (1 MiB): memory does not grow with batch or positions, and they stay in cache.
+/// Values copied to the host at a time (1 MiB): memory does not grow with batch or positions, and they stay in cache.
 const CHUNK: usize = 1 << 18;
 
-/// The consumer of one pruned layer, ready to be taken apart by channel.
+/// The consumer of one pruned layer, with its weight split by channel.
 #[derive(Debug)]
 pub(crate) struct Contributions {
     layer: String,
     window: Window,
     /// `[D, taps, C]`, a copy on the host: the channels of a tap lie side by side.
     weight: Vec<f32>,
-    /// What is needed of a few images' input, `[images, places, C]`.
+    /// The needed part of a few images' input, `[images, places, C]`.
     values: Vec<f32>,
-    /// Of the instance at hand.
+    /// The taps of the current instance.
     taps: Vec<Tap>,
     row: Vec<f64>,
 }
@@ -60,7 +61,7 @@ impl Contributions {
     ) -> Result<(), SamplingError> {
         let maps = self.per_channel(input, images.len())?;
         let (channels, taps, places) = (self.window.channels, self.window.taps(), self.window.places());
-        // Small maps are brought to the host whole; of large ones only what lies under the windows.
+        // Small maps are copied to the host whole; of large ones only the values under the windows.
         let gathers = positions.count * taps < places;
         let span = if gathers { positions.count * taps } else { places };
         let images_at_a_time = (CHUNK / (channels * span).max(1)).max(1);
@@ -137,7 +138,8 @@ fn channels_last(weight: &[f32], channels: usize, taps: usize) -> Vec<f32> {
     turned
 }
 
-/// What lies under the windows: `maps: [n, places, C]` to `[n, instances · taps, C]`; where a tap sees padding, anything.
+/// The values under the windows: `maps: [n, places, C]` to `[n, instances · taps, C]`; where a tap is in the padding,
+/// any value.
 fn gather(maps: &Tensor, window: &Window, instances: &[Vec<Instance>]) -> Result<Tensor, tch::TchError> {
     let taps = window.taps();
     let images = instances.len() as i64;

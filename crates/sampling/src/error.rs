@@ -1,4 +1,4 @@
-//! What can go wrong while images are drawn or evidence is gathered.
+//! Errors of drawing images and gathering evidence.
 
 use tch::TchError;
 use thinet_selectors::{EvidenceError, EvidenceKind};
@@ -13,54 +13,27 @@ pub enum SamplingError {
     Nothing(&'static str),
     /// A class has fewer images than are to be drawn from it.
     #[error("class {class} has {found} images, {wanted} are to be drawn from it")]
-    TooFewImages {
-        /// The class.
-        class: usize,
-        /// Images it has.
-        found: usize,
-        /// Images asked for.
-        wanted: usize,
-    },
+    TooFewImages { class: usize, found: usize, wanted: usize },
     /// A label that is no class.
     #[error("image {image} has label {label}, there are {classes} classes")]
     Label {
-        /// The image's place in the data set.
+        /// The image's index in the data set.
         image: usize,
-        /// Its label.
         label: usize,
-        /// Number of classes.
         classes: usize,
     },
     /// A tensor that the layer needs is missing, or a tensor given for it has another shape or dtype.
     #[error("calibration of layer {layer:?}: {problem}")]
-    Input {
-        /// The pruned layer.
-        layer: String,
-        /// What is wrong.
-        problem: String,
-    },
+    Input { layer: String, problem: String },
     /// Batch-norm scales are needed of a layer that has none.
     #[error("layer {layer:?} has no batch-norm scales: no batch norm lies between it and the next layer")]
-    NoBatchNorm {
-        /// The pruned layer.
-        layer: String,
-    },
+    NoBatchNorm { layer: String },
     /// The gathered evidence cannot be used: a net whose values are not finite, or nothing to sum.
     #[error("calibration of layer {layer:?}: {source}")]
-    Evidence {
-        /// The pruned layer.
-        layer: String,
-        /// What is wrong with it.
-        source: EvidenceError,
-    },
+    Evidence { layer: String, source: EvidenceError },
     /// libtorch refused an operation.
     #[error("calibration of layer {layer:?}: {source}")]
-    Torch {
-        /// The pruned layer.
-        layer: String,
-        /// libtorch's message.
-        source: TchError,
-    },
+    Torch { layer: String, source: TchError },
 }
 
 impl SamplingError {

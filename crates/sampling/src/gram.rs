@@ -6,7 +6,7 @@ use thinet_selectors::Moments;
 use crate::SamplingError;
 use crate::error::OfLayer;
 
-/// Rows that wait for one matrix product. How sums are grouped depends on this alone, never on the batch size.
+/// Rows buffered for one matrix product. The grouping of sums depends on this alone, never on the batch size.
 const BUFFER_ROWS: usize = 1024;
 /// Columns of a block of G. Only blocks on and above the diagonal are computed: about half of the work for a wide layer.
 const BLOCK: usize = 64;
@@ -29,7 +29,7 @@ impl GramSum {
     /// An empty sum for rows of `channels` values, multiplied on `device`; `layer` is for messages.
     ///
     /// # Errors
-    /// If the device has no room for it.
+    /// If the device has not enough memory.
     pub fn new(layer: &str, channels: usize, device: Device) -> Result<Self, SamplingError> {
         let size = channels as i64;
         let gram = Tensor::f_zeros([size, size], (Kind::Double, device)).of_layer(layer)?;

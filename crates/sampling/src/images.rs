@@ -1,4 +1,4 @@
-//! Which training images a calibration pass looks at: some of every class (Luo et al. 2017: 10 of each).
+//! The training images of a calibration pass: some of every class (Luo et al. 2017: 10 of each).
 
 use rand::RngExt;
 use thinet_seed::Seed;
@@ -7,8 +7,8 @@ use crate::SamplingError;
 
 /// Draws `per_class` images of every class without replacement; returns their indices, ascending.
 ///
-/// `labels[i]` is the class of image `i`. Each class has its own stream, so that what is drawn of a class depends on
-/// nothing but the seed and the images of that class.
+/// `labels[i]` is the class of image `i`. Each class has its own stream, so that the images drawn of a class
+/// depend only on the seed and the images of that class.
 ///
 /// # Errors
 /// If `per_class` is zero, a label is not below `classes`, or a class has fewer images (named).

@@ -28,17 +28,15 @@ pub fn gathered(needs: Needs) -> impl Iterator<Item = &'static dyn GatheredKind>
 
 /// A kind of evidence that a calibration pass gathers, and its form in a file. One file each.
 ///
-/// What is gathered of a layer must depend neither on what else is gathered in the same pass nor on how the images are
-/// cut into batches.
+/// The evidence of a layer must depend neither on what else is gathered in the same pass nor on the size of batches.
 pub trait GatheredKind: Sync {
-    /// The kind.
     fn kind(&self) -> EvidenceKind;
 
     /// The name of the stage that stores it, in lower case, such as `zeros`.
     fn stage(&self) -> &'static str;
 
-    /// The version of what is gathered: raised whenever the same net and images can give other values than before, or
-    /// the tensors in a file get another meaning.
+    /// The version of the evidence: raised whenever the same net and images can give other values, or the tensors in a file
+    /// get another meaning.
     fn version(&self) -> u32 {
         1
     }
@@ -46,23 +44,23 @@ pub trait GatheredKind: Sync {
     /// The node whose output is observed.
     fn tap(&self, layer: &PrunableLayer) -> NodeId;
 
-    /// A collector that has seen nothing.
+    /// A new collector.
     ///
     /// # Errors
     /// If a weight is missing or does not fit, or no positions are asked for.
     fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError>;
 
-    /// The tensors that a file holds of it, in 64-bit floats or integers; empty if `evidence` does not hold this kind.
+    /// The tensors of this kind for a file, in 64-bit floats or integers; empty if `evidence` does not hold this kind.
     ///
     /// # Errors
     /// If libtorch fails.
     fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError>;
 
-    /// Reads the tensors that [`to_tensors`](Self::to_tensors) gave into `evidence`.
+    /// Reads the tensors written by [`to_tensors`](Self::to_tensors) into `evidence`.
     ///
     /// # Errors
-    /// If a tensor is missing, of another type, or holds what this kind cannot be.
-    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError>;
+    /// If a tensor is missing, of another type, or holds invalid values.
+    fn read(&self, stored: &EvidenceTensors<'_>, evidence: &mut Evidence) -> Result<(), SamplingError>;
 }
 
 /// Gathers one kind of evidence of one layer, batch by batch.
@@ -74,18 +72,17 @@ pub trait Collector: Debug {
     /// If shape or dtype of `output` do not fit.
     fn observe(&mut self, output: &Tensor, images: &[usize]) -> Result<(), SamplingError>;
 
-    /// Puts what was gathered into `evidence`.
+    /// Stores the result in `evidence`.
     ///
     /// # Errors
-    /// If nothing was observed, or a value was not finite ([`SamplingError::Evidence`], by which the harness tells a net
-    /// that has diverged); names the layer.
+    /// If nothing was observed, or a value was not finite ([`SamplingError::Evidence`], by which the harness
+    /// recognises a diverged net); names the layer.
     fn finish(self: Box<Self>, evidence: &mut Evidence) -> Result<(), SamplingError>;
 }
 
 /// A layer and the net it belongs to.
 #[derive(Clone, Copy)]
 pub struct LayerOf<'a> {
-    /// The net.
     pub graph: &'a Graph,
     /// The layer to gather evidence of.
     pub layer: &'a PrunableLayer,
@@ -93,13 +90,13 @@ pub struct LayerOf<'a> {
     pub weight: &'a dyn Fn(&str) -> Option<&'a Tensor>,
 }
 
-/// What a collector is made from.
+/// The inputs of a collector.
 pub struct Source<'a> {
     /// The layer to gather evidence of.
     pub of: LayerOf<'a>,
-    /// Outputs of the next layer to look at in an image.
+    /// Outputs of the next layer sampled in an image.
     pub positions: usize,
-    /// Where the positions of this layer are drawn from.
+    /// The seed of this layer's positions.
     pub seed: Seed,
 }
 
@@ -116,14 +113,13 @@ impl<'a> LayerOf<'a> {
 }
 
 /// The tensors of a file of gathered evidence, named `<layer>.<tensor>`, as one layer reads them.
-pub struct Stored<'a> {
+pub struct EvidenceTensors<'a> {
     /// All tensors of the file.
     pub tensors: &'a BTreeMap<String, Tensor>,
-    /// The layer.
     pub layer: &'a str,
 }
 
-impl Stored<'_> {
+impl EvidenceTensors<'_> {
     /// A tensor of 64-bit floats, row-major.
     ///
     /// # Errors
@@ -197,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told_by_tensor() {
+    fn a_damaged_file_is_refused_by_tensor() {
         let tensors = BTreeMap::from([
             ("a.rows".to_owned(), Tensor::from_slice(&[-1_i64])),
             ("a.total".to_owned(), Tensor::from_slice(&[1_i64, 2])),
             ("a.gram".to_owned(), Tensor::from_slice(&[1_i64])),
         ]);
-        let stored = Stored { tensors: &tensors, layer: "a" };
+        let stored = EvidenceTensors { tensors: &tensors, layer: "a" };
         let begin = "calibration of layer \"a\": ";
         for (found, problem) in [
             (stored.count("rows").unwrap_err(), "a.rows holds -1"),

@@ -1,4 +1,4 @@
-//! What a calibration pass looks at and what it gathers: images, positions, and the kinds of evidence that need them.
+//! Calibration: the sampled images and positions, and the kinds of evidence gathered from them.
 //!
 //! The sampling is that of Luo et al. 2017: some images of every class, and in each image some outputs of the next
 //! layer, each at its own random filter and position. [`EvidenceCollector`] gathers for any number of layers at once;
@@ -29,6 +29,6 @@ pub use error::SamplingError;
 pub use filters::filters;
 pub use gram::GramSum;
 pub use images::draw_images;
-pub use kind::{Collector, GatheredKind, LayerOf, Source, Stored, gathered, gathered_kinds};
+pub use kind::{Collector, EvidenceTensors, GatheredKind, LayerOf, Source, gathered, gathered_kinds};
 pub use net::{check_needs, read_from_net};
 pub use spec::SamplingSpec;

@@ -9,7 +9,7 @@ use crate::SamplingError;
 use crate::contributions::Contributions;
 use crate::error::OfLayer;
 use crate::gram::GramSum;
-use crate::kind::{Collector, GatheredKind, Source, Stored, count_tensor};
+use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
 use crate::positions::Positions;
 use crate::window::Window;
 
@@ -44,7 +44,7 @@ impl GatheredKind for GatheredMoments {
         Ok(vec![("gram", gram.of_layer(&evidence.layer)?), ("rows", rows)])
     }
 
-    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+    fn read(&self, stored: &EvidenceTensors<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
         let moments = Moments::new(evidence.channels, stored.count("rows")?, stored.floats("gram")?);
         let moments =
             moments.map_err(|source| SamplingError::Evidence { layer: evidence.layer.clone(), source })?;
@@ -62,7 +62,7 @@ struct MomentsCollector {
 }
 
 impl MomentsCollector {
-    /// Looks at `positions` outputs an image, drawn from `seed` and the image's index, of the layer that reads `layer`.
+    /// Samples `positions` outputs per image, drawn from `seed` and the image's index, of the layer that reads `layer`.
     ///
     /// `consumer_weight` (`[D, C, k, k]`, or `[D, C·columns]` of a linear layer) is copied; the products are made on its
     /// device.

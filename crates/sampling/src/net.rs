@@ -7,7 +7,7 @@ use crate::kind::LayerOf;
 use crate::scales::batch_norm_scales;
 use crate::{SamplingError, filters};
 
-/// Refuses needs that a layer cannot meet in any net of this graph.
+/// Refuses needs that no net of this graph can meet for the layer.
 ///
 /// # Errors
 /// If batch-norm scales are needed of a layer that no batch norm follows; names the layer.
@@ -15,7 +15,7 @@ pub fn check_needs(needs: Needs, layer: &PrunableLayer) -> Result<(), SamplingEr
     if needs.contains(EvidenceKind::BatchNormScales) { batch_norm_of(layer).map(|_| ()) } else { Ok(()) }
 }
 
-/// What `needs` asks of a layer and its net holds; the kinds that a calibration pass gathers are left out.
+/// The needed evidence of a layer that is read from the net, without the kinds gathered in a calibration pass.
 ///
 /// # Errors
 /// If a weight is missing, of another shape or dtype, or batch-norm scales are needed where there are none.

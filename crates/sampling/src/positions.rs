@@ -1,11 +1,11 @@
-//! Which outputs of the next layer are looked at in an image (Luo et al. 2017: 10, each of its own filter and place).
+//! The outputs of the next layer sampled in an image (Luo et al. 2017: 10, each at its own filter and place).
 
 use rand::RngExt;
 use thinet_seed::Seed;
 
 use crate::window::Window;
 
-/// One output of the next layer: the value that filter `filter` gives at `output`.
+/// One output of the next layer: the value of filter `filter` at `output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
     /// d, of D filters.

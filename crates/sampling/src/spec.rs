@@ -1,4 +1,4 @@
-//! How much a calibration pass looks at, as written in a study's spec.
+//! The size of a calibration sample, as written in a study's spec.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::SamplingError;
 pub struct SamplingSpec {
     /// Training images drawn of every class.
     pub images_per_class: usize,
-    /// Outputs of the next layer looked at in every image, each of its own filter and position.
+    /// Outputs of the next layer sampled in every image, each at its own filter and position.
     pub positions_per_image: usize,
 }
 

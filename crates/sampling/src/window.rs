@@ -1,4 +1,4 @@
-//! Where the windows of a consumer lie on its input: stride, padding and column blocks as index arithmetic.
+//! The windows of a consumer on its input: stride, padding and column blocks as index arithmetic.
 
 use thinet_graph::{Graph, Op, PrunableLayer, Shape};
 
@@ -6,7 +6,7 @@ use crate::SamplingError;
 
 /// How the next layer reads the channels of a pruned layer.
 ///
-/// A linear layer behind a flatten is the same thing with a window that covers its channel's whole column block.
+/// A linear layer behind a flatten is treated as a window that covers the whole column block of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     /// C, the channels that are read.
@@ -73,7 +73,7 @@ impl Window {
         }
     }
 
-    /// Taps of a window: weights a channel of a filter.
+    /// Taps of a window: weights per channel of a filter.
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }

@@ -7,7 +7,7 @@ use thinet_selectors::{Evidence, EvidenceKind, ZeroCounts};
 use crate::SamplingError;
 use crate::contributions::check_float;
 use crate::error::OfLayer;
-use crate::kind::{Collector, GatheredKind, Source, Stored, count_tensor};
+use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
 
 /// Values marked at a time (1 MiB of marks): memory does not grow with the batch, and the marks stay in cache.
 const CHUNK: usize = 1 << 18;
@@ -40,7 +40,7 @@ impl GatheredKind for GatheredZeros {
         Ok(vec![("zeros", zeros), ("total", count_tensor(&evidence.layer, &[counts.total])?)])
     }
 
-    fn read(&self, stored: &Stored<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
+    fn read(&self, stored: &EvidenceTensors<'_>, evidence: &mut Evidence) -> Result<(), SamplingError> {
         evidence.zeros = Some(ZeroCounts { zeros: stored.counts("zeros")?, total: stored.count("total")? });
         Ok(())
     }
@@ -58,7 +58,7 @@ struct ZeroCounter {
 }
 
 impl ZeroCounter {
-    /// Counts nothing yet; `layer` is for messages.
+    /// A collector without counts; `layer` is for messages.
     fn new(layer: &str, channels: usize) -> Self {
         Self { layer: layer.to_owned(), channels, nonzero: None, total: 0 }
     }
@@ -80,7 +80,7 @@ impl ZeroCounter {
     fn count(&self, activation: &Tensor, places: usize) -> Result<Tensor, TchError> {
         let (channels, places) = (self.channels as i64, places as i64);
         let activation = activation.f_detach()?;
-        // A map's values lie side by side, or a place's channels do: neither is turned round for the other's sake.
+        // Either a map's values are contiguous or a position's channels are; neither layout is transposed to the other.
         let by_place = match activation.dim() {
             4 => Some(activation.f_permute([0, 2, 3, 1])?).filter(Tensor::is_contiguous),
             _ => None,
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::test_nets::{host, random};
 
-    /// The plain version: looks at every value, `[n, C, places]`.
+    /// The plain version: reads every value, `[n, C, places]`.
     fn plain_count(values: &[f32], channels: usize, places: usize) -> Vec<u64> {
         let mut zeros = vec![0; channels];
         for (map, values) in values.chunks_exact(places).enumerate() {

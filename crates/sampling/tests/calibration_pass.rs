@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use thinet_graph::{Graph, PrunableLayer, prunable_layers};
 use thinet_models::{Mode, Weights, forward_taps};
 use thinet_nets::{Arch, NetSpec};
-use thinet_sampling::{EvidenceCollector, LayerOf, Stored, gathered, gathered_kinds, read_from_net};
+use thinet_sampling::{EvidenceCollector, EvidenceTensors, LayerOf, gathered, gathered_kinds, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, EvidenceKind, Needs, Selection, Selector, SelectorError, select};
 
@@ -119,7 +119,7 @@ fn what_a_file_holds_is_read_back_bit_by_bit() {
         let of = LayerOf { graph: &graph, layer, weight: &weight };
         let mut evidence = read_from_net(of, *needs).unwrap();
         for kind in gathered(*needs) {
-            kind.read(&Stored { tensors: &tensors, layer: &layer.name }, &mut evidence).unwrap();
+            kind.read(&EvidenceTensors { tensors: &tensors, layer: &layer.name }, &mut evidence).unwrap();
         }
         assert_eq!(evidence, *whole);
         assert_eq!(bits(&evidence), bits(whole));

@@ -2,6 +2,36 @@
 //!
 //! A stream depends on nothing but its path of names and indices, so results do not depend on the order in which
 //! work is done, on how many workers do it, or on which other selectors or cells are part of a study.
+//!
+//! # The tree
+//!
+//! [`Seed::root`] of a cell's or a dense net's seed is the root of all streams of a study (stages of the harness):
+//!
+//! ```text
+//! dense                        training of the dense net
+//!   init/<tensor>              starting weights
+//!   train/<training>           the training
+//! calibration                  evidence in one-shot mode
+//!   images/[class]             images drawn of a class
+//!   positions/<layer>/[image]  filters and positions sampled in an image
+//! calibration/<layer>          evidence of one layer in layer-by-layer mode
+//!   images/[class]             as above
+//!   positions/<layer>/[image]  as above
+//! select/<layer>               a selector's choice; read by `random` alone
+//! tune/<layer>/<training>      training after the cut of a layer; the long one after the last is `tune/last`
+//! from-scratch                 the control from a random start
+//!   init/<tensor>              starting weights
+//!   train/<training>           the training
+//!
+//! <training>:
+//!   order/[epoch]              order of the images
+//!   augment/[epoch]/[image]    offset and mirroring of an image
+//!     crop                     random resized crop of a photograph
+//!   torch/[epoch]              libtorch's own generator, which dropout draws from
+//! ```
+//!
+//! Two streams belong to no study and have the root seed 0: `latency` (with `dropout`, `images`, `labels` and
+//! `weights/<tensor>`) for the timed models, and `examine` for the images that a check of a dataset reads.
 
 use rand::SeedableRng;
 pub use rand_chacha::ChaCha8Rng;

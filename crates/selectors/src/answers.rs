@@ -1,5 +1,5 @@
-//! The answer of every registered selector to the same evidence is pinned in `answers.txt`, by name and version: stored
-//! results are found by both, so that an answer that changed under an old version would be taken from old results.
+//! Pins the answer of every registered selector to fixed evidence in `answers.txt`, by name and version: stored results
+//! are looked up by both, so a changed answer needs a new version.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ const PINNED: &str = include_str!("answers.txt");
 
 const CHANNELS: usize = 9;
 
-/// Evidence of every kind in plain arithmetic, which no version of another crate can change.
+/// Evidence of every kind in plain arithmetic, independent of other crates.
 fn fixed_evidence() -> Evidence {
     // Multiples of 1/1000 in -0.5..0.5 (7919 is a generator modulo 1009).
     let value = |at: usize| ((at * at + 3 * at + 7) * 7919 % 1009) as f64 / 1000.0 - 0.5;

@@ -6,9 +6,10 @@ use thinet_seed::Seed;
 
 use crate::{Evidence, Needs, Selection, Selector, SelectorError};
 
-/// Removes first what is zero most often. A score is the channel's fraction of zeros over images and positions.
+/// Removes the channels that are zero most often first. A score is the channel's fraction of zeros over images and
+/// positions.
 ///
-/// Counts are compared, not fractions, so ties are exact; among equals the lowest index goes first.
+/// Counts are compared, not fractions, so ties are exact; among equals the lowest index is removed first.
 pub(crate) struct Apoz;
 
 impl Selector for Apoz {
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_channel_that_is_zero_most_often_goes_first() {
+    fn the_channel_that_is_zero_most_often_is_removed_first() {
         let selection = Apoz.select(&evidence(vec![2, 8, 0, 8, 4], 8), 2, Seed::root(0)).unwrap();
         assert_eq!(selection.removed, [1, 3, 4]);
         assert_eq!(selection.kept.kept(), [0, 2]);
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_floats_cannot_tell_apart_are_ranked() {
+    fn counts_that_floats_cannot_distinguish_are_ranked() {
         let large = 1 << 60;
         let selection = Apoz.select(&evidence(vec![large, large + 1], large + 2), 1, Seed::root(0)).unwrap();
         assert_eq!(selection.removed, [1]);

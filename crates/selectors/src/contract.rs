@@ -1,4 +1,4 @@
-//! What every registered selector must do, run over all of [`all`].
+//! The contract of a selector, tested on every entry of [`all`].
 
 use rand::RngExt;
 use thinet_seed::Seed;
@@ -32,7 +32,7 @@ fn evidence(channels: usize, filters: Vec<f32>, zeros: Vec<u64>, total: u64, x: 
     }
 }
 
-/// Evidence without ties, as a real layer gives it.
+/// Evidence without ties, as in a real layer.
 fn random_evidence(channels: usize) -> Evidence {
     let mut rng = Seed::root(7).child("contract").rng();
     let filters = (0..channels * 12).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -81,7 +81,7 @@ fn check_shape(selector: &dyn Selector, evidence: &Evidence, keep: usize, select
     assert!(selection.scores.iter().all(|score| score.is_finite()), "{name}: {:?}", selection.scores);
 }
 
-/// Without this an empty registry would pass every loop of this file.
+/// An empty registry would pass every other test of this file.
 #[test]
 fn the_methods_of_the_papers_comparison_are_registered() {
     let names: Vec<&str> = all().iter().map(|selector| selector.name()).collect();
@@ -184,7 +184,7 @@ impl Selector for OverReaching {
 }
 
 #[test]
-fn reading_more_than_is_needed_is_an_error_that_says_what_to_name() {
+fn reading_more_than_is_needed_is_an_error_that_names_the_kind() {
     let evidence = random_evidence(CHANNELS);
     for kind in EvidenceKind::ALL {
         let selector = OverReaching(kind);
@@ -251,7 +251,7 @@ fn impossible_keep_counts_are_refused() {
 }
 
 #[test]
-fn the_planted_worst_channel_goes_first() {
+fn the_planted_worst_channel_is_removed_first() {
     for selector in all().iter().filter(|selector| !selector.needs().is_empty()) {
         for worst in 0..CHANNELS {
             let selection = run(*selector, &evidence_with_worst(worst), 4);

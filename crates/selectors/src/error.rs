@@ -2,14 +2,13 @@
 
 use thiserror::Error;
 
-/// Evidence that no selector can judge. Knows no layer: whoever gathered it adds the name (as
-/// [`SelectorError::BadEvidence`] does).
+/// Evidence that no selector can use. It carries no layer name; the caller adds it (see
+/// [`SelectorError::BadEvidence`]).
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{kind} {problem}")]
 pub struct EvidenceError {
     /// The kind of evidence, as in "contribution moments".
     pub kind: &'static str,
-    /// What is wrong with it.
     pub problem: String,
 }
 
@@ -20,57 +19,25 @@ pub enum SelectorError {
     /// No selector has this name.
     #[error("there is no selector {name:?}{hint}; selectors: {allowed}")]
     Unknown {
-        /// The name asked for.
         name: String,
         /// Empty, or ", did you mean …?".
         hint: String,
         /// The registered names, comma separated.
         allowed: String,
     },
-    /// The selector reads a kind of evidence that it was not handed: one that it does not name in its needs, or one that
-    /// the caller did not gather.
+    /// The selector reads a kind of evidence that is missing: either not named in its needs, or not gathered by the caller.
     #[error(
         "selector {selector:?} reads {missing} of layer {layer:?}, which it was not handed: a selector gets the kinds of \
          evidence that its `needs` name"
     )]
-    MissingEvidence {
-        /// The selector.
-        selector: &'static str,
-        /// The layer.
-        layer: String,
-        /// The kind of evidence.
-        missing: &'static str,
-    },
+    MissingEvidence { selector: &'static str, layer: String, missing: &'static str },
     /// The evidence holds values that cannot be ranked, or does not fit the layer.
     #[error("selector {selector:?} cannot rank layer {layer:?}: {source}")]
-    BadEvidence {
-        /// The selector.
-        selector: &'static str,
-        /// The layer.
-        layer: String,
-        /// What is wrong.
-        source: EvidenceError,
-    },
-    /// More channels to keep than there are, or none.
+    BadEvidence { selector: &'static str, layer: String, source: EvidenceError },
+    /// A number of channels to keep that is zero or larger than the layer's.
     #[error("selector {selector:?} cannot keep {keep} of the {channels} channels of layer {layer:?}")]
-    Keep {
-        /// The selector.
-        selector: &'static str,
-        /// The layer.
-        layer: String,
-        /// Channels asked for.
-        keep: usize,
-        /// Channels there are.
-        channels: usize,
-    },
-    /// A selector gave an order that is none: a fault in the selector.
+    Keep { selector: &'static str, layer: String, keep: usize, channels: usize },
+    /// A selector returned an invalid order or invalid scores: a bug in the selector.
     #[error("selector {selector:?} gave no valid order of layer {layer:?}: {problem}")]
-    BadOrder {
-        /// The selector.
-        selector: &'static str,
-        /// The layer.
-        layer: String,
-        /// What is wrong.
-        problem: String,
-    },
+    BadOrder { selector: &'static str, layer: String, problem: String },
 }

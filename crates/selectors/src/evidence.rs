@@ -1,4 +1,4 @@
-//! What a selector may look at, by layer: weights of filters, scales, zero counts, activation statistics and
+//! The evidence about a layer that a selector reads: weights of filters, scales, zero counts, activation statistics and
 //! contribution moments.
 
 use crate::{EvidenceError, EvidenceKind, Moments, Needs, SelectorError};
@@ -8,7 +8,7 @@ use crate::{EvidenceError, EvidenceKind, Moments, Needs, SelectorError};
 pub struct Filters {
     /// C, the filters of the layer.
     pub channels: usize,
-    /// Weights a filter: input channels times kernel height times kernel width.
+    /// Weights per filter: input channels times kernel height times kernel width.
     pub len: usize,
     /// Row-major `[C, len]`.
     pub values: Vec<f32>,
@@ -124,27 +124,22 @@ impl ActivationStats {
     }
 }
 
-/// What is known about one layer: some kinds of evidence.
+/// The evidence about one layer, of some kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     /// The layer's name, for messages.
     pub layer: String,
-    /// C, the channels that the layer puts out.
+    /// C, the output channels of the layer.
     pub channels: usize,
-    /// Filter weights.
     pub filters: Option<Filters>,
-    /// Batch-norm scales.
     pub batch_norm_scales: Option<BatchNormScales>,
-    /// Zero counts.
     pub zeros: Option<ZeroCounts>,
-    /// Activation statistics.
     pub activations: Option<ActivationStats>,
-    /// Contribution moments.
     pub moments: Option<Moments>,
 }
 
 impl Evidence {
-    /// Evidence of no kind about a layer of `channels` channels.
+    /// Empty evidence about a layer of `channels` channels.
     #[must_use]
     pub fn none(layer: &str, channels: usize) -> Self {
         Self {
@@ -175,20 +170,20 @@ impl Evidence {
         }
     }
 
-    /// The filter weights, known to be finite and to fit the layer.
+    /// The filter weights, checked to be finite and to fit the layer.
     ///
     /// # Errors
-    /// If they are not held, are not finite or do not fit; names `selector` and the layer.
+    /// If they are missing, are not finite or do not fit; names `selector` and the layer.
     pub fn filters_for(&self, selector: &'static str) -> Result<&Filters, SelectorError> {
         let filters = self.require(self.filters.as_ref(), selector, EvidenceKind::Filters)?;
         self.checked(filters.check(self.channels), selector)?;
         Ok(filters)
     }
 
-    /// The batch-norm scales, known to be finite, at least 0 and to fit the layer.
+    /// The batch-norm scales, checked to be finite, at least 0 and to fit the layer.
     ///
     /// # Errors
-    /// If they are not held, are not finite, are negative or do not fit; names `selector` and the layer.
+    /// If they are missing, are not finite, are negative or do not fit; names `selector` and the layer.
     pub fn batch_norm_scales_for(&self, selector: &'static str) -> Result<&BatchNormScales, SelectorError> {
         let held = self.batch_norm_scales.as_ref();
         let scales = self.require(held, selector, EvidenceKind::BatchNormScales)?;
@@ -196,37 +191,37 @@ impl Evidence {
         Ok(scales)
     }
 
-    /// The zero counts, known to be at most the total and to fit the layer.
+    /// The zero counts, checked to be at most the total and to fit the layer.
     ///
     /// # Errors
-    /// If they are not held, saw nothing or do not fit; names `selector` and the layer.
+    /// If they are missing, saw nothing or do not fit; names `selector` and the layer.
     pub fn zeros_for(&self, selector: &'static str) -> Result<&ZeroCounts, SelectorError> {
         let zeros = self.require(self.zeros.as_ref(), selector, EvidenceKind::Zeros)?;
         self.checked(zeros.check(self.channels), selector)?;
         Ok(zeros)
     }
 
-    /// The activation statistics, known to be finite and to fit the layer.
+    /// The activation statistics, checked to be finite and to fit the layer.
     ///
     /// # Errors
-    /// If they are not held, saw nothing, are not finite or do not fit; names `selector` and the layer.
+    /// If they are missing, saw nothing, are not finite or do not fit; names `selector` and the layer.
     pub fn activations_for(&self, selector: &'static str) -> Result<&ActivationStats, SelectorError> {
         let activations = self.require(self.activations.as_ref(), selector, EvidenceKind::Activations)?;
         self.checked(activations.check(self.channels), selector)?;
         Ok(activations)
     }
 
-    /// The contribution moments (finite and symmetric by construction), known to fit the layer.
+    /// The contribution moments (finite and symmetric by construction), checked to fit the layer.
     ///
     /// # Errors
-    /// If they are not held or do not fit; names `selector` and the layer.
+    /// If they are missing or do not fit; names `selector` and the layer.
     pub fn moments_for(&self, selector: &'static str) -> Result<&Moments, SelectorError> {
         let moments = self.require(self.moments.as_ref(), selector, EvidenceKind::Moments)?;
         self.checked(check_channels(EvidenceKind::Moments, moments.channels(), self.channels), selector)?;
         Ok(moments)
     }
 
-    /// How many channels go when `keep` stay.
+    /// How many channels are removed when `keep` stay.
     ///
     /// # Errors
     /// If `keep` is zero or more than the layer has.

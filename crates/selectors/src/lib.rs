@@ -1,7 +1,7 @@
 //! Which channels of a layer stay: the [`Selector`] trait and every selector that is registered.
 //!
-//! A selector never sees a network. It says which kinds of evidence it [needs](Selector::needs), is handed these and no
-//! others by [`select`], and turns the [`Evidence`] into a [`Selection`].
+//! A selector never sees a network. It declares the kinds of evidence that it [needs](Selector::needs), receives these and
+//! no others from [`select`], and turns the [`Evidence`] into a [`Selection`].
 //!
 //! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
 //! its entry in the registry. The contract tests run over every entry.
@@ -38,16 +38,16 @@ pub trait Selector: Send + Sync {
     /// The name that specs, tables and the command line use.
     fn name(&self) -> &'static str;
 
-    /// One line that says how it chooses, with its source.
+    /// A one-line description with its source.
     fn about(&self) -> &'static str;
 
-    /// The version of its answers: raised whenever [`Selector::select`] can answer otherwise than before to the same
-    /// evidence. Results are stored under it (1 is left out of their ids, so that older results keep theirs).
+    /// The version of its answers: raised whenever the result of [`Selector::select`] for the same evidence can change.
+    /// Results are stored under it (1 is left out of their ids, so that older results keep theirs).
     fn version(&self) -> u32 {
         1
     }
 
-    /// The kinds of evidence that [`Selector::select`] reads; it is handed no others.
+    /// The kinds of evidence that [`Selector::select`] reads; it receives no others.
     fn needs(&self) -> Needs;
 
     /// Chooses the `keep` channels of a layer that stay. Only data-blind selectors draw from `seed`.
@@ -58,7 +58,7 @@ pub trait Selector: Send + Sync {
     fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError>;
 }
 
-/// Lets a selector choose from the kinds of evidence that it needs, whatever else `evidence` holds.
+/// Runs a selector on the kinds of evidence that it needs and no others.
 ///
 /// # Errors
 /// As [`Selector::select`], and if the selector reads a kind that it does not name in its needs.

@@ -41,7 +41,7 @@ impl Moments {
         Ok(Self { channels, rows, gram })
     }
 
-    /// The plain version: the moments of stored rows, `x` row-major `[m, C]`.
+    /// The plain version for tests: the moments of stored rows, `x` row-major `[m, C]`.
     ///
     /// # Errors
     /// As [`Moments::new`], and if `x` is not a whole number of rows.
@@ -61,7 +61,7 @@ impl Moments {
         Self::new(channels, (x.len() / channels) as u64, gram)
     }
 
-    /// C.
+    /// C, the number of channels.
     #[must_use]
     pub fn channels(&self) -> usize {
         self.channels
@@ -85,7 +85,7 @@ impl Moments {
         &self.gram[i * self.channels..(i + 1) * self.channels]
     }
 
-    /// The diagonal of G: each channel's own energy.
+    /// The diagonal of G: the energy of each channel.
     #[must_use]
     pub fn diagonal(&self) -> Vec<f64> {
         (0..self.channels).map(|i| self.g(i, i)).collect()

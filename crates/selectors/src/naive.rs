@@ -1,12 +1,12 @@
-//! ThiNet's greedy removal written the obvious way, over stored rows: the test oracle of the Gram form and the
-//! yardstick of its benchmark. Not for use in a study.
+//! The naive form of ThiNet's greedy removal, over stored rows: the test oracle of the Gram form and the baseline of its
+//! benchmark. Not for use in a study.
 
 use crate::Removal;
 
 /// The first `count` steps of Luo et al. 2017, section 3.2.2 (eq. 6), on `x` row-major `[m, channels]`.
 ///
 /// Carries z = Σ_{t in T} x_t over the m rows, so that a trial costs one pass over a column: O(m·C) a step. Among equals
-/// the lowest index goes first.
+/// the lowest index is removed first.
 #[must_use]
 pub fn greedy_removal(channels: usize, x: &[f64], count: usize) -> Vec<Removal> {
     let mut left: Vec<usize> = (0..channels).collect();

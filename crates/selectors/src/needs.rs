@@ -20,11 +20,10 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
-    /// Every kind.
     pub const ALL: [Self; 5] =
         [Self::Filters, Self::BatchNormScales, Self::Zeros, Self::Activations, Self::Moments];
 
-    /// What messages call it, such as "zero counts".
+    /// The name in messages, such as "zero counts".
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,39 +38,34 @@ impl EvidenceKind {
 
 /// The kinds of evidence that a selector reads.
 ///
-/// A selector is handed these kinds and no others. A calibration gathers what the methods of a study need, and always
-/// the moments, from which the reconstruction error of every method is reported. Each kind is gathered by itself, so
-/// that what one selector needs changes nothing of what another one gets.
+/// A selector receives these kinds and no others. A calibration gathers what the methods of a study need, and always
+/// the moments, from which the reconstruction error of every method is reported. Each kind is gathered
+/// independently, so that the needs of one selector do not affect the evidence of another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs(u32);
 
 impl Needs {
     /// Nothing: a data-blind selector.
     pub const NONE: Self = Self(0);
-    /// Filter weights only.
     pub const FILTERS: Self = Self::only(EvidenceKind::Filters);
     /// Batch-norm scales only. Not every layer has them.
     pub const BATCH_NORM_SCALES: Self = Self::only(EvidenceKind::BatchNormScales);
-    /// Zero counts only.
     pub const ZEROS: Self = Self::only(EvidenceKind::Zeros);
-    /// Activation statistics only.
     pub const ACTIVATIONS: Self = Self::only(EvidenceKind::Activations);
-    /// Contribution moments only.
     pub const MOMENTS: Self = Self::only(EvidenceKind::Moments);
 
-    /// One kind.
     #[must_use]
     pub const fn only(kind: EvidenceKind) -> Self {
         Self(1 << kind as u32)
     }
 
-    /// Whether a kind is among them.
+    /// Whether the kind is needed.
     #[must_use]
     pub const fn contains(self, kind: EvidenceKind) -> bool {
         self.0 & Self::only(kind).0 != 0
     }
 
-    /// The same without a kind.
+    /// These needs without one kind.
     #[must_use]
     pub const fn without(self, kind: EvidenceKind) -> Self {
         Self(self.0 & !Self::only(kind).0)

@@ -1,11 +1,11 @@
-//! Random selection: the baseline that looks at nothing.
+//! Random selection: the baseline that uses no evidence.
 
 use rand::seq::SliceRandom;
 use thinet_seed::Seed;
 
 use crate::{Evidence, Needs, Selection, Selector, SelectorError};
 
-/// Removes channels in the order of a seeded shuffle. A score is the channel's place in that order: 0 goes first.
+/// Removes channels in the order of a seeded shuffle. A score is the channel's place in that order: 0 is removed first.
 pub(crate) struct Random;
 
 impl Selector for Random {

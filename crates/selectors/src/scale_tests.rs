@@ -1,5 +1,5 @@
-//! The unit of weights and activations decides nothing: evidence multiplied by a power of two, which rounds nothing, gives the
-//! same order with scores multiplied likewise, down to the last bit. So no bound may be an absolute number.
+//! Selections do not depend on the unit of weights and activations: evidence multiplied by a power of two gives the same
+//! order and equally scaled scores, bit by bit. So no threshold may be an absolute number.
 
 use thinet_seed::Seed;
 

@@ -1,17 +1,17 @@
-//! A selector's answer: which channels stay, in which order the others went, and the scores behind it.
+//! The result of a selector: the channels that stay, the order of removal, and the scores.
 
 use thinet_graph::ChannelSet;
 
 use crate::{Evidence, SelectorError};
 
-/// What a selector decided for one layer.
+/// A selector's decision for one layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
     /// The channels that stay.
     pub kept: ChannelSet,
-    /// The channels that go, first removed first. Each selector says how its order comes about.
+    /// The removed channels, first removed first. Each selector documents its order.
     pub removed: Vec<usize>,
-    /// One finite score per channel; each selector says what it means.
+    /// One finite score per channel; each selector documents its meaning.
     pub scores: Vec<f64>,
 }
 
@@ -19,8 +19,8 @@ impl Selection {
     /// Removes channels in `order` (first removed first; may go on past the last one needed) until `keep` stay.
     ///
     /// # Errors
-    /// If `keep` is zero or more than the layer has, or if order or scores are not what a selector must give: enough
-    /// distinct channels of the layer, and one finite score for each channel.
+    /// If `keep` is zero or more than the layer has, or if the order has too few or repeated
+    /// channels, or there is not one finite score for each channel.
     pub fn from_order(
         selector: &'static str,
         evidence: &Evidence,

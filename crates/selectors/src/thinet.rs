@@ -1,4 +1,4 @@
-//! ThiNet: greedy removal of what the next layer misses least (Luo et al. 2017, eq. 6), in Gram form.
+//! ThiNet: greedy removal of the channels that the next layer misses least (Luo et al. 2017, eq. 6), in Gram form.
 
 use thinet_seed::Seed;
 
@@ -6,9 +6,9 @@ use crate::{Evidence, Moments, Needs, Selection, Selector, SelectorError};
 
 /// Removes, one at a time, the channel whose removal leaves the smallest error of the next layer's sampled outputs.
 ///
-/// The removal order is the greedy order, so one order serves every keep rate; among equals the lowest index goes first.
-/// A score is a squared error: of a removed channel the E(T) right after it went, of a kept channel the E(T) that its
-/// removal would leave next.
+/// The removal order is the greedy order, so one order serves every keep rate; among equals the lowest index is removed
+/// first. A score is a squared error: of a removed channel the E(T) right after it went, of a kept channel the E(T)
+/// that its removal would leave next.
 pub(crate) struct ThiNet;
 
 impl Selector for ThiNet {
@@ -44,9 +44,9 @@ impl Selector for ThiNet {
 /// One step of the greedy removal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Removal {
-    /// The channel that goes.
+    /// The removed channel.
     pub channel: usize,
-    /// E(T) = ‖Σ_{j in T} x_j‖² once it is gone.
+    /// E(T) = ‖Σ_{j in T} x_j‖² after its removal.
     pub squared_error: f64,
 }
 
@@ -56,7 +56,7 @@ pub fn removal_order(moments: &Moments, count: usize) -> Vec<Removal> {
     Greedy::new(moments).take(count).collect()
 }
 
-/// The greedy removal under way: T is what has gone. E(T) = 1_Tᵀ·G·1_T, and taking j along changes it by
+/// State of the greedy removal: T are the removed channels. E(T) = 1_Tᵀ·G·1_T, and removing j changes it by
 /// G_jj + 2·h_j with h = G·1_T, which can be negative. A step costs O(C).
 struct Greedy<'a> {
     moments: &'a Moments,
@@ -146,7 +146,7 @@ mod tests {
 
         /// E(T) = 1_Tᵀ·G·1_T, and after the last removal E = c.
         #[test]
-        fn the_error_is_the_squared_norm_of_what_has_gone((channels, x) in rows(-0.5..1.0)) {
+        fn the_error_is_the_squared_norm_of_the_removed_sum((channels, x) in rows(-0.5..1.0)) {
             let moments = Moments::from_rows(channels, &x).unwrap();
             let mut gone = vec![];
             for step in removal_order(&moments, channels) {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn channels_that_cancel_go_together() {
-        // x_0 = -x_1 are large, x_2 is small: once one of the pair has gone, the other takes its error back.
+        // x_0 = -x_1 are large, x_2 is small: after one of the pair is removed, removing the other cancels its error.
         let x = [4.0, -4.0, 1.0, 4.0, -4.0, 2.0];
         let order = removal_order(&Moments::from_rows(3, &x).unwrap(), 3);
         let channels: Vec<usize> = order.iter().map(|step| step.channel).collect();

@@ -9,7 +9,7 @@ use crate::{Evidence, Moments, Needs, Selection, Selector, SelectorError};
 ///
 /// A step picks the j with the largest (x_jᵀe)² / x_jᵀx_j, e the residual of the least-squares fit of y = X·1 by the
 /// channels picked so far; among equals the lowest index is added first. The order of addition is nested, so one order
-/// serves every keep rate; the removal order is its reverse: the channel that would be added last goes first.
+/// serves every keep rate; the removal order is its reverse: the channel that would be added last is removed first.
 ///
 /// A channel that depends on those picked so far is no candidate, nor is one whose gain is rounding. Once no candidate is
 /// left, the others are added by index, first those that contribute at all, then the dead ones.
@@ -52,8 +52,8 @@ pub struct Addition {
     pub gain: f64,
 }
 
-/// A channel with less than this part of its energy outside the span of those picked is dependent: the sums behind G
-/// are not known better.
+/// A channel with less than this part of its energy outside the span of those picked is dependent: G is not more
+/// precise than that.
 const DEPENDENT: f64 = 1e-10;
 /// A correlation with the residual below this part of Σ‖x_j‖ is rounding.
 const NO_GAIN: f64 = 1e-12;
@@ -74,7 +74,7 @@ pub fn addition_order(moments: &Moments) -> Vec<Addition> {
     order
 }
 
-/// Matching pursuit under way, S the channels added so far. Holds X through Q, the orthonormal basis of X_S that a
+/// State of the matching pursuit, S the channels added so far. Holds X through Q, the orthonormal basis of X_S that a
 /// Cholesky factorisation of G_SS implies; a step costs O(C·|S|).
 struct Pursuit<'a> {
     moments: &'a Moments,
@@ -117,7 +117,7 @@ impl<'a> Pursuit<'a> {
         best
     }
 
-    /// Adds a channel and refits: takes q, the direction it adds, out of the residual. Gives (qᵀe)².
+    /// Adds a channel and refits: takes q, the direction it adds, out of the residual. Returns (qᵀe)².
     fn add(&mut self, channel: usize) -> f64 {
         let norm = self.outside[channel].sqrt();
         let along = self.correlations[channel] / norm;

@@ -6,7 +6,7 @@ use crate::{Evidence, Needs, Selection, Selector, SelectorError};
 
 /// Removes the filters with the smallest norm first. A score is the norm, summed in float64 in memory order.
 ///
-/// Among equals the lowest index goes first.
+/// Among equals the lowest index is removed first.
 pub(crate) enum WeightSum {
     /// Σ|w|, as in the paper.
     L1,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn float64_sums_tell_apart_what_float32_sums_would_not() {
+    fn float64_sums_distinguish_what_float32_sums_would_not() {
         let large = 16_777_216.0;
         let selection = WeightSum::L1
             .select(&evidence(3, vec![large, 1.0, 1.0, large, 1.0, 0.0]), 1, Seed::root(0))

@@ -1,4 +1,4 @@
-//! What a calibration pass costs beside the forward passes that it needs, and how many of them it needs.
+//! The cost of a calibration pass relative to its forward passes, and the number of these passes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use thinet_bench::{Bound, Figure, Ratio};
 use thinet_graph::{NodeId, PrunableLayer, prunable_layers};
 use thinet_models::{MemoryFormat, Mode, Net, Weights, forward, forward_taps};
 use thinet_nets::{Arch, NetSpec};
-use thinet_sampling::{EvidenceCollector, SamplingSpec, Stored, gathered};
+use thinet_sampling::{EvidenceCollector, EvidenceTensors, SamplingSpec, gathered};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
@@ -18,7 +18,7 @@ use crate::noise;
 
 const REQUIRED: Bound = Bound::AtMost(1.1);
 
-/// A net, and how its calibration images come.
+/// A net and its calibration images.
 pub(crate) struct Case {
     name: &'static str,
     spec: NetSpec,
@@ -54,7 +54,7 @@ impl Case {
     }
 }
 
-/// A case made ready: network, images, and every layer that can be pruned with what all selectors need of it.
+/// A prepared case: network, images, and every prunable layer with the needs of all selectors.
 pub(crate) struct Pass {
     net: Net,
     images: Tensor,
@@ -83,7 +83,7 @@ impl Pass {
         Ok(EvidenceCollector::new(&self.net.graph, layers, &weight, positions, Seed::root(0))?)
     }
 
-    /// Shows the batch to the collector as images `first..`; also calls `seen` with every node that it looks at.
+    /// Passes the batch to the collector as images `first..`; also calls `seen` with every observed node.
     pub(crate) fn batch(
         &self,
         collector: &mut EvidenceCollector,
@@ -110,7 +110,7 @@ impl Pass {
         Ok(collector.finish()?)
     }
 
-    /// The forward pass that the calibration needs, with nobody looking.
+    /// The forward pass of the calibration without the collector.
     fn bare(&self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         Ok(forward(&self.net.graph, &self.net.weights, &self.images, Mode::Eval)?)
@@ -163,7 +163,7 @@ fn passes(pass: &Pass) -> Result<Figure> {
         for (whole, part) in evidence.iter_mut().zip(collector.finish()?) {
             let named = |(name, tensor)| (format!("{}.{name}", part.layer), tensor);
             let tensors = kind.to_tensors(&part)?.into_iter().map(named).collect();
-            kind.read(&Stored { tensors: &tensors, layer: &part.layer }, whole)?;
+            kind.read(&EvidenceTensors { tensors: &tensors, layer: &part.layer }, whole)?;
         }
         kinds += 1;
         most += computed.iter().max().copied().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Two pieces of work that run in turn as one criterion bench.
+//! Two workloads that run in turn as one criterion bench.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use anyhow::Result;
 use criterion::{Criterion, SamplingMode};
 use thinet_bench::Pairs;
 
-/// WorkerMessage of a figure whose bench a filter of the command line has left out.
+/// Note of a figure whose bench was filtered out on the command line.
 pub(crate) const FILTERED: &str = "left out by the filter of the command line";
 
 /// Registers ours as the bench `group/name`; before or after each of its runs (by turns) the reference runs once.
 ///
-/// Both say how long they took, so that what is not to be counted can stay outside. The pairs are without the first,
-/// and empty if a filter has left the bench out.
+/// Both return how long they took, so that set-up need not be counted. The first pair is dropped; there are no pairs if the
+/// bench was filtered out.
 ///
 /// # Errors
 /// The first error of either.
@@ -46,7 +46,7 @@ pub(crate) fn in_turn(
                 }
             }
         }
-        // Criterion cannot be stopped and wants times above zero; what it says after a failure is never shown beside ours.
+        // Criterion cannot be stopped and requires times above zero; its result after a failure is never shown.
         total.max(Duration::from_nanos(1))
     };
     let mut benches = criterion.benchmark_group(group);

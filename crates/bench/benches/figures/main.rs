@@ -1,8 +1,8 @@
-//! The figures that are promised of this project, each measured in turn with its reference on one thread: `make bench`.
+//! The performance figures of this project, each measured in turn with its reference on one thread: `make bench`.
 //!
 //! Criterion does the sampling and keeps our own times from run to run. Every sample of ours has the reference's
 //! beside it, and the table at the end comes from these pairs. A filter (`cargo bench -p thinet-bench -- training`)
-//! leaves out the others; only peak memory, which is no time, is measured always.
+//! leaves out the others; only peak memory is always measured.
 #![allow(clippy::print_stdout, reason = "the table of figures is what this program is for")]
 
 mod calibration;

@@ -1,6 +1,6 @@
 //! Peak memory of a calibration pass of few and of many rows, each in a process of its own.
 //!
-//! A peak belongs to a process and never goes down, so this program starts itself twice, with the number of rows as its
+//! A process's peak never decreases, so this program starts itself twice, with the number of rows as its
 //! arguments.
 
 use std::env;

@@ -53,7 +53,7 @@ fn product(x: &Tensor) -> Result<Tensor> {
     Ok(no_grad(|| x.f_tr()?.f_mm(x))?)
 }
 
-/// Refuses to compare times of computations that do not agree.
+/// Fails if the results of the two computations differ.
 fn check(moments: &Moments, gram: &Tensor) -> Result<()> {
     for [i, j] in [[0, 0], [3, 400], [511, 7]] {
         let (found, expected) = (moments.g(i, j), gram.f_double_value(&[i as i64, j as i64])?);

@@ -1,4 +1,4 @@
-//! Seeded numbers to work on. No time here depends on the values.
+//! Seeded input values. No measured time depends on them.
 
 use anyhow::Result;
 use rand::RngExt;

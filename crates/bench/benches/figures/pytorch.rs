@@ -1,4 +1,4 @@
-//! A Python process that runs PyTorch's own training steps whenever it is told to (`train_step.py`).
+//! A Python process that runs PyTorch's own training steps on request (`train_step.py`).
 
 use std::env;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -15,12 +15,12 @@ pub(crate) struct PyTorch {
     output: Lines<BufReader<ChildStdout>>,
     /// Version of torch.
     pub(crate) version: String,
-    /// Numbers that are trained.
+    /// Number of trainable parameters.
     pub(crate) parameters: usize,
 }
 
 impl PyTorch {
-    /// Starts the script with these arguments and waits until its network stands.
+    /// Starts the script with these arguments and waits until its network is ready.
     ///
     /// # Errors
     /// If there is no Python, or none with torch.
@@ -51,7 +51,7 @@ impl PyTorch {
         }
     }
 
-    /// Runs `count` steps; how long they took by the clock of the process.
+    /// Runs `count` steps; returns their duration by the clock of the process.
     pub(crate) fn steps(&mut self, count: usize) -> Result<Duration> {
         writeln!(self.input, "go {count}").context("train_step.py takes no input")?;
         let answer = self.answer()?;
@@ -66,7 +66,7 @@ impl PyTorch {
 
 impl Drop for PyTorch {
     fn drop(&mut self) {
-        // It may have ended by itself; a drop has nobody to tell.
+        // It may have ended by itself; a destructor cannot return an error.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,6 @@
 //! ThiNet's greedy removal of half the channels: through moments against carrying the running sum over the rows.
 //!
-//! The obvious greedy takes minutes at this size, so its steps are sampled: every pair times one step, at a place of
+//! The naive greedy takes minutes at this size, so its steps are sampled: every pair times one step, at a place of
 //! the order that moves from pair to pair. A step is passes over columns of `x`, one for each candidate and one to
 //! update the sum, whose number is known for every step; the time of the whole is the step's times the ratio of passes.
 
@@ -18,7 +18,7 @@ use crate::in_turn::{FILTERED, duration, in_turn, timed};
 use crate::noise::{CHANNELS, ROWS, contributions};
 
 const REMOVED: usize = CHANNELS / 2;
-/// Steps of the obvious greedy that are timed: the middles of this many equal parts of the order.
+/// Steps of the naive greedy that are timed: the middles of this many equal parts of the order.
 const PLACES: usize = 8;
 
 const NAME: &str = "selection, m = 100,000, C = 512, 256 removed, moments included";
@@ -96,7 +96,7 @@ fn through_moments(x: &[f64]) -> Result<Vec<Removal>> {
     Ok(removal_order(&sum.finish()?, REMOVED))
 }
 
-/// The obvious greedy before one of its steps: what `naive::greedy_removal` holds there.
+/// The state of `naive::greedy_removal` before one of its steps.
 struct Step {
     place: usize,
     left: Vec<usize>,
@@ -113,7 +113,7 @@ impl Step {
         Self { place, left, z: x.chunks_exact(CHANNELS).map(sum).collect() }
     }
 
-    /// The step, in the words of `naive::greedy_removal`; the sum goes to new memory so that it can be done again.
+    /// One step of `naive::greedy_removal`; the sum is written to new memory so that the step can be repeated.
     fn run(&self, x: &[f64]) -> Removal {
         let mut best = Removal { channel: self.left[0], squared_error: f64::INFINITY };
         for &channel in &self.left {
@@ -167,7 +167,7 @@ fn removal_in_memory_order(x: &[f64], count: usize) -> Vec<Removal> {
     order
 }
 
-/// Refuses to compare times of computations that do not agree.
+/// Fails if the results of the two computations differ.
 fn same(found: Removal, expected: Removal) -> Result<()> {
     let room = 1e-9 * (ROWS * CHANNELS) as f64;
     let close = (found.squared_error - expected.squared_error).abs() <= room;

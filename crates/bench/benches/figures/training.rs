@@ -17,8 +17,8 @@ use crate::pytorch::PyTorch;
 const NAME: &str = "training step over PyTorch's, VGG-16-GAP ×1/8 32×32, batch 128";
 const REQUIRED: Bound = Bound::AtMost(1.05);
 
-// The network and recipe of the committed Fashion-MNIST study, but for the rate: so small a one that the weights, and
-// with them the work, stay what they are.
+// The network and recipe of the committed Fashion-MNIST study, except for a tiny learning rate that leaves the weights,
+// and with them the work, nearly unchanged.
 const WIDTH: f64 = 0.125;
 const INPUT: [usize; 3] = [1, 32, 32];
 const CLASSES: usize = 10;
@@ -26,11 +26,11 @@ const BATCH: usize = 128;
 const LR: f64 = 1e-4;
 const MOMENTUM: f64 = 0.9;
 const WEIGHT_DECAY: f64 = 5e-4;
-/// Steps that one side does before it is the other's turn.
+/// Steps that each side runs per turn.
 const BLOCK: usize = 10;
 
 pub(crate) fn figure(criterion: &mut Criterion) -> Result<Figure> {
-    // A machine may well have libtorch without Python's torch: then the row says so.
+    // A machine may have libtorch without Python's torch: then the row says so.
     let mut pytorch = match PyTorch::start(&arguments()) {
         Ok(pytorch) => pytorch,
         Err(reason) => return Ok(Figure::not_measured(NAME, Some(REQUIRED), format!("{reason:#}"))),
@@ -64,7 +64,7 @@ pub(crate) fn figure(criterion: &mut Criterion) -> Result<Figure> {
     })
 }
 
-/// What train_step.py has to know to do the same.
+/// The settings that train_step.py needs.
 fn arguments() -> Vec<String> {
     let [channels, size, _] = INPUT;
     let settings = [

@@ -1,4 +1,4 @@
-//! The Rust side of `make gpu-check`: what a CUDA device computes beside the CPU, and how fast it trains and calibrates.
+//! The Rust side of `make gpu-check`: compares a CUDA device with the CPU, and measures how fast it trains and calibrates.
 //! `gpu-check/gpu_check.py` runs it beside PyTorch on the GPU machine. Each command prints one line of JSON.
 
 #![allow(clippy::print_stdout, reason = "its output is read by gpu_check.py")]
@@ -23,7 +23,7 @@ const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL,… | train NET PRECISI
                      calibrate NET BATCH SECONDS DEVICE";
 const IMAGE: [usize; 3] = [3, 224, 224];
 const CLASSES: usize = 1000;
-/// Positions of each image that a calibration pass looks at, as the paper's.
+/// Positions sampled in each image of a calibration pass, as in the paper.
 const POSITIONS: usize = 10;
 /// Runs before the clock starts.
 const WARM_UP: usize = 3;
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The device of this name, which must be there.
+/// The device of this name, checked to be available.
 fn available(name: &str) -> Result<thinet_models::Device> {
     let device: thinet_models::Device = name.parse()?;
     device.check_available()?;
@@ -87,8 +87,8 @@ fn weights(graph: &Graph) -> Result<Weights> {
     Ok(weights)
 }
 
-/// What a net computes on one device.
-struct Computed {
+/// The results of a net on one device.
+struct NetResults {
     logits: Tensor,
     loss: f64,
     gradient: Tensor,
@@ -100,7 +100,7 @@ fn compute(
     batch: usize,
     device: Device,
     format: MemoryFormat,
-) -> Result<Computed> {
+) -> Result<NetResults> {
     let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
     let weights = weights.to_device(device)?.to_format(format)?;
     let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?.to_device(Device::Cpu);
@@ -109,7 +109,7 @@ fn compute(
     // Dropout draws from another generator on each device: the gradient is taken without it.
     let (loss, mut gradients) =
         loss_and_gradients(graph, &weights, [first.as_str()], &images, &labels, Mode::Eval, Precision::F32)?;
-    Ok(Computed { logits, loss, gradient: gradients.remove(0).to_device(Device::Cpu) })
+    Ok(NetResults { logits, loss, gradient: gradients.remove(0).to_device(Device::Cpu) })
 }
 
 /// The largest difference, relative to the largest value.
@@ -122,7 +122,7 @@ fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
     json!({ "name": name, "metric": metric, "value": value.into(), "note": note })
 }
 
-/// CPU against the device, in 32-bit floats without TF32, with deterministic algorithms.
+/// Compares the CPU with the device, in 32-bit floats without TF32, with deterministic algorithms.
 fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
     let asked = available(device)?;
     set_tf32(false)?;
@@ -219,7 +219,7 @@ fn pass(
     }
 }
 
-/// Moments, and what every selector keeps of half of the channels.
+/// Compares moments, and the channels that every selector keeps at a rate of one half.
 fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     let moments = |evidence: &Evidence| -> Result<Tensor> {
         let moments = evidence.moments.as_ref().context("no moments")?;
@@ -287,7 +287,7 @@ fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result
     Ok(json!({ "images_per_second": speed, "layer": layer }))
 }
 
-/// Images a second of something done over and over, the device waited for.
+/// Repeats the work and returns images per second; waits for the device.
 fn repeat(
     batch: usize,
     seconds: f64,

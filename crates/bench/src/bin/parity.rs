@@ -67,7 +67,7 @@ fn crops(split: &Split, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Images a second of one loader thread: decoding, random resized crop, mirror, normalisation.
+/// Images per second of one loader thread: decoding, random resized crop, mirror, normalisation.
 fn loader(split: &Split, seconds: f64) -> Result<()> {
     let normalisation = Protocol::Torchvision.normalisation();
     let augment = Augment { random_crop: true, mirror: true, crop_padding: 0 };
@@ -87,7 +87,7 @@ fn loader(split: &Split, seconds: f64) -> Result<()> {
     Ok(())
 }
 
-/// Images a second of decoding alone, as near as the library lets one in: each image is shrunk to one pixel.
+/// Images per second of decoding alone, approximated by shrinking each image to one pixel.
 fn decode(folder: &str, classes: &str, seconds: f64) -> Result<()> {
     let classes = classes.parse().context("CLASSES")?;
     let one_pixel = ImagenetSpec { classes, side: Some(1), ..ImagenetSpec::new(Protocol::CaffeSquash) };
@@ -162,8 +162,8 @@ fn export(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Biases, scales and statistics that are not at their start, so that a mix-up shows, and classifiers large enough for the
-/// logits to depend on the image.
+/// Biases, scales and statistics away from their initial values, so that a mix-up shows, and classifiers large enough
+/// for the logits to depend on the image.
 fn shaken(start: &Weights) -> Weights {
     let mut weights = Weights::new();
     for (number, (name, tensor)) in start.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A network's forward pass written the obvious way, for tests: one image, 64-bit floats, no library.
+//! A naive forward pass for tests: one image, 64-bit floats, no library.
 
 use std::collections::BTreeMap;
 

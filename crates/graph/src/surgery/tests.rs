@@ -189,7 +189,7 @@ fn net() -> impl Strategy<Value = Graph> {
     (blocks(), 3..8_usize, any::<bool>()).prop_map(|(blocks, size, bn)| build(&blocks, size, bn))
 }
 
-/// A set of kept channels out of random bits; the last channel stays if no other does.
+/// A set of kept channels from random bits; the last channel stays if no other does.
 fn subset(width: usize, bits: u64) -> ChannelSet {
     let mut kept: Vec<usize> = (0..width).filter(|c| bits >> c & 1 == 1).collect();
     if kept.is_empty() {

@@ -9,7 +9,7 @@ use tch::Tensor;
 use thinet_graph::{PrunableLayer, prunable_layer};
 use thinet_models::{Net, load_tensors, save_tensors};
 use thinet_report::records::Status;
-use thinet_sampling::{LayerOf, Stored, gathered, read_from_net};
+use thinet_sampling::{EvidenceTensors, LayerOf, gathered, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
@@ -88,7 +88,7 @@ pub(crate) fn load(
         let (path, tensors) = stored_tensors(context, stage)?;
         for evidence in &mut all {
             let layer = evidence.layer.clone();
-            kind.read(&Stored { tensors: &tensors, layer: &layer }, evidence)
+            kind.read(&EvidenceTensors { tensors: &tensors, layer: &layer }, evidence)
                 .map_err(|e| HarnessError::Damaged { path: path.clone(), problem: e.to_string() })?;
         }
     }

@@ -1,8 +1,8 @@
-//! PyTorch checkpoints, read without running any of the code that a pickle can call.
+//! Reads PyTorch checkpoints without running any code that a pickle can call.
 //!
 //! `pickle.rs` builds the values of `value.rs`, `torch_file.rs` reads the two containers (the zip archive that `torch.save`
-//! writes since 1.6, and the older stream that `vgg16-397923af.pth` is), `storage.rs` holds what is known of the numbers in
-//! them, and `state_dict.rs` finds the weights in what training scripts put around them.
+//! writes since 1.6, and the older stream that `vgg16-397923af.pth` is), `storage.rs` describes the storages that hold
+//! the numbers, and `state_dict.rs` finds the weights inside the wrappers of training scripts.
 
 mod pickle;
 mod state_dict;

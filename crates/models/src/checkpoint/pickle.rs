@@ -1,4 +1,4 @@
-//! A machine for Python pickles that builds plain values and calls nothing.
+//! An interpreter for Python pickles that builds plain values and calls nothing.
 //!
 //! The operations are those that `torch.save` writes with the pickle protocols 1 to 5. A global name is kept as a name; the
 //! few constructors that a checkpoint needs are understood, any other becomes [`Value::Opaque`].
@@ -8,10 +8,10 @@ use std::io::Read;
 
 use super::value::{Heap, MOST_TEXT, Value};
 
-/// Most operations of one pickle; a checkpoint of a thousand tensors has some ten thousand.
+/// Limit of operations in one pickle; a checkpoint of a thousand tensors has about ten thousand.
 const MOST_OPERATIONS: usize = 50_000_000;
 
-/// A pickle that was read: its value, and the containers that it refers to.
+/// The result of reading a pickle: its value, and the containers that it refers to.
 #[derive(Debug)]
 pub(super) struct Pickle {
     pub(super) root: Value,
@@ -91,7 +91,7 @@ impl Machine<'_> {
                 let value = self.heap.construct(&callable, &arguments)?;
                 self.push(value)
             }
-            // With arguments by name: nothing that is understood is made so.
+            // Keyword arguments: no supported constructor takes any.
             0x92 => {
                 self.last(2)?;
                 let class = self.pop()?.kind();
@@ -153,7 +153,7 @@ impl Machine<'_> {
         self.push(Value::Storage(self.heap.storages.len() - 1))
     }
 
-    /// Keeps the last value under a number, which is given or the next one.
+    /// Stores the last value in the memo, under the given number or the next free one.
     fn store(&mut self, operation: u8) -> Result<(), String> {
         let number = match operation {
             b'q' => u32::from(self.bytes::<1>()?[0]),
@@ -175,7 +175,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    /// Gives an object its state. Only containers of ours have one that matters, and it is none of the weights.
+    /// Sets an object's state. It is dropped: no supported container keeps weights in its state.
     fn build(&mut self) -> Result<(), String> {
         let _state = self.pop()?;
         self.top().map(drop)
@@ -209,7 +209,7 @@ impl Machine<'_> {
         value.ok_or_else(|| format!("has the number {line:?}"))
     }
 
-    /// Bytes behind their number, which takes `len` bytes itself.
+    /// Length-prefixed bytes; the length takes `len` bytes.
     fn sized(&mut self, len: usize) -> Result<Vec<u8>, String> {
         let size = self.take(len)?.iter().rev().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
         let size = usize::try_from(size).ok().filter(|&size| size <= MOST_TEXT);
@@ -224,7 +224,7 @@ impl Machine<'_> {
         self.push(Value::Text(text.into()))
     }
 
-    /// Texts of Python 2 and bytes; old checkpoints name storages so.
+    /// Python 2 strings and bytes; old checkpoints name storages with them.
     fn sized_bytes(&mut self, len: usize) -> Result<(), String> {
         let bytes = self.sized(len)?;
         self.push(match String::from_utf8(bytes) {
@@ -239,7 +239,7 @@ impl Machine<'_> {
                 let list = *list;
                 self.heap.items_mut(list).extend(items);
             }
-            // Elements of an object that was not made.
+            // Elements of an opaque object.
             Value::Opaque(_) => {}
             other => return Err(format!("appends to {}", other.kind())),
         }
@@ -285,7 +285,7 @@ impl Machine<'_> {
         if mark > self.stack.len() {
             return Err(underflow());
         }
-        // Not `split_off`, which hands the whole buffer on where it takes everything.
+        // Not `split_off`, which gives the whole buffer away if it takes everything.
         Ok(self.stack.drain(mark..).collect())
     }
 
@@ -295,7 +295,7 @@ impl Machine<'_> {
         Ok(bytes)
     }
 
-    /// As many bytes as there must be; memory is taken as they come, so that a wrong number costs nothing.
+    /// Reads exactly `len` bytes. Memory grows with what is read, so that a wrong length allocates nothing.
     fn take(&mut self, len: usize) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let found = (&mut *self.input).take(len as u64).read_to_end(&mut bytes);
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn calls_are_not_made() {
-        // os.system('touch /tmp/x'), as `pickle.dumps` writes an object whose __reduce__ says so.
+        // os.system('touch /tmp/x'), as `pickle.dumps` writes an object with such a `__reduce__`.
         let bytes = b"\x80\x02cposix\nsystem\nq\x00X\x0c\x00\x00\x00touch /tmp/xq\x01\x85q\x02Rq\x03.";
         assert_eq!(value(bytes).unwrap().root, Value::Opaque("posix.system".into()));
     }
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_bounded() {
-        // A place of the memo far beyond the others costs no memory for those between.
+        // A memo index far beyond the others allocates nothing for those between.
         let places: Vec<u8> =
             (0..1000_u32).flat_map(|n| [&b"r"[..], &(n * 4_000_000).to_le_bytes()].concat()).collect();
         assert!(value(&[&b"\x80\x02N"[..], &places, b"."].concat()).is_ok());

@@ -1,4 +1,4 @@
-//! Finds the state dict in what a training script saved around it.
+//! Finds the state dict inside the object that a training script saved.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use super::value::{Heap, Place, Value};
 
 /// Keys under which training scripts put the state dict, in the order in which they are looked for.
 const WRAPPERS: [&str; 4] = ["state_dict", "model", "model_state_dict", "net"];
-/// Longest name of a tensor.
+/// Limit of bytes in a tensor's name.
 const MOST_NAME: usize = 1024;
-/// Most tensors of a state dict.
+/// Limit of tensors in a state dict.
 const MOST_TENSORS: usize = 1 << 16;
-/// Most keys that a message lists.
+/// Limit of keys listed in a message.
 const MOST_LISTED: usize = 8;
 
 /// The state dict of a checkpoint.
@@ -21,7 +21,7 @@ pub(super) struct StateDict {
     pub(super) wrapper: Option<String>,
     /// Name and place of each tensor, in the order of the file.
     pub(super) tensors: Vec<(String, Place)>,
-    /// What a user should know about the choice, one line each.
+    /// Notes for the user about the choice, one line each.
     pub(super) notes: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Storages: which elements a checkpoint's numbers are, and what its references say of them.
+//! Storages: the element type and length of a checkpoint's numbers, as its references describe them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -64,19 +64,19 @@ impl Element {
     }
 }
 
-/// What one reference says of a storage. Lengths and offsets are in elements.
+/// One reference to a storage. Lengths and offsets are in elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StorageRef {
     pub(crate) key: Rc<str>,
     pub(crate) element: Element,
     /// Elements of the whole storage.
     pub(crate) len: usize,
-    /// The part that is meant: old PyTorch saved views of storages.
+    /// The referenced part: old PyTorch saved views of storages.
     pub(crate) part: std::ops::Range<usize>,
 }
 
 impl StorageRef {
-    /// Understands `('storage', type, key, location, length)`, and with a sixth part the views of old streams:
+    /// Parses `('storage', type, key, location, length)`, and with a sixth part the views of old streams:
     /// `None`, or `(key, offset, length)`.
     pub(super) fn of(heap: &Heap, id: &Value) -> Result<Self, String> {
         let bad = || "refers to a storage in a way that PyTorch does not".to_owned();
@@ -105,13 +105,13 @@ impl StorageRef {
     }
 }
 
-/// Element type and length of every storage that is referred to and understood, by key.
+/// Element type and length of every storage with a supported reference, by key.
 ///
 /// # Errors
-/// If two references say different things of one storage.
+/// If two references to one storage disagree.
 pub(super) fn storages(heap: &Heap) -> Result<BTreeMap<Rc<str>, (Element, usize)>, String> {
     let mut found: BTreeMap<Rc<str>, (Element, usize)> = BTreeMap::new();
-    // Those that are not understood are an error for whoever needs them.
+    // Unsupported references are an error only if a tensor needs them.
     for storage in heap.storages.iter().filter_map(|id| StorageRef::of(heap, id).ok()) {
         let (element, len) = (storage.element, storage.len);
         let &mut (first, first_len) = found.entry(storage.key.clone()).or_insert((element, len));

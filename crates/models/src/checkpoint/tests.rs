@@ -1,4 +1,4 @@
-//! Checkpoints put together by hand: what `torch.save` of old versions wrote, and what nobody would write but to do harm.
+//! Checkpoints assembled by hand: the output of old versions of `torch.save`, and malicious files.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ fn open(bytes: &[u8]) -> Result<(TempDir, Checkpoint), String> {
     opened.map(|checkpoint| (folder, checkpoint))
 }
 
-/// The numbers of the first tensor, or what is wrong.
+/// The numbers of the first tensor, or the error.
 fn first(bytes: &[u8]) -> Result<Vec<f32>, String> {
     let (_folder, mut checkpoint) = open(bytes)?;
     let entry: Entry = checkpoint.entries[0].1.clone();
@@ -193,7 +193,7 @@ fn damage_inside_a_zip_is_found_by_its_checksums() {
         bytes[place] ^= 1;
         first(&bytes).unwrap_err()
     };
-    // A number beside those that the tensor needs is damage, too.
+    // Damage outside the numbers that the tensor needs counts, too.
     let damaged = "a/data/0 does not fit its checksum: the file is damaged";
     assert_eq!(flipped(&floats(&[5.0])), damaged);
     assert_eq!(flipped(&floats(&[1.0])), damaged);
@@ -202,7 +202,7 @@ fn damage_inside_a_zip_is_found_by_its_checksums() {
 }
 
 #[test]
-fn archives_that_say_two_things_are_refused() {
+fn contradictory_archives_are_refused() {
     let object = pickled(&dict(&[("w", tensor(storage("FloatStorage", "0", 6, b"N"), 0, &[6]))]));
     let two = zip(&[("a/data.pkl", &object), ("b/data.pkl", &object)]);
     assert_eq!(
@@ -211,7 +211,7 @@ fn archives_that_say_two_things_are_refused() {
     );
     let program = zip(&[("a/data.pkl", &object), ("a/constants.pkl", b"")]);
     assert!(first(&program).unwrap_err().contains("TorchScript"));
-    // The writer refuses a name twice, so one of two names is changed behind its back.
+    // The writer refuses duplicate names, so one of two names is changed afterwards.
     let mut twice = zip(&[("a/data.pkl", &object), ("a/data/0", &floats(&SIX)), ("a/data/1", &floats(&SIX))]);
     for place in 0..twice.len() - 8 {
         if &twice[place..place + 8] == b"a/data/1" {

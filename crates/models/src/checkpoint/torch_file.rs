@@ -34,7 +34,7 @@ pub(crate) struct Entry {
     storage: StorageRef,
 }
 
-/// An opened checkpoint: names and shapes are known, numbers are read when they are asked for.
+/// An opened checkpoint: names and shapes are known, numbers are read on demand.
 pub(crate) struct Checkpoint {
     /// `zip` or `stream`.
     pub(crate) container: &'static str,
@@ -42,7 +42,7 @@ pub(crate) struct Checkpoint {
     pub(crate) wrapper: Option<String>,
     /// The state dict, in its order.
     pub(crate) entries: Vec<(String, Entry)>,
-    /// What a user should know about the choice of the state dict, one line each.
+    /// Notes for the user about the choice of the state dict, one line each.
     pub(crate) notes: Vec<String>,
     source: Source,
 }
@@ -65,7 +65,7 @@ struct Zip {
     compared: BTreeSet<String>,
 }
 
-/// Whether a file is one of the two containers, told by its first bytes.
+/// Whether the first bytes of a file are those of one of the two containers.
 pub(crate) fn is_checkpoint(start: &[u8]) -> bool {
     let is_pickle = matches!(start, [0x80, 2..=5, ..]);
     let is_stream = is_pickle && start.windows(MAGIC.len()).take(24).any(|window| window == MAGIC);
@@ -110,7 +110,7 @@ impl Checkpoint {
         if count == 0 {
             return Ok(Vec::new());
         }
-        // One behind the last element that the strides reach, counted from the storage's part.
+        // One past the last element that the strides reach, counted from the start of the storage's part.
         let reach = entry
             .shape
             .iter()
@@ -142,7 +142,7 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// The bytes of some elements of a storage; `range` lies inside of it.
+    /// The bytes of some elements of a storage; `range` lies inside it.
     fn storage(&mut self, storage: &StorageRef, range: Range<usize>) -> Result<Vec<u8>, String> {
         let size = storage.element.size();
         let whole = storage.len.checked_mul(size).ok_or_else(too_large)?;
@@ -181,7 +181,7 @@ impl Checkpoint {
     }
 }
 
-/// As many bytes as there must be; memory is taken as they come.
+/// Reads exactly `len` bytes; memory grows with what is read.
 fn exactly(file: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match file.take(len as u64).read_to_end(&mut bytes)? {
@@ -251,7 +251,7 @@ impl Zip {
         Ok((object, zip))
     }
 
-    /// A member, whose checksum was compared when it was first asked for.
+    /// A member of the archive; its checksum is compared at the first access.
     fn member(&mut self, name: &str) -> Result<zip::read::ZipFileSeek<'_, BufReader<File>>, String> {
         let problem = |e: &dyn std::fmt::Display| format!("{name}: {e}");
         if !self.compared.contains(name) {

@@ -1,21 +1,21 @@
-//! The values of a pickle, held flat: containers lie in one list and refer to each other by place, so that values that are
-//! nested deeply, or hold themselves, are dropped like any other and take no more memory than was built.
+//! The values of a pickle in a flat arena: containers refer to each other by index, so that values that are nested deeply
+//! or contain themselves are dropped like any other and take no more memory than was built.
 
 use std::rc::Rc;
 
-/// Most values that one pickle may build or copy. A checkpoint of a thousand tensors builds some fifty thousand.
+/// Limit of values that one pickle may build or copy. A checkpoint of a thousand tensors builds about fifty thousand.
 pub(super) const MOST_VALUES: usize = 1 << 22;
-/// Most bytes of all texts of one pickle together.
+/// Limit of bytes in all strings of one pickle together.
 pub(super) const MOST_TEXT: usize = 1 << 26;
-/// Longest name of a class or function.
+/// Limit of bytes in the name of a class or function.
 const MOST_NAME: usize = 4096;
-/// Most axes of a tensor, as in PyTorch.
+/// Limit of a tensor's axes, as in PyTorch.
 const MOST_AXES: usize = 64;
 
-/// Where a container lies in its [`Heap`].
+/// Index of a container in its [`Heap`].
 pub(super) type Place = usize;
 
-/// A value of a pickle. Containers are shared, as Python's are, and complete before anybody looks at them.
+/// A value of a pickle. Containers are shared, as Python's are, and complete before they are read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     None,
@@ -32,17 +32,17 @@ pub(super) enum Value {
     Dict(Place),
     /// `module.name`.
     Global(Rc<str>),
-    /// A reference to a storage, [`Heap::storages`]: what `torch.save` puts in place of the numbers.
+    /// Index in [`Heap::storages`]: the reference that `torch.save` writes in place of the numbers.
     Storage(Place),
     Tensor(Place),
-    /// An object of a class that is not understood; it was not made.
+    /// An object of an unsupported class; it was not constructed.
     Opaque(Rc<str>),
 }
 
 /// Which part of which storage a tensor is, in elements.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRef {
-    /// Place in [`Heap::storages`].
+    /// Index in [`Heap::storages`].
     pub(super) storage: Place,
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
@@ -54,7 +54,7 @@ pub(super) struct TensorRef {
 pub(super) struct Heap {
     containers: Vec<Vec<Value>>,
     tensors: Vec<TensorRef>,
-    /// What each reference to a storage says of it, in the order of the file.
+    /// Every reference to a storage, in the order of the file.
     pub(super) storages: Vec<Value>,
     values: usize,
     text: usize,
@@ -75,7 +75,7 @@ impl Value {
         }
     }
 
-    /// What the value is, for messages.
+    /// The kind of the value, for messages.
     pub(super) fn kind(&self) -> String {
         match self {
             Self::None => "None".into(),
@@ -93,7 +93,7 @@ impl Value {
 }
 
 impl Heap {
-    /// Counts values that are about to be built.
+    /// Counts values that are about to be built against the limit.
     pub(super) fn count(&mut self, values: usize) -> Result<(), String> {
         self.values = self.values.saturating_add(values);
         if self.values > MOST_VALUES {
@@ -102,7 +102,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Counts the bytes of a text that is about to be read.
+    /// Counts the bytes of a string that is about to be read against the limit.
     pub(super) fn count_text(&mut self, bytes: usize) -> Result<(), String> {
         self.text = self.text.saturating_add(bytes);
         if self.text > MOST_TEXT {
@@ -145,11 +145,11 @@ impl Heap {
         Ok(Value::Global(format!("{module}.{name}").into()))
     }
 
-    /// What a call or a construction makes, for the few that are understood.
+    /// The result of one of the few supported calls and constructions.
     pub(super) fn construct(&mut self, callable: &Value, arguments: &Value) -> Result<Value, String> {
         let name = match callable {
             Value::Global(name) => name,
-            // The result of another construction that was not made.
+            // The result of another unsupported construction.
             Value::Opaque(name) => return Ok(Value::Opaque(name.clone())),
             other => return Ok(Value::Opaque(other.kind().into())),
         };

@@ -1,10 +1,10 @@
-//! Which key of a spec helps where a file does not fit.
+//! Suggests the key of a spec that makes a file fit.
 
 use std::collections::BTreeMap;
 
 use thinet_graph::{Graph, Op};
 
-use super::prefix::Stripped;
+use super::prefix::FileTensor;
 use crate::weights::{TensorKind, layer_of};
 use crate::{Layout, ModelError, names};
 
@@ -33,8 +33,12 @@ pub(super) fn for_mismatch(
     })
 }
 
-/// For a name that the net does not know: the prefix with which most of its names are in the file.
-pub(super) fn for_prefix(graph: &Graph, names: &[Stripped], taken_off: Option<&str>) -> Option<String> {
+/// For an unknown name: the prefix under which the file has most of the net's names.
+pub(super) fn for_prefix(
+    graph: &Graph,
+    names: &[FileTensor],
+    removed_prefix: Option<&str>,
+) -> Option<String> {
     let tensors = graph.tensors();
     let mut found: BTreeMap<&str, usize> = BTreeMap::new();
     for layout in [Layout::Own, Layout::Torchvision, Layout::Timm] {
@@ -53,12 +57,12 @@ pub(super) fn for_prefix(graph: &Graph, names: &[Stripped], taken_off: Option<&s
         }
     }
     let (prefix, count) = found.into_iter().max_by_key(|&(_, count)| count)?;
-    let whole = format!("{}{prefix}.", taken_off.unwrap_or_default());
+    let whole = format!("{}{prefix}.", removed_prefix.unwrap_or_default());
     (2 * count >= tensors.len())
         .then(|| format!("dense.import.prefix = {whole:?} takes the names that begin so"))
 }
 
-/// An error with what helps, where something does.
+/// The error, with the advice if there is one.
 pub(super) fn with(error: ModelError, advice: Option<String>) -> ModelError {
     match advice {
         Some(advice) => ModelError::WithAdvice { source: Box::new(error), advice },

@@ -1,4 +1,4 @@
-//! What wrappers put in front of the names in a file, taken off: `DataParallel`, `torch.compile`, Lightning, averages.
+//! Removes the prefixes that wrappers add to names: `DataParallel`, `torch.compile`, Lightning, averaged models.
 
 use std::path::Path;
 
@@ -6,41 +6,41 @@ use crate::file::bad_file;
 use crate::weights::TensorKind;
 use crate::{ImportRules, ModelError};
 
-/// What wrappers put in front of all names: `DataParallel` and averaged models, `torch.compile`, Lightning.
+/// Prefixes of all names, by wrapper: `DataParallel` and averaged models, `torch.compile`, Lightning.
 const WHOLE: [&str; 3] = ["module.", "_orig_mod.", "model."];
-/// What `DataParallel` makes of VGG's two parts.
+/// VGG's two parts, each in a `DataParallel`.
 const PARTS: [&str; 2] = ["features.module.", "classifier.module."];
 /// The counter of `torch.optim.swa_utils.AveragedModel`.
 const AVERAGED: &str = "n_averaged";
-/// Words in the names of modules that hold a running average of the weights beside the weights.
+/// Words in the names of modules that hold a running average in addition to the weights.
 const AVERAGES: [&str; 2] = ["ema", "swa"];
 
 /// A tensor of the file, and its name without prefix.
-pub(super) struct Stripped {
+pub(super) struct FileTensor {
     pub(super) name: String,
     pub(super) from: String,
     pub(super) kind: TensorKind,
 }
 
-/// The names of a file, sorted out.
+/// The names of a file after prefixes are removed.
 pub(super) struct Names {
-    /// The prefix that was taken off.
+    /// The prefix that was removed.
     pub(super) prefix: Option<String>,
-    /// What may belong to the net.
-    pub(super) wanted: Vec<Stripped>,
-    /// What does not, by its name in the file.
+    /// Tensors that may belong to the net.
+    pub(super) wanted: Vec<FileTensor>,
+    /// The others, by their names in the file.
     pub(super) aside: Vec<String>,
-    /// What a user should know, one line each.
+    /// Notes for the user, one line each.
     pub(super) notes: Vec<String>,
 }
 
-/// Takes prefixes off: that of the rules, then those of wrappers, which all names have or none.
+/// Removes the prefix of the rules, then those of wrappers, which all names have or none.
 pub(super) fn strip(
     path: &Path,
     entries: Vec<(String, TensorKind)>,
     rules: &ImportRules,
 ) -> Result<Names, ModelError> {
-    let wanted = entries.into_iter().map(|(from, kind)| Stripped { name: from.clone(), from, kind });
+    let wanted = entries.into_iter().map(|(from, kind)| FileTensor { name: from.clone(), from, kind });
     let mut names = Names { prefix: None, wanted: wanted.collect(), aside: Vec::new(), notes: Vec::new() };
     names.set_aside(|name| rules.ignore.iter().any(|start| name.starts_with(start.as_str())));
     if let Some(prefix) = &rules.prefix {
@@ -82,7 +82,7 @@ pub(super) fn strip(
 }
 
 impl Names {
-    /// Leaves out the tensors of these names; whether there were any.
+    /// Leaves out the tensors of these names; returns whether there were any.
     fn set_aside(&mut self, unwanted: impl Fn(&str) -> bool) -> bool {
         let (aside, wanted): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.wanted).into_iter().partition(|tensor| unwanted(&tensor.name));

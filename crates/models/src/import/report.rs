@@ -1,10 +1,10 @@
-//! What an import did, for a log and for people.
+//! The report of an import, for logs and for the console.
 
 use serde::Serialize;
 
 use crate::{FileType, Layout};
 
-/// What an import did.
+/// The report of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImportReport {
@@ -12,26 +12,26 @@ pub struct ImportReport {
     pub container: &'static str,
     /// The key that the state dict was found under, if it was wrapped.
     pub wrapper: Option<String>,
-    /// The prefix that was taken off every name.
+    /// The prefix that was removed from every name.
     pub prefix: Option<String>,
-    /// Whose names the file has.
+    /// The naming scheme of the file.
     pub layout: Layout,
     /// The element type in the file.
     pub dtype: FileType,
     /// Name in the file and name of the net's tensor, where they differ.
     pub mapped: Vec<(String, String)>,
-    /// Tensors that were taken.
+    /// Number of tensors that were imported.
     pub taken: usize,
     /// Names in the file that are not used.
     pub ignored: Vec<String>,
-    /// Tensors of the net that the file is not asked for.
+    /// Tensors of the net that start at random.
     pub fresh: Vec<String>,
-    /// What was changed on the way, one line each.
+    /// Conversions, one line each.
     pub notes: Vec<String>,
 }
 
 impl ImportReport {
-    /// The report for people, a few lines.
+    /// The report in a few lines of text.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut first = format!("{} tensors from {} ({:?} names", self.taken, self.container, self.layout);

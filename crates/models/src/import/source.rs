@@ -1,4 +1,4 @@
-//! A foreign weight file: safetensors or a PyTorch checkpoint, told by its first bytes.
+//! A foreign weight file: safetensors or a PyTorch checkpoint, recognised by its first bytes.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
     pub(super) fn entries(&self) -> Vec<(String, TensorKind)> {
         match self {
             Self::Safetensors { file, .. } => {
-                // The library hands them out in the order of a hash map.
+                // The library returns them in the order of a hash map.
                 let mut entries: Vec<(String, TensorKind)> = file
                     .iter()
                     .map(|(name, view)| {

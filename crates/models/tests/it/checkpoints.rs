@@ -1,4 +1,4 @@
-//! Weight files that PyTorch wrote (golden/make_checkpoints.py): the same logits, and every refusal by its words.
+//! Weight files that PyTorch wrote (golden/make_checkpoints.py): the same logits, and the text of every refusal.
 
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ fn the_report_says_what_was_done() {
 }
 
 #[test]
-fn half_precision_is_taken_when_the_rules_say_so() {
+fn half_precision_is_accepted_when_the_rules_allow_it() {
     let graph = vgg(false);
     let says = |rules: &ImportRules| {
         let error = check_import(&file("half-vgg.pth"), &graph, rules).unwrap_err().to_string();
@@ -169,7 +169,7 @@ fn new_layers_and_unwanted_names_follow_the_rules() {
     assert_eq!(report.fresh, ["fc8.bias", "fc8.weight"]);
     assert_eq!(report.ignored, ["classifier.6.weight", "classifier.6.bias"]);
     assert!(weights.get("fc8.weight").is_err() && weights.get("fc7.weight").is_ok());
-    // A new head of another shape: the old one is in the file under the same name and not looked at.
+    // A new head of another shape: the old one is in the file under the same name and ignored.
     let gap =
         NetSpec { widths: widths_of(&graph), ..NetSpec::new(Arch::Vgg16Gap) }.build([3, 64, 64], 5).unwrap();
     let rules = ImportRules {
@@ -233,7 +233,7 @@ fn exported_names_are_torchvisions() {
 }
 
 #[test]
-fn a_net_of_ours_for_another_graph_is_told_by_its_node() {
+fn our_net_of_another_graph_is_refused_by_its_node() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.safetensors");
     let graph = resnet(ResNetStride::First1x1);
@@ -258,7 +258,7 @@ proptest! {
             std::fs::write(damaged.path(), &bytes[..len]).unwrap();
             let Ok((weights, _)) = import_weights(damaged.path(), &graph, &rules, Device::Cpu) else { continue };
             weights.check(&graph).unwrap();
-            // With checksums, a change that is not found touched nothing that was read.
+            // With checksums, an undetected change touched nothing that was read.
             if name == "vgg.pth" {
                 let (whole, _) = import_weights(&file(name), &graph, &rules, Device::Cpu).unwrap();
                 for (name, tensor) in whole.iter() {

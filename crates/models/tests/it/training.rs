@@ -1,4 +1,4 @@
-//! Training: the start is seeded, steps lower the loss, and a saved optimiser goes on bit for bit.
+//! Training: the start is seeded, steps lower the loss, and a saved optimiser continues bit for bit.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ fn training_lowers_the_loss() {
 }
 
 #[test]
-fn a_restored_optimiser_goes_on_bit_for_bit() {
+fn a_restored_optimiser_continues_bit_for_bit() {
     for format in [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast] {
         let start = || {
             let Net { graph, weights } = tiny();
@@ -188,7 +188,7 @@ fn dropout_is_seeded_by_the_one_function() {
         }
         forward(&net.graph, &net.weights, &images, mode).unwrap()
     };
-    // One test, for libtorch's generator belongs to the whole process: no other test of this binary drops out.
+    // One test, as libtorch's generator belongs to the whole process: no other test of this binary uses dropout.
     let first = run(Some(1), Mode::Train);
     assert_ne!(first, run(None, Mode::Train));
     assert_eq!(first, run(Some(1), Mode::Train));

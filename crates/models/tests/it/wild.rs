@@ -1,5 +1,5 @@
-//! Checkpoints that people have (golden/make_wild_checkpoints.py): names of any length, wrappers, prefixes, averages, and files
-//! that are none.
+//! Checkpoints as found in practice (golden/make_wild_checkpoints.py): names of any length, wrappers, prefixes, averages,
+//! and files that are no checkpoints.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -168,7 +168,7 @@ fn prefixes_are_taken_off_or_the_key_that_does_it_is_named() {
         assert_eq!(report.prefix.as_deref(), Some(prefix));
     }
     let with = |prefix: &str| ImportRules { prefix: Some(prefix.to_owned()), ..ImportRules::default() };
-    // Another one is not guessed, but named.
+    // Another one is named, not guessed.
     renamed(&path, |name| vec![format!("backbone.body.{name}")]);
     let unknown = refusal(&path, &ImportRules::default());
     assert!(
