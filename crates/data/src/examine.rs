@@ -8,7 +8,8 @@ use thinet_seed::Seed;
 
 use crate::dataset::image_len;
 use crate::draw::shuffled;
-use crate::{DataError, Dataset, DatasetSpec, ImageFolderSpec, Split, image_folder, open};
+use crate::open::open_in_files;
+use crate::{DataError, Dataset, DatasetSpec, Split};
 
 /// What a look at a dataset has shown.
 pub struct Examination {
@@ -28,18 +29,11 @@ pub struct Examination {
 /// on all cores. Of an image folder that a study holds in memory all images are decoded, as opening it for the study does.
 ///
 /// # Errors
-/// As [`open`], and when a file cannot be read; damaged images are no error but listed.
+/// As [`open`](crate::open), and when a file cannot be read; damaged images are no error but listed.
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
-    let (split, most) = match spec {
-        DatasetSpec::ImageFolder(keys) => {
-            // Held in memory, the first damaged image would end it.
-            let in_files = ImageFolderSpec { cache: Some(false), ..keys.clone() };
-            let split = open(&DatasetSpec::ImageFolder(in_files), folder)?;
-            let most = if image_folder::is_cached(&split, keys.cache) { None } else { most };
-            (split, most)
-        }
-        _ => (open(spec, folder)?, most),
-    };
+    // Decoded into memory, the first damaged image would end it.
+    let split = open_in_files(spec, folder)?;
+    let most = if spec.keys().is_held_in_memory(&split) { None } else { most };
     let mut unusual = Vec::new();
     if let Some(official) = spec.images() {
         for (set, name, official) in

@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tch::Device;
-use thinet_data::{
-    ChannelOrder, DataError, DatasetSpec, ImagenetSpec, Normalisation, PhotoSpec, Protocol, Split,
-    StandardSpec, Transform,
-};
+use thinet_data::{ChannelOrder, DataError, DatasetSpec, Normalisation, Split, Transform};
 use thinet_graph::Graph;
 use thinet_models::{ImportRules, check_import, parse_device};
 use thinet_sampling::GatheredKind;
@@ -62,32 +59,7 @@ impl Options {
     /// Where a dataset is looked for.
     #[must_use]
     pub fn data_folder(&self, dataset: &DatasetSpec) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset_folder(dataset)))
-    }
-}
-
-/// The folder below `data/` where a dataset is looked for.
-fn dataset_folder(spec: &DatasetSpec) -> &'static str {
-    match spec {
-        DatasetSpec::FashionMnist(_) => "fashion-mnist",
-        DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
-        DatasetSpec::Cifar100(_) => "cifar-100-binary",
-        DatasetSpec::Imagenet(_) => "imagenet",
-        DatasetSpec::Cub200(_) => "CUB_200_2011",
-        DatasetSpec::ImageFolder(_) => "images",
-    }
-}
-
-/// The datasets that are given by their name: the value of `dataset.kind`.
-#[must_use]
-pub fn dataset_named(kind: &str) -> Option<DatasetSpec> {
-    match kind {
-        "fashion-mnist" => Some(DatasetSpec::FashionMnist(StandardSpec::default())),
-        "cifar10" => Some(DatasetSpec::Cifar10(StandardSpec::default())),
-        "cifar100" => Some(DatasetSpec::Cifar100(StandardSpec::default())),
-        "imagenet" => Some(DatasetSpec::Imagenet(ImagenetSpec::new(Protocol::CaffeSquash))),
-        "cub200" => Some(DatasetSpec::Cub200(PhotoSpec::default())),
-        _ => None,
+        self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset.folder()))
     }
 }
 
@@ -255,22 +227,14 @@ impl Plan {
 /// Opens the data; the error for missing data says how to get it.
 fn open(dataset: &DatasetSpec, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
-    let kind = match dataset {
-        DatasetSpec::FashionMnist(_) => "fashion-mnist",
-        DatasetSpec::Cifar10(_) => "cifar10",
-        DatasetSpec::Cifar100(_) => "cifar100",
-        DatasetSpec::Imagenet(_) => "imagenet",
-        DatasetSpec::Cub200(_) => "cub200",
-        DatasetSpec::ImageFolder(_) => "",
-    };
     let given = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
-    let fetch = format!("thinet data fetch {kind}{given}");
-    let advice = match dataset {
-        DatasetSpec::FashionMnist(_) => format!("to get it: {fetch}"),
-        DatasetSpec::ImageFolder(_) => {
-            format!("{} is looked at; --data DIR names another folder", folder.display())
-        }
-        _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
+    let fetch = format!("thinet data fetch {}{given}", dataset.kind());
+    let advice = if dataset.is_fetched() {
+        format!("to get it: {fetch}")
+    } else if dataset.is_own() {
+        format!("{} is looked at; --data DIR names another folder", folder.display())
+    } else {
+        format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder")
     };
     thinet_data::open(dataset, &folder).map_err(|source| match source {
         DataError::Missing { .. } => HarnessError::NoData { source, advice },
