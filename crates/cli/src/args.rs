@@ -569,8 +569,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSource {
-    /// fashion-mnist, cifar10, cifar100, imagenet or cub200
-    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec")]
+    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_names())]
     pub(crate) dataset: Option<String>,
     /// The dataset of this experiment
     #[arg(long = "for", value_name = "SPEC")]
@@ -578,6 +577,14 @@ pub(crate) struct DataSource {
     /// Its folder [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// The datasets that can be named without a spec.
+fn dataset_names() -> String {
+    let known = thinet_data::DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
+    let mut names: Vec<&str> = known.map(|kind| kind.name).collect();
+    let last = names.pop().unwrap_or_default();
+    format!("{} or {last}", names.join(", "))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,19 +6,36 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dataset::image_len;
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
+use crate::spec::{Limits, Normalisation};
 use crate::{DataError, MemoryDataset, Split};
 
-pub(crate) const SHAPE: [usize; 3] = [3, 32, 32];
+const SHAPE: [usize; 3] = [3, 32, 32];
+
+/// CIFAR-10 in its official binary format: 50,000 + 10,000 RGB images of 32×32 (Krizhevsky 2009).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cifar10Spec(pub Limits);
+
+/// CIFAR-100 in its official binary format, fine labels: 50,000 + 10,000 RGB images of 32×32.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cifar100Spec(pub Limits);
 
 /// What is published about one of the two sets.
 pub(crate) struct Cifar {
-    pub(crate) name: &'static str,
-    pub(crate) classes: usize,
+    name: &'static str,
+    classes: usize,
     /// The archive on the official site.
-    pub(crate) archive: &'static str,
+    archive: &'static str,
     /// The folder inside the archive.
-    pub(crate) inner: &'static str,
+    inner: &'static str,
+    /// Mean and standard deviation of R, G and B on the scale 0–1.
+    mean: [f32; 3],
+    std: [f32; 3],
     train: Part,
     test: Part,
     /// Label bytes of a record; the last one is used (CIFAR-100: coarse, then fine).
@@ -30,11 +47,19 @@ struct Part {
     records_per_file: usize,
 }
 
+impl Part {
+    fn images(&self) -> usize {
+        self.files.len() * self.records_per_file
+    }
+}
+
 pub(crate) const CIFAR10: Cifar = Cifar {
     name: "CIFAR-10",
     classes: 10,
     archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     inner: "cifar-10-batches-bin",
+    mean: [0.4914, 0.4822, 0.4465],
+    std: [0.2470, 0.2435, 0.2616],
     train: Part {
         files: &[
             "data_batch_1.bin",
@@ -49,15 +74,80 @@ pub(crate) const CIFAR10: Cifar = Cifar {
     label_bytes: 1,
 };
 
-pub(crate) const CIFAR100: Cifar = Cifar {
+const CIFAR100: Cifar = Cifar {
     name: "CIFAR-100",
     classes: 100,
     archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     inner: "cifar-100-binary",
+    mean: [0.5071, 0.4865, 0.4409],
+    std: [0.2673, 0.2564, 0.2762],
     train: Part { files: &["train.bin"], records_per_file: 50_000 },
     test: Part { files: &["test.bin"], records_per_file: 10_000 },
     label_bytes: 2,
 };
+
+/// The two kinds differ in what is published about them only.
+macro_rules! keys_of {
+    ($spec:ident: $set:ident, $about:literal) => {
+        impl DatasetKeys for $spec {
+            fn about() -> &'static str {
+                $about
+            }
+
+            fn keys() -> &'static [Key] {
+                &[TRAIN_LIMIT, TEST_LIMIT]
+            }
+
+            fn by_name() -> Option<Self> {
+                Some(Self::default())
+            }
+
+            fn folder(&self) -> &'static str {
+                $set.inner
+            }
+
+            fn name(&self) -> &str {
+                $set.name
+            }
+
+            fn shape(&self) -> [usize; 3] {
+                SHAPE
+            }
+
+            fn classes(&self) -> Option<usize> {
+                Some($set.classes)
+            }
+
+            fn official_images(&self) -> Option<[usize; 2]> {
+                Some([&$set.train, &$set.test].map(Part::images))
+            }
+
+            fn normalisation(&self) -> Normalisation {
+                Normalisation::of(&$set.mean, &$set.std)
+            }
+
+            fn limits(&self) -> Limits {
+                self.0
+            }
+
+            fn sizing(&self) -> Sizing {
+                Sizing::Stored
+            }
+
+            fn origin(&self, folder: &Path) -> Origin {
+                let how = format!("download {} and unpack it in {}", $set.archive, folder.display());
+                Origin::ByHand { why: "it is not downloaded automatically", how }
+            }
+
+            fn read(&self, folder: &Path) -> Result<Split, DataError> {
+                open(&$set, folder)
+            }
+        }
+    };
+}
+
+keys_of!(Cifar10Spec: CIFAR10, "50,000 + 10,000 RGB 32×32 images, 10 classes, official binary format");
+keys_of!(Cifar100Spec: CIFAR100, "50,000 + 10,000 RGB 32×32 images, 100 classes, official binary format");
 
 /// Reads both sets from the folder of the archive, or from the folder that it lies in.
 pub(crate) fn open(set: &Cifar, folder: &Path) -> Result<Split, DataError> {
@@ -76,9 +166,8 @@ fn located(set: &Cifar, folder: &Path) -> Result<PathBuf, DataError> {
 }
 
 fn read_part(set: &Cifar, part: &Part, folder: &Path) -> Result<MemoryDataset, DataError> {
-    let images = part.files.len() * part.records_per_file;
-    let mut pixels = Vec::with_capacity(images * image_len(SHAPE));
-    let mut labels = Vec::with_capacity(images);
+    let mut pixels = Vec::with_capacity(part.images() * image_len(SHAPE));
+    let mut labels = Vec::with_capacity(part.images());
     for name in part.files {
         read_file(set, part.records_per_file, &folder.join(name), &mut pixels, &mut labels)?;
     }

@@ -5,23 +5,98 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::files;
 use crate::index_file::{IndexFile, number};
-use crate::photos::{Listing, Photos};
-use crate::{DataError, Normalisation, PhotoSpec, Protocol, Split};
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::photos::{Listing, PhotoSpec, Photos, keys};
+use crate::protocol::Protocol;
+use crate::spec::{Limits, Normalisation};
+use crate::{DataError, Split};
 
-pub(crate) const NAME: &str = "CUB-200-2011";
-pub(crate) const CLASSES: usize = 200;
+const NAME: &str = "CUB-200-2011";
+const CLASSES: usize = 200;
 /// What the authors' CUB-200 runs use (`fine-tune-avg-vgg16`).
-pub(crate) const PROTOCOL: Protocol = Protocol::CaffeSquash;
+const PROTOCOL: Protocol = Protocol::CaffeSquash;
 /// Their mean for this set, subtracted from B, G and R.
 const MEAN: [f32; 3] = [110.0, 127.0, 123.0];
 
-/// As the protocol says; Caffe's protocols with the mean of the authors' CUB-200 runs.
-pub(crate) fn normalisation(protocol: Protocol) -> Normalisation {
-    match protocol {
-        Protocol::CaffeSquash | Protocol::CaffeShort => Protocol::caffe_normalisation(MEAN),
-        Protocol::Torchvision => protocol.normalisation(),
+/// CUB-200-2011: 5,994 + 5,794 photographs of 200 birds, by its own index files (Wah et al. 2011).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cub200Spec(pub PhotoSpec);
+
+impl DatasetKeys for Cub200Spec {
+    fn about() -> &'static str {
+        "CUB-200-2011: images/ and its index files images.txt, image_class_labels.txt, train_test_split.txt"
+    }
+
+    fn keys() -> &'static [Key] {
+        const ALL: &[Key] = &[
+            key("protocol", "text", "caffe-squash", keys::PROTOCOLS),
+            keys::CALIBRATION_PROTOCOL,
+            keys::SIDE,
+            keys::CROP,
+            keys::BAD_FILES,
+            keys::MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ];
+        ALL
+    }
+
+    fn by_name() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn folder(&self) -> &'static str {
+        "CUB_200_2011"
+    }
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.0.shape()
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(CLASSES)
+    }
+
+    fn official_images(&self) -> Option<[usize; 2]> {
+        Some([5_994, 5_794])
+    }
+
+    /// As the protocol says; Caffe's protocols with the mean of the authors' CUB-200 runs.
+    fn normalisation(&self) -> Normalisation {
+        match self.0.protocol.unwrap_or(PROTOCOL) {
+            Protocol::CaffeSquash | Protocol::CaffeShort => Protocol::caffe_normalisation(MEAN),
+            Protocol::Torchvision => Protocol::Torchvision.normalisation(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
+    fn sizing(&self) -> Sizing {
+        Sizing::Protocols(self.0.geometries(PROTOCOL))
+    }
+
+    fn origin(&self, folder: &Path) -> Origin {
+        let how = format!(
+            "download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011 and unpack it, so \
+             that {}/images.txt is there",
+            folder.display()
+        );
+        Origin::ByHand { why: "it is not downloaded automatically", how }
+    }
+
+    fn read(&self, folder: &Path) -> Result<Split, DataError> {
+        open(&self.0, folder)
     }
 }
 
@@ -31,7 +106,7 @@ const SPLIT: &str = "train_test_split.txt";
 const CLASS_NAMES: &str = "classes.txt";
 
 /// Opens both splits: reads the index files and finds every image; nothing is decoded.
-pub(crate) fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
+fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
     let names = Index::read(folder, IMAGES)?;
     let classes = Index::read(folder, LABELS)?;
     let split = Index::read(folder, SPLIT)?;

@@ -9,7 +9,7 @@ use thinet_seed::Seed;
 use crate::dataset::image_len;
 use crate::draw::shuffled;
 use crate::open::limited;
-use crate::{DataError, Dataset, DatasetSpec, Split, image_folder, open};
+use crate::{DataError, Dataset, DatasetSpec, Split};
 
 /// What a look at a dataset has shown.
 pub struct Examination {
@@ -29,21 +29,13 @@ pub struct Examination {
 /// on all cores. Of an image folder that a study holds in memory all images are decoded, as opening it for the study does.
 ///
 /// # Errors
-/// As [`open`], and when a file cannot be read; damaged images are no error but listed.
+/// As [`open`](crate::open), and when a file cannot be read; damaged images are no error but listed.
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
-    let mut damaged = Vec::new();
-    let (split, most) = match spec {
-        DatasetSpec::ImageFolder(keys) => {
-            spec.check()?;
-            // Held in memory, the first damaged image would end it.
-            let (split, faults) = image_folder::open_what_is_usable(keys, folder)?;
-            damaged = faults;
-            let split = limited(split, spec)?;
-            let most = if image_folder::is_cached(&split, keys.cache) { None } else { most };
-            (split, most)
-        }
-        _ => (open(spec, folder)?, most),
-    };
+    spec.check()?;
+    // Decoded into memory, the first damaged image would end it.
+    let (split, mut damaged) = spec.keys().read_what_is_usable(folder)?;
+    let split = limited(split, spec)?;
+    let most = if spec.keys().is_held_in_memory(&split) { None } else { most };
     let mut unusual = Vec::new();
     if let Some(official) = spec.images() {
         for (set, name, official) in

@@ -3,18 +3,82 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::idx::IdxFile;
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
+use crate::spec::{Limits, Normalisation};
 use crate::{DataError, MemoryDataset, Split};
 
-pub(crate) const NAME: &str = "Fashion-MNIST";
-pub(crate) const SHAPE: [usize; 3] = [1, 28, 28];
-pub(crate) const CLASSES: usize = 10;
+mod fetch;
+
+const NAME: &str = "Fashion-MNIST";
+const CLASSES: usize = 10;
+
+/// Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, 10 classes (Xiao et al. 2017).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FashionMnistSpec(pub Limits);
+
+impl DatasetKeys for FashionMnistSpec {
+    fn about() -> &'static str {
+        "60,000 + 10,000 grey 28×28 images, 10 classes; `thinet data fetch` gets it"
+    }
+
+    fn keys() -> &'static [Key] {
+        &[TRAIN_LIMIT, TEST_LIMIT]
+    }
+
+    fn by_name() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn folder(&self) -> &'static str {
+        "fashion-mnist"
+    }
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [1, 28, 28]
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(CLASSES)
+    }
+
+    fn official_images(&self) -> Option<[usize; 2]> {
+        Some([60_000, 10_000])
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        Normalisation::of(&[0.2860], &[0.3530])
+    }
+
+    fn limits(&self) -> Limits {
+        self.0
+    }
+
+    fn sizing(&self) -> Sizing {
+        Sizing::Stored
+    }
+
+    fn origin(&self, _folder: &Path) -> Origin {
+        Origin::Fetched(fetch::fetch)
+    }
+
+    fn read(&self, folder: &Path) -> Result<Split, DataError> {
+        open(folder)
+    }
+}
 
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
-pub(crate) const INSTALLED: &str = "/usr/share/datasets/fashion-mnist";
+const INSTALLED: &str = "/usr/share/datasets/fashion-mnist";
 
 /// The published files: training images and labels, test images and labels.
-pub(crate) fn files() -> [IdxFile; 4] {
+fn files() -> [IdxFile; 4] {
     let file = |stem, header: &[u32], sha256: &str| IdxFile {
         stem,
         header: header.to_vec(),
@@ -46,7 +110,7 @@ pub(crate) fn files() -> [IdxFile; 4] {
 
 /// Reads the files in `folder`, or those of the installed package when the folder has none of them: the checksums make
 /// sure that both are the same.
-pub(crate) fn open(folder: &Path) -> Result<Split, DataError> {
+fn open(folder: &Path) -> Result<Split, DataError> {
     let files = files();
     read(&located(folder, Path::new(INSTALLED), &files), &files)
 }

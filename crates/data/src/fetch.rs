@@ -1,95 +1,33 @@
-//! Getting a dataset's files where that can be done: Fashion-MNIST from Debian's package or its official address.
+//! Getting a dataset's files where that can be done, and saying how to get them by hand where it cannot.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::command::{Programs, run};
-use crate::idx::IdxFile;
-use crate::{DataError, DatasetSpec, cifar, cub200, fashion_mnist, image_folder, imagenet};
+use crate::kind::Origin;
+use crate::{DataError, DatasetSpec};
 
-const PACKAGE: &str = "dataset-fashion-mnist";
-const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
-/// Seconds for the package (30 MB), or for one file from the official address.
-const SECONDS: u64 = 600;
-
-/// Sees to it that [`open`](crate::open) finds the dataset in `folder`, telling `report` what it does, a line at a time.
+/// Makes sure that [`open`](crate::open) finds the dataset in `folder`, and calls `report` with a line for each step.
 ///
 /// Fashion-MNIST: files that are there already are checked and kept; missing ones come from the installed Debian
 /// package, else from that package downloaded and unpacked without root, else from the official address. Everything is
 /// checked before it gets its name in `folder`. Other datasets are only looked for.
 ///
 /// # Errors
-/// When a file that is there is not what it should be, or the dataset cannot be had: says what was tried and how to
-/// get it by hand.
+/// If a file in `folder` is not what it should be, or the dataset cannot be fetched: says what was tried and how to get
+/// it by hand.
 pub fn fetch(spec: &DatasetSpec, folder: &Path, report: &mut dyn FnMut(&str)) -> Result<(), DataError> {
     spec.check()?;
-    match spec {
-        DatasetSpec::FashionMnist(_) => {
-            let sources = [
-                Source::Installed(PathBuf::from(fashion_mnist::INSTALLED)),
-                Source::DebianPackage(Programs::default()),
-                Source::Address(Programs::default()),
-            ];
-            fetch_fashion_mnist(folder, &fashion_mnist::files(), &sources, report)
-        }
-        DatasetSpec::Cifar10(_) => expect_cifar(&cifar::CIFAR10, folder, report),
-        DatasetSpec::Cifar100(_) => expect_cifar(&cifar::CIFAR100, folder, report),
-        DatasetSpec::Imagenet(keys) => {
-            let by_hand = format!(
-                "log in at https://www.image-net.org, download ILSVRC2012 (train, validation, development kit) and \
-                 unpack it into {0}/train/<WordNet id>/, {0}/val/ and {0}/ILSVRC2012_devkit_t12/",
-                folder.display()
-            );
-            let found = imagenet::open(keys, folder).map(drop);
-            expect(
-                imagenet::NAME,
-                folder,
-                found,
-                "it may not be downloaded without an account",
-                by_hand,
-                report,
-            )
-        }
-        DatasetSpec::Cub200(keys) => {
-            let by_hand = format!(
-                "download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011 and unpack it, so \
-                 that {}/images.txt is there",
-                folder.display()
-            );
-            let found = cub200::open(keys, folder).map(drop);
-            expect(cub200::NAME, folder, found, "it is not downloaded automatically", by_hand, report)
-        }
-        DatasetSpec::ImageFolder(keys) => {
-            let by_hand =
-                format!("put the images into {0}/train/<class>/ and {0}/test/<class>/", folder.display());
-            let found = image_folder::open(keys, folder).map(drop);
-            expect(&keys.name, folder, found, "an image folder is yours to bring", by_hand, report)
-        }
-    }
-}
-
-fn expect_cifar(set: &cifar::Cifar, folder: &Path, report: &mut dyn FnMut(&str)) -> Result<(), DataError> {
-    let by_hand = format!("download {} and unpack it in {}", set.archive, folder.display());
-    let found = cifar::open(set, folder).map(drop);
-    expect(set.name, folder, found, "it is not downloaded automatically", by_hand, report)
-}
-
-fn expect(
-    name: &str,
-    folder: &Path,
-    found: Result<(), DataError>,
-    tried: &str,
-    by_hand: String,
-    report: &mut dyn FnMut(&str),
-) -> Result<(), DataError> {
-    match found {
-        Ok(()) => {
-            report(&format!("{name} is in {}", folder.display()));
+    let (tried, by_hand) = match spec.keys().origin(folder) {
+        Origin::Fetched(fetch) => return fetch(folder, report),
+        Origin::ByHand { why, how } => (why, how),
+        Origin::Own { how } => ("an image folder is yours to bring", how),
+    };
+    match spec.keys().read(folder) {
+        Ok(_) => {
+            report(&format!("{} is in {}", spec.name(), folder.display()));
             Ok(())
         }
         Err(DataError::Missing { .. }) => Err(DataError::Fetch {
-            dataset: name.to_owned(),
+            dataset: spec.name().to_owned(),
             folder: folder.to_owned(),
             tried: tried.to_owned(),
             by_hand,
@@ -98,329 +36,24 @@ fn expect(
     }
 }
 
-/// A place to get Fashion-MNIST's files from.
-enum Source {
-    /// The folder of the installed Debian package.
-    Installed(PathBuf),
-    /// The Debian package, downloaded and unpacked.
-    DebianPackage(Programs),
-    /// The official address.
-    Address(Programs),
-}
-
-impl Source {
-    fn describe(&self) -> String {
-        match self {
-            Self::Installed(folder) => format!("the installed package's folder {}", folder.display()),
-            Self::DebianPackage(_) => format!("Debian's package {PACKAGE}"),
-            Self::Address(_) => ADDRESS.to_owned(),
-        }
-    }
-
-    /// Puts the files into a folder (below `temporary`, where something has to be written) and names it.
-    fn get(&self, files: &[&IdxFile], temporary: &Path) -> Result<PathBuf, String> {
-        match self {
-            Self::Installed(folder) if folder.is_dir() => Ok(folder.clone()),
-            Self::Installed(_) => Err("not there".to_owned()),
-            Self::DebianPackage(programs) => unpack_package(programs, temporary),
-            Self::Address(programs) => {
-                files.iter().try_for_each(|file| download(programs, &file.gz_name(), temporary))?;
-                Ok(temporary.to_owned())
-            }
-        }
-    }
-}
-
-fn unpack_package(programs: &Programs, temporary: &Path) -> Result<PathBuf, String> {
-    let hint = |problem: String| match programs.apt_get.is_installed() {
-        true => format!("{problem} (where package lists are old, \"apt-get update\" as root helps)"),
-        false => problem,
-    };
-    run(&programs.apt_get, &["download".as_ref(), PACKAGE.as_ref()], temporary, SECONDS).map_err(hint)?;
-    let entries = fs::read_dir(temporary).map_err(|error| error.to_string())?;
-    let mut archives = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let archive = archives.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let archive = archive.ok_or("apt-get left no .deb file")?;
-    run(&programs.dpkg, &["-x".as_ref(), archive.as_ref(), "unpacked".as_ref()], temporary, SECONDS)?;
-    Ok(temporary.join("unpacked").join(fashion_mnist::INSTALLED.trim_start_matches('/')))
-}
-
-/// Downloads one file with curl, or with wget where there is no curl.
-fn download(programs: &Programs, name: &str, temporary: &Path) -> Result<(), String> {
-    let address = format!("{ADDRESS}/{name}");
-    let curl = [
-        "--fail",
-        "--location",
-        "--silent",
-        "--show-error",
-        "--connect-timeout",
-        "20",
-        "--output",
-        name,
-        &address,
-    ];
-    let wget = ["--no-verbose", "--timeout=20", "--tries=2", "-O", name, &address];
-    let (program, arguments) = match programs.curl.is_installed() {
-        true => (&programs.curl, &curl[..]),
-        false => (&programs.wget, &wget[..]),
-    };
-    let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref()).collect();
-    run(program, &arguments, temporary, SECONDS)
-}
-
-fn fetch_fashion_mnist(
-    folder: &Path,
-    files: &[IdxFile; 4],
-    sources: &[Source],
-    report: &mut dyn FnMut(&str),
-) -> Result<(), DataError> {
-    let mut missing = Vec::new();
-    for file in files {
-        match file.find(folder) {
-            Some(path) => drop(file.read(&path)?),
-            None => missing.push(file),
-        }
-    }
-    if missing.is_empty() {
-        report(&format!("{} is in {}", fashion_mnist::NAME, folder.display()));
-        return Ok(());
-    }
-    let mut tried = Vec::new();
-    for source in sources {
-        report(&format!("{}: trying {}", fashion_mnist::NAME, source.describe()));
-        match take_from(source, &missing, folder) {
-            Ok(()) => {
-                report(&format!("{} is in {}", fashion_mnist::NAME, folder.display()));
-                return Ok(());
-            }
-            Err(Refusal::Source(problem)) => tried.push(format!("{}: {problem}", source.describe())),
-            Err(Refusal::Folder(error)) => return Err(error),
-        }
-    }
-    let names: Vec<String> = files.iter().map(IdxFile::gz_name).collect();
-    Err(DataError::Fetch {
-        dataset: fashion_mnist::NAME.to_owned(),
-        folder: folder.to_owned(),
-        tried: tried.join("; "),
-        by_hand: format!(
-            "install Debian's package {PACKAGE}, or download {} from {ADDRESS} into that folder",
-            names.join(", ")
-        ),
-    })
-}
-
-/// Why files could not be taken from a source: the source's fault, or the target folder's.
-enum Refusal {
-    Source(String),
-    Folder(DataError),
-}
-
-/// Gets the files, checks all of them, and only then puts them into the folder.
-fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), Refusal> {
-    let temporary = tempfile::Builder::new().prefix("thinet-fetch-").tempdir();
-    let temporary = temporary.map_err(|error| Refusal::Source(format!("no temporary folder: {error}")))?;
-    let from = source.get(files, temporary.path()).map_err(Refusal::Source)?;
-    let mut checked = Vec::new();
-    for file in files {
-        let missing = || Refusal::Source(format!("has no {}", file.gz_name()));
-        let path = file.find(&from).ok_or_else(missing)?;
-        file.read(&path).map_err(|error| Refusal::Source(error.to_string()))?;
-        checked.push(path);
-    }
-    fs::create_dir_all(folder).map_err(DataError::io(folder, "create")).map_err(Refusal::Folder)?;
-    for path in checked {
-        let Some(name) = path.file_name() else { continue };
-        let target = folder.join(name);
-        copy_in_place(&path, &target).map_err(DataError::io(&target, "write")).map_err(Refusal::Folder)?;
-    }
-    Ok(())
-}
-
-/// Copies a file so that under its name there is never anything but the whole of it.
-fn copy_in_place(from: &Path, target: &Path) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".fetch-");
-    // Temporary files are their owner's alone; a dataset is for everybody whom the umask allows.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    io::copy(&mut fs::File::open(from)?, &mut file)?;
-    file.as_file().sync_all()?;
-    file.persist(target)?;
-    Ok(())
-}
-
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Program;
-    use crate::fashion_mnist::tests::examples;
-    use crate::idx::tests::gzipped;
-    use crate::{ImageFolderSpec, Resize, StandardSpec};
-
-    /// A folder with the four small files.
-    fn good() -> (tempfile::TempDir, [IdxFile; 4]) {
-        let (files, contents) = examples([0, 1, 2, 3]);
-        let folder = tempfile::tempdir().unwrap();
-        for (file, contents) in files.iter().zip(&contents) {
-            fs::write(folder.path().join(file.gz_name()), gzipped(contents)).unwrap();
-        }
-        (folder, files)
-    }
-
-    /// Programs that are shell scripts: `$@` are the arguments.
-    fn scripts(apt_get: &str, dpkg: &str, curl: &str) -> Programs {
-        let wget = Program::new("no-such-program-wget");
-        Programs {
-            apt_get: Program::script(apt_get),
-            dpkg: Program::script(dpkg),
-            curl: Program::script(curl),
-            wget,
-        }
-    }
-
-    fn try_fetch(
-        folder: &Path,
-        files: &[IdxFile; 4],
-        sources: &[Source],
-    ) -> (Result<(), DataError>, Vec<String>) {
-        let mut lines = Vec::new();
-        let result = fetch_fashion_mnist(folder, files, sources, &mut |line| lines.push(line.to_owned()));
-        (result, lines)
-    }
-
-    fn entries(folder: &Path) -> Vec<String> {
-        let names =
-            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn whole_files_are_kept_and_damaged_ones_are_named_and_left_alone() {
-        let (folder, files) = good();
-        let (result, lines) = try_fetch(folder.path(), &files, &[]);
-        result.unwrap();
-        assert_eq!(lines, [format!("Fashion-MNIST is in {}", folder.path().display())]);
-        let path = folder.path().join("t10k-labels-idx1-ubyte.gz");
-        fs::write(&path, "short").unwrap();
-        let (source, _) = good();
-        let sources = [Source::Installed(source.path().to_owned())];
-        let (result, _) = try_fetch(folder.path(), &files, &sources);
-        assert!(
-            matches!(result, Err(DataError::Size { path: named, expected: 10, found: 5 }) if named == path)
-        );
-        assert_eq!(fs::read(&path).unwrap(), b"short");
-    }
-
-    #[test]
-    fn missing_files_come_from_the_first_source_that_has_them() {
-        let (source, files) = good();
-        let (folder, _) = good();
-        fs::remove_file(folder.path().join("train-images-idx3-ubyte.gz")).unwrap();
-        let absent = Source::Installed(source.path().join("absent"));
-        let sources = [absent, Source::Installed(source.path().to_owned())];
-        let (result, lines) = try_fetch(folder.path(), &files, &sources);
-        result.unwrap();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(entries(folder.path()), entries(source.path()));
-        fashion_mnist::tests::assert_reads(folder.path(), &files);
-    }
-
-    #[test]
-    fn the_package_is_downloaded_and_unpacked() {
-        let (source, files) = good();
-        let unpack = format!(
-            "mkdir -p \"$3/usr/share/datasets\" && test -s \"$2\" && cp -r '{}' \"$3/usr/share/datasets/fashion-mnist\"",
-            source.path().display()
-        );
-        let apt_get =
-            "test \"$*\" = 'download dataset-fashion-mnist' && echo deb > dataset-fashion-mnist_0_all.deb";
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("new/fashion-mnist");
-        let (result, _) =
-            try_fetch(&target, &files, &[Source::DebianPackage(scripts(apt_get, &unpack, "exit 1"))]);
-        result.unwrap();
-        assert_eq!(entries(&target), entries(source.path()));
-    }
-
-    #[test]
-    fn files_are_downloaded_from_the_official_address() {
-        let (source, files) = good();
-        // The output name and the address are the last two arguments.
-        let curl = format!(
-            "while test $# -gt 2; do shift; done; cp '{}'/\"${{2##*/}}\" \"$1\" && test \"${{2%/*}}\" = {ADDRESS}",
-            source.path().display()
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let (result, _) =
-            try_fetch(folder.path(), &files, &[Source::Address(scripts("exit 1", "exit 1", &curl))]);
-        result.unwrap();
-        assert_eq!(entries(folder.path()), entries(source.path()));
-    }
-
-    #[test]
-    fn when_all_fails_the_error_says_what_was_tried_and_nothing_is_written() {
-        let (source, files) = good();
-        fs::write(source.path().join("t10k-labels-idx1-ubyte.gz"), "altered").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("new");
-        let programs =
-            || scripts("echo first >&2; echo 'E: Unable to locate' >&2; exit 100", "exit 1", "exit 22");
-        let sources = [
-            Source::Installed(source.path().to_owned()),
-            Source::DebianPackage(programs()),
-            Source::Address(programs()),
-            Source::Address(Programs { curl: Program::new("no-such-program-curl"), ..programs() }),
-        ];
-        let (result, _) = try_fetch(&target, &files, &sources);
-        let error = result.unwrap_err().to_string();
-        for part in [
-            "cannot get Fashion-MNIST into ",
-            "t10k-labels-idx1-ubyte.gz: expected 10 bytes, found 7",
-            "E: Unable to locate (where package lists are old, \"apt-get update\" as root helps)",
-            "status 22",
-            "no-such-program-wget is not installed",
-            "to get it by hand: install Debian's package dataset-fashion-mnist, or download train-images-idx3-ubyte.gz, ",
-        ] {
-            assert!(error.contains(part), "{part} is not in: {error}");
-        }
-        assert!(!target.exists());
-    }
 
     #[test]
     fn other_datasets_are_looked_for_and_never_made_up() {
         let folder = tempfile::tempdir().unwrap();
-        let cases = [
-            (DatasetSpec::Cifar10(StandardSpec::default()), "cifar-10-binary.tar.gz"),
-            (DatasetSpec::Cifar100(StandardSpec::default()), "cifar-100-binary.tar.gz"),
-            (
-                DatasetSpec::ImageFolder(ImageFolderSpec {
-                    name: "Birds".to_owned(),
-                    size: 8,
-                    channels: 3,
-                    resize: Resize::Bicubic,
-                    test_folder: None,
-                    cache: None,
-                    max_pixels: None,
-                    train_limit: None,
-                    test_limit: None,
-                }),
-                "/train/<class>/",
-            ),
-        ];
-        for (spec, says) in cases {
+        for (spec, says) in [
+            ("kind = 'cifar10'", "cifar-10-binary.tar.gz"),
+            ("kind = 'cifar100'", "cifar-100-binary.tar.gz"),
+            ("kind = 'image-folder'\nname = 'Birds'\nsize = 8", "/train/<class>/"),
+        ] {
+            let spec: DatasetSpec = toml::from_str(spec).unwrap();
             let error = fetch(&spec, folder.path(), &mut |_| ()).unwrap_err();
             assert!(matches!(error, DataError::Fetch { .. }));
             let text = error.to_string();
             assert!(text.contains(says) && text.contains(spec.name()), "{text}");
         }
-        assert!(entries(folder.path()).is_empty());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 }

@@ -3,12 +3,17 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::{check_read, image_len};
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::files::{self, image_size};
-use crate::{DataError, Dataset, ImageFolderSpec, MemoryDataset, Resize, Split};
+use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::photos::keys;
+use crate::protocol::{Protocol, check_max_pixels};
+use crate::spec::{Limits, Normalisation, Resize};
+use crate::{DataError, Dataset, Split};
 
 /// Splits that take no more than this together are held in memory unless the spec says otherwise.
 const CACHE_BYTES: u64 = 2 << 30;
@@ -17,6 +22,162 @@ const CACHE_BYTES: u64 = 2 << 30;
 /// of the new meaning: ids follow the fingerprint. The CHANGELOG then says so. 2: rows are resized first, rounded between
 /// the two passes, as Pillow does.
 pub(crate) const VERSION: &str = "thinet image folder v2";
+
+/// The keys of an image folder: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImageFolderSpec {
+    /// The name for tables, e.g. "CIFAR-10 (JPEG copy)".
+    pub name: String,
+    /// Height and width: images of another size are resized to `size`×`size`, whatever their aspect ratio.
+    pub size: usize,
+    /// 3 for RGB, 1 for grey.
+    #[serde(default = "three")]
+    pub channels: usize,
+    /// The filter used where a size differs.
+    #[serde(default)]
+    pub resize: Resize,
+    /// The folder with the test images; without it `test`, else `val`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_folder: Option<String>,
+    /// Whether decoded images are held in memory; without it, when both splits together take at most 2 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<bool>,
+    /// See [`PhotoSpec::max_pixels`](crate::PhotoSpec::max_pixels).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// Use this many test images, chosen the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+fn three() -> usize {
+    3
+}
+
+/// The weights of R, G and B in grey (ITU-R BT.709), as the decoder uses them.
+const LUMA: [f32; 3] = [0.2126, 0.7152, 0.0722];
+
+impl DatasetKeys for ImageFolderSpec {
+    fn about() -> &'static str {
+        "train/<class>/* and test/<class>/* (or val/) of PNG or JPEG images"
+    }
+
+    fn keys() -> &'static [Key] {
+        const ALL: &[Key] = &[
+            key("name", "text", REQUIRED, "the name for tables"),
+            key("size", "count", REQUIRED, "height and width; images of another size are resized"),
+            key("channels", "count", "3", "3 for RGB, 1 for grey"),
+            key("resize", "text", "bicubic", "the filter where a size differs: bicubic or bilinear"),
+            key("test-folder", "text", "test, else val", "the folder with the test images"),
+            key("cache", "true/false", "up to 2 GiB", "whether decoded images are held in memory"),
+            keys::MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ];
+        ALL
+    }
+
+    fn by_name() -> Option<Self> {
+        None
+    }
+
+    fn folder(&self) -> &'static str {
+        "images"
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [self.channels, self.size, self.size]
+    }
+
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    fn official_images(&self) -> Option<[usize; 2]> {
+        None
+    }
+
+    /// ImageNet's, or what it is in grey.
+    fn normalisation(&self) -> Normalisation {
+        let mut found = Protocol::Torchvision.normalisation();
+        if self.channels == 1 {
+            let grey = |rgb: &[f32]| LUMA[0] * rgb[0] + LUMA[1] * rgb[1] + LUMA[2] * rgb[2];
+            (found.mean, found.std) = (vec![grey(&found.mean)], vec![grey(&found.std)]);
+        }
+        found
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { train_limit: self.train_limit, test_limit: self.test_limit }
+    }
+
+    fn sizing(&self) -> Sizing {
+        Sizing::Square { size: self.size, filter: self.resize }
+    }
+
+    fn check(&self) -> Result<(), DataError> {
+        let wrong = |key, problem: String| Err(DataError::Value { key, problem });
+        if self.name.trim().is_empty() {
+            return wrong("name", "must not be empty".to_owned());
+        }
+        if self.name.contains(|c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c)) {
+            let problem = format!("{:?} holds a line end, a tab or another control character", self.name);
+            return wrong("name", problem);
+        }
+        if !(1..=4096).contains(&self.size) {
+            return wrong("size", format!("{} is outside 1..=4096", self.size));
+        }
+        check_max_pixels(self.max_pixels.unwrap_or(MAX_PIXELS))?;
+        if ![1, 3].contains(&self.channels) {
+            return wrong("channels", format!("{} is neither 3 (RGB) nor 1 (grey)", self.channels));
+        }
+        if let Some(folder) = &self.test_folder
+            && (folder.is_empty()
+                || folder.starts_with('.')
+                || folder.contains(['/', '\\'])
+                || folder == "train")
+        {
+            return wrong("test-folder", format!("{folder:?} is not the name of a folder beside train"));
+        }
+        Ok(())
+    }
+
+    fn origin(&self, folder: &Path) -> Origin {
+        let how = format!("put the images into {0}/train/<class>/ and {0}/test/<class>/", folder.display());
+        Origin::Own { how }
+    }
+
+    fn read(&self, folder: &Path) -> Result<Split, DataError> {
+        open(self, folder, &mut Err)
+    }
+
+    /// Leaves out what lies in a class and is no image file, and a class of nothing else.
+    fn read_what_is_usable(&self, folder: &Path) -> Result<(Split, Vec<String>), DataError> {
+        let mut faults = Vec::new();
+        let mut note = |error| match error {
+            DataError::Layout { .. } => {
+                faults.push(error.to_string());
+                Ok(())
+            }
+            other => Err(other),
+        };
+        let split = open(self, folder, &mut note)?;
+        Ok((split, faults))
+    }
+
+    fn is_held_in_memory(&self, split: &Split) -> bool {
+        let bytes = |dataset: &dyn Dataset| dataset.len() as u64 * image_len(dataset.shape()) as u64;
+        self.cache.unwrap_or(bytes(&*split.train) + bytes(&*split.test) <= CACHE_BYTES)
+    }
+}
 
 /// The images of one split, decoded when they are read.
 struct ImageFolder {
@@ -31,33 +192,11 @@ struct ImageFolder {
     fingerprint: String,
 }
 
-/// Lists both splits; classes are numbered by folder name, images sorted by class and file name.
-pub(crate) fn open(spec: &ImageFolderSpec, folder: &Path) -> Result<Split, DataError> {
-    open_with(spec, folder, &mut Err)
-}
-
-/// As [`open`], but what lies in a class and is no image file is left out, and so is a class of nothing else; returns what
-/// was left out and why.
-pub(crate) fn open_what_is_usable(
-    spec: &ImageFolderSpec,
-    folder: &Path,
-) -> Result<(Split, Vec<String>), DataError> {
-    let mut faults = Vec::new();
-    let mut note = |error| match error {
-        DataError::Layout { .. } => {
-            faults.push(error.to_string());
-            Ok(())
-        }
-        other => Err(other),
-    };
-    let split = open_with(spec, folder, &mut note)?;
-    Ok((split, faults))
-}
-
 /// What is done about something in a class that is no image file: stop, or go on without it.
 type Judge<'a> = &'a mut dyn FnMut(DataError) -> Result<(), DataError>;
 
-fn open_with(spec: &ImageFolderSpec, folder: &Path, judge: Judge<'_>) -> Result<Split, DataError> {
+/// Lists both splits; classes are numbered by folder name, images sorted by class and file name.
+fn open(spec: &ImageFolderSpec, folder: &Path, judge: Judge<'_>) -> Result<Split, DataError> {
     let train_folder = folder.join("train");
     let test_folder = folder.join(test_folder(spec, folder)?);
     let train_classes = class_folders(&train_folder)?;
@@ -197,248 +336,5 @@ impl Dataset for ImageFolder {
     }
 }
 
-/// The same split with its images decoded and in memory, if `cache` says so or, without it, if they are small enough.
-pub(crate) fn cached(split: Split, cache: Option<bool>) -> Result<Split, DataError> {
-    if !is_cached(&split, cache) {
-        return Ok(split);
-    }
-    let in_memory = |dataset: &dyn Dataset| -> Result<Arc<dyn Dataset>, DataError> {
-        Ok(Arc::new(MemoryDataset::copy_of(dataset, read_all(dataset)?)))
-    };
-    Ok(Split::new(in_memory(&*split.train)?, in_memory(&*split.test)?))
-}
-
-/// Whether a study holds the decoded images in memory.
-pub(crate) fn is_cached(split: &Split, cache: Option<bool>) -> bool {
-    let bytes = |dataset: &Arc<dyn Dataset>| dataset.len() as u64 * image_len(dataset.shape()) as u64;
-    cache.unwrap_or(bytes(&split.train) + bytes(&split.test) <= CACHE_BYTES)
-}
-
-/// All images one after the other, read by as many threads as there are cores; of several errors, the first image's.
-fn read_all(dataset: &dyn Dataset) -> Result<Vec<u8>, DataError> {
-    let len = image_len(dataset.shape());
-    let mut pixels = Vec::new();
-    pixels.try_reserve_exact(dataset.len() * len).map_err(|error| DataError::Value {
-        key: "cache",
-        problem: format!("the {} images of {} do not fit in memory: {error}", dataset.len(), dataset.name()),
-    })?;
-    pixels.resize(dataset.len() * len, 0);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let each = dataset.len().div_ceil(threads).max(1);
-    let outcomes: Vec<Result<(), DataError>> = thread::scope(|scope| {
-        let read_part = |(part, chunk): (usize, &'_ mut [u8])| {
-            let mut images = chunk.chunks_exact_mut(len).enumerate();
-            images.try_for_each(|(i, out)| dataset.read(part * each + i, out))
-        };
-        let parts = pixels.chunks_mut(each * len).enumerate();
-        let handles: Vec<_> = parts.map(|part| scope.spawn(move || read_part(part))).collect();
-        handles
-            .into_iter()
-            .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    outcomes.into_iter().collect::<Result<(), DataError>>()?;
-    Ok(pixels)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use image::{Rgb, RgbImage};
-
-    use super::*;
-    use crate::DatasetSpec;
-
-    fn spec(size: usize) -> ImageFolderSpec {
-        ImageFolderSpec {
-            name: "Pictures".to_owned(),
-            size,
-            channels: 3,
-            resize: Resize::Bicubic,
-            test_folder: None,
-            cache: None,
-            max_pixels: None,
-            train_limit: None,
-            test_limit: None,
-        }
-    }
-
-    fn write(folder: &Path, name: &str, value: u8) {
-        let path = folder.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(4, 4, Rgb([value, value + 1, value + 2])).save(path).unwrap();
-    }
-
-    /// Three training images and two test images in the classes ant and bee.
-    fn example() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, value) in [
-            ("train/bee/1.png", 30),
-            ("train/ant/b.PNG", 20),
-            ("train/ant/a.png", 10),
-            ("test/ant/x.png", 40),
-            ("test/bee/x.png", 50),
-        ] {
-            write(folder.path(), name, value);
-        }
-        fs::write(folder.path().join("train/.hidden"), "not a class").unwrap();
-        folder
-    }
-
-    fn first_bytes(dataset: &dyn Dataset) -> Vec<u8> {
-        let mut out = vec![0; image_len(dataset.shape())];
-        let read = |index| dataset.read(index, &mut out).map(|()| out[0]);
-        (0..dataset.len()).map(read).collect::<Result<_, _>>().unwrap()
-    }
-
-    fn says(folder: &Path, spec: &ImageFolderSpec) -> String {
-        let error = open(spec, folder).and_then(|split| cached(split, spec.cache)).err().unwrap().to_string();
-        error.replace(&folder.display().to_string(), "DIR")
-    }
-
-    #[test]
-    fn classes_and_files_are_sorted_by_name_with_and_without_cache() {
-        let folder = example();
-        for cache in [true, false] {
-            let split = cached(open(&spec(4), folder.path()).unwrap(), Some(cache)).unwrap();
-            assert_eq!(first_bytes(&*split.train), [10, 20, 30]);
-            assert_eq!(first_bytes(&*split.test), [40, 50]);
-            assert_eq!([0, 1, 2].map(|index| split.train.label(index)), [0, 0, 1]);
-            assert_eq!(
-                (split.train.classes(), split.train.shape(), split.train.name()),
-                (2, [3, 4, 4], "Pictures")
-            );
-            assert!(matches!(split.train.read(3, &mut [0; 48]), Err(DataError::Index { index: 3, .. })));
-        }
-    }
-
-    #[test]
-    fn the_fingerprint_follows_names_sizes_and_decoding_but_not_the_cache() {
-        let folder = example();
-        let of = |spec: &ImageFolderSpec| {
-            cached(open(spec, folder.path()).unwrap(), spec.cache).unwrap().train.fingerprint().to_owned()
-        };
-        let base = of(&spec(4));
-        assert_eq!(base, of(&ImageFolderSpec { cache: Some(false), name: "Other".to_owned(), ..spec(4) }));
-        assert_ne!(base, of(&spec(5)));
-        assert_ne!(base, of(&ImageFolderSpec { channels: 1, ..spec(4) }));
-        assert_ne!(base, of(&ImageFolderSpec { resize: Resize::Bilinear, ..spec(4) }));
-        fs::rename(folder.path().join("train/ant/a.png"), folder.path().join("train/ant/c.png")).unwrap();
-        let renamed = of(&spec(4));
-        assert_ne!(base, renamed);
-        let mut bytes = fs::read(folder.path().join("train/ant/c.png")).unwrap();
-        bytes.push(0);
-        fs::write(folder.path().join("train/ant/c.png"), bytes).unwrap();
-        assert_ne!(renamed, of(&spec(4)));
-    }
-
-    #[test]
-    fn limits_leave_undrawn_images_undecoded() {
-        let folder = example();
-        fs::write(folder.path().join("train/ant/b.PNG"), "no image").unwrap();
-        let limited = DatasetSpec::ImageFolder(ImageFolderSpec { train_limit: Some(2), ..spec(4) });
-        let split = crate::open(&limited, folder.path()).unwrap();
-        assert_eq!(first_bytes(&*split.train), [10, 30]);
-        let whole = crate::open(&DatasetSpec::ImageFolder(spec(4)), folder.path()).err().unwrap();
-        assert!(matches!(whole, DataError::Decode { path, .. } if path.ends_with("train/ant/b.PNG")));
-        let four = DatasetSpec::ImageFolder(ImageFolderSpec { train_limit: Some(4), ..spec(4) });
-        let error = crate::open(&four, folder.path()).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "key \"train-limit\": 4 is more than the 3 images there are (Pictures)"
-        );
-        let one = DatasetSpec::ImageFolder(ImageFolderSpec { test_limit: Some(1), ..spec(4) });
-        let error = crate::open(&one, folder.path()).err().unwrap().to_string();
-        assert!(error.starts_with("key \"test-limit\": 1 is too few: each of the 2 classes"), "{error}");
-    }
-
-    #[test]
-    fn val_serves_for_test_and_both_need_a_word() {
-        let folder = example();
-        fs::rename(folder.path().join("test"), folder.path().join("val")).unwrap();
-        assert_eq!(first_bytes(&*open(&spec(4), folder.path()).unwrap().test), [40, 50]);
-        write(folder.path(), "test/ant/1.png", 60);
-        write(folder.path(), "test/bee/1.png", 70);
-        let both = "DIR: has both test and val; the key test-folder must say which one to use";
-        assert_eq!(says(folder.path(), &spec(4)), both);
-        let named = ImageFolderSpec { test_folder: Some("test".to_owned()), ..spec(4) };
-        assert_eq!(first_bytes(&*open(&named, folder.path()).unwrap().test), [60, 70]);
-    }
-
-    #[test]
-    fn litter_is_neither_class_nor_image_and_changes_no_fingerprint() {
-        let folder = example();
-        let of = || {
-            let split = open(&spec(4), folder.path()).unwrap();
-            assert_eq!((first_bytes(&*split.train), split.train.classes()), (vec![10, 20, 30], 2));
-            split.train.fingerprint().to_owned()
-        };
-        let clean = of();
-        for name in
-            ["train/@eaDir/ant/a.png", "train/__MACOSX/x.png", "train/.AppleDouble/x", "train/lost+found/x"]
-        {
-            fs::create_dir_all(folder.path().join(name)).unwrap();
-        }
-        for name in ["train/Thumbs.db", "train/ant/desktop.ini", "train/ant/._a.png", "test/bee/.DS_Store"] {
-            fs::write(folder.path().join(name), "litter").unwrap();
-        }
-        fs::create_dir(folder.path().join("train/ant/@eaDir")).unwrap();
-        assert_eq!(of(), clean);
-    }
-
-    #[test]
-    fn an_image_above_the_limit_is_refused_by_name() {
-        let folder = example();
-        let small = ImageFolderSpec { max_pixels: Some(15), ..spec(4) };
-        let error = says(folder.path(), &small);
-        let expected = "DIR/train/ant/a.png: cannot decode the image: 4×4 are more than 15 pixels; the key \"max-pixels\" can allow more";
-        assert_eq!(error, expected);
-        let enough = ImageFolderSpec { max_pixels: Some(16), ..spec(4) };
-        let fingerprint = |spec| open(spec, folder.path()).unwrap().train.fingerprint().to_owned();
-        assert_eq!(fingerprint(&enough), fingerprint(&spec(4)));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn names_that_are_not_utf8_are_read_like_any_other() {
-        use std::os::unix::ffi::OsStrExt as _;
-        let folder = example();
-        for (part, value) in [("train", 60), ("test", 70)] {
-            let class = std::ffi::OsStr::from_bytes(b"caf\xe9");
-            write(&folder.path().join(part).join(class), "1.png", value);
-        }
-        let split = open(&spec(4), folder.path()).unwrap();
-        assert_eq!(
-            (first_bytes(&*split.train), first_bytes(&*split.test)),
-            (vec![10, 20, 30, 60], vec![40, 50, 70])
-        );
-    }
-
-    #[test]
-    fn wrong_layouts_are_errors_that_name_the_place() {
-        let folder = example();
-        let path = |name: &str| folder.path().join(name);
-        let nowhere = says(&path("no"), &spec(4));
-        assert!(nowhere.starts_with("DIR/train: not found; "), "{nowhere}");
-
-        fs::create_dir(path("train/cat")).unwrap();
-        let lacks = says(folder.path(), &spec(4));
-        assert_eq!(lacks, "DIR/test: has no class cat, the other split has; both need the same classes");
-        fs::create_dir(path("test/cat")).unwrap();
-        assert_eq!(says(folder.path(), &spec(4)), "DIR/train/cat: has no image");
-        write(folder.path(), "train/cat/1.png", 1);
-        fs::write(path("test/cat/notes.txt"), "").unwrap();
-        let notes = "DIR/test/cat/notes.txt: is not a .png, .jpg or .jpeg file";
-        assert_eq!(says(folder.path(), &spec(4)), notes);
-        fs::rename(path("test/cat/notes.txt"), path("test/cat/notes.png")).unwrap();
-        let empty = says(folder.path(), &spec(4));
-        assert!(empty.starts_with("DIR/test/cat/notes.png: cannot decode the image: "), "{empty}");
-        fs::write(path("test/readme"), "").unwrap();
-        let stray = says(folder.path(), &spec(4));
-        assert_eq!(stray, "DIR/test/readme: is not a folder, expected a folder for each class");
-        fs::remove_dir_all(path("test")).unwrap();
-        fs::create_dir(path("test")).unwrap();
-        assert_eq!(says(folder.path(), &spec(4)), "DIR/test: is empty, expected a folder for each class");
-    }
-}
+mod tests;

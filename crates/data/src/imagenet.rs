@@ -6,16 +6,167 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::files::{self, is_image_name};
-use crate::photos::{Listing, Photos};
-use crate::val_labels::{self, ValLabels};
-use crate::{DataError, ImagenetSpec, Split};
+use serde::{Deserialize, Serialize};
 
-pub(crate) const NAME: &str = "ImageNet";
+use crate::files::{self, is_image_name};
+use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::photos::{Listing, PhotoSpec, Photos, keys};
+use crate::protocol::Protocol;
+use crate::spec::{Limits, Normalisation};
+use crate::val_labels::{self, ValLabels};
+use crate::{DataError, Split};
+
+const NAME: &str = "ImageNet";
 pub(crate) const CLASSES: usize = 1000;
 
+/// The keys of ImageNet: those of [`PhotoSpec`], and how many classes the folder has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ImagenetSpec {
+    /// Class folders there must be. With fewer than 1000, flat validation images of other classes are not used.
+    #[serde(default = "all_classes")]
+    pub classes: usize,
+    /// How photographs become inputs.
+    pub protocol: Protocol,
+    /// See [`PhotoSpec::calibration_protocol`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_protocol: Option<Protocol>,
+    /// See [`PhotoSpec::side`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
+    /// See [`PhotoSpec::crop`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<usize>,
+    /// See [`PhotoSpec::bad_files`].
+    #[serde(default)]
+    pub bad_files: usize,
+    /// See [`PhotoSpec::max_pixels`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
+    /// See [`PhotoSpec::train_limit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// See [`PhotoSpec::test_limit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+fn all_classes() -> usize {
+    CLASSES
+}
+
+impl ImagenetSpec {
+    /// All 1000 classes under this protocol, every other key at its default.
+    #[must_use]
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            classes: CLASSES,
+            protocol,
+            calibration_protocol: None,
+            side: None,
+            crop: None,
+            bad_files: 0,
+            max_pixels: None,
+            train_limit: None,
+            test_limit: None,
+        }
+    }
+
+    /// The keys that every set of photographs has.
+    fn photos(&self) -> PhotoSpec {
+        PhotoSpec {
+            protocol: Some(self.protocol),
+            calibration_protocol: self.calibration_protocol,
+            side: self.side,
+            crop: self.crop,
+            bad_files: self.bad_files,
+            max_pixels: self.max_pixels,
+            train_limit: self.train_limit,
+            test_limit: self.test_limit,
+        }
+    }
+}
+
+impl DatasetKeys for ImagenetSpec {
+    fn about() -> &'static str {
+        "ILSVRC-2012: train/<WordNet id>/*, val/ in class folders or flat with a list of labels"
+    }
+
+    fn keys() -> &'static [Key] {
+        const ALL: &[Key] = &[
+            key("classes", "count", "1000", "class folders that there must be"),
+            key("protocol", "text", REQUIRED, keys::PROTOCOLS),
+            keys::CALIBRATION_PROTOCOL,
+            keys::SIDE,
+            keys::CROP,
+            keys::BAD_FILES,
+            keys::MAX_PIXELS,
+            TRAIN_LIMIT,
+            TEST_LIMIT,
+        ];
+        ALL
+    }
+
+    fn by_name() -> Option<Self> {
+        Some(Self::new(Protocol::CaffeSquash))
+    }
+
+    fn folder(&self) -> &'static str {
+        "imagenet"
+    }
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.photos().shape()
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes)
+    }
+
+    fn official_images(&self) -> Option<[usize; 2]> {
+        (self.classes == CLASSES).then_some([1_281_167, 50_000])
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        self.protocol.normalisation()
+    }
+
+    fn limits(&self) -> Limits {
+        self.photos().limits()
+    }
+
+    fn sizing(&self) -> Sizing {
+        Sizing::Protocols(self.photos().geometries(self.protocol))
+    }
+
+    fn check(&self) -> Result<(), DataError> {
+        if !(1..=CLASSES).contains(&self.classes) {
+            let problem = format!("{} is outside 1..={CLASSES}", self.classes);
+            return Err(DataError::Value { key: "classes", problem });
+        }
+        Ok(())
+    }
+
+    fn origin(&self, folder: &Path) -> Origin {
+        let how = format!(
+            "log in at https://www.image-net.org, download ILSVRC2012 (train, validation, development kit) and \
+             unpack it into {0}/train/<WordNet id>/, {0}/val/ and {0}/ILSVRC2012_devkit_t12/",
+            folder.display()
+        );
+        Origin::ByHand { why: "it may not be downloaded without an account", how }
+    }
+
+    fn read(&self, folder: &Path) -> Result<Split, DataError> {
+        open(self, folder)
+    }
+}
+
 /// Opens both splits: lists all files and knows their labels; nothing is decoded.
-pub(crate) fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
+fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
     let Layout { images, label_folders } = layout(folder)?;
     let folder = &*images;
     let train_folder = folder.join("train");

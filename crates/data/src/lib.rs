@@ -3,24 +3,20 @@
 //! A [`DatasetSpec`] says which set; [`open`] reads it from a folder, [`fetch`] gets it where that can be done. A
 //! [`Loader`] turns a [`Dataset`] and an order of indices into [`Batch`]es through a [`Transform`].
 
-mod cifar;
 mod command;
-mod cub200;
 mod dataset;
 mod decode;
 mod draw;
 mod error;
 mod examine;
-mod fashion_mnist;
 mod fetch;
 mod files;
 #[cfg(test)]
 mod golden;
 mod idx;
-mod image_folder;
-mod imagenet;
 mod index_file;
 mod jpeg;
+mod kind;
 mod limit;
 mod loader;
 mod mat5;
@@ -38,11 +34,29 @@ pub use draw::shuffled;
 pub use error::DataError;
 pub use examine::{Examination, examine, problems};
 pub use fetch::fetch;
+pub use kind::{Key, Kind};
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::open;
+pub use photos::PhotoSpec;
 pub use protocol::Protocol;
-pub use spec::{
-    ChannelOrder, DatasetSpec, ImageFolderSpec, ImagenetSpec, Normalisation, PhotoSpec, Resize, StandardSpec,
-};
+pub use spec::{ChannelOrder, Limits, Normalisation, Resize, Resized};
 pub use subset::Subset;
 pub use transform::{Augment, MOST_PADDING, Transform};
+
+use kind::DatasetKeys;
+
+// The registry: one `mod` line for each file that reads datasets, and one line for each dataset.
+mod cifar;
+mod cub200;
+mod fashion_mnist;
+mod image_folder;
+mod imagenet;
+
+kind::datasets! {
+    FashionMnist(fashion_mnist::FashionMnistSpec) = "fashion-mnist",
+    Cifar10(cifar::Cifar10Spec) = "cifar10",
+    Cifar100(cifar::Cifar100Spec) = "cifar100",
+    Imagenet(imagenet::ImagenetSpec) = "imagenet",
+    Cub200(cub200::Cub200Spec) = "cub200",
+    ImageFolder(image_folder::ImageFolderSpec) = "image-folder",
+}

@@ -1,12 +1,12 @@
-//! Opening the dataset of a spec, with its limits on the number of images.
+//! Opening the dataset of a spec: reading it, its limits on the number of images, and decoding it into memory.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
+use crate::dataset::image_len;
 use crate::limit::class_balanced_prefix;
-use crate::{
-    DataError, Dataset, DatasetSpec, Split, Subset, cifar, cub200, fashion_mnist, image_folder, imagenet,
-};
+use crate::{DataError, Dataset, DatasetSpec, MemoryDataset, Split, Subset};
 
 /// Opens the dataset in `folder`: everything is read and checked (image folder: listed, and decoded when cached).
 ///
@@ -15,25 +15,18 @@ use crate::{
 /// decoded, a limit larger than the set or without one image of each class.
 pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
     spec.check()?;
-    match spec {
-        DatasetSpec::FashionMnist(_) => limited(fashion_mnist::open(folder)?, spec),
-        DatasetSpec::Cifar10(_) => limited(cifar::open(&cifar::CIFAR10, folder)?, spec),
-        DatasetSpec::Cifar100(_) => limited(cifar::open(&cifar::CIFAR100, folder)?, spec),
-        DatasetSpec::Imagenet(keys) => limited(imagenet::open(keys, folder)?, spec),
-        DatasetSpec::Cub200(keys) => limited(cub200::open(keys, folder)?, spec),
-        DatasetSpec::ImageFolder(keys) => {
-            // Limits come before the cache: only what is used is decoded.
-            image_folder::cached(limited(image_folder::open(keys, folder)?, spec)?, keys.cache)
-        }
-    }
+    let split = limited(spec.keys().read(folder)?, spec)?;
+    // Limits come first: only what is used is decoded.
+    if spec.keys().is_held_in_memory(&split) { in_memory(&split) } else { Ok(split) }
 }
 
+/// The images that a spec's limits leave.
 pub(crate) fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
-    let (train, test) = spec.limits();
+    let limits = spec.limits();
     Ok(Split {
-        train: limit(split.train, "train-limit", train)?,
-        calibration: limit(split.calibration, "train-limit", train)?,
-        test: limit(split.test, "test-limit", test)?,
+        train: limit(split.train, "train-limit", limits.train_limit)?,
+        calibration: limit(split.calibration, "train-limit", limits.train_limit)?,
+        test: limit(split.test, "test-limit", limits.test_limit)?,
     })
 }
 
@@ -47,4 +40,39 @@ fn limit(
     let indices = class_balanced_prefix(&labels, dataset.classes(), limit)
         .map_err(|problem| DataError::Value { key, problem: format!("{problem} ({})", dataset.name()) })?;
     Ok(Arc::new(Subset::new(dataset, indices)?))
+}
+
+/// The same split with its images decoded and in memory.
+fn in_memory(split: &Split) -> Result<Split, DataError> {
+    let decoded = |dataset: &dyn Dataset| -> Result<Arc<dyn Dataset>, DataError> {
+        Ok(Arc::new(MemoryDataset::copy_of(dataset, read_all(dataset)?)))
+    };
+    Ok(Split::new(decoded(&*split.train)?, decoded(&*split.test)?))
+}
+
+/// All images one after the other, read by as many threads as there are cores; of several errors, the first image's.
+fn read_all(dataset: &dyn Dataset) -> Result<Vec<u8>, DataError> {
+    let len = image_len(dataset.shape());
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(dataset.len() * len).map_err(|error| DataError::Value {
+        key: "cache",
+        problem: format!("the {} images of {} do not fit in memory: {error}", dataset.len(), dataset.name()),
+    })?;
+    pixels.resize(dataset.len() * len, 0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let each = dataset.len().div_ceil(threads).max(1);
+    let outcomes: Vec<Result<(), DataError>> = thread::scope(|scope| {
+        let read_part = |(part, chunk): (usize, &'_ mut [u8])| {
+            let mut images = chunk.chunks_exact_mut(len).enumerate();
+            images.try_for_each(|(i, out)| dataset.read(part * each + i, out))
+        };
+        let parts = pixels.chunks_mut(each * len).enumerate();
+        let handles: Vec<_> = parts.map(|part| scope.spawn(move || read_part(part))).collect();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    outcomes.into_iter().collect::<Result<(), DataError>>()?;
+    Ok(pixels)
 }

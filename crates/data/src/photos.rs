@@ -4,13 +4,90 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use thinet_seed::Seed;
 
 use crate::dataset::check_read;
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::files::image_size;
-use crate::protocol::Geometry;
+use crate::kind::{Key, key};
+use crate::protocol::{Geometry, Protocol};
+use crate::spec::Limits;
 use crate::{DataError, Dataset};
+
+/// The keys of a set of photographs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PhotoSpec {
+    /// How photographs become inputs; without it the one that the set's published numbers were made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// How selectors see the training images, always with the centre crop; without it as `protocol`. The authors'
+    /// samples are `caffe-squash` throughout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_protocol: Option<Protocol>,
+    /// What images are resized to before they are cut; 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
+    /// Height and width of the inputs; 224.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<usize>,
+    /// Files that may turn out damaged; they are left out and named. With one more the study stops.
+    #[serde(default)]
+    pub bad_files: usize,
+    /// Images of more pixels are refused, as if they could not be decoded, before memory is taken for them; 100,000,000
+    /// (10,000 × 10,000). Sizes that an image has on the way to its own count as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// Use this many test images, chosen the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_limit: Option<usize>,
+}
+
+impl PhotoSpec {
+    /// The protocol, and how selectors see the images; `usual` is the set's own protocol.
+    pub(crate) fn geometries(&self, usual: Protocol) -> [Geometry; 2] {
+        let (side, crop) = (self.side.unwrap_or(256), self.crop.unwrap_or(224));
+        let protocol = self.protocol.unwrap_or(usual);
+        let calibration = self.calibration_protocol.unwrap_or(protocol);
+        let max_pixels = self.max_pixels.unwrap_or(MAX_PIXELS);
+        [protocol, calibration].map(|protocol| Geometry { protocol, side, crop, max_pixels })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { train_limit: self.train_limit, test_limit: self.test_limit }
+    }
+
+    /// Channels, height and width of the inputs.
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        let crop = self.crop.unwrap_or(224);
+        [3, crop, crop]
+    }
+}
+
+/// The keys of photographs, for lists.
+pub(crate) mod keys {
+    use super::{Key, key};
+
+    pub(crate) const PROTOCOLS: &str =
+        "how photographs become inputs: caffe-squash, caffe-short or torchvision";
+    pub(crate) const CALIBRATION_PROTOCOL: Key = key(
+        "calibration-protocol",
+        "text",
+        "as protocol",
+        "how selectors see training images, with the centre crop",
+    );
+    pub(crate) const SIDE: Key =
+        key("side", "count", "256", "what images are resized to before they are cut");
+    pub(crate) const CROP: Key = key("crop", "count", "224", "height and width of the inputs");
+    pub(crate) const BAD_FILES: Key =
+        key("bad-files", "count", "0", "so many files may turn out damaged; they are left out and named");
+    pub(crate) const MAX_PIXELS: Key =
+        key("max-pixels", "count", "100000000", "refuse an image file with more pixels than this");
+}
 
 /// Raised when what is read from a file changes (decoding, resizing, crops), so that results stored before are not taken
 /// for those of the new meaning: ids follow the fingerprint. The CHANGELOG then says so.

@@ -5,11 +5,11 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use thinet_seed::Seed;
 
+use crate::DataError;
 use crate::decode::Picture;
 use crate::draw::below;
 use crate::resize::Window;
-use crate::spec::{ChannelOrder, Normalisation};
-use crate::{DataError, Resize};
+use crate::spec::{ChannelOrder, Normalisation, Resize, Resized};
 
 /// A protocol of preparing images: it fixes resizing, crops, channel order and normalisation together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +52,7 @@ impl Protocol {
     pub fn normalisation(self) -> Normalisation {
         match self {
             Self::CaffeSquash | Self::CaffeShort => Self::caffe_normalisation(CAFFE_MEAN),
-            Self::Torchvision => Normalisation {
-                mean: RGB_MEAN.to_vec(),
-                std: RGB_STD.to_vec(),
-                order: ChannelOrder::Rgb,
-                range: 1.0,
-            },
+            Self::Torchvision => Normalisation::of(&RGB_MEAN, &RGB_STD),
         }
     }
 
@@ -109,6 +104,16 @@ impl Geometry {
             return wrong("crop", format!("{} is outside 1..={} (side)", self.crop, self.side));
         }
         check_max_pixels(self.max_pixels)
+    }
+
+    /// How images are resized, and the centre that is cut out for testing.
+    pub(crate) fn resizing(&self) -> Resized {
+        let &Self { protocol, side, crop, .. } = self;
+        let filter = protocol.filter();
+        match protocol {
+            Protocol::CaffeSquash => Resized::Square { side, filter, crop },
+            Protocol::CaffeShort | Protocol::Torchvision => Resized::ShorterSide { side, filter, crop },
+        }
     }
 
     /// The centre crop of the resized image, into `out: [3, crop, crop]`.

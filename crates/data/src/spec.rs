@@ -1,186 +1,23 @@
-//! Which dataset a study uses, as it is written in a spec.
+//! What all kinds of datasets share: limits, normalisation, and what can be asked of a spec.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::MAX_PIXELS;
-use crate::protocol::{Geometry, Protocol, check_max_pixels};
-use crate::{DataError, cifar, cub200, fashion_mnist, imagenet};
+use crate::kind::{Origin, Sizing};
+use crate::protocol::Protocol;
+use crate::{DataError, DatasetSpec};
 
-/// A dataset: `kind = "fashion-mnist" | "cifar10" | "cifar100" | "imagenet" | "cub200" | "image-folder"` and that kind's
-/// keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum DatasetSpec {
-    /// Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, 10 classes (Xiao et al. 2017).
-    FashionMnist(StandardSpec),
-    /// CIFAR-10 in its official binary format: 50,000 + 10,000 RGB images of 32×32 (Krizhevsky 2009).
-    Cifar10(StandardSpec),
-    /// CIFAR-100 in its official binary format, fine labels: 50,000 + 10,000 RGB images of 32×32.
-    Cifar100(StandardSpec),
-    /// ILSVRC-2012: 1,281,167 + 50,000 photographs, 1000 classes in WordNet-id order (Russakovsky et al. 2015).
-    Imagenet(ImagenetSpec),
-    /// CUB-200-2011: 5,994 + 5,794 photographs of 200 birds, by its own index files (Wah et al. 2011).
-    Cub200(PhotoSpec),
-    /// A folder with a folder of PNG or JPEG images for each class (your own).
-    ImageFolder(ImageFolderSpec),
-}
-
-/// The keys of a set of photographs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How many images are used: all keys of a dataset that is known by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct PhotoSpec {
-    /// How photographs become inputs; without it the one that the set's published numbers were made with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Protocol>,
-    /// How selectors see the training images, always with the centre crop; without it as `protocol`. The authors'
-    /// samples are `caffe-squash` throughout.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration_protocol: Option<Protocol>,
-    /// What images are resized to before they are cut; 256.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub side: Option<usize>,
-    /// Height and width of the inputs; 224.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop: Option<usize>,
-    /// Files that may turn out damaged; they are left out and named. With one more the study stops.
-    #[serde(default)]
-    pub bad_files: usize,
-    /// Images of more pixels are refused, as if they could not be decoded, before memory is taken for them; 100,000,000
-    /// (10,000 × 10,000). Sizes that an image has on the way to its own count as well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_pixels: Option<u64>,
+pub struct Limits {
     /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
     /// Use this many test images, chosen the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
-}
-
-/// The keys of ImageNet: those of [`PhotoSpec`], and how many classes the folder has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ImagenetSpec {
-    /// Class folders there must be. With fewer than 1000, flat validation images of other classes are not used.
-    #[serde(default = "thousand")]
-    pub classes: usize,
-    /// How photographs become inputs.
-    pub protocol: Protocol,
-    /// See [`PhotoSpec::calibration_protocol`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration_protocol: Option<Protocol>,
-    /// See [`PhotoSpec::side`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub side: Option<usize>,
-    /// See [`PhotoSpec::crop`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop: Option<usize>,
-    /// See [`PhotoSpec::bad_files`].
-    #[serde(default)]
-    pub bad_files: usize,
-    /// See [`PhotoSpec::max_pixels`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_pixels: Option<u64>,
-    /// See [`PhotoSpec::train_limit`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_limit: Option<usize>,
-    /// See [`PhotoSpec::test_limit`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_limit: Option<usize>,
-}
-
-fn thousand() -> usize {
-    1000
-}
-
-impl ImagenetSpec {
-    /// All 1000 classes under this protocol, every other key at its default.
-    #[must_use]
-    pub fn new(protocol: Protocol) -> Self {
-        Self {
-            classes: thousand(),
-            protocol,
-            calibration_protocol: None,
-            side: None,
-            crop: None,
-            bad_files: 0,
-            max_pixels: None,
-            train_limit: None,
-            test_limit: None,
-        }
-    }
-
-    /// The keys that every set of photographs has.
-    pub(crate) fn photos(&self) -> PhotoSpec {
-        PhotoSpec {
-            protocol: Some(self.protocol),
-            calibration_protocol: self.calibration_protocol,
-            side: self.side,
-            crop: self.crop,
-            bad_files: self.bad_files,
-            max_pixels: self.max_pixels,
-            train_limit: self.train_limit,
-            test_limit: self.test_limit,
-        }
-    }
-}
-
-impl PhotoSpec {
-    /// The protocol, and how selectors see the images; `usual` is the set's own protocol.
-    pub(crate) fn geometries(&self, usual: Protocol) -> [Geometry; 2] {
-        let (side, crop) = (self.side.unwrap_or(256), self.crop.unwrap_or(224));
-        let protocol = self.protocol.unwrap_or(usual);
-        let calibration = self.calibration_protocol.unwrap_or(protocol);
-        let max_pixels = self.max_pixels.unwrap_or(MAX_PIXELS);
-        [protocol, calibration].map(|protocol| Geometry { protocol, side, crop, max_pixels })
-    }
-}
-
-/// The keys of a dataset whose images are given by its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct StandardSpec {
-    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_limit: Option<usize>,
-    /// Use this many test images, chosen the same way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_limit: Option<usize>,
-}
-
-/// The keys of an image folder: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ImageFolderSpec {
-    /// The name for tables, e.g. "CIFAR-10 (JPEG copy)".
-    pub name: String,
-    /// Height and width: images of another size are resized to `size`×`size`, whatever their aspect ratio.
-    pub size: usize,
-    /// 3 for RGB, 1 for grey.
-    #[serde(default = "three")]
-    pub channels: usize,
-    /// The filter used where a size differs.
-    #[serde(default)]
-    pub resize: Resize,
-    /// The folder with the test images; without it `test`, else `val`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_folder: Option<String>,
-    /// Whether decoded images are held in memory; without it, when both splits together take at most 2 GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<bool>,
-    /// See [`PhotoSpec::max_pixels`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_pixels: Option<u64>,
-    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_limit: Option<usize>,
-    /// Use this many test images, chosen the same way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_limit: Option<usize>,
-}
-
-fn three() -> usize {
-    3
 }
 
 /// The filter that changes an image's size (as Pillow's of the same name, with antialiasing).
@@ -218,115 +55,122 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-const RGB_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const RGB_STD: [f32; 3] = [0.229, 0.224, 0.225];
-/// The weights of R, G and B in grey (ITU-R BT.709), as the decoder uses them.
-const LUMA: [f32; 3] = [0.2126, 0.7152, 0.0722];
+impl Normalisation {
+    /// Of values on the scale 0–1; colours in the order R, G, B.
+    pub(crate) fn of(mean: &[f32], std: &[f32]) -> Self {
+        Self { mean: mean.to_vec(), std: std.to_vec(), order: ChannelOrder::Rgb, range: 1.0 }
+    }
+}
 
+/// What is done to an image before it is cropped or padded to the size of the inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resized {
+    /// Nothing: all images have one size.
+    No,
+    /// Resized to `side`×`side`, whatever the aspect ratio, then the centre of `crop`×`crop` cut out.
+    Square {
+        /// Height and width.
+        side: usize,
+        /// The filter.
+        filter: Resize,
+        /// Height and width that are cut out.
+        crop: usize,
+    },
+    /// The shorter side resized to `side`, the aspect ratio kept, then the centre of `crop`×`crop` cut out.
+    ShorterSide {
+        /// The shorter side.
+        side: usize,
+        /// The filter.
+        filter: Resize,
+        /// Height and width that are cut out.
+        crop: usize,
+    },
+}
+
+/// What every kind of dataset has; the kinds themselves are registered in `lib.rs`.
 impl DatasetSpec {
-    /// The name for tables.
+    /// The dataset of this kind with every key at its default; `None` if there is no such kind, or one with keys that
+    /// only the user can know.
+    #[must_use]
+    pub fn named(kind: &str) -> Option<Self> {
+        Self::kinds().into_iter().find(|known| known.name == kind)?.by_name
+    }
+
+    /// The name in tables.
     #[must_use]
     pub fn name(&self) -> &str {
-        match self {
-            Self::FashionMnist(_) => fashion_mnist::NAME,
-            Self::Cifar10(_) => cifar::CIFAR10.name,
-            Self::Cifar100(_) => cifar::CIFAR100.name,
-            Self::Imagenet(_) => imagenet::NAME,
-            Self::Cub200(_) => cub200::NAME,
-            Self::ImageFolder(spec) => &spec.name,
-        }
+        self.keys().name()
+    }
+
+    /// The folder below `data/` where it is looked for.
+    #[must_use]
+    pub fn folder(&self) -> &'static str {
+        self.keys().folder()
+    }
+
+    /// Whether [`fetch`](crate::fetch) gets the files; for other datasets it says how to get them.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        matches!(self.keys().origin(Path::new("")), Origin::Fetched(_))
+    }
+
+    /// Whether the images are the user's own, so that nobody else can say how to get them.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.keys().origin(Path::new("")), Origin::Own { .. })
     }
 
     /// Channels, height and width of the images, before any padding or crop.
     #[must_use]
     pub fn shape(&self) -> [usize; 3] {
-        match self {
-            Self::FashionMnist(_) => fashion_mnist::SHAPE,
-            Self::Cifar10(_) | Self::Cifar100(_) => cifar::SHAPE,
-            Self::Imagenet(spec) => photo_shape(spec.crop),
-            Self::Cub200(spec) => photo_shape(spec.crop),
-            Self::ImageFolder(spec) => [spec.channels, spec.size, spec.size],
-        }
+        self.keys().shape()
     }
 
-    /// The number of classes; `None` for an image folder, where only the folder says.
+    /// The number of classes; `None` for an image folder, where it depends on the folder.
     #[must_use]
     pub fn classes(&self) -> Option<usize> {
-        match self {
-            Self::FashionMnist(_) => Some(fashion_mnist::CLASSES),
-            Self::Cifar10(_) => Some(cifar::CIFAR10.classes),
-            Self::Cifar100(_) => Some(cifar::CIFAR100.classes),
-            Self::Imagenet(spec) => Some(spec.classes),
-            Self::Cub200(_) => Some(cub200::CLASSES),
-            Self::ImageFolder(_) => None,
-        }
+        self.keys().classes()
     }
 
     /// The usual normalisation of this dataset (photographs: their protocol's; an image folder: ImageNet's).
     #[must_use]
     pub fn normalisation(&self) -> Normalisation {
-        let of = |mean: &[f32], std: &[f32]| Normalisation {
-            mean: mean.to_vec(),
-            std: std.to_vec(),
-            order: ChannelOrder::Rgb,
-            range: 1.0,
-        };
-        match self {
-            Self::Imagenet(spec) => spec.protocol.normalisation(),
-            Self::Cub200(spec) => cub200::normalisation(spec.protocol.unwrap_or(cub200::PROTOCOL)),
-            Self::FashionMnist(_) => of(&[0.2860], &[0.3530]),
-            Self::Cifar10(_) => of(&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
-            Self::Cifar100(_) => of(&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]),
-            Self::ImageFolder(spec) if spec.channels == 1 => {
-                let grey = |rgb: [f32; 3]| LUMA[0] * rgb[0] + LUMA[1] * rgb[1] + LUMA[2] * rgb[2];
-                of(&[grey(RGB_MEAN)], &[grey(RGB_STD)])
-            }
-            Self::ImageFolder(_) => of(&RGB_MEAN, &RGB_STD),
-        }
+        self.keys().normalisation()
     }
 
     /// The limits on training and test images.
     #[must_use]
-    pub fn limits(&self) -> (Option<usize>, Option<usize>) {
-        match self {
-            Self::FashionMnist(spec) | Self::Cifar10(spec) | Self::Cifar100(spec) => {
-                (spec.train_limit, spec.test_limit)
-            }
-            Self::Imagenet(spec) => (spec.train_limit, spec.test_limit),
-            Self::Cub200(spec) => (spec.train_limit, spec.test_limit),
-            Self::ImageFolder(spec) => (spec.train_limit, spec.test_limit),
-        }
+    pub fn limits(&self) -> Limits {
+        self.keys().limits()
     }
 
-    /// The numbers of training and test images that a study uses, limits included; `None` where only the folder says.
+    /// The numbers of training and test images that a study uses, limits included; `None` where they depend on the folder.
     #[must_use]
     pub fn images(&self) -> Option<[usize; 2]> {
-        let official = match self {
-            Self::FashionMnist(_) => [60_000, 10_000],
-            Self::Cifar10(_) | Self::Cifar100(_) => [50_000, 10_000],
-            Self::Imagenet(spec) if spec.classes == imagenet::CLASSES => [1_281_167, 50_000],
-            Self::Cub200(_) => [5_994, 5_794],
-            Self::Imagenet(_) | Self::ImageFolder(_) => return None,
-        };
-        let (train, test) = self.limits();
+        let [train, test] = self.keys().official_images()?;
+        let limits = self.limits();
         // A limit above that is refused once the data is there.
         let used = |limit: Option<usize>, all: usize| limit.map_or(all, |limit| limit.min(all));
-        Some([used(train, official[0]), used(test, official[1])])
+        Some([used(limits.train_limit, train), used(limits.test_limit, test)])
     }
 
-    /// How photographs are prepared for training and testing, and how selectors see them.
-    pub(crate) fn geometries(&self) -> Option<[Geometry; 2]> {
-        match self {
-            Self::Imagenet(spec) => Some(spec.photos().geometries(spec.protocol)),
-            Self::Cub200(spec) => Some(spec.geometries(cub200::PROTOCOL)),
-            _ => None,
+    /// How images are resized.
+    #[must_use]
+    pub fn resized(&self) -> Resized {
+        match self.keys().sizing() {
+            Sizing::Stored => Resized::No,
+            Sizing::Square { size, filter } => Resized::Square { side: size, filter, crop: size },
+            Sizing::Protocols([geometry, _]) => geometry.resizing(),
         }
     }
 
     /// The protocol of a set of photographs; results under different protocols must not be compared.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
-        self.geometries().map(|[geometry, _]| geometry.protocol)
+        match self.keys().sizing() {
+            Sizing::Protocols([geometry, _]) => Some(geometry.protocol),
+            Sizing::Stored | Sizing::Square { .. } => None,
+        }
     }
 
     /// Checks everything that can be known without looking at the data.
@@ -335,21 +179,13 @@ impl DatasetSpec {
     /// Names the key and what is allowed: an empty name, a size of 0 or above 4096, channels other than 1 or 3, a test
     /// folder that is not a plain name, a limit of 0 or with fewer images than there are classes.
     pub fn check(&self) -> Result<(), DataError> {
-        if let Self::ImageFolder(spec) = self {
-            spec.check()?;
-        }
-        if let Some([geometry, _]) = self.geometries() {
+        if let Sizing::Protocols([geometry, _]) = self.keys().sizing() {
             geometry.check()?;
         }
-        if let Self::Imagenet(spec) = self
-            && !(1..=imagenet::CLASSES).contains(&spec.classes)
-        {
-            let problem = format!("{} is outside 1..={}", spec.classes, imagenet::CLASSES);
-            return Err(DataError::Value { key: "classes", problem });
-        }
-        let (train, test) = self.limits();
+        self.keys().check()?;
+        let Limits { train_limit, test_limit } = self.limits();
         let least = self.classes().unwrap_or(1);
-        for (key, limit) in [("train-limit", train), ("test-limit", test)] {
+        for (key, limit) in [("train-limit", train_limit), ("test-limit", test_limit)] {
             if let Some(limit) = limit
                 && limit < least
             {
@@ -361,44 +197,8 @@ impl DatasetSpec {
     }
 }
 
-impl ImageFolderSpec {
-    fn check(&self) -> Result<(), DataError> {
-        let wrong = |key, problem: String| Err(DataError::Value { key, problem });
-        if self.name.trim().is_empty() {
-            return wrong("name", "must not be empty".to_owned());
-        }
-        if self.name.contains(|c: char| c.is_control() || ['\u{2028}', '\u{2029}'].contains(&c)) {
-            let problem = format!("{:?} holds a line end, a tab or another control character", self.name);
-            return wrong("name", problem);
-        }
-        if !(1..=4096).contains(&self.size) {
-            return wrong("size", format!("{} is outside 1..=4096", self.size));
-        }
-        check_max_pixels(self.max_pixels.unwrap_or(MAX_PIXELS))?;
-        if ![1, 3].contains(&self.channels) {
-            return wrong("channels", format!("{} is neither 3 (RGB) nor 1 (grey)", self.channels));
-        }
-        if let Some(folder) = &self.test_folder
-            && (folder.is_empty()
-                || folder.starts_with('.')
-                || folder.contains(['/', '\\'])
-                || folder == "train")
-        {
-            return wrong("test-folder", format!("{folder:?} is not the name of a folder beside train"));
-        }
-        Ok(())
-    }
-}
-
-fn photo_shape(crop: Option<usize>) -> [usize; 3] {
-    let crop = crop.unwrap_or(224);
-    [3, crop, crop]
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::open;
 
@@ -413,7 +213,7 @@ mod tests {
             (fashion.name(), fashion.shape(), fashion.classes()),
             ("Fashion-MNIST", [1, 28, 28], Some(10))
         );
-        assert_eq!(fashion.limits(), (Some(100), None));
+        assert_eq!(fashion.limits(), Limits { train_limit: Some(100), test_limit: None });
         let cifar = parse("kind = 'cifar10'").unwrap();
         assert_eq!((cifar.name(), cifar.shape(), cifar.classes()), ("CIFAR-10", [3, 32, 32], Some(10)));
         assert_eq!(parse("kind = 'cifar100'").unwrap().classes(), Some(100));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
-use thinet_harness::study::{Options, Spec, dataset_named};
+use thinet_harness::study::{Options, Spec};
 
 use super::print_json;
 use crate::args::{Data, DataSource};
@@ -62,10 +62,10 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
             Ok((spec.dataset, folder))
         }
         (None, Some(name)) => {
-            let spec = dataset_named(name).ok_or_else(|| {
-                BadArgument(format!(
-                    "there is no dataset {name:?} to get; allowed: fashion-mnist, cifar10, cifar100, imagenet, cub200"
-                ))
+            let spec = DatasetSpec::named(name).ok_or_else(|| {
+                let known = DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
+                let names: Vec<&str> = known.map(|kind| kind.name).collect();
+                BadArgument(format!("there is no dataset {name:?} to get; allowed: {}", names.join(", ")))
             })?;
             let folder = options.data_folder(&spec);
             Ok((spec, folder))

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use thinet_data::DatasetSpec;
 use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::store::list_runs;
-use thinet_harness::study::keys::{KEYS, KeyTable};
+use thinet_harness::study::keys;
 use thinet_nets::Arch;
 
 use super::print_json;
@@ -23,7 +24,7 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
         }
         Listed::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about().to_owned())).collect(),
         Listed::Datasets => {
-            DATASETS.iter().map(|(kind, about)| ((*kind).to_owned(), (*about).to_owned())).collect()
+            DatasetSpec::kinds().iter().map(|kind| (kind.name.to_owned(), kind.about.to_owned())).collect()
         }
         // Printed above, in columns of their own.
         Listed::Keys => Vec::new(),
@@ -50,13 +51,13 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
 /// Every key of a spec: dotted name, type, default and what it says.
 fn keys(json: bool) -> anyhow::Result<()> {
     if json {
-        return print_json(&KEYS);
+        return print_json(&keys::tables());
     }
-    for KeyTable { table, about, keys } in KEYS {
+    for keys::ListedTable { table, about, keys } in keys::tables() {
         let table = if table.is_empty() { String::new() } else { format!("[{table}]") };
         let gap = if table.is_empty() || about.is_empty() { "" } else { "  " };
         println!("# {table}{gap}{about}");
-        for key in *keys {
+        for key in keys {
             let dotted = match table.trim_matches(['[', ']']) {
                 "" => key.name.to_owned(),
                 table => format!("{table}.{}", key.name),
@@ -75,15 +76,3 @@ fn about_run(results: &Path, run: &str) -> anyhow::Result<String> {
         |status| format!("{}; {}", super::status::words(status.tally(None)), status.spec.display()),
     ))
 }
-
-const DATASETS: [(&str, &str); 6] = [
-    ("fashion-mnist", "60,000 + 10,000 grey 28×28 images, 10 classes; `thinet data fetch` gets it"),
-    ("cifar10", "50,000 + 10,000 RGB 32×32 images, 10 classes, official binary format"),
-    ("cifar100", "50,000 + 10,000 RGB 32×32 images, 100 classes, official binary format"),
-    ("imagenet", "ILSVRC-2012: train/<WordNet id>/*, val/ in class folders or flat with a list of labels"),
-    (
-        "cub200",
-        "CUB-200-2011: images/ and its index files images.txt, image_class_labels.txt, train_test_split.txt",
-    ),
-    ("image-folder", "train/<class>/* and test/<class>/* (or val/) of PNG or JPEG images"),
-];

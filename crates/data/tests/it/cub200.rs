@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use thinet_data::{ChannelOrder, DatasetSpec, PhotoSpec, examine, open};
+use thinet_data::{ChannelOrder, Cub200Spec, DatasetSpec, PhotoSpec, examine, open};
 
 use crate::{first_bytes, jpeg, labels};
 
 fn spec() -> DatasetSpec {
-    DatasetSpec::Cub200(PhotoSpec { side: Some(8), crop: Some(8), ..PhotoSpec::default() })
+    DatasetSpec::Cub200(Cub200Spec(PhotoSpec { side: Some(8), crop: Some(8), ..PhotoSpec::default() }))
 }
 
 /// Two images of each of 200 classes, numbered from the last class to the first: one for training, one for testing.

@@ -84,7 +84,7 @@ impl Reporter for TensorBoard<'_> {
         self.inner.event(event);
         if let Err(error) = self.draw(event) {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // WorkerMessage once: without a file nothing is drawn any more.
+            // Reported once: without a file nothing is drawn any more.
             state.file = None;
             let text = format!("no curves for TensorBoard: {}: {error}", self.folder.display());
             self.inner.event(&Event::Note { id: String::new(), text });

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thinet_data::{ChannelOrder, DatasetSpec, Normalisation, Protocol, Resize, Transform};
+use thinet_data::{ChannelOrder, DatasetSpec, Normalisation, Resize, Resized, Transform};
 
 use crate::error::HarnessError;
 use crate::store::Store;
@@ -167,22 +167,10 @@ impl Preprocessing {
 
 impl Resizing {
     fn of(dataset: &DatasetSpec) -> Self {
-        let photos = |protocol, side: Option<usize>, crop: Option<usize>| {
-            let (side, crop) = (side.unwrap_or(256), crop.unwrap_or(224));
-            match protocol {
-                Some(Protocol::CaffeSquash) => Self::Square { side, filter: Resize::Bicubic, crop },
-                Some(Protocol::CaffeShort) => Self::ShorterSide { side, filter: Resize::Bicubic, crop },
-                Some(Protocol::Torchvision) => Self::ShorterSide { side, filter: Resize::Bilinear, crop },
-                None => Self::Unknown,
-            }
-        };
-        match dataset {
-            DatasetSpec::FashionMnist(_) | DatasetSpec::Cifar10(_) | DatasetSpec::Cifar100(_) => Self::None,
-            DatasetSpec::Imagenet(spec) => photos(dataset.protocol(), spec.side, spec.crop),
-            DatasetSpec::Cub200(spec) => photos(dataset.protocol(), spec.side, spec.crop),
-            DatasetSpec::ImageFolder(spec) => {
-                Self::Square { side: spec.size, filter: spec.resize, crop: spec.size }
-            }
+        match dataset.resized() {
+            Resized::No => Self::None,
+            Resized::Square { side, filter, crop } => Self::Square { side, filter, crop },
+            Resized::ShorterSide { side, filter, crop } => Self::ShorterSide { side, filter, crop },
         }
     }
 }
@@ -201,7 +189,7 @@ impl Channels {
 mod tests {
     use super::*;
     use serde_json::json;
-    use thinet_data::{Augment, ImagenetSpec};
+    use thinet_data::{Augment, ImagenetSpec, Protocol};
 
     #[test]
     fn a_study_says_every_step_and_its_old_records_all_but_resizing() {

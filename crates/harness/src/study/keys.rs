@@ -2,32 +2,24 @@
 //! against the types that read specs.
 
 use serde::Serialize;
-
-/// One key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Key {
-    /// Its name in the table.
-    pub name: &'static str,
-    /// What its value is.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// What it is when it is left out; `required` if it may not be.
-    pub default: &'static str,
-    /// What it says.
-    pub about: &'static str,
-}
+use thinet_data::{DatasetSpec, Key};
 
 /// Keys that stand together in a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct KeyTable {
+pub struct ListedTable {
     /// The dotted name of the table; empty for the top level.
     pub table: &'static str,
     /// Where else, or under which kind, these keys stand.
-    pub about: &'static str,
+    pub about: String,
     /// The keys.
-    pub keys: &'static [Key],
+    pub keys: Vec<Key>,
+}
+
+struct KeyTable {
+    table: &'static str,
+    about: &'static str,
+    keys: &'static [Key],
 }
 
 const fn key(name: &'static str, kind: &'static str, default: &'static str, about: &'static str) -> Key {
@@ -35,26 +27,38 @@ const fn key(name: &'static str, kind: &'static str, default: &'static str, abou
 }
 
 const REQUIRED: &str = "required";
-const TRAIN_LIMIT: Key =
-    key("train-limit", "count", "all", "use so many training images, as even over the classes as can be");
-const TEST_LIMIT: Key = key("test-limit", "count", "all", "use so many test images, chosen the same way");
-const CALIBRATION_PROTOCOL: Key = key(
-    "calibration-protocol",
-    "text",
-    "as protocol",
-    "how selectors see training images, with the centre crop",
-);
-const SIDE: Key = key("side", "count", "256", "what images are resized to before they are cut");
-const CROP: Key = key("crop", "count", "224", "height and width of the inputs");
-const BAD_FILES: Key =
-    key("bad-files", "count", "0", "so many files may turn out damaged; they are left out and named");
-
-const MAX_PIXELS: Key =
-    key("max-pixels", "count", "100000000", "refuse an image file with more pixels than this");
 const KIND: Key = key("kind", "text", REQUIRED, "which dataset, see `thinet list datasets`");
 
-/// Every key, table by table.
-pub const KEYS: &[KeyTable] = &[
+/// Every key, table by table. The keys of datasets come from the datasets; kinds with the same keys share a table.
+#[must_use]
+pub fn tables() -> Vec<ListedTable> {
+    let mut kinds: Vec<(Vec<String>, &[Key])> = Vec::new();
+    for kind in DatasetSpec::kinds() {
+        let name = format!("{:?}", kind.name);
+        match kinds.last_mut() {
+            Some((names, keys)) if *keys == kind.keys => names.push(name),
+            _ => kinds.push((vec![name], kind.keys)),
+        }
+    }
+    let datasets = kinds.into_iter().map(|(mut names, keys)| {
+        let last = names.pop().unwrap_or_default();
+        let names = if names.is_empty() { last } else { format!("{} or {last}", names.join(", ")) };
+        let keys = [&[KIND], keys].concat();
+        ListedTable { table: "dataset", about: format!("kind = {names}"), keys }
+    });
+    let others = KEYS.iter().map(|&KeyTable { table, about, keys }| ListedTable {
+        table,
+        about: about.to_owned(),
+        keys: keys.to_vec(),
+    });
+    let mut tables: Vec<ListedTable> = others.collect();
+    // Behind the top level.
+    tables.splice(1..1, datasets);
+    tables
+}
+
+/// Every key but those of datasets.
+const KEYS: &[KeyTable] = &[
     KeyTable {
         table: "",
         about: "at the top of the file",
@@ -72,68 +76,6 @@ pub const KEYS: &[KeyTable] = &[
             key("calibration", "table", "see below", "how many images and positions a selector sees"),
             key("methods", "tables", REQUIRED, "the methods that are compared, one [[methods]] each"),
             key("from-scratch", "recipe", "none", "the control: nets of the same widths from a random start"),
-        ],
-    },
-    KeyTable {
-        table: "dataset",
-        about: "kind = \"fashion-mnist\", \"cifar10\" or \"cifar100\"",
-        keys: &[KIND, TRAIN_LIMIT, TEST_LIMIT],
-    },
-    KeyTable {
-        table: "dataset",
-        about: "kind = \"imagenet\"",
-        keys: &[
-            KIND,
-            key("classes", "count", "1000", "class folders that there must be"),
-            key(
-                "protocol",
-                "text",
-                REQUIRED,
-                "how photographs become inputs: caffe-squash, caffe-short or torchvision",
-            ),
-            CALIBRATION_PROTOCOL,
-            SIDE,
-            CROP,
-            BAD_FILES,
-            MAX_PIXELS,
-            TRAIN_LIMIT,
-            TEST_LIMIT,
-        ],
-    },
-    KeyTable {
-        table: "dataset",
-        about: "kind = \"cub200\"",
-        keys: &[
-            KIND,
-            key(
-                "protocol",
-                "text",
-                "caffe-squash",
-                "how photographs become inputs: caffe-squash, caffe-short or torchvision",
-            ),
-            CALIBRATION_PROTOCOL,
-            SIDE,
-            CROP,
-            BAD_FILES,
-            MAX_PIXELS,
-            TRAIN_LIMIT,
-            TEST_LIMIT,
-        ],
-    },
-    KeyTable {
-        table: "dataset",
-        about: "kind = \"image-folder\"",
-        keys: &[
-            KIND,
-            key("name", "text", REQUIRED, "the name for tables"),
-            key("size", "count", REQUIRED, "height and width; images of another size are resized"),
-            key("channels", "count", "3", "3 for RGB, 1 for grey"),
-            key("resize", "text", "bicubic", "the filter where a size differs: bicubic or bilinear"),
-            key("test-folder", "text", "test, else val", "the folder with the test images"),
-            key("cache", "true/false", "up to 2 GiB", "whether decoded images are held in memory"),
-            MAX_PIXELS,
-            TRAIN_LIMIT,
-            TEST_LIMIT,
         ],
     },
     KeyTable {
@@ -334,7 +276,7 @@ mod tests {
     use std::path::Path;
 
     use serde::de::DeserializeOwned;
-    use thinet_data::{Augment, DatasetSpec};
+    use thinet_data::Augment;
     use thinet_models::{ImportRules, Schedule};
     use thinet_nets::NetSpec;
     use thinet_sampling::SamplingSpec;
@@ -357,10 +299,6 @@ mod tests {
     fn every_key_of_every_table_is_listed_and_no_other() {
         let types = [
             known::<Spec>(""),
-            known::<DatasetSpec>("kind = 'fashion-mnist'"),
-            known::<DatasetSpec>("kind = 'imagenet'"),
-            known::<DatasetSpec>("kind = 'cub200'"),
-            known::<DatasetSpec>("kind = 'image-folder'"),
             known::<InputSpec>(""),
             known::<NetSpec>(""),
             known::<ComputeSpec>(""),
@@ -390,7 +328,7 @@ mod tests {
         let spec = Spec::parse(text, Path::new("x.toml")).unwrap();
         let resolved = serde_json::to_value(&spec).unwrap();
         let mut compared = 0;
-        for table in KEYS {
+        for table in tables() {
             let path = format!("/{}", table.table.replace('.', "/").replace("methods", "methods/0"));
             let Some(of_table) = resolved.pointer(path.trim_end_matches('/')) else { continue };
             for key in table.keys {

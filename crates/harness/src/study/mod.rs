@@ -16,7 +16,7 @@ pub(crate) mod unfit;
 pub(crate) use estimate::assumed_rate;
 pub use estimate::{Estimate, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
-pub use options::{Options, dataset_named};
+pub use options::Options;
 pub use plan::{Cell, DensePlan, EvidencePlan, Plan};
 pub(crate) use resolved::tuning_steps;
 pub use resolved::{CellDesign, ResolvedStudy};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use thinet_data::{DatasetSpec, ImagenetSpec, PhotoSpec, Protocol, StandardSpec};
+use thinet_data::DatasetSpec;
 use thinet_models::Device;
 use thinet_report::records::Program;
 
@@ -40,31 +40,6 @@ impl Options {
     /// Where a dataset is looked for.
     #[must_use]
     pub fn data_folder(&self, dataset: &DatasetSpec) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset_folder(dataset)))
-    }
-}
-
-/// The folder below `data/` where a dataset is looked for.
-fn dataset_folder(spec: &DatasetSpec) -> &'static str {
-    match spec {
-        DatasetSpec::FashionMnist(_) => "fashion-mnist",
-        DatasetSpec::Cifar10(_) => "cifar-10-batches-bin",
-        DatasetSpec::Cifar100(_) => "cifar-100-binary",
-        DatasetSpec::Imagenet(_) => "imagenet",
-        DatasetSpec::Cub200(_) => "CUB_200_2011",
-        DatasetSpec::ImageFolder(_) => "images",
-    }
-}
-
-/// The datasets that are given by their name: the value of `dataset.kind`.
-#[must_use]
-pub fn dataset_named(kind: &str) -> Option<DatasetSpec> {
-    match kind {
-        "fashion-mnist" => Some(DatasetSpec::FashionMnist(StandardSpec::default())),
-        "cifar10" => Some(DatasetSpec::Cifar10(StandardSpec::default())),
-        "cifar100" => Some(DatasetSpec::Cifar100(StandardSpec::default())),
-        "imagenet" => Some(DatasetSpec::Imagenet(ImagenetSpec::new(Protocol::CaffeSquash))),
-        "cub200" => Some(DatasetSpec::Cub200(PhotoSpec::default())),
-        _ => None,
+        self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset.folder()))
     }
 }

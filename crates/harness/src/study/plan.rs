@@ -220,22 +220,14 @@ impl Plan {
 /// `thinet data check` does.
 fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
-    let kind = match dataset {
-        DatasetSpec::FashionMnist(_) => "fashion-mnist",
-        DatasetSpec::Cifar10(_) => "cifar10",
-        DatasetSpec::Cifar100(_) => "cifar100",
-        DatasetSpec::Imagenet(_) => "imagenet",
-        DatasetSpec::Cub200(_) => "cub200",
-        DatasetSpec::ImageFolder(_) => "",
-    };
     let given = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
-    let fetch = format!("thinet data fetch {kind}{given}");
-    let advice = match dataset {
-        DatasetSpec::FashionMnist(_) => format!("to get it: {fetch}"),
-        DatasetSpec::ImageFolder(_) => {
-            format!("{} is looked at; --data DIR names another folder", folder.display())
-        }
-        _ => format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder"),
+    let fetch = format!("thinet data fetch {}{given}", dataset.kind());
+    let advice = if dataset.is_fetched() {
+        format!("to get it: {fetch}")
+    } else if dataset.is_own() {
+        format!("{} is looked at; --data DIR names another folder", folder.display())
+    } else {
+        format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder")
     };
     let data = thinet_data::open(dataset, &folder).map_err(|source| match source {
         DataError::Missing { .. } => HarnessError::NoData { source, advice },

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use thinet_data::{DatasetSpec, StandardSpec};
+use thinet_data::DatasetSpec;
 use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::{RunOptions, run};
 use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec};
@@ -184,7 +184,7 @@ fn data_of(spec: &Spec, scratch: &Path) -> PathBuf {
 /// The folder with Fashion-MNIST, fetched if it is not there.
 pub(crate) fn fetched_fashion_mnist() -> PathBuf {
     let folder = project().join("data/fashion-mnist");
-    let dataset = DatasetSpec::FashionMnist(StandardSpec::default());
+    let dataset = DatasetSpec::named("fashion-mnist").unwrap();
     thinet_data::fetch(&dataset, &folder, &mut |_| {}).unwrap();
     folder
 }
