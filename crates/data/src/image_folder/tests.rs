@@ -115,20 +115,20 @@ fn limits_leave_undrawn_images_undecoded() {
 fn val_serves_for_test_and_both_need_a_word() {
     let folder = example();
     fs::rename(folder.path().join("test"), folder.path().join("val")).unwrap();
-    assert_eq!(first_bytes(&*open(&spec(4), folder.path()).unwrap().test), [40, 50]);
+    assert_eq!(first_bytes(&*open(&spec(4), folder.path(), &mut Err).unwrap().test), [40, 50]);
     write(folder.path(), "test/ant/1.png", 60);
     write(folder.path(), "test/bee/1.png", 70);
     let both = "DIR: has both test and val; the key test-folder must say which one to use";
     assert_eq!(says(folder.path(), &spec(4)), both);
     let named = ImageFolderSpec { test_folder: Some("test".to_owned()), ..spec(4) };
-    assert_eq!(first_bytes(&*open(&named, folder.path()).unwrap().test), [60, 70]);
+    assert_eq!(first_bytes(&*open(&named, folder.path(), &mut Err).unwrap().test), [60, 70]);
 }
 
 #[test]
 fn litter_is_neither_class_nor_image_and_changes_no_fingerprint() {
     let folder = example();
     let of = || {
-        let split = open(&spec(4), folder.path()).unwrap();
+        let split = open(&spec(4), folder.path(), &mut Err).unwrap();
         assert_eq!((first_bytes(&*split.train), split.train.classes()), (vec![10, 20, 30], 2));
         split.train.fingerprint().to_owned()
     };
@@ -153,7 +153,7 @@ fn an_image_above_the_limit_is_refused_by_name() {
     let expected = "DIR/train/ant/a.png: cannot decode the image: 4×4 are more than 15 pixels; the key \"max-pixels\" can allow more";
     assert_eq!(error, expected);
     let enough = ImageFolderSpec { max_pixels: Some(16), ..spec(4) };
-    let fingerprint = |spec| open(spec, folder.path()).unwrap().train.fingerprint().to_owned();
+    let fingerprint = |spec| open(spec, folder.path(), &mut Err).unwrap().train.fingerprint().to_owned();
     assert_eq!(fingerprint(&enough), fingerprint(&spec(4)));
 }
 
@@ -166,7 +166,7 @@ fn names_that_are_not_utf8_are_read_like_any_other() {
         let class = std::ffi::OsStr::from_bytes(b"caf\xe9");
         write(&folder.path().join(part).join(class), "1.png", value);
     }
-    let split = open(&spec(4), folder.path()).unwrap();
+    let split = open(&spec(4), folder.path(), &mut Err).unwrap();
     assert_eq!(
         (first_bytes(&*split.train), first_bytes(&*split.test)),
         (vec![10, 20, 30, 60], vec![40, 50, 70])
