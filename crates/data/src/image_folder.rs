@@ -278,6 +278,60 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_not_held_in_memory_is_decoded_each_time() {
+        let folder = example();
+        for (cache, expected) in [(Some(true), false), (Some(false), true), (None, false)] {
+            let split = cached(open(&spec(4), folder.path()).unwrap(), cache).unwrap();
+            assert_eq!([&split.train, &split.test].map(|part| part.is_decoded_each_time()), [expected; 2]);
+        }
+    }
+
+    /// So many images of 1 KiB.
+    struct Kibibytes(usize);
+
+    impl Dataset for Kibibytes {
+        fn name(&self) -> &str {
+            "large"
+        }
+
+        fn classes(&self) -> usize {
+            1
+        }
+
+        fn len(&self) -> usize {
+            self.0
+        }
+
+        fn shape(&self) -> [usize; 3] {
+            [2, 16, 32]
+        }
+
+        fn label(&self, _: usize) -> usize {
+            0
+        }
+
+        fn read(&self, _: usize, _: &mut [u8]) -> Result<(), DataError> {
+            Ok(())
+        }
+
+        fn fingerprint(&self) -> &str {
+            ""
+        }
+    }
+
+    #[test]
+    fn without_a_word_both_splits_together_are_held_up_to_two_gibibytes() {
+        let is_held = |train, test, cache| {
+            is_cached(&Split::new(Arc::new(Kibibytes(train)), Arc::new(Kibibytes(test))), cache)
+        };
+        let gibibyte = 1 << 20;
+        assert!(is_held(gibibyte, gibibyte, None));
+        assert!(!is_held(gibibyte, gibibyte + 1, None));
+        assert!(!is_held(2 * gibibyte, 1, None));
+        assert!(is_held(gibibyte, gibibyte + 1, Some(true)) && !is_held(1, 1, Some(false)));
+    }
+
+    #[test]
     fn the_fingerprint_follows_names_sizes_and_decoding_but_not_the_cache() {
         let folder = example();
         let of = |spec: &ImageFolderSpec| {

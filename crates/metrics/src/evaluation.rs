@@ -177,6 +177,11 @@ mod tests {
             message(&logits, &Tensor::from_slice(&[0_i64])),
             "logits of shape [2, 3] do not fit labels of shape [1]; expected [n, classes] and [n]"
         );
+        let no_classes = Tensor::zeros([1, 0], (Kind::Float, Device::Cpu));
+        assert_eq!(
+            message(&no_classes, &Tensor::from_slice(&[0_i64])),
+            "logits of shape [1, 0] do not fit labels of shape [1]; expected [n, classes] and [n]"
+        );
         assert_eq!(
             message(&logits, &Tensor::from_slice(&[0.0_f32, 1.0])),
             "labels are of kind Float, not Int64"
