@@ -294,6 +294,39 @@ mod tests {
         assert_eq!(says(0, 1), "key \"side\": 0 is outside 1..=4096");
         assert_eq!(says(32, 33), "key \"crop\": 33 is outside 1..=32 (side)");
         assert_eq!(says(32, 0), "key \"crop\": 0 is outside 1..=32 (side)");
+        assert_eq!(says(4097, 1), "key \"side\": 4097 is outside 1..=4096");
+        geometry(Protocol::CaffeSquash, 4096, 4096).check().unwrap();
+    }
+
+    #[test]
+    fn a_protocol_has_the_name_that_specs_write() {
+        for protocol in [Protocol::CaffeSquash, Protocol::CaffeShort, Protocol::Torchvision] {
+            assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.name());
+        }
+    }
+
+    #[test]
+    fn a_random_resized_window_reaches_every_place_of_its_size() {
+        let window = |seed| random_resized_window(4, 5, &mut Seed::root(seed).rng());
+        let places = (0..2000).map(window).filter(|w| (w.height, w.width) == (2, 2));
+        let seen: std::collections::BTreeSet<_> = places.map(|w| (w.top, w.left)).collect();
+        let all = (0..3).flat_map(|top| (0..4).map(move |left| (top, left)));
+        assert_eq!(seen, all.collect());
+    }
+
+    #[test]
+    fn torchvisions_random_crop_is_the_resized_window() {
+        let geometry = geometry(Protocol::Torchvision, 8, 4);
+        for seed in [1, 2, 3].map(Seed::root) {
+            let picture = ramp(40, 60);
+            let mut out = [0; 48];
+            geometry.random(picture.clone(), seed, &mut out).unwrap();
+            let window = random_resized_window(40, 60, &mut seed.rng());
+            let part = picture.resized_window(window, [4, 4], Resize::Bilinear).unwrap();
+            let mut expected = [0; 48];
+            part.write_planar([0, 0], [4, 4], &mut expected);
+            assert_eq!(out, expected);
+        }
     }
 
     #[test]

@@ -267,6 +267,15 @@ mod tests {
                 "key \"test-folder\": \"../x\" is not the name of a folder beside train",
             ),
             ("kind = 'image-folder'\nname = ' '\nsize = 8".to_owned(), "key \"name\": must not be empty"),
+            (
+                "kind = 'imagenet'\nprotocol = 'caffe-short'\nclasses = 0".to_owned(),
+                "key \"classes\": 0 is outside 1..=1000",
+            ),
+            (
+                "kind = 'imagenet'\nprotocol = 'caffe-short'\nclasses = 1001".to_owned(),
+                "key \"classes\": 1001 is outside 1..=1000",
+            ),
+            ("kind = 'cub200'\nside = 5000".to_owned(), "key \"side\": 5000 is outside 1..=4096"),
             (format!("{folder}size = 8\nmax-pixels = 0"), "key \"max-pixels\": 0 is outside 1..=4294836225"),
             (
                 "kind = 'cub200'\nmax-pixels = 4294836226".to_owned(),
@@ -280,10 +289,76 @@ mod tests {
     }
 
     #[test]
+    fn a_test_folder_is_one_plain_name_other_than_train() {
+        let check = |test_folder: &str| {
+            let folder = "kind = 'image-folder'\nname = 'Birds'\nsize = 8\n";
+            parse(&format!("{folder}test-folder = '{test_folder}'")).unwrap().check()
+        };
+        for name in ["", ".hidden", "a/b", "a\\b", "train"] {
+            assert!(check(name).is_err(), "{name:?}");
+        }
+        for name in ["val", "training", "a.b"] {
+            check(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_least_limit_is_an_image_of_each_class() {
+        for limit in ["train-limit = 10", "test-limit = 10"] {
+            parse(&format!("kind = 'cifar10'\n{limit}")).unwrap().check().unwrap();
+        }
+        let folder = "kind = 'image-folder'\nname = 'Birds'\nsize = 8\ntrain-limit = 1";
+        parse(folder).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn the_numbers_of_images_follow_from_the_kind_and_the_limits() {
+        let imagenet = "kind = 'imagenet'\nprotocol = 'torchvision'";
+        let folder = "kind = 'image-folder'\nname = 'Birds'\nsize = 8\ntrain-limit = 5\ntest-limit = 6";
+        for (text, images, limits) in [
+            ("kind = 'fashion-mnist'", Some([60_000, 10_000]), (None, None)),
+            ("kind = 'cifar10'\ntrain-limit = 50", Some([50, 10_000]), (Some(50), None)),
+            ("kind = 'cifar100'\ntest-limit = 20_000", Some([50_000, 10_000]), (None, Some(20_000))),
+            ("kind = 'cub200'\ntest-limit = 200", Some([5_994, 200]), (None, Some(200))),
+            (imagenet, Some([1_281_167, 50_000]), (None, None)),
+            (&format!("{imagenet}\ntrain-limit = 2000"), Some([2000, 50_000]), (Some(2000), None)),
+            (&format!("{imagenet}\nclasses = 999"), None, (None, None)),
+            (folder, None, (Some(5), Some(6))),
+        ] {
+            let spec = parse(text).unwrap();
+            assert_eq!((spec.images(), spec.limits()), (images, limits), "{text}");
+        }
+    }
+
+    #[test]
+    fn photographs_have_the_geometry_of_their_keys() {
+        let sizes = "side = 20\ncrop = 10\nmax-pixels = 900\ncalibration-protocol = 'caffe-squash'";
+        let imagenet = parse(&format!("kind = 'imagenet'\nprotocol = 'torchvision'\n{sizes}")).unwrap();
+        let cub = parse(&format!("kind = 'cub200'\nprotocol = 'torchvision'\n{sizes}")).unwrap();
+        for spec in [imagenet, cub] {
+            let expected = [Protocol::Torchvision, Protocol::CaffeSquash].map(|protocol| Geometry {
+                protocol,
+                side: 20,
+                crop: 10,
+                max_pixels: 900,
+            });
+            assert_eq!(spec.geometries(), Some(expected));
+            assert_eq!((spec.protocol(), spec.shape()), (Some(Protocol::Torchvision), [3, 10, 10]));
+        }
+        let usual = parse("kind = 'cub200'").unwrap();
+        assert_eq!((usual.protocol(), usual.shape()), (Some(cub200::PROTOCOL), [3, 224, 224]));
+        let whole = parse("kind = 'imagenet'\nprotocol = 'caffe-short'").unwrap();
+        assert_eq!((whole.protocol(), whole.classes()), (Some(Protocol::CaffeShort), Some(1000)));
+        assert_eq!(usual.geometries().unwrap()[1].protocol, cub200::PROTOCOL);
+        assert_eq!(parse("kind = 'cifar10'").unwrap().protocol(), None);
+    }
+
+    #[test]
     fn the_normalisation_has_a_value_for_each_channel() {
         let grey = parse("kind = 'image-folder'\nname = 'Birds'\nsize = 8\nchannels = 1").unwrap();
         let normalisation = grey.normalisation();
         assert!((normalisation.mean[0] - 0.4586).abs() < 1e-3, "{normalisation:?}");
+        assert!((normalisation.std[0] - 0.2251).abs() < 1e-3, "{normalisation:?}");
         for spec in [grey, parse("kind = 'fashion-mnist'").unwrap(), parse("kind = 'cifar100'").unwrap()] {
             let Normalisation { mean, std, .. } = spec.normalisation();
             assert_eq!((mean.len(), std.len()), (spec.shape()[0], spec.shape()[0]));

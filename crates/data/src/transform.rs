@@ -302,11 +302,30 @@ mod tests {
         assert_eq!(says(|t| t.crop = Some(7)), "key \"crop\": 7 is outside 1..=6");
         assert_eq!(says(|t| t.crop = Some(0)), "key \"crop\": 0 is outside 1..=6");
         assert_eq!(says(|t| t.normalisation.range = -1.0), "key \"range\": -1 is not a number above 0");
+        assert_eq!(says(|t| t.normalisation.range = 0.0), "key \"range\": 0 is not a number above 0");
+        assert_eq!(
+            says(|t| t.normalisation.range = f32::INFINITY),
+            "key \"range\": inf is not a number above 0"
+        );
         assert_eq!(good.output_shape([3, 4, 6]).unwrap(), [3, 6, 8]);
+        let largest = Transform { pad: MOST_PADDING, augment: drawn(MOST_PADDING, false), ..good.clone() };
+        assert_eq!(largest.output_shape([3, 4, 6]).unwrap(), [3, 8196, 8198]);
+        let cut = Transform { crop: Some(6), ..good.clone() };
+        assert_eq!(cut.output_shape([3, 4, 6]).unwrap(), [3, 6, 6]);
         let mut grey = transform(1, 0, None, Augment::default());
         grey.normalisation.order = ChannelOrder::Bgr;
         let bgr = grey.output_shape([1, 4, 6]).unwrap_err().to_string();
         assert_eq!(bgr, "key \"order\": bgr needs three channels, the images have 1");
+    }
+
+    #[test]
+    fn a_crop_of_the_datasets_own_is_written_only_where_it_is_asked_for() {
+        let written = |random_crop| {
+            let augment = Augment { crop_padding: 4, mirror: true, random_crop };
+            serde_json::to_string(&augment).unwrap()
+        };
+        assert_eq!(written(false), r#"{"crop-padding":4,"mirror":true}"#);
+        assert_eq!(written(true), r#"{"random-crop":true,"crop-padding":4,"mirror":true}"#);
     }
 
     #[test]

@@ -199,3 +199,59 @@ fn wrong_layouts_are_errors_that_name_the_place() {
     fs::create_dir(path("test")).unwrap();
     assert_eq!(says(folder.path(), &spec(4)), "DIR/test: is empty, expected a folder for each class");
 }
+
+#[test]
+fn only_what_is_not_held_in_memory_is_decoded_each_time() {
+    let folder = example();
+    for (cache, expected) in [(Some(true), false), (Some(false), true), (None, false)] {
+        let spec = DatasetSpec::ImageFolder(ImageFolderSpec { cache, ..spec(4) });
+        let split = crate::open(&spec, folder.path()).unwrap();
+        assert_eq!([&split.train, &split.test].map(|part| part.is_decoded_each_time()), [expected; 2]);
+    }
+}
+
+/// A number of images of 1 KiB.
+struct Kibibytes(usize);
+
+impl Dataset for Kibibytes {
+    fn name(&self) -> &str {
+        "large"
+    }
+
+    fn classes(&self) -> usize {
+        1
+    }
+
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        [2, 16, 32]
+    }
+
+    fn label(&self, _: usize) -> usize {
+        0
+    }
+
+    fn read(&self, _: usize, _: &mut [u8]) -> Result<(), DataError> {
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> &str {
+        ""
+    }
+}
+
+#[test]
+fn by_default_both_splits_together_are_held_up_to_two_gibibytes() {
+    let is_held = |train, test, cache| {
+        let split = Split::new(Arc::new(Kibibytes(train)), Arc::new(Kibibytes(test)));
+        ImageFolderSpec { cache, ..spec(4) }.is_held_in_memory(&split)
+    };
+    let gibibyte = 1 << 20;
+    assert!(is_held(gibibyte, gibibyte, None));
+    assert!(!is_held(gibibyte, gibibyte + 1, None));
+    assert!(!is_held(2 * gibibyte, 1, None));
+    assert!(is_held(gibibyte, gibibyte + 1, Some(true)) && !is_held(1, 1, Some(false)));
+}

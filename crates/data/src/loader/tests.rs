@@ -117,6 +117,10 @@ fn batches_follow_the_order_and_the_last_may_be_short_or_left_out() {
     assert!(all(&dataset, &[], None, OPTIONS).is_empty());
     let loader = Loader::new(dataset, vec![0; 5], &transform(), None, dropped).unwrap();
     assert_eq!((loader.batches(), loader.size_hint()), (1, (1, Some(1))));
+    let mut loader = Loader::new(images(9), (0..9).collect(), &transform(), None, OPTIONS).unwrap();
+    let mut left = || loader.next().map(|batch| (batch.unwrap().indices.len(), loader.size_hint()));
+    let expected = [Some((4, (1, Some(2)))), Some((4, (1, Some(1)))), Some((1, (0, Some(0)))), None];
+    assert_eq!([left(), left(), left(), left()], expected);
 }
 
 #[test]
@@ -184,6 +188,61 @@ fn a_random_crop_of_the_dataset_is_refused_where_there_is_none() {
     let error = new(Some(Seed::root(1))).err().unwrap().to_string();
     assert_eq!(error, "key \"random-crop\": small has no random crop of its own; use crop-padding");
     assert!(new(None).is_ok());
+}
+
+/// Every value is 1; those of the dataset's own crop are the low byte of its seed's first draw.
+struct OwnCrop(Arc<dyn Dataset>);
+
+fn own_crop(seed: Seed) -> u8 {
+    rand::Rng::next_u64(&mut seed.rng()) as u8
+}
+
+impl Dataset for OwnCrop {
+    fn name(&self) -> &str {
+        "own crop"
+    }
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn shape(&self) -> [usize; 3] {
+        self.0.shape()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.0.label(index)
+    }
+    fn read(&self, _: usize, out: &mut [u8]) -> Result<(), DataError> {
+        out.fill(1);
+        Ok(())
+    }
+    fn has_random_crop(&self) -> bool {
+        true
+    }
+    fn read_random_crop(&self, _: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+        out.fill(own_crop(seed));
+        Ok(())
+    }
+    fn fingerprint(&self) -> &str {
+        ""
+    }
+}
+
+#[test]
+fn the_datasets_own_crop_is_read_where_it_is_asked_for_and_a_seed_is_there() {
+    let dataset: Arc<dyn Dataset> = Arc::new(OwnCrop(images(4)));
+    let normalisation =
+        Normalisation { mean: vec![0.0], std: vec![1.0], range: 255.0, ..transform().normalisation };
+    let first = |random_crop, seed: Option<Seed>| {
+        let augment = Augment { random_crop, ..Augment::default() };
+        let transform = Transform { pad: 0, crop: None, normalisation: normalisation.clone(), augment };
+        let mut loader = Loader::new(dataset.clone(), vec![2], &transform, seed, OPTIONS).unwrap();
+        loader.next().unwrap().unwrap().images[0]
+    };
+    let seed = Seed::root(3);
+    assert_eq!(first(true, Some(seed)), f32::from(own_crop(seed.index(2).child("crop"))));
+    assert_eq!([first(true, None), first(false, Some(seed)), first(false, None)], [1.0; 3]);
 }
 
 #[test]

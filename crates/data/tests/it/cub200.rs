@@ -128,6 +128,12 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
         ),
         (
             "classes.txt",
+            "3 003.Bird\n4 004.Bird",
+            "3 Jay\n4 Jay",
+            "line 4: says class 4 for Jay, the folder of class 3",
+        ),
+        (
+            "classes.txt",
             &folders_by_name,
             &short_of_one,
             "line 200: there are 199 lines, CUB-200-2011 has 200 classes",
