@@ -201,6 +201,7 @@ impl DatasetSpec {
 mod tests {
     use super::*;
     use crate::open;
+    use crate::protocol::Geometry;
 
     fn parse(text: &str) -> Result<DatasetSpec, String> {
         toml::from_str(text).map_err(|error| error.message().to_owned())
@@ -326,7 +327,12 @@ mod tests {
             (folder, None, (Some(5), Some(6))),
         ] {
             let spec = parse(text).unwrap();
-            assert_eq!((spec.images(), spec.limits()), (images, limits), "{text}");
+            let (train_limit, test_limit) = limits;
+            assert_eq!(
+                (spec.images(), spec.limits()),
+                (images, Limits { train_limit, test_limit }),
+                "{text}"
+            );
         }
     }
 
@@ -342,14 +348,15 @@ mod tests {
                 crop: 10,
                 max_pixels: 900,
             });
-            assert_eq!(spec.geometries(), Some(expected));
+            assert_eq!(spec.keys().sizing(), Sizing::Protocols(expected));
             assert_eq!((spec.protocol(), spec.shape()), (Some(Protocol::Torchvision), [3, 10, 10]));
         }
         let usual = parse("kind = 'cub200'").unwrap();
-        assert_eq!((usual.protocol(), usual.shape()), (Some(cub200::PROTOCOL), [3, 224, 224]));
+        assert_eq!((usual.protocol(), usual.shape()), (Some(Protocol::CaffeSquash), [3, 224, 224]));
         let whole = parse("kind = 'imagenet'\nprotocol = 'caffe-short'").unwrap();
         assert_eq!((whole.protocol(), whole.classes()), (Some(Protocol::CaffeShort), Some(1000)));
-        assert_eq!(usual.geometries().unwrap()[1].protocol, cub200::PROTOCOL);
+        let Sizing::Protocols([_, calibration]) = usual.keys().sizing() else { panic!("{usual:?}") };
+        assert_eq!(calibration.protocol, Protocol::CaffeSquash);
         assert_eq!(parse("kind = 'cifar10'").unwrap().protocol(), None);
     }
 
