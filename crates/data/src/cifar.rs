@@ -25,7 +25,7 @@ pub struct Cifar10Spec(pub Limits);
 #[serde(transparent)]
 pub struct Cifar100Spec(pub Limits);
 
-/// What is published about one of the two sets.
+/// Published facts about one of the two sets.
 pub(crate) struct Cifar {
     name: &'static str,
     classes: usize,
@@ -86,7 +86,7 @@ const CIFAR100: Cifar = Cifar {
     label_bytes: 2,
 };
 
-/// The two kinds differ in what is published about them only.
+/// The two kinds differ only in the published facts.
 macro_rules! keys_of {
     ($spec:ident: $set:ident, $about:literal) => {
         impl DatasetKeys for $spec {
@@ -226,7 +226,7 @@ pub(crate) mod tests {
         Cifar { train: part(set.train), test: part(set.test), ..set }
     }
 
-    /// Two records to a file; pixel values and labels count through the files.
+    /// Two records in each file; pixel values and labels increase from file to file.
     fn write(set: &Cifar, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
         for (number, name) in files(set).enumerate() {
