@@ -67,6 +67,19 @@ fn metadata(path: &Path) -> Result<Option<Metadata>, DataError> {
     }
 }
 
+/// Reads a file that must have exactly `bytes` bytes. If it is missing, `hint` says what should be there.
+pub(crate) fn read_exactly(path: &Path, bytes: usize, hint: &str) -> Result<Vec<u8>, DataError> {
+    let contents = fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => DataError::Missing { path: path.to_owned(), hint: hint.to_owned() },
+        _ => DataError::io(path, "read")(error),
+    })?;
+    if contents.len() != bytes {
+        let (expected, found) = (bytes as u64, contents.len() as u64);
+        return Err(DataError::Size { path: path.to_owned(), expected, found });
+    }
+    Ok(contents)
+}
+
 /// The size of an image file in bytes.
 pub(crate) fn image_size(path: &Path) -> Result<u64, DataError> {
     let metadata = fs::metadata(path).map_err(DataError::io(path, "read"))?;
