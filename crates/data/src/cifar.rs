@@ -1,14 +1,13 @@
 //! CIFAR-10 and CIFAR-100 in their official binary format (Krizhevsky 2009): records of one or two label bytes and
 //! 3,072 pixel bytes, planar RGB.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::image_len;
+use crate::files;
 use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
 use crate::spec::{Limits, Normalisation};
 use crate::{DataError, MemoryDataset, Split};
@@ -25,7 +24,7 @@ pub struct Cifar10Spec(pub Limits);
 #[serde(transparent)]
 pub struct Cifar100Spec(pub Limits);
 
-/// What is published about one of the two sets.
+/// Published facts about one of the two sets.
 pub(crate) struct Cifar {
     name: &'static str,
     classes: usize,
@@ -86,7 +85,7 @@ const CIFAR100: Cifar = Cifar {
     label_bytes: 2,
 };
 
-/// The two kinds differ in what is published about them only.
+/// The two kinds differ only in the published facts.
 macro_rules! keys_of {
     ($spec:ident: $set:ident, $about:literal) => {
         impl DatasetKeys for $spec {
@@ -182,23 +181,9 @@ fn read_file(
     labels: &mut Vec<usize>,
 ) -> Result<(), DataError> {
     let record_len = set.label_bytes + image_len(SHAPE);
-    let bytes = fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            let hint = format!(
-                "{} consists of {} and {}",
-                set.name,
-                set.train.files.join(", "),
-                set.test.files.join(", ")
-            );
-            DataError::Missing { path: path.to_owned(), hint }
-        }
-        _ => DataError::io(path, "read")(error),
-    })?;
-    let expected = records * record_len;
-    if bytes.len() != expected {
-        let (expected, found) = (expected as u64, bytes.len() as u64);
-        return Err(DataError::Size { path: path.to_owned(), expected, found });
-    }
+    let hint =
+        format!("{} consists of {} and {}", set.name, set.train.files.join(", "), set.test.files.join(", "));
+    let bytes = files::read_exactly(path, records * record_len, &hint)?;
     for (record, bytes) in bytes.chunks_exact(record_len).enumerate() {
         let (head, image) = bytes.split_at(set.label_bytes);
         let label = usize::from(head[set.label_bytes - 1]);
@@ -213,6 +198,8 @@ fn read_file(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs;
+
     use super::*;
 
     /// All files of a set.
@@ -226,7 +213,7 @@ pub(crate) mod tests {
         Cifar { train: part(set.train), test: part(set.test), ..set }
     }
 
-    /// Two records to a file; pixel values and labels count through the files.
+    /// Two records in each file; pixel values and labels increase from file to file.
     fn write(set: &Cifar, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
         for (number, name) in files(set).enumerate() {

@@ -27,7 +27,7 @@ impl Default for Programs {
     }
 }
 
-/// A program, with arguments that come before all others.
+/// A program, with leading arguments.
 pub(crate) struct Program {
     name: String,
     leading: Vec<String>,
@@ -39,7 +39,7 @@ impl Program {
         Self { name: name.to_owned(), leading: Vec::new() }
     }
 
-    /// A shell script that is given the arguments.
+    /// A shell script, called with the arguments.
     #[cfg(test)]
     pub(crate) fn script(text: &str) -> Self {
         Self { name: "sh".to_owned(), leading: ["-c", text, "sh"].map(str::to_owned).to_vec() }
@@ -52,7 +52,7 @@ impl Program {
     }
 }
 
-/// Runs a program in `folder` for at most `seconds`; its failure is told with the last line that it wrote to stderr.
+/// Runs a program in `folder` for at most `seconds`; an error includes the last line of its stderr.
 pub(crate) fn run(
     program: &Program,
     arguments: &[&OsStr],
@@ -64,7 +64,7 @@ pub(crate) fn run(
         return Err(format!("{name} is not installed"));
     }
     let failed = |error: io::Error| format!("cannot run {name}: {error}");
-    // A file, not a pipe: nobody has to empty it while the program runs.
+    // A file, as a pipe would have to be read while the program runs.
     let mut errors = tempfile::tempfile().map_err(failed)?;
     let mut command = Command::new(name);
     command.args(&program.leading).args(arguments).current_dir(folder).env("LC_ALL", "C");
@@ -84,7 +84,7 @@ pub(crate) fn run(
     Err(format!("{name} ended with {status}: {}", last.trim().chars().take(300).collect::<String>()))
 }
 
-/// Waits for the program's end; stops it when the time is over.
+/// Waits until the program ends, and stops it after the time limit.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! CUB-200-2011 from its own index files: `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and, where it is
-//! there, `classes.txt` (Wah et al. 2011). They must agree with each other line by line.
+//! CUB-200-2011 from its own index files: `images.txt`, `image_class_labels.txt`, `train_test_split.txt` and, if
+//! present, `classes.txt` (Wah et al. 2011). They must agree line by line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::{DataError, Split};
 
 const NAME: &str = "CUB-200-2011";
 const CLASSES: usize = 200;
-/// What the authors' CUB-200 runs use (`fine-tune-avg-vgg16`).
+/// The protocol of the authors' CUB-200 runs (`fine-tune-avg-vgg16`).
 const PROTOCOL: Protocol = Protocol::CaffeSquash;
 /// Their mean for this set, subtracted from B, G and R.
 const MEAN: [f32; 3] = [110.0, 127.0, 123.0];
@@ -70,7 +70,7 @@ impl DatasetKeys for Cub200Spec {
         Some([5_994, 5_794])
     }
 
-    /// As the protocol says; Caffe's protocols with the mean of the authors' CUB-200 runs.
+    /// The protocol's; Caffe's protocols with the mean of the authors' CUB-200 runs.
     fn normalisation(&self) -> Normalisation {
         match self.0.protocol.unwrap_or(PROTOCOL) {
             Protocol::CaffeSquash | Protocol::CaffeShort => Protocol::caffe_normalisation(MEAN),
@@ -105,7 +105,7 @@ const LABELS: &str = "image_class_labels.txt";
 const SPLIT: &str = "train_test_split.txt";
 const CLASS_NAMES: &str = "classes.txt";
 
-/// Opens both splits: reads the index files and finds every image; nothing is decoded.
+/// Reads the index files and finds every image; nothing is decoded.
 fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
     let names = Index::read(folder, IMAGES)?;
     let classes = Index::read(folder, LABELS)?;
@@ -171,8 +171,7 @@ impl Index {
                 .ok_or_else(|| file.bad(line, "is not `<number> <value>`"))?;
             let id = number(id).ok_or_else(|| file.bad(line, "does not start with a number"))?;
             if id != line + 1 {
-                let problem =
-                    format!("has the number {id} where {} is due: they go up by one from 1", line + 1);
+                let problem = format!("has the number {id}, expected {}: numbers count up from 1", line + 1);
                 return Err(file.bad(line, problem));
             }
             values.push(value.trim().to_owned());
@@ -210,7 +209,7 @@ struct Folders {
 }
 
 impl Folders {
-    /// Starts with what `classes.txt` says.
+    /// Reads `classes.txt`, if it is there.
     fn read(folder: &Path) -> Result<Self, DataError> {
         let mut folders = Self { of_class: BTreeMap::new(), class_of: BTreeMap::new() };
         if !files::is_file(&folder.join(CLASS_NAMES))? {
@@ -228,19 +227,19 @@ impl Folders {
         Ok(folders)
     }
 
-    /// Notes that images of `class` lie in `folder`, or says what that contradicts.
+    /// Records that images of `class` lie in `folder`, or says what contradicts it.
     fn check(&mut self, class: usize, folder: &str) -> Result<(), String> {
         let numbered = folder.split_once('.').and_then(|(head, _)| number(head));
         if let Some(other) = numbered.filter(|number| *number != class) {
-            return Err(format!("says class {class}, the folder {folder} is numbered {other}"));
+            return Err(format!("gives class {class}, but the folder {folder} is numbered {other}"));
         }
         let known = self.of_class.entry(class).or_insert_with(|| folder.to_owned());
         if known != folder {
-            return Err(format!("says class {class}, whose folder is {known}, for {folder}"));
+            return Err(format!("gives class {class} to {folder}, but the folder of that class is {known}"));
         }
         let known = *self.class_of.entry(folder.to_owned()).or_insert(class);
         if known != class {
-            return Err(format!("says class {class} for {folder}, the folder of class {known}"));
+            return Err(format!("gives class {class} to {folder}, the folder of class {known}"));
         }
         Ok(())
     }

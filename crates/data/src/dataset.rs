@@ -6,8 +6,8 @@ use thinet_seed::Seed;
 
 use crate::DataError;
 
-/// Raised when what is read of a set in memory changes, so that results stored before are not taken for those of the new
-/// meaning: ids follow the fingerprint. The CHANGELOG then says so.
+/// Version of how a set in memory is read. It is part of the fingerprint and so of ids: raise it when the values that are
+/// read change, and say so in the CHANGELOG.
 pub(crate) const VERSION: &str = "thinet dataset v1";
 
 /// Labelled images of one shape, read by index.
@@ -18,7 +18,7 @@ pub trait Dataset: Send + Sync {
     fn classes(&self) -> usize;
     /// The number of images.
     fn len(&self) -> usize;
-    /// Whether there is no image.
+    /// Whether the set is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -29,13 +29,13 @@ pub trait Dataset: Send + Sync {
     /// Writes image `index` to `out`: c·h·w bytes, planar (CHW), one byte a value.
     ///
     /// # Errors
-    /// When the index is out of range, `out` has another size, or the image cannot be read or decoded.
+    /// If the index is out of range, `out` has another size, or the image cannot be read or decoded.
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError>;
-    /// Whether there is a random crop of the dataset's own: photographs are cut before they get their final size.
+    /// Whether the dataset has its own random crop: photographs are cropped before they get their final size.
     fn has_random_crop(&self) -> bool {
         false
     }
-    /// Writes a random crop of image `index`, drawn from `seed` alone, to `out`, which is as for [`read`](Self::read).
+    /// Writes a random crop of image `index`, drawn from `seed` alone, to `out`, as [`read`](Self::read) does.
     ///
     /// # Errors
     /// As [`read`](Self::read), or when the dataset has no random crop.
@@ -43,7 +43,7 @@ pub trait Dataset: Send + Sync {
         let _ = (index, seed, out);
         Err(no_random_crop(self.name()))
     }
-    /// Whether reading an image means decoding a file, so that what is read again is worth keeping.
+    /// Whether reading an image decodes a file each time, so that keeping the result saves work.
     fn is_decoded_each_time(&self) -> bool {
         false
     }
@@ -51,7 +51,7 @@ pub trait Dataset: Send + Sync {
     fn left_out(&self) -> Vec<String> {
         Vec::new()
     }
-    /// A text that changes with the contents (files: with names, sizes and decoding).
+    /// Identifies the contents (of files: names, sizes and how they are decoded).
     fn fingerprint(&self) -> &str;
 }
 
@@ -64,11 +64,11 @@ pub(crate) fn no_random_crop(dataset: &str) -> DataError {
 /// A training and a test set with the same classes and shape.
 #[derive(Clone)]
 pub struct Split {
-    /// The images to learn from.
+    /// The training images.
     pub train: Arc<dyn Dataset>,
-    /// The images to learn from as a selector sees them: the same ones, prepared in another way where the spec says so.
+    /// The training images as a selector sees them, which may be prepared in another way.
     pub calibration: Arc<dyn Dataset>,
-    /// The images to test on.
+    /// The test images.
     pub test: Arc<dyn Dataset>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn image_len([channels, height, width]: [usize; 3]) -> usize {
     channels * height * width
 }
 
-/// Refuses an index or a buffer that does not fit the dataset.
+/// Checks that an index and a buffer fit the dataset.
 pub(crate) fn check_read(dataset: &dyn Dataset, index: usize, out: &[u8]) -> Result<(), DataError> {
     if index >= dataset.len() {
         return Err(DataError::Index { dataset: dataset.name().to_owned(), index, len: dataset.len() });
@@ -111,7 +111,7 @@ impl MemoryDataset {
     /// A set of `labels.len()` images; `pixels: [n, c, h, w]`, row-major.
     ///
     /// # Errors
-    /// When `pixels` has another length than the labels and the shape ask for, or a label is not below `classes`.
+    /// If the length of `pixels` does not fit the labels and the shape, or a label is not below `classes`.
     pub fn new(
         name: impl Into<String>,
         classes: usize,
@@ -133,7 +133,7 @@ impl MemoryDataset {
         Ok(Self { name: name.into(), classes, shape, pixels, labels, fingerprint })
     }
 
-    /// The same set held in memory under the fingerprint it has already: `pixels` are its images in order.
+    /// A copy in memory with the same fingerprint; `pixels` are its images in order.
     pub(crate) fn copy_of(dataset: &dyn Dataset, pixels: Vec<u8>) -> Self {
         Self {
             name: dataset.name().to_owned(),

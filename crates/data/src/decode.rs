@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
 use crate::{DataError, jpeg};
 
-/// Most pixels of an image unless the key `max-pixels` says otherwise: 10,000 × 10,000, a third of a gigabyte once decoded.
+/// Default of the key `max-pixels`: 10,000 × 10,000, a third of a gigabyte once decoded.
 pub(crate) const MAX_PIXELS: u64 = 100_000_000;
 
 /// A decoded image: `pixels: [height, width, channels]`, one byte a value.
@@ -22,14 +22,14 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    /// Decodes a file to RGB (`channels` 3) or grey (1). The format is told by the contents, as some sets have PNG files
-    /// under a JPEG name; alpha is dropped, colour profiles and orientation tags are not applied.
+    /// Decodes a file to RGB (`channels` 3) or grey (1). The format is detected from the contents, as some sets have PNG
+    /// files with a JPEG name; alpha is dropped, colour profiles and orientation tags are not applied.
     ///
-    /// Only a file that was read and is no image that can be used (damaged, or of more than `max_pixels`) gives
-    /// [`DataError::Decode`], which some sets allow; one that cannot be read is a [`DataError::Io`].
+    /// A file that can be read but not used (damaged, or with more than `max_pixels`) is a [`DataError::Decode`], which some
+    /// sets tolerate; one that cannot be read is a [`DataError::Io`].
     pub(crate) fn decode(path: &Path, channels: usize, max_pixels: u64) -> Result<Self, DataError> {
         let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
-        // A damaged file must not bring a study down, even where it makes a decoder panic.
+        // A damaged file must not end a study, even if it makes a decoder panic.
         let picture = catch_unwind(|| decoded(&bytes, channels, max_pixels))
             .unwrap_or_else(|_| Err("the decoder panicked".to_owned()));
         picture.map_err(|problem| DataError::Decode { path: path.to_owned(), problem })
@@ -55,7 +55,7 @@ fn decoded(bytes: &[u8], channels: usize, max_pixels: u64) -> Result<Picture, St
     if reader.format() == Some(ImageFormat::Jpeg) {
         let end =
             jpeg::end(bytes).ok_or("the JPEG data is cut off: there is no end marker behind its scans")?;
-        // What lies behind the end has no part in the image.
+        // Bytes after the end marker are not part of the image.
         reader = ImageReader::with_format(Cursor::new(&bytes[..end]), ImageFormat::Jpeg);
     }
     let mut limits = Limits::default();
@@ -96,7 +96,7 @@ fn plain(message: &str) -> String {
     message
 }
 
-/// Refuses a size before memory is taken for it: a file of some kilobytes can ask for gigabytes.
+/// Checks a size before memory is allocated: a file of some kilobytes can claim gigabytes.
 pub(crate) fn check_pixels(height: usize, width: usize, max_pixels: u64) -> Result<(), String> {
     if (height as u64).saturating_mul(width as u64) <= max_pixels {
         return Ok(());
@@ -248,7 +248,7 @@ mod tests {
         let error = Picture::decode(&path, 3, MAX_PIXELS).unwrap_err().to_string();
         let expected = "bomb.png: cannot decode the image: 20000×20000 are more than 100000000 pixels; the key \"max-pixels\" can allow more";
         assert!(error.ends_with(expected), "{error}");
-        // Let through, it fails for what it lacks.
+        // With a higher limit it fails because its pixels are missing.
         fs::write(&path, header_only([30, 20])).unwrap();
         let error = Picture::decode(&path, 3, 600).unwrap_err().to_string();
         assert!(!error.contains("max-pixels"), "{error}");

@@ -1,5 +1,5 @@
-//! Draws from a seed's stream: whole numbers and shuffled orders. Written out here, not taken from the random-number
-//! crate, so that its next version cannot change an order that stored results depend on.
+//! Draws from a seed's stream: whole numbers and shuffled orders. Implemented here and not
+//! taken from the random-number crate, so that its next version cannot change an order that stored results depend on.
 
 use rand::Rng;
 use thinet_seed::Seed;
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(below(&mut rng, 1), 0);
     }
 
-    /// Gives the numbers it was made of, one after the other.
+    /// Returns the given numbers, one after the other.
     struct Given<'a>(std::slice::Iter<'a, u64>);
 
     impl rand::TryRng for Given<'_> {

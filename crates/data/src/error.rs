@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file or folder that must be there is not.
+    /// A required file or folder is missing.
     #[error("{path}: not found; {hint}", path = .path.display())]
     Missing {
         /// What was looked for.
@@ -17,27 +17,27 @@ pub enum DataError {
         /// What should be there, or how to get it.
         hint: String,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{path}: cannot {action}", path = .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried ("read", "create").
+        /// What failed ("read", "create").
         action: &'static str,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file of the wrong size: truncated, empty or with something behind its end.
+    /// A file of the wrong size: truncated, empty or too long.
     #[error("{path}: expected {expected} bytes, found {found}", path = .path.display())]
     Size {
         /// The file.
         path: PathBuf,
-        /// The size that its format or header asks for (decompressed).
+        /// The size by its format or header (decompressed).
         expected: u64,
         /// The size found (decompressed).
         found: u64,
     },
-    /// A file that is not what its name says.
+    /// A file of another format than expected.
     #[error("{path}: {problem}", path = .path.display())]
     Format {
         /// The file.
@@ -45,7 +45,7 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
-    /// Contents other than the published ones.
+    /// The contents are not the published ones.
     #[error("{path}: sha256 of the contents is {found}, expected {expected}", path = .path.display())]
     Checksum {
         /// The file.
@@ -55,7 +55,7 @@ pub enum DataError {
         /// The checksum found.
         found: String,
     },
-    /// A label that no class has.
+    /// A label that is not a class.
     #[error("{path}: record {record} has label {label}, the classes are 0..{classes}", path = .path.display())]
     Label {
         /// The file.
@@ -67,7 +67,7 @@ pub enum DataError {
         /// The number of classes.
         classes: usize,
     },
-    /// A folder without the layout that the dataset needs.
+    /// A folder with another layout than the dataset needs.
     #[error("{path}: {problem}", path = .path.display())]
     Layout {
         /// The folder.
@@ -81,15 +81,15 @@ pub enum DataError {
     Decode {
         /// The image file.
         path: PathBuf,
-        /// The decoder's answer.
+        /// The error of the decoder.
         problem: String,
     },
-    /// An image that cannot be decoded, of a set that puts up with some: it is left out of its batch.
+    /// An image that cannot be decoded, of a set that tolerates some: it is left out of its batch.
     #[error("{path}: left out, as it cannot be decoded: {problem}", path = .path.display())]
     LeftOut {
         /// The image file.
         path: PathBuf,
-        /// The decoder's answer.
+        /// The error of the decoder.
         problem: String,
     },
     /// More images that cannot be decoded than the spec's `bad-files` allows.
@@ -100,10 +100,10 @@ pub enum DataError {
         limit: usize,
         /// The file that is one too many.
         path: PathBuf,
-        /// The decoder's answer.
+        /// The error of the decoder.
         problem: String,
     },
-    /// A key of a dataset spec, a transform or a loader with a value that cannot be used.
+    /// A key of a dataset spec, a transform or a loader with an invalid value.
     #[error("key {key:?}: {problem}")]
     Value {
         /// The key, as it is written in a spec.
@@ -121,7 +121,7 @@ pub enum DataError {
         /// The number of images.
         len: usize,
     },
-    /// A buffer of another size than an image.
+    /// A buffer with another size than an image.
     #[error("the buffer for an image of {dataset} must hold {expected} bytes, found {found}")]
     Buffer {
         /// The dataset's name.
@@ -139,7 +139,7 @@ pub enum DataError {
         /// The panic's message.
         message: String,
     },
-    /// A dataset that cannot be had without help.
+    /// A dataset that could not be fetched.
     #[error("cannot get {dataset} into {folder}: {tried}; to get it by hand: {by_hand}", folder = .folder.display())]
     Fetch {
         /// The dataset's name.
@@ -148,7 +148,7 @@ pub enum DataError {
         folder: PathBuf,
         /// Everything that was tried, with its outcome.
         tried: String,
-        /// What a person can do.
+        /// How to get it by hand.
         by_hand: String,
     },
 }

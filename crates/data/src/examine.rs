@@ -1,5 +1,5 @@
-//! What `thinet data check` finds out beyond opening a dataset: files that cannot be decoded, classes without images, unusual
-//! counts.
+//! What `thinet data check` checks beyond opening a dataset: files that cannot be decoded, classes without images, unusual
+//! numbers of images.
 
 use std::path::Path;
 use std::thread;
@@ -11,7 +11,7 @@ use crate::draw::shuffled;
 use crate::open::limited;
 use crate::{DataError, Dataset, DatasetSpec, Split};
 
-/// What a look at a dataset has shown.
+/// The result of [`examine`].
 pub struct Examination {
     /// The dataset.
     pub split: Split,
@@ -21,18 +21,18 @@ pub struct Examination {
     pub damaged: Vec<String>,
     /// What makes a study pointless, such as images of one class only.
     pub problems: Vec<String>,
-    /// What is allowed and unusual, such as another number of images than the official one.
+    /// What is allowed but unusual, such as another number of images than the official one.
     pub unusual: Vec<String>,
 }
 
-/// Opens a dataset as a study would, then decodes `most` of its images (drawn once and for all; `None`: all of them)
-/// on all cores. Of an image folder that a study holds in memory all images are decoded, as opening it for the study does.
+/// Opens a dataset as a study would, then decodes `most` of its images (a fixed random sample; `None`: all of them)
+/// on all cores. An image folder that a study would hold in memory is always decoded completely, as the study does.
 ///
 /// # Errors
-/// As [`open`](crate::open), and when a file cannot be read; damaged images are no error but listed.
+/// As [`open`](crate::open), and if a file cannot be read. Damaged images are listed and are not an error.
 pub fn examine(spec: &DatasetSpec, folder: &Path, most: Option<usize>) -> Result<Examination, DataError> {
     spec.check()?;
-    // Decoded into memory, the first damaged image would end it.
+    // Decoding into memory would stop at the first damaged image.
     let (split, mut damaged) = spec.keys().read_what_is_usable(folder)?;
     let split = limited(split, spec)?;
     let most = if spec.keys().is_held_in_memory(&split) { None } else { most };
@@ -66,8 +66,7 @@ pub fn problems(split: &Split) -> Vec<String> {
     parts.into_iter().filter_map(|(set, name)| empty_classes(&**set, name)).collect()
 }
 
-/// What is wrong with how the images of a set spread over its classes: a net that always says the same is right where
-/// there is one class only.
+/// Classes without images, if there are any; with a single class any net is always right.
 fn empty_classes(set: &dyn Dataset, name: &str) -> Option<String> {
     let mut counts = vec![0_usize; set.classes()];
     for image in 0..set.len() {

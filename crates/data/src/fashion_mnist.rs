@@ -108,8 +108,8 @@ fn files() -> [IdxFile; 4] {
     ]
 }
 
-/// Reads the files in `folder`, or those of the installed package when the folder has none of them: the checksums make
-/// sure that both are the same.
+/// Reads the files in `folder`, or those of the installed package if the folder has none of them. Checksums ensure that
+/// both are the same.
 fn open(folder: &Path) -> Result<Split, DataError> {
     let files = files();
     read(&located(folder, Path::new(INSTALLED), &files), &files)

@@ -19,7 +19,7 @@ pub fn fetch(spec: &DatasetSpec, folder: &Path, report: &mut dyn FnMut(&str)) ->
     let (tried, by_hand) = match spec.keys().origin(folder) {
         Origin::Fetched(fetch) => return fetch(folder, report),
         Origin::ByHand { why, how } => (why, how),
-        Origin::Own { how } => ("an image folder is yours to bring", how),
+        Origin::Own { how } => ("an image folder holds your own images", how),
     };
     match spec.keys().read(folder) {
         Ok(_) => {

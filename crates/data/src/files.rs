@@ -1,4 +1,5 @@
-//! Looking into folders: names without what systems and disk tools leave there, and failures that are not taken for absence.
+//! Listing folders without the files that systems and disk tools leave there, and telling a missing file from one that
+//! cannot be read.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
@@ -34,7 +35,7 @@ pub(crate) fn is_litter(name: &OsStr) -> bool {
         || name.to_str().is_some_and(|name| LITTER.contains(&name.to_ascii_lowercase().as_str()))
 }
 
-/// The sorted names of what is in a folder, litter aside; `hint` says what should be there when the folder is not.
+/// The sorted names in a folder, without litter. If the folder is missing, `hint` says what should be there.
 pub(crate) fn names(folder: &Path, hint: &str) -> Result<Vec<OsString>, DataError> {
     if !is_folder(folder)? {
         return Err(DataError::Missing { path: folder.to_owned(), hint: hint.to_owned() });
@@ -57,13 +58,26 @@ pub(crate) fn is_folder(path: &Path) -> Result<bool, DataError> {
     Ok(metadata(path)?.is_some_and(|metadata| metadata.is_dir()))
 }
 
-/// What lies at a path; `None`: nothing does. That the system cannot say is an error.
+/// The metadata of a path; `None` if there is nothing. Any other failure is an error.
 fn metadata(path: &Path) -> Result<Option<Metadata>, DataError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
         Err(error) => Err(DataError::io(path, "read")(error)),
     }
+}
+
+/// Reads a file that must have exactly `bytes` bytes. If it is missing, `hint` says what should be there.
+pub(crate) fn read_exactly(path: &Path, bytes: usize, hint: &str) -> Result<Vec<u8>, DataError> {
+    let contents = fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => DataError::Missing { path: path.to_owned(), hint: hint.to_owned() },
+        _ => DataError::io(path, "read")(error),
+    })?;
+    if contents.len() != bytes {
+        let (expected, found) = (bytes as u64, contents.len() as u64);
+        return Err(DataError::Size { path: path.to_owned(), expected, found });
+    }
+    Ok(contents)
 }
 
 /// The size of an image file in bytes.
@@ -78,7 +92,7 @@ pub(crate) fn image_size(path: &Path) -> Result<u64, DataError> {
     Ok(metadata.len())
 }
 
-/// Whether a name ends as those of images do.
+/// Whether the extension is that of an image.
 pub(crate) fn is_image_name(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
     extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
@@ -120,7 +134,7 @@ mod tests {
         assert_eq!((is_file(folder.path()).unwrap(), is_folder(folder.path()).unwrap()), (false, true));
         assert!(!is_file(&folder.path().join("no")).unwrap());
         assert!(!is_file(&file.join("below a file")).unwrap());
-        // A name that no system takes.
+        // Too long for every system.
         let endless = folder.path().join("x".repeat(5000));
         assert!(matches!(is_file(&endless), Err(DataError::Io { path, .. }) if path == endless));
         assert!(matches!(names(&endless, ""), Err(DataError::Io { .. })));

@@ -1,7 +1,7 @@
-//! The hash of a prepared batch of each kind of dataset: preparation cannot change without a version.
+//! The hash of a prepared batch of each kind of dataset, so that preparation cannot change without a new version.
 //!
-//! Ids of stored results follow a dataset's fingerprint, and a fingerprint holds names, sizes and a version of preparation,
-//! not what decoding and resizing make of the files. So a batch of each kind is pinned together with its version.
+//! Ids of stored results include the fingerprint of a dataset. A fingerprint covers names, sizes and a version of the
+//! preparation, but not the decoded and resized pixels. So a batch of each kind is pinned together with its version.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Reading a file in MNIST's idx format, plain or gzipped, of which header and contents are known in advance.
+//! Reading a file in MNIST's idx format, plain or gzipped, whose header and checksum are known.
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,9 +15,9 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub(crate) struct IdxFile {
     /// Its name, without `.gz`.
     pub(crate) stem: &'static str,
-    /// The big-endian words that it opens with: the magic number and the size of each axis.
+    /// The big-endian words at its start: the magic number and the size of each axis.
     pub(crate) header: Vec<u32>,
-    /// Hex sha256 of the decompressed file: archives of the same contents are gzipped differently.
+    /// Hex sha256 of the decompressed file, as compressed files with the same contents differ.
     pub(crate) sha256: String,
 }
 
@@ -41,7 +41,7 @@ impl IdxFile {
         format!("{}.gz", self.stem)
     }
 
-    /// The values behind the header, once size, header and checksum are right.
+    /// Reads the values after the header, and checks size, header and checksum.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, DataError> {
         let mut contents = decompressed(path, self.bytes())?;
         for (word, expected) in self.header.iter().enumerate() {
@@ -61,14 +61,14 @@ impl IdxFile {
     }
 }
 
-/// The contents of a plain or gzipped file (told by its first bytes) that must have exactly this many bytes.
+/// The contents of a plain or gzipped file (detected from its first bytes), which must have exactly this many bytes.
 fn decompressed(path: &Path, expected: usize) -> Result<Vec<u8>, DataError> {
     let file = fs::read(path).map_err(DataError::io(path, "read"))?;
     let mut contents = Vec::new();
     let (outcome, rest) = if file.starts_with(&GZIP_MAGIC) {
         let mut decoder = MultiGzDecoder::new(&file[..]);
         let outcome = decoder.by_ref().take(expected as u64).read_to_end(&mut contents);
-        // Reading to the end checks gzip's own checksum; what lies behind the expected end is counted, not kept.
+        // Reading to the end checks gzip's own checksum; bytes after the expected end are counted and not kept.
         let rest = if outcome.is_ok() { io::copy(&mut decoder, &mut io::sink()) } else { Ok(0) };
         (outcome, rest)
     } else {

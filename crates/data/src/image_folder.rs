@@ -15,12 +15,12 @@ use crate::protocol::{Protocol, check_max_pixels};
 use crate::spec::{Limits, Normalisation, Resize};
 use crate::{DataError, Dataset, Split};
 
-/// Splits that take no more than this together are held in memory unless the spec says otherwise.
+/// Splits of at most this size together are held in memory unless the spec says otherwise.
 const CACHE_BYTES: u64 = 2 << 30;
 
-/// Raised when what is read from a file changes (decoding, resizing), so that results stored before are not taken for those
-/// of the new meaning: ids follow the fingerprint. The CHANGELOG then says so. 2: rows are resized first, rounded between
-/// the two passes, as Pillow does.
+/// Version of how files are decoded and resized. It is part of the fingerprint and so of ids: raise it when the values that
+/// are read change, and say so in the CHANGELOG. Version 2 resizes rows first and rounds between the two passes, as Pillow
+/// does.
 pub(crate) const VERSION: &str = "thinet image folder v2";
 
 /// The keys of an image folder: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`).
@@ -34,13 +34,13 @@ pub struct ImageFolderSpec {
     /// 3 for RGB, 1 for grey.
     #[serde(default = "three")]
     pub channels: usize,
-    /// The filter used where a size differs.
+    /// The filter for images of another size.
     #[serde(default)]
     pub resize: Resize,
-    /// The folder with the test images; without it `test`, else `val`.
+    /// The folder with the test images; by default `test`, else `val`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_folder: Option<String>,
-    /// Whether decoded images are held in memory; without it, when both splits together take at most 2 GiB.
+    /// Whether decoded images are held in memory; by default if both splits together take at most 2 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
     /// See [`PhotoSpec::max_pixels`](crate::PhotoSpec::max_pixels).
@@ -105,7 +105,7 @@ impl DatasetKeys for ImageFolderSpec {
         None
     }
 
-    /// ImageNet's, or what it is in grey.
+    /// ImageNet's, converted to grey for one channel.
     fn normalisation(&self) -> Normalisation {
         let mut found = Protocol::Torchvision.normalisation();
         if self.channels == 1 {
@@ -208,8 +208,10 @@ fn open(spec: &ImageFolderSpec, folder: &Path, judge: Judge<'_>) -> Result<Split
         (&train_folder, lacking(&test_classes, &train_classes)),
     ] {
         if let Some(class) = class {
-            let problem =
-                format!("has no class {}, the other split has; both need the same classes", class.display());
+            let problem = format!(
+                "has no class {}, but the other split has; both need the same classes",
+                class.display()
+            );
             return Err(DataError::layout(lacks, problem));
         }
     }
@@ -231,7 +233,7 @@ fn test_folder<'a>(spec: &'a ImageFolderSpec, folder: &Path) -> Result<&'a str, 
     }
 }
 
-/// The names of what is in a folder, sorted, litter aside.
+/// The names in a folder, sorted, without litter.
 fn names(folder: &Path) -> Result<Vec<OsString>, DataError> {
     files::names(folder, "an image folder holds train/<class>/ and test/<class>/ (or val/<class>/)")
 }

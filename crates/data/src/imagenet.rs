@@ -1,4 +1,4 @@
-//! ILSVRC-2012 as people have it: training images in a folder for each class, validation images in class folders or flat
+//! ILSVRC-2012 in the layouts that are in use: training images in a folder for each class, validation images in class folders or flat
 //! with a list of labels, in one folder or as Kaggle packs them. Classes are numbered in WordNet-id order, whatever the
 //! order of the folders.
 
@@ -23,7 +23,7 @@ pub(crate) const CLASSES: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ImagenetSpec {
-    /// Class folders there must be. With fewer than 1000, flat validation images of other classes are not used.
+    /// The number of class folders. With fewer than 1000, flat validation images of other classes are not used.
     #[serde(default = "all_classes")]
     pub classes: usize,
     /// How photographs become inputs.
@@ -165,7 +165,7 @@ impl DatasetKeys for ImagenetSpec {
     }
 }
 
-/// Opens both splits: lists all files and knows their labels; nothing is decoded.
+/// Lists the files and labels of both splits; nothing is decoded.
 fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
     let Layout { images, label_folders } = layout(folder)?;
     let folder = &*images;
@@ -187,7 +187,7 @@ fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
 /// Where Kaggle's archive has the images, below its own folder and below its folder `ILSVRC`.
 const KAGGLE_IMAGES: [&str; 2] = ["ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"];
 
-/// Where things are.
+/// Folders of images and of lists.
 struct Layout {
     /// The folder with `train` and `val`.
     images: PathBuf,
@@ -217,7 +217,7 @@ fn layout(folder: &Path) -> Result<Layout, DataError> {
     Ok(Layout { images, label_folders })
 }
 
-/// The names in a folder, sorted, litter aside.
+/// The names in a folder, sorted, without litter.
 fn entries(folder: &Path) -> Result<Vec<String>, DataError> {
     let hint = "ImageNet's folder holds train/<WordNet id>/ and val/, the latter in the same class folders or flat \
                 (Kaggle's archive: in ILSVRC/Data/CLS-LOC)";
@@ -230,7 +230,7 @@ fn entries(folder: &Path) -> Result<Vec<String>, DataError> {
     files::names(folder, hint)?.into_iter().map(text).collect()
 }
 
-/// The training classes: WordNet ids, in order. Says what is wrong with the layouts that people end up with.
+/// The training classes: WordNet ids, in order. Errors explain the usual wrong layouts.
 fn train_classes(folder: &Path, expected: usize) -> Result<Vec<String>, DataError> {
     let names = entries(folder)?;
     let wrong = |problem: &str| Err(DataError::layout(folder, problem));
@@ -279,7 +279,7 @@ fn images(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
 }
 
-/// Images in a folder for each of `classes`. A training image that carries another class in its name is refused.
+/// Images in a folder for each of `classes`. A training image with another class in its name is an error.
 fn class_folders(folder: &Path, classes: &[String]) -> Result<Listing, DataError> {
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     for (label, class) in classes.iter().enumerate() {
@@ -325,10 +325,10 @@ fn validation(
     let labels = ValLabels::find(label_folders, classes)?;
     if is_sorted_into_classes {
         if let Some(class) = classes.iter().find(|class| names.binary_search(class).is_err()) {
-            return Err(DataError::layout(&val, format!("has no class {class}, train has")));
+            return Err(DataError::layout(&val, format!("has no class {class}, but train has")));
         }
         if let Some(class) = names.iter().find(|name| is_wordnet_id(name) && !classes.contains(name)) {
-            return Err(DataError::layout(&val, format!("has the class {class}, train has not")));
+            return Err(DataError::layout(&val, format!("has the class {class}, but train has not")));
         }
         let listing = class_folders(&val, classes)?;
         return match labels {
@@ -370,7 +370,7 @@ fn flat(
             Err(_) if spec.classes < CLASSES => {}
             Err(_) => {
                 let problem =
-                    format!("is of class {wnid} by {}, train has no such class", list.path.display());
+                    format!("is of class {wnid} by {}, but train has no such class", list.path.display());
                 return Err(DataError::layout(file, problem));
             }
         }
@@ -381,10 +381,10 @@ fn flat(
     Ok(Listing { files, labels, classes: classes.len() })
 }
 
-/// Class folders with a list beside them must say the same: a folder sorted by a wrong list is found out.
+/// Checks that class folders agree with the list beside them, which finds images that were sorted by a wrong list.
 fn agrees(listing: Listing, classes: &[String], list: &ValLabels) -> Result<Listing, DataError> {
     let wnids: Vec<Option<&str>> = listing.files.iter().map(|file| list.of(file)).collect();
-    // A list of other images says nothing about these.
+    // The list is about other images.
     if wnids.iter().all(Option::is_none) {
         return Ok(listing);
     }

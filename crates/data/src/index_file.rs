@@ -1,5 +1,5 @@
-//! Lines of the text files that say which image has which class. A line that is missing, blank or said twice would shift or
-//! change labels without a trace, so that all lines count: what is wrong is refused with file and line.
+//! Lines of the text files that say which image has which class. A missing, blank or repeated line would shift labels
+//! unnoticed, so every line is checked and errors name file and line.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,8 +14,8 @@ pub(crate) struct IndexFile {
 }
 
 impl IndexFile {
-    /// Reads a file of UTF-8 text; a byte-order mark at its start is passed over. `hint` says what should be there when
-    /// the file is not.
+    /// Reads a file of UTF-8 text, without a byte-order mark at its start. If the file is missing, `hint` says what should
+    /// be there.
     pub(crate) fn read(path: &Path, hint: &str) -> Result<Self, DataError> {
         let bytes = fs::read(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
@@ -38,8 +38,8 @@ impl IndexFile {
         Ok(Self { path: path.to_owned(), text: text.to_owned() })
     }
 
-    /// The lines with their numbers from 0, without space around them; none may be blank. Line ends may be those of
-    /// Windows, and blank lines at the end of the file are none.
+    /// The trimmed lines with their numbers from 0. Blank lines are errors, except at the end of the file. Lines may end as
+    /// on Windows.
     pub(crate) fn lines(&self) -> impl Iterator<Item = Result<(usize, &str), DataError>> {
         self.text.lines().enumerate().map(|(line, text)| match text.trim() {
             "" => Err(self.bad(line, "is blank")),

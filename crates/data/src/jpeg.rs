@@ -1,22 +1,22 @@
-//! Where a JPEG file's image ends: the markers are followed from the first byte (ITU-T T.81, annex B).
+//! Finds the end of a JPEG image by following the markers from the first byte (ITU-T T.81, annex B).
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
 
-/// The number of bytes up to and including the first image's end marker; what lies behind it (a film, a second picture) is
-/// no part of the image. `None`: the file is cut off inside the image. The decoder fills what is missing with grey and
-/// says nothing.
+/// The number of bytes up to and including the first image's end marker; bytes after it (a film, a second
+/// picture) are not part of the image. `None` if the file is cut off inside the image: the decoder would fill the rest with
+/// grey and report nothing.
 pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let marker = next_marker(bytes, &mut at)?;
         match marker {
             EOI => return Some(at),
-            // Another image begins where this one has not ended.
+            // Another image starts before the end of this one.
             SOI if at > 2 => return None,
             SOI | 0x01 | 0xd0..=0xd7 => {}
-            // A segment: two bytes of length, which count themselves. A picture inside of one (a thumbnail) is passed over.
+            // A segment: two bytes of length, which count themselves. A thumbnail inside it is skipped.
             _ => {
                 let length = bytes.get(at..at + 2)?;
                 at += usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
@@ -28,8 +28,8 @@ pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Moves `at` behind the next marker and gives its code. A marker is 0xff and a code; more 0xff before the code fill up.
-/// Stray bytes between segments are passed over, as decoders do.
+/// Moves `at` after the next marker and returns its code. A marker is 0xff and a code, with any number of 0xff before the
+/// code as padding. Stray bytes between segments are skipped, as decoders do.
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xff)?;
@@ -42,8 +42,8 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     }
 }
 
-/// Moves `at` to the marker that ends the scan's data. Inside of them 0xff stands before 0 (it is data then), before the code
-/// of a restart, or before more 0xff.
+/// Moves `at` to the marker that ends the scan's data. Within the data 0xff is followed by 0 (an escaped data byte), by the
+/// code of a restart, or by more 0xff.
 fn skip_scan(bytes: &[u8], at: &mut usize) -> Option<()> {
     loop {
         *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xff)?;
@@ -122,7 +122,7 @@ mod tests {
         ) {
             let whole = jpeg(width, height, quality, seed);
             prop_assert_eq!(end(&whole), Some(whole.len()));
-            // A scan's start and no end, as in a film's bytes.
+            // The start of a scan without an end, as it occurs in the bytes of a film.
             tail.extend([0xff, 0xda, 0, 12, 3]);
             let longer = [&whole[..], &tail].concat();
             prop_assert_eq!(end(&longer), Some(whole.len()));

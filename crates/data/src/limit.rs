@@ -38,7 +38,7 @@ mod tests {
         let labels = [1, 1, 0, 1, 0, 2, 2, 2];
         assert_eq!(class_balanced_prefix(&labels, 3, 3).unwrap(), [0, 2, 5]);
         assert_eq!(class_balanced_prefix(&labels, 3, 4).unwrap(), [0, 2, 4, 5]);
-        // Class 0 has run out after two: the others go on.
+        // Class 0 has two images only: the other classes continue.
         assert_eq!(class_balanced_prefix(&labels, 3, 7).unwrap(), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(class_balanced_prefix(&labels, 3, 8).unwrap().len(), 8);
     }

@@ -1,7 +1,7 @@
-//! The loader: batches of transformed images in a given order, made ahead by worker threads.
+//! The loader: batches of transformed images in a given order, prepared ahead by worker threads.
 //!
-//! What comes out depends on the dataset, the order, the transform and the seed alone. Each image draws from its own
-//! stream, workers take whole batches by number, and batches and errors are handed over in order.
+//! The batches depend only on the dataset, the order, the transform and the seed. Each image has its own random stream,
+//! workers take whole batches by number, and batches and errors are returned in order.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,28 +16,28 @@ use crate::dataset::{image_len, no_random_crop};
 use crate::transform::Prepared;
 use crate::{DataError, Dataset, Transform};
 
-/// Some images ready for a net.
+/// Images ready for a net.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The normalised values, `[n, c, h, w]` row-major.
     pub images: Vec<f32>,
     /// The label of each image.
     pub labels: Vec<i64>,
-    /// The index of each image in the dataset. Images that the dataset leaves out as damaged are not there; a batch
-    /// may be empty.
+    /// The index of each image in the dataset. Damaged images are left out, so a batch may be
+    /// empty.
     pub indices: Vec<usize>,
     /// n, c, h, w.
     pub shape: [usize; 4],
 }
 
-/// How a loader works; only `batch` and `drop_last` change what it gives.
+/// Options of a loader; only `batch` and `drop_last` change its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Images in a batch; the last one may be shorter.
     pub batch: usize,
-    /// Leave out a last batch that is shorter.
+    /// Whether a shorter last batch is left out.
     pub drop_last: bool,
-    /// Worker threads; 0: batches are made in the calling thread, when asked for.
+    /// Worker threads; with 0, batches are made on demand in the calling thread.
     pub threads: usize,
     /// Batches that may be made ahead (at least one for each thread).
     pub prefetch: usize,
@@ -55,7 +55,7 @@ impl Loader {
     /// `augment_seed.index(image index)`: give every epoch its own seed.
     ///
     /// # Errors
-    /// When a batch size is 0, an index is out of range, the transform does not fit the images (see
+    /// If the batch size is 0, an index is out of range, the transform does not fit the images (see
     /// [`Transform::output_shape`]), or a thread cannot be started.
     pub fn new(
         dataset: Arc<dyn Dataset>,
@@ -185,10 +185,10 @@ struct Workers {
     handles: Vec<JoinHandle<()>>,
 }
 
-/// What the threads and the loader agree on.
+/// State shared by the threads and the loader.
 struct Shared {
     state: Mutex<State>,
-    /// Rung when a batch is ready, room opens, or the threads are to stop.
+    /// Notified when a batch is ready, when there is room for another, and when the threads should stop.
     changed: Condvar,
     /// Batches that may be begun beyond those taken.
     ahead: usize,
@@ -198,7 +198,7 @@ struct Shared {
 struct State {
     /// The next batch to begin.
     begun: usize,
-    /// Batches that the loader has handed on.
+    /// Batches that the loader has returned.
     taken: usize,
     ready: BTreeMap<usize, Result<Batch, DataError>>,
     stop: bool,
@@ -237,7 +237,7 @@ impl Drop for Workers {
 }
 
 impl Shared {
-    /// A worker's life: take the next batch number when there is room, make it, put it up.
+    /// Runs a worker: takes the next batch number when there is room, makes the batch and stores it.
     fn serve(&self, work: &Work) {
         while let Some(number) = self.begin(work.batches) {
             let result = work.make_caught(number);

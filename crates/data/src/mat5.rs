@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use flate2::read::ZlibDecoder;
 
-/// Most bytes that an element may inflate to; `meta.mat` is well below 1 MB.
+/// Limit of the decompressed size of an element; `meta.mat` is well below 1 MB.
 const MOST_BYTES: u64 = 64 << 20;
 const HEADER: usize = 128;
 
@@ -70,7 +70,7 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// Takes the next element off `rest`.
+    /// Removes the next element from `rest`.
     fn take(rest: &mut &'a [u8]) -> Result<Self, String> {
         let cut_off = || "is cut off".to_owned();
         let word = |at: usize| -> Result<u32, String> {
@@ -164,7 +164,7 @@ fn value(element: &Element<'_>) -> Result<Value, String> {
     });
     if is_text {
         let text: Option<String> = numbers.map(|code| char::from_u32(code as u32)).collect();
-        return text.map(Value::Text).ok_or_else(|| "has a text that is none".to_owned());
+        return text.map(Value::Text).ok_or_else(|| "has text in no known encoding".to_owned());
     }
     let mut numbers = numbers;
     numbers.next().map(Value::Number).ok_or_else(|| "has an empty field".to_owned())
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(value_of(CHARACTERS, &element(UTF8, &[])), Ok(Value::Text(String::new())));
         // A lone half of a surrogate pair is no character.
         let error = value_of(CHARACTERS, &element(UTF16, &[0, 0xd8])).unwrap_err();
-        assert_eq!(error, "has a text that is none");
+        assert_eq!(error, "has text in no known encoding");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Photographs in files, brought to one size by a protocol when they are read; damaged files are counted and named.
+//! Photographs in files, resized and cropped by a protocol when they are read; damaged files are counted and named.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,24 +19,24 @@ use crate::{DataError, Dataset};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PhotoSpec {
-    /// How photographs become inputs; without it the one that the set's published numbers were made with.
+    /// How photographs become inputs; by default as for the published numbers of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// How selectors see the training images, always with the centre crop; without it as `protocol`. The authors'
+    /// How selectors see the training images, always with the centre crop; by default as `protocol`. The authors'
     /// samples are `caffe-squash` throughout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration_protocol: Option<Protocol>,
-    /// What images are resized to before they are cut; 256.
+    /// Size that images are resized to before cropping; 256 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<usize>,
-    /// Height and width of the inputs; 224.
+    /// Height and width of the inputs; 224 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<usize>,
-    /// Files that may turn out damaged; they are left out and named. With one more the study stops.
+    /// How many damaged files are tolerated: they are left out and named. With one more the study stops.
     #[serde(default)]
     pub bad_files: usize,
-    /// Images of more pixels are refused, as if they could not be decoded, before memory is taken for them; 100,000,000
-    /// (10,000 × 10,000). Sizes that an image has on the way to its own count as well.
+    /// Images with more pixels count as damaged and are refused before memory is allocated; 100,000,000 (10,000 × 10,000)
+    /// by default. Intermediate sizes while resizing count as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
     /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
@@ -89,8 +89,8 @@ pub(crate) mod keys {
         key("max-pixels", "count", "100000000", "refuse an image file with more pixels than this");
 }
 
-/// Raised when what is read from a file changes (decoding, resizing, crops), so that results stored before are not taken
-/// for those of the new meaning: ids follow the fingerprint. The CHANGELOG then says so.
+/// Version of how files are decoded, resized and cropped. It is part of the fingerprint and so of ids: raise it when the
+/// values that are read change, and say so in the CHANGELOG.
 pub(crate) const VERSION: &str = "thinet photos v1";
 
 /// Labelled photographs, decoded when they are read.
@@ -105,13 +105,13 @@ pub(crate) struct Photos {
     fingerprint: String,
 }
 
-/// Files that could not be decoded, and how many of them are put up with.
+/// Files that could not be decoded, and how many are tolerated.
 struct Damaged {
     limit: usize,
     seen: Mutex<BTreeMap<PathBuf, String>>,
 }
 
-/// What a reader of a layout has found: files in their final order.
+/// The images of one split, in their final order.
 pub(crate) struct Listing {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) labels: Vec<usize>,
@@ -119,7 +119,7 @@ pub(crate) struct Listing {
 }
 
 impl Photos {
-    /// `folder` is where file names in the fingerprint start, so that a set that was moved keeps its own.
+    /// File names in the fingerprint are relative to `folder`, so that it stays the same when a set is moved.
     pub(crate) fn new(
         name: &str,
         folder: &Path,
@@ -161,7 +161,7 @@ impl Photos {
         let Geometry { protocol, side, crop, max_pixels } = geometry;
         self.geometry = geometry;
         self.fingerprint = format!("{contents}:{}-{side}-{crop}", protocol.name());
-        // The limit decides which images are left out; a key that came later has no part in ids at its default.
+        // The limit decides which images are left out. The key was added later, so it is not part of ids at its default.
         if max_pixels != MAX_PIXELS {
             self.fingerprint.push_str(&format!("-{max_pixels}"));
         }
@@ -182,8 +182,8 @@ impl Photos {
 }
 
 impl Damaged {
-    /// Counts a file that was read and cannot be decoded: one to leave out, as long as there are not too many. Any other
-    /// error stays what it is.
+    /// Counts a file that was read and cannot be decoded; it is left out as long as there are not too many of them. Any
+    /// other error is returned unchanged.
     fn judge(&self, error: DataError) -> DataError {
         let DataError::Decode { path, problem } = error else { return error };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,17 +11,17 @@ use crate::draw::below;
 use crate::resize::Window;
 use crate::spec::{ChannelOrder, Normalisation, Resize, Resized};
 
-/// A protocol of preparing images: it fixes resizing, crops, channel order and normalisation together.
+/// A protocol for preparing images: it determines resizing, crops, channel order and normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Resized to side×side, the aspect ratio lost (bicubic); random crop for training, centre crop for testing;
-    /// BGR 0–255 less the mean. The authors' selection samples, their ResNet-50 and their CUB-200 runs.
+    /// BGR 0–255 minus the mean. The authors' selection samples, their ResNet-50 and their CUB-200 runs.
     CaffeSquash,
     /// The shorter side resized to `side` (bicubic), the rest as `caffe-squash`. The authors' VGG-16 fine-tuning.
     CaffeShort,
     /// Training: a random part of 8 to 100 % of the area and 3/4 to 4/3 of the aspect ratio, resized (bilinear).
-    /// Testing: the shorter side resized to `side`, centre crop. RGB 0–1 less the mean, divided by the deviation.
+    /// Testing: the shorter side resized to `side`, centre crop. RGB 0–1 minus the mean, divided by the deviation.
     Torchvision,
 }
 
@@ -33,7 +33,7 @@ const RGB_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Smallest and largest part of the area, and of the aspect ratio, that a random resized crop takes.
 const AREA: [f64; 2] = [0.08, 1.0];
 const ASPECT: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
-/// Draws before a random resized crop falls back to the centre.
+/// Number of draws before a random resized crop falls back to the centre.
 const TRIES: usize = 10;
 
 impl Protocol {
@@ -56,7 +56,7 @@ impl Protocol {
         }
     }
 
-    /// BGR 0–255 less this mean.
+    /// BGR 0–255 minus this mean.
     pub(crate) fn caffe_normalisation(mean: [f32; 3]) -> Normalisation {
         Normalisation { mean: mean.to_vec(), std: vec![1.0; 3], order: ChannelOrder::Bgr, range: 255.0 }
     }
@@ -73,15 +73,15 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) protocol: Protocol,
-    /// What images are resized to.
+    /// Size that images are resized to.
     pub(crate) side: usize,
-    /// Height and width of what comes out.
+    /// Height and width of the result.
     pub(crate) crop: usize,
-    /// Images of more pixels, as stored or on the way, are refused.
+    /// Images with more pixels, as stored or while resizing, are refused.
     pub(crate) max_pixels: u64,
 }
 
-/// Most pixels that can be asked for: a JPEG file cannot have more.
+/// Upper bound of `max-pixels`: a JPEG file cannot have more.
 const MOST_PIXELS: u64 = 65_535 * 65_535;
 
 /// Checks the key `max-pixels`.
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn centre_offsets_round_as_their_models() {
+    fn centre_offsets_round_as_caffe_and_torchvision() {
         let offsets =
             |protocol| [224, 225, 226, 227, 229].map(|n| geometry(protocol, 256, 224).centre_offset(n));
         assert_eq!(offsets(Protocol::CaffeShort), [0, 0, 1, 1, 2]);

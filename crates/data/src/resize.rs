@@ -1,4 +1,4 @@
-//! Changing an image's size as Pillow does: convolution with a filter that widens when an image shrinks.
+//! Resizing images as Pillow does: convolution with a filter that widens when an image shrinks.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -20,12 +20,12 @@ pub(crate) struct Window {
 }
 
 thread_local! {
-    /// Keeps its working memory from one image to the next.
+    /// Reused for all images of a thread.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
 impl Picture {
-    /// The whole image at another size; no size on the way may be above `max_pixels`.
+    /// Resizes the whole image; no intermediate size may exceed `max_pixels`.
     pub(crate) fn resized(
         self,
         [height, width]: [usize; 2],
@@ -35,14 +35,14 @@ impl Picture {
         if (self.height, self.width) == (height, width) {
             return Ok(self);
         }
-        // A narrow strip of few pixels can become, or pass through, any size.
+        // Even a strip of few pixels can get very large on the way.
         check_pixels(height, width, max_pixels)?;
         check_pixels(self.height, width, max_pixels)?;
         let whole = Window { top: 0, left: 0, height: self.height, width: self.width };
         self.resized_window(whole, [height, width], filter)
     }
 
-    /// A part of the image at another size. Pixels outside of the window have no influence, as if it had been cut out
+    /// Resizes a part of the image. Pixels outside the window have no influence, as if it had been cut out
     /// first (torchvision's `resized_crop`).
     pub(crate) fn resized_window(
         &self,
@@ -73,8 +73,8 @@ impl Picture {
     }
 }
 
-/// Along the rows first, as Pillow did up to version 12 (13 turns it round where the height shrinks more): values are rounded
-/// and cut off at 0 and 255 between the two passes.
+/// Rows first, as Pillow did up to version 12 (13 resizes columns first if the height shrinks more). Values are rounded and
+/// clamped to 0..=255 between the two passes.
 fn two_passes<P: PixelTrait>(
     picture: &Picture,
     window: Window,
@@ -86,7 +86,7 @@ fn two_passes<P: PixelTrait>(
     one_pass::<P>(&rows, [window.height, width], [height, width], options)
 }
 
-/// One kind of view for source and target: each pair of kinds would be compiled anew, which takes half a minute.
+/// One type of view for source and target, as every pair of types is compiled separately, which takes half a minute.
 fn one_pass<P: PixelTrait>(
     pixels: &[u8],
     from: [usize; 2],

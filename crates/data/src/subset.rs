@@ -15,10 +15,10 @@ pub struct Subset {
 }
 
 impl Subset {
-    /// The images of `whole` at `indices`; an index may come more than once.
+    /// The images of `whole` at `indices`, which may repeat.
     ///
     /// # Errors
-    /// When an index is out of range.
+    /// If an index is out of range.
     pub fn new(whole: Arc<dyn Dataset>, indices: Vec<usize>) -> Result<Self, DataError> {
         if let Some(&index) = indices.iter().find(|index| **index >= whole.len()) {
             return Err(DataError::Index { dataset: whole.name().to_owned(), index, len: whole.len() });
@@ -103,7 +103,7 @@ mod tests {
         assert!(matches!(Subset::new(whole, vec![0, 4]), Err(DataError::Index { index: 4, len: 4, .. })));
     }
 
-    /// Answers that no default gives, so that each has to come from the whole.
+    /// Differs from the default of every method, so that each answer must come from the whole.
     struct Odd;
 
     impl Dataset for Odd {

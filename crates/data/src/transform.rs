@@ -13,16 +13,16 @@ use crate::spec::{ChannelOrder, Normalisation};
 /// The largest padding, so that sizes cannot overflow.
 pub const MOST_PADDING: usize = 4096;
 
-/// What is done to every image.
+/// What is applied to every image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transform {
     /// Zeros (before normalisation) added on each side: 2 makes 28×28 into 32×32.
     pub pad: usize,
-    /// Height and width cut out of the padded image: at its centre, or anywhere when augmenting; `None`: all of it.
+    /// Height and width of the crop of the padded image: its centre, or a random place when augmenting; `None`: no crop.
     pub crop: Option<usize>,
     /// How bytes become inputs; one mean and deviation for each channel.
     pub normalisation: Normalisation,
-    /// What is drawn for each image when a loader has an augmentation seed.
+    /// Random changes of each image, if the loader has an augmentation seed.
     pub augment: Augment,
 }
 
@@ -30,27 +30,27 @@ pub struct Transform {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Augment {
-    /// Cut each image as the dataset's own protocol does (photographs); without it, at the centre.
+    /// Crop each image at random as the protocol of the dataset does (photographs), instead of at the centre.
     #[serde(skip_serializing_if = "is_false")]
     pub random_crop: bool,
     /// More zeros on each side, from which a crop of the final size is cut at a uniform offset.
     pub crop_padding: usize,
-    /// Swap left and right of every second image (p = 0.5).
+    /// Mirror each image horizontally with probability 0.5.
     pub mirror: bool,
 }
 
-/// Keeps a key out of a written spec, so that stored results of specs that never had it keep their ids.
+/// Leaves a key out of a written spec, so that results that were stored before the key existed keep their ids.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
 impl Transform {
-    /// Channels, height and width of what comes out for images of this shape.
+    /// Channels, height and width of the inputs, for images of this shape.
     ///
     /// # Errors
-    /// When mean or std do not have one finite value for each channel, std or range is not above 0, BGR is asked for
-    /// without three channels, a padding is above 4096, or the crop is empty or larger than the padded image.
+    /// If mean or std do not have one finite value for each channel, std or range is not above 0, the order is BGR without
+    /// three channels, a padding is above 4096, or the crop is empty or larger than the padded image.
     pub fn output_shape(&self, [channels, height, width]: [usize; 3]) -> Result<[usize; 3], DataError> {
         let wrong = |key, problem: String| Err(DataError::Value { key, problem });
         let Normalisation { mean, std, order, range } = &self.normalisation;
@@ -90,7 +90,7 @@ impl Transform {
     }
 }
 
-/// A transform made ready for images of one shape.
+/// A transform prepared for images of one shape.
 pub(crate) struct Prepared {
     /// The normalised value of each byte, for each channel.
     tables: Vec<[f32; 256]>,
@@ -98,7 +98,7 @@ pub(crate) struct Prepared {
     output: [usize; 3],
     pad: usize,
     augment: Augment,
-    /// Whether the last channel comes first.
+    /// Whether the order of channels is reversed.
     is_reversed: bool,
 }
 
@@ -123,7 +123,7 @@ impl Prepared {
         Ok(Self { tables, input, output, pad: transform.pad, augment: transform.augment, is_reversed })
     }
 
-    /// Channels, height and width of what comes out.
+    /// Channels, height and width of the inputs.
     pub(crate) fn output(&self) -> [usize; 3] {
         self.output
     }
@@ -131,7 +131,7 @@ impl Prepared {
     /// The image's place: the centre without a seed, else drawn from the image's own stream in the order row offset,
     /// column offset, mirror.
     pub(crate) fn placement(&self, seed: Option<Seed>) -> Placement {
-        // Places that the crop has on the padded image, less one.
+        // Largest offset of the crop in the padded image.
         let room = |axis: usize| self.input[axis] + 2 * self.pad - self.output[axis];
         let Augment { crop_padding, mirror, .. } = self.augment;
         let Some(mut rng) = seed.map(Seed::rng) else {

@@ -1,4 +1,4 @@
-//! The lists that say which class a flat validation image of ImageNet has.
+//! The lists of the classes of flat ImageNet validation images.
 //!
 //! Three are in use: the official ground truth, whose numbers follow the development kit's own order and need its
 //! `meta.mat`; Kaggle's `LOC_val_solution.csv` with WordNet ids; Caffe's `val.txt`, numbers in WordNet-id order.
@@ -19,16 +19,16 @@ const KAGGLE: &str = "LOC_val_solution.csv";
 const KAGGLE_HEADING: &str = "ImageId,PredictionString";
 const CAFFE: &str = "val.txt";
 
-/// Images of the whole validation set, and how many each class has.
+/// Number of images in the whole validation set, and in each class.
 const OFFICIAL: usize = 50_000;
 const OFFICIAL_EACH: usize = OFFICIAL / CLASSES;
 
 /// Where the lists are looked for, below the dataset's folder.
 const PLACES: [&str; 5] = ["", "val", "devkit/data", "ILSVRC2012_devkit_t12/data", "data"];
 
-/// What a list says.
+/// A list that was read.
 pub(crate) struct ValLabels {
-    /// The list.
+    /// Its file.
     pub(crate) path: PathBuf,
     /// WordNet ids in the list's order.
     wnids: Vec<String>,
@@ -36,7 +36,7 @@ pub(crate) struct ValLabels {
     by_name: Option<BTreeMap<String, usize>>,
 }
 
-/// What can be asked for when there is no list.
+/// What to do if there is no list.
 pub(crate) fn hint() -> String {
     format!(
         "flat validation images need their labels: {GROUND_TRUTH} with {META} beside it (development kit), {KAGGLE} \
@@ -64,7 +64,7 @@ impl ValLabels {
         Ok(None)
     }
 
-    /// The WordNet id of an image; `None`: the list does not have it.
+    /// The WordNet id of an image; `None` if it is not in the list.
     pub(crate) fn of(&self, image: &Path) -> Option<&str> {
         self.place_of(image).map(|place| self.wnids[place].as_str())
     }
@@ -114,8 +114,8 @@ impl ValLabels {
         name.map_or_else(|| format!("image {}", place + 1), |(name, _)| name.clone())
     }
 
-    /// A list of all images has the same number of each class: one with another number has a label that is wrong, such
-    /// as one that was cut short.
+    /// Checks that a list of all images has the same number of each class. If not, a label is wrong, for example
+    /// truncated.
     fn check_official_counts(&self) -> Result<(), DataError> {
         if self.wnids.len() != OFFICIAL {
             return Ok(());
@@ -147,7 +147,7 @@ impl<'a> Named<'a> {
         Self { file, wnids: Vec::new(), by_name: BTreeMap::new() }
     }
 
-    /// Adds a line; an image that has a label already is refused, whether it is the same or not.
+    /// Adds a line. A second label for an image is an error, even if it is the same.
     fn add(&mut self, line: usize, image: &str, wnid: &str) -> Result<(), DataError> {
         let stem = Path::new(image).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.is_empty() {
@@ -166,14 +166,14 @@ impl<'a> Named<'a> {
     }
 }
 
-/// A line for each image, a number of the development kit on it.
+/// One line for each image with the class number of the development kit.
 fn official(truth: &Path, meta: &Path) -> Result<ValLabels, DataError> {
     let names = development_kit(meta)?;
     let file = IndexFile::read(truth, "")?;
     let mut wnids = Vec::new();
     for entry in file.lines() {
         let (line, text) = entry?;
-        let id = number(text).ok_or_else(|| file.bad(line, format!("{text:?} is no number")))?;
+        let id = number(text).ok_or_else(|| file.bad(line, format!("{text:?} is not a number")))?;
         let wnid = names.get(&id).ok_or_else(|| file.bad(line, format!("{META} has no class {id}")))?;
         wnids.push(wnid.clone());
     }
@@ -201,7 +201,7 @@ fn development_kit(meta: &Path) -> Result<BTreeMap<usize, String>, DataError> {
         if !is_number || !is_wordnet_id(&wnid) {
             return Err(wrong(format!("has a class {id} with the WordNet id {wnid:?}")));
         }
-        // The kit also numbers what its classes are kinds of: animals, vehicles and so on.
+        // The kit also numbers superclasses: animals, vehicles and so on.
         let id = id as usize;
         if id > CLASSES {
             continue;

@@ -11,7 +11,7 @@ use crate::idx::IdxFile;
 
 const PACKAGE: &str = "dataset-fashion-mnist";
 const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
-/// Seconds for the package (30 MB), or for one file from the official address.
+/// Time limit in seconds for the package (30 MB), or for one file from the official address.
 const SECONDS: u64 = 600;
 
 /// Files that are there already are checked and kept; missing ones come from the first source that has them.
@@ -43,7 +43,7 @@ impl Source {
         }
     }
 
-    /// Puts the files into a folder (below `temporary`, where something has to be written) and names it.
+    /// Returns a folder with the files; files are written below `temporary` only.
     fn get(&self, files: &[&IdxFile], temporary: &Path) -> Result<PathBuf, String> {
         match self {
             Self::Installed(folder) if folder.is_dir() => Ok(folder.clone()),
@@ -135,13 +135,13 @@ fn fetch_from(
     })
 }
 
-/// Why files could not be taken from a source: the source's fault, or the target folder's.
+/// Why files could not be copied: an error of the source, or of the target folder.
 enum Refusal {
     Source(String),
     Folder(DataError),
 }
 
-/// Gets the files, checks all of them, and only then puts them into the folder.
+/// Gets the files, checks all of them, and only then copies them into the folder.
 fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), Refusal> {
     let temporary = tempfile::Builder::new().prefix("thinet-fetch-").tempdir();
     let temporary = temporary.map_err(|error| Refusal::Source(format!("no temporary folder: {error}")))?;
@@ -162,12 +162,12 @@ fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), R
     Ok(())
 }
 
-/// Copies a file so that under its name there is never anything but the whole of it.
+/// Copies a file atomically: under its name there is never a part of it.
 fn copy_in_place(from: &Path, target: &Path) -> io::Result<()> {
     let folder = target.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fetch-");
-    // Temporary files are their owner's alone; a dataset is for everybody whom the umask allows.
+    // Temporary files can be read by their owner only; a dataset follows the umask.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

@@ -182,7 +182,7 @@ fn wrong_layouts_are_errors_that_name_the_place() {
 
     fs::create_dir(path("train/cat")).unwrap();
     let lacks = says(folder.path(), &spec(4));
-    assert_eq!(lacks, "DIR/test: has no class cat, the other split has; both need the same classes");
+    assert_eq!(lacks, "DIR/test: has no class cat, but the other split has; both need the same classes");
     fs::create_dir(path("test/cat")).unwrap();
     assert_eq!(says(folder.path(), &spec(4)), "DIR/train/cat: has no image");
     write(folder.path(), "train/cat/1.png", 1);

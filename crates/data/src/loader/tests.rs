@@ -267,7 +267,7 @@ fn dropping_early_stops_the_threads_and_the_prefetch_is_bounded() {
             Loader::new(dataset.clone(), (0..4000).collect(), &transform(), None, options).unwrap();
         loader.next().unwrap().unwrap();
         drop(loader);
-        // The threads are joined, so nothing reads on: one batch taken, and the ones made ahead.
+        // The threads have ended, so nothing is read any more: one batch was taken, others were made ahead.
         assert!(dataset.reads.load(Ordering::SeqCst) <= 4 * (1 + prefetch.max(threads)));
         assert_eq!(Arc::strong_count(&dataset), 1);
     }

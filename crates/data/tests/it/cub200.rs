@@ -61,7 +61,7 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
     assert!(open(&spec(), folder.path()).is_ok());
     for (name, from, to, expected) in [
         // A label that was cut short, in the middle and at the end of the file.
-        (labels, "\n2 200\n", "\n2 20\n", "line 2: says class 20, the folder 200.Bird is numbered 200"),
+        (labels, "\n2 200\n", "\n2 20\n", "line 2: gives class 20, but the folder 200.Bird is numbered 200"),
         (labels, "\n400 1\n", "\n400 ", "line 400: is not `<number> <value>`"),
         (labels, "\n3 199\n", "\n3 199 4\n", "line 3: \"199 4\" is outside 1..=200"),
         (labels, "\n3 199\n", "\n3 +199\n", "line 3: \"+199\" is outside 1..=200"),
@@ -73,9 +73,9 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
             labels,
             "\n3 199\n",
             "\n3 199\n3 199\n",
-            "line 4: has the number 3 where 4 is due: they go up by one from 1",
+            "line 4: has the number 3, expected 4: numbers count up from 1",
         ),
-        (labels, "\n3 199\n", "\n", "line 3: has the number 4 where 3 is due: they go up by one from 1"),
+        (labels, "\n3 199\n", "\n", "line 3: has the number 4, expected 3: numbers count up from 1"),
         (
             "train_test_split.txt",
             "\n400 1\n",
@@ -118,13 +118,13 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
             "classes.txt",
             "3 003.Bird",
             "3 003.Bird\n3 003.Bird",
-            "line 4: has the number 3 where 4 is due: they go up by one from 1",
+            "line 4: has the number 3, expected 4: numbers count up from 1",
         ),
         (
             "classes.txt",
             "3 003.Bird",
             "3 004.Bird",
-            "line 3: says class 3, the folder 004.Bird is numbered 4",
+            "line 3: gives class 3, but the folder 004.Bird is numbered 4",
         ),
         (
             "classes.txt",
@@ -154,7 +154,7 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
     let contradicted = says(folder.path());
     assert_eq!(
         contradicted,
-        "DIR/image_class_labels.txt: line 1: says class 200, whose folder is 200.Jay, for 200.Bird"
+        "DIR/image_class_labels.txt: line 1: gives class 200 to 200.Bird, but the folder of that class is 200.Jay"
     );
 }
 

@@ -156,10 +156,10 @@ fn layouts_that_people_end_up_with_are_named() {
     fs::rename(path("train/n02119789/n01440764_0.JPEG"), path("train/n01440764/n01440764_0.JPEG")).unwrap();
 
     fs::rename(path("val/n01440764"), path("val/n01440765")).unwrap();
-    assert_eq!(says(folder.path()), "DIR/val: has no class n01440764, train has");
+    assert_eq!(says(folder.path()), "DIR/val: has no class n01440764, but train has");
     fs::rename(path("val/n01440765"), path("val/n01440764")).unwrap();
     jpeg(&path("val/n09999999/a.JPEG"), 1);
-    assert_eq!(says(folder.path()), "DIR/val: has the class n09999999, train has not");
+    assert_eq!(says(folder.path()), "DIR/val: has the class n09999999, but train has not");
     fs::remove_dir_all(path("val/n09999999")).unwrap();
     fs::rename(path("val/n01440764"), path("val/7")).unwrap();
     assert!(says(folder.path()).starts_with("DIR/val: has numbered folders"));
@@ -207,8 +207,8 @@ fn lines_of_the_ground_truth_that_would_shift_labels_are_refused() {
     let list = "DIR/ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt";
     for (truth, problem) in [
         ("1\n\n4\n2\n", "line 2: is blank"),
-        ("1\n4 2\n2\n", "line 2: \"4 2\" is no number"),
-        ("1\n4\n-2\n", "line 3: \"-2\" is no number"),
+        ("1\n4 2\n2\n", "line 2: \"4 2\" is not a number"),
+        ("1\n4\n-2\n", "line 3: \"-2\" is not a number"),
         ("1\n4\n5\n", "line 3: meta.mat has no class 5"),
         ("1\n4\n2\n2\n", "has 4 labels for 3 images; the first without an image is image 4"),
         ("", "is empty"),
