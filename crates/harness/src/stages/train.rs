@@ -115,7 +115,7 @@ fn train_steps(
             let batch = batch?;
             // If every image was left out as damaged, the schedule goes on all the same.
             if !batch.indices.is_empty() {
-                let lr = recipe.schedule.lr(recipe.lr, at.step, total);
+                let lr = recipe.lr_at(at.step, total);
                 let value = feed.busy.time(|| {
                     let (images, labels) = feed.tensors(&batch)?;
                     train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)

@@ -250,6 +250,9 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
     if !(recipe.lr > 0.0 && recipe.lr.is_finite()) {
         return wrong("lr", &format!("{} is not a positive number", recipe.lr));
     }
+    if !(0.0..1.0).contains(&recipe.warm_up) {
+        return wrong("warm-up", &format!("{} is outside [0, 1)", recipe.warm_up));
+    }
     if !(0.0..1.0).contains(&recipe.momentum) {
         return wrong("momentum", &format!("{} is outside [0, 1)", recipe.momentum));
     }

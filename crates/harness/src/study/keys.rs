@@ -184,6 +184,7 @@ const KEYS: &[KeyTable] = &[
             ),
             key("layer-decay", "table", "none", "the same of the weight decay"),
             key("schedule", "table", "constant", "how the learning rate falls"),
+            key("warm-up", "number", "0", "fraction of the training over which it rises linearly from 0"),
             key("augment", "table", "none", "random changes of the training images"),
         ],
     },

@@ -169,12 +169,27 @@ pub struct Recipe {
     /// How the learning rate falls.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Fraction of the training, in [0, 1), over which the learning rate rises linearly to what the schedule says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warm_up: f64,
     /// Random changes of the training images.
     #[serde(default)]
     pub augment: Augment,
 }
 
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 impl Recipe {
+    /// Learning rate of step `step` (from 0) of `total`: the schedule's, times (step + 1) / (warm-up · total) at most 1.
+    #[must_use]
+    pub fn lr_at(&self, step: usize, total: usize) -> f64 {
+        let rise = self.warm_up * total as f64;
+        self.schedule.lr(self.lr, step, total)
+            * if rise > 0.0 { ((step + 1) as f64 / rise).min(1.0) } else { 1.0 }
+    }
+
     /// Number of batches on `images` training images.
     #[must_use]
     pub fn total_steps(&self, images: usize) -> usize {
@@ -466,5 +481,17 @@ methods = [{ selector = "random" }]
         assert_eq!(recipe.total_steps(300), 6);
         (recipe.epochs, recipe.steps) = (None, Some(7));
         assert_eq!(recipe.total_steps(300), 7);
+    }
+
+    #[test]
+    fn the_learning_rate_rises_to_what_the_schedule_says() {
+        let text = MINIMAL.replace("lr = 0.1 }", "lr = 0.1, warm-up = 0.4, schedule = { kind = 'cosine' } }");
+        let recipe = Spec::parse(&text, Path::new("x.toml")).unwrap().dense.train.unwrap();
+        let without = Recipe { warm_up: 0.0, ..recipe.clone() };
+        let share = |step| recipe.lr_at(step, 10) / without.lr_at(step, 10);
+        for (step, expected) in [0.25, 0.5, 0.75, 1.0, 1.0, 1.0].into_iter().enumerate() {
+            assert!((share(step) - expected).abs() < 1e-12, "step {step}");
+        }
+        assert_eq!(without.lr_at(3, 10).to_bits(), without.schedule.lr(0.1, 3, 10).to_bits());
     }
 }

@@ -267,6 +267,11 @@ fn every_number_of_a_recipe_has_its_bounds() {
         (and("momentum = 1.0"), "prune.after-last.momentum"),
         (and("momentum = -0.1"), "prune.after-last.momentum"),
         (and("momentum = nan"), "prune.after-last.momentum"),
+        (and("warm-up = 0.0"), ""),
+        (and("warm-up = 0.99"), ""),
+        (and("warm-up = 1.0"), "prune.after-last.warm-up"),
+        (and("warm-up = -0.1"), "prune.after-last.warm-up"),
+        (and("warm-up = nan"), "prune.after-last.warm-up"),
         (and("schedule = { kind = \"step\", at = [0.5] }"), ""),
         (and("schedule = { kind = \"step\", at = [1.5] }"), "prune.after-last.schedule"),
     ] {
