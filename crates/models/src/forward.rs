@@ -16,6 +16,12 @@ pub enum Mode {
     Train,
     /// Running statistics, no dropout.
     Eval,
+    /// Batch statistics, no dropout; the running statistics become the mean over all images so far, of which `seen` came in
+    /// earlier batches. See [`BatchNormEstimate`](crate::BatchNormEstimate).
+    Estimate {
+        /// Images of earlier batches.
+        seen: usize,
+    },
 }
 
 /// Logits `[n, classes]` of `images` `[n, c, h, w]` (32-bit floats on the weights' device).
@@ -122,6 +128,7 @@ impl<'a> Run<'a> {
         let parameter = |name: &str| self.weights.get(&format!("{}.{name}", node.name));
         let in_place = node.inputs.first().is_some_and(|&input| self.may_overwrite(input));
         let training = self.mode == Mode::Train;
+        let uses_batch_statistics = self.mode != Mode::Eval;
         let square = |n: usize| [n as i64, n as i64];
         // The input node alone reads nothing; Graph::new has checked the number of inputs of the others.
         let x = inputs.first().unwrap_or(images);
@@ -132,12 +139,29 @@ impl<'a> Run<'a> {
                 x.f_conv2d(parameter("weight")?, bias, square(stride), square(padding), [1, 1], 1)
             }
             Op::BatchNorm { eps, momentum, .. } => {
-                if training && x.numel() as i64 == x.size().get(1).copied().unwrap_or(0) {
+                if uses_batch_statistics && x.numel() as i64 == x.size().get(1).copied().unwrap_or(0) {
                     return Err(ModelError::BatchTooSmall { layer: node.name.clone() });
                 }
                 let (scale, shift) = (parameter("weight")?, parameter("bias")?);
                 let (mean, var) = (parameter("running_mean")?, parameter("running_var")?);
-                x.f_batch_norm(Some(scale), Some(shift), Some(mean), Some(var), training, momentum, eps, true)
+                let momentum = match self.mode {
+                    Mode::Estimate { seen } => {
+                        let images = x.size()[0] as f64;
+                        images / (seen as f64 + images)
+                    }
+                    Mode::Train | Mode::Eval => momentum,
+                };
+                let (mean, var) = (Some(mean), Some(var));
+                x.f_batch_norm(
+                    Some(scale),
+                    Some(shift),
+                    mean,
+                    var,
+                    uses_batch_statistics,
+                    momentum,
+                    eps,
+                    true,
+                )
             }
             Op::Relu {} if in_place => x.shallow_clone().f_relu_(),
             Op::Relu {} => x.f_relu(),

@@ -1,6 +1,7 @@
 //! Networks that run: the execution of graphs with libtorch, weights in memory and in files, the application of surgery
 //! plans, and the training step.
 
+mod batch_norm;
 mod checkpoint;
 mod device;
 mod error;
@@ -23,6 +24,7 @@ mod timing;
 mod train;
 mod weights;
 
+pub use batch_norm::{BatchNormEstimate, has_batch_norm};
 pub use device::{Device, seed_torch, set_compute_threads};
 pub use error::ModelError;
 pub use evaluate::add_batch;

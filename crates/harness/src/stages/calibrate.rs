@@ -1,7 +1,8 @@
 //! The calibration pass: seeded training images through the net, up to the last layer that is observed.
 
+use tch::Tensor;
 use thinet_graph::PrunableLayer;
-use thinet_models::{Mode, Net, forward_taps};
+use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
 use thinet_sampling::{EvidenceCollector, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
@@ -20,26 +21,45 @@ pub(crate) fn calibrate(
     seed: Seed,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<Evidence>, HarnessError> {
+    let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
+    let mut collector = EvidenceCollector::new(
+        &net.graph,
+        &layers,
+        &|name| net.weights.get(name).ok(),
+        context.plan.spec.calibration.positions_per_image,
+        seed.child("positions"),
+    )?;
+    let taps = collector.taps();
+    for_each_batch(context, seed, progress, &mut |inputs, indices| {
+        let mut failure = None;
+        forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, &taps, &mut |node, activation| {
+            if failure.is_none() {
+                failure = collector.observe(node, activation, indices).err();
+            }
+        })?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    })?;
+    Ok(collector.finish()?)
+}
+
+/// Calls `work` with each batch of the calibration images: inputs `[n, c, h, w]` on the device, and the images' positions in the
+/// training set. The images depend on `seed` alone.
+fn for_each_batch(
+    context: &Context<'_>,
+    seed: Seed,
+    progress: &dyn Fn(u64, u64),
+    work: &mut dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError>,
+) -> Result<(), HarnessError> {
     let data = &context.plan.data.calibration;
     let spec = &context.plan.spec.calibration;
     let labels: Vec<usize> = (0..data.len()).map(|image| data.label(image)).collect();
     let images = draw_images(&labels, data.classes(), spec.images_per_class, seed.child("images"))?;
     let total = images.len() as u64;
 
-    let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
-    let mut collector = EvidenceCollector::new(
-        &net.graph,
-        &layers,
-        &|name| net.weights.get(name).ok(),
-        spec.positions_per_image,
-        seed.child("positions"),
-    )?;
-    let taps = collector.taps();
-    let mut done = 0;
     let _guard = tch::no_grad_guard();
     let (data, order, indices) = crops::kept(context, data, images, progress)?;
     let feed = context.feed;
-    let mut batches = feed.plain(&data, order)?;
+    let (mut done, mut batches) = (0, feed.plain(&data, order)?);
     while let Some(batch) = feed.busy.time(|| batches.next()) {
         feed.stop.check()?;
         let mut batch = batch?;
@@ -49,21 +69,24 @@ pub(crate) fn calibrate(
         for index in &mut batch.indices {
             *index = indices[*index];
         }
-        let mut failure = None;
         feed.busy.time(|| {
             let (inputs, _) = feed.tensors(&batch)?;
-            forward_taps(&net.graph, &net.weights, &inputs, Mode::Eval, &taps, &mut |node, activation| {
-                if failure.is_none() {
-                    failure = collector.observe(node, activation, &batch.indices).err();
-                }
-            })
-            .map_err(HarnessError::from)
+            work(&inputs, &batch.indices)
         })?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
         done += batch.indices.len() as u64;
         progress(done, total);
     }
-    Ok(collector.finish()?)
+    Ok(())
+}
+
+/// The net with the running statistics of its batch normalisations estimated on the calibration images of `seed`.
+pub(crate) fn estimate_batch_norm(
+    context: &Context<'_>,
+    net: &Net,
+    seed: Seed,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Net, HarnessError> {
+    let mut estimate = BatchNormEstimate::new(&net.graph, &net.weights)?;
+    for_each_batch(context, seed, progress, &mut |inputs, _| Ok(estimate.add(inputs)?))?;
+    Ok(Net { graph: net.graph.clone(), weights: estimate.finish() })
 }

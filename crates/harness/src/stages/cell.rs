@@ -13,7 +13,7 @@ use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
-use super::calibrate::calibrate;
+use super::calibrate::{calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
 use super::context::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
@@ -224,6 +224,7 @@ impl CellRun<'_> {
             self.rescale(state, name, &scale)?;
             if is_last {
                 self.evaluate_reconstruction(state)?;
+                self.evaluate_batch_norm(state, self.seed.child("calibration").child(name))?;
             }
             state.facts.kept.insert(name.to_owned(), kept);
         }
@@ -287,6 +288,7 @@ impl CellRun<'_> {
                 self.rescale(state, name, &scale)?;
             }
             self.evaluate_reconstruction(state)?;
+            self.evaluate_batch_norm(state, self.seed.child("calibration"))?;
         }
         let recipe = self.context.plan.spec.prune.after_last.as_ref();
         self.tune(state, "all layers", recipe, true)
@@ -383,6 +385,16 @@ impl CellRun<'_> {
         let of_cut = of_cut.map(|row| Row { phase: Phase::AfterReconstruction, ..row.clone() });
         rows.extend(of_cut.collect::<Vec<_>>());
         Ok(())
+    }
+
+    /// Tests the refitted net with batch-norm statistics of the calibration images of `seed`, if the spec asks for it.
+    fn evaluate_batch_norm(&self, state: &mut State, seed: Seed) -> Result<(), Halt> {
+        if !self.context.plan.spec.prune.estimate_batch_norm {
+            return Ok(());
+        }
+        let progress = |done, total| self.context.progress(&self.cell.id, "estimate batch norm", done, total);
+        let net = estimate_batch_norm(self.context, &state.net, seed, &progress)?;
+        state.add(self.context.evaluate(&self.cell.id, &net, Phase::AfterBatchNormEstimate)?)
     }
 
     /// Fine-tunes, if there is a recipe, and tests the net after the last tuning.

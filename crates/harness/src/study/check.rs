@@ -6,7 +6,7 @@ use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
 use thinet_graph::{Graph, prunable_layer};
-use thinet_models::ImportRules;
+use thinet_models::{ImportRules, has_batch_norm};
 use thinet_report::tables;
 
 use crate::error::{HarnessError, SpecError};
@@ -229,6 +229,15 @@ pub(crate) fn evidence(
             thinet_sampling::check_needs(needs, &prunable_layer(graph, layer)?)
                 .map_err(|e| value(path, &format!("methods[{i}].selector"), &e))?;
         }
+    }
+    Ok(())
+}
+
+/// Whether the net has what `prune.estimate-batch-norm` estimates.
+pub(crate) fn batch_norm(spec: &Spec, path: &Path, graph: &Graph) -> Result<(), HarnessError> {
+    if spec.prune.estimate_batch_norm && !has_batch_norm(graph) {
+        let problem = format!("{} has no batch normalisation (key net.batch-norm)", graph.name());
+        return Err(value(path, "prune.estimate-batch-norm", &problem));
     }
     Ok(())
 }

@@ -127,6 +127,9 @@ pub(crate) fn cell_inputs(
     if !prune.layer_rates.is_empty() {
         inputs["layer-rates"] = json!(prune.layer_rates);
     }
+    if prune.estimate_batch_norm {
+        inputs["estimate-batch-norm"] = json!(true);
+    }
     if !prune.exceptions.is_empty() {
         inputs["exceptions"] = json!(prune.exceptions);
     }

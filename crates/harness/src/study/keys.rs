@@ -242,6 +242,12 @@ const KEYS: &[KeyTable] = &[
             ),
             key("exceptions", "tables", "none", "layers after which the tuning is another one, or none"),
             key("after-last", "recipe", "none", "long tuning at the end"),
+            key(
+                "estimate-batch-norm",
+                "true/false",
+                "false",
+                "also test cut nets with batch-norm statistics of calibration images",
+            ),
         ],
     },
     KeyTable {

@@ -89,6 +89,7 @@ impl ResolvedStudy {
         let layers = layers(&spec, path, &graph)?;
         check::layer_names(&spec, path, &graph, &layers)?;
         check::evidence(&spec, path, &graph, &layers)?;
+        check::batch_norm(&spec, path, &graph)?;
         spec.prune.layers.clone_from(&layers);
         let cells = cells(&spec, path, &graph, &layers)?;
         Ok(Self {

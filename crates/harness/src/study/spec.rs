@@ -225,6 +225,10 @@ pub struct PruneSpec {
     /// Long tuning after the last layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_last: Option<Recipe>,
+    /// Whether the cut and refitted net is also tested with the running statistics of batch normalisation estimated again on the
+    /// calibration images. The test is of a copy: tuning starts from the net with the dense net's statistics either way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimate_batch_norm: bool,
 }
 
 impl PruneSpec {

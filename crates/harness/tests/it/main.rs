@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod bad_specs;
+mod batch_norm;
 mod fixture;
 mod golden_ids;
 mod panics;

@@ -111,6 +111,7 @@ fn how_is_pruned_calibrated_and_tuned_is_in_the_cells_alone() {
     let recipe = "{ steps = 1, batch = 16, lr = 0.01 }";
     let changes = [
         prune("layers = [\"conv2\", \"conv1\", \"conv3\"]"),
+        prune("estimate-batch-norm = true"),
         prune("exceptions = [{ layers = [\"conv1\"] }]"),
         prune(&format!("exceptions = [{{ layers = [\"conv1\"], recipe = {recipe} }}]")),
     ];
@@ -162,6 +163,7 @@ fn names_labels_and_defaults_written_out_are_in_no_id() {
             ("selector = \"apoz\"", "selector = \"apoz\"\nreconstruction = \"none\""),
             ("[net]", defaults),
             ("lr = 0.05", recipe),
+            ("[prune]", "[prune]\nestimate-batch-norm = false"),
             ("[prune]", "[prune]\nmode = \"layer-by-layer\"\nlayers = [\"conv1\", \"conv2\", \"conv3\"]"),
             ("[0.5, 0.75]", "[0.75, 0.5]"),
         ],

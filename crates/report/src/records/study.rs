@@ -16,6 +16,8 @@ pub enum Phase {
     AfterCut,
     /// After the reconstruction (for `none` the same net as after the cut).
     AfterReconstruction,
+    /// After the reconstruction, with the running statistics of batch normalisation estimated again; weights are untouched.
+    AfterBatchNormEstimate,
     /// After fine-tuning.
     AfterFineTune,
 }
@@ -28,6 +30,7 @@ impl Phase {
             Self::Dense => "dense",
             Self::AfterCut => "after-cut",
             Self::AfterReconstruction => "after-reconstruction",
+            Self::AfterBatchNormEstimate => "after-batch-norm-estimate",
             Self::AfterFineTune => "after-fine-tune",
         }
     }

@@ -1,0 +1,51 @@
+//! Testing cut nets with the running statistics of batch normalisation estimated again.
+
+use thinet_harness::events::Silent;
+use thinet_report::records::{CellRecord, Metric, Phase, Row, Status};
+
+use crate::fixture::{Fixture, SPEC};
+
+fn one_shot() -> String {
+    let (from, to) = (SPEC.find("[prune.after-layer]").unwrap(), SPEC.find("[prune.after-last]").unwrap());
+    format!("{}{}", &SPEC[..from], &SPEC[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
+}
+
+fn of_phase(cell: &CellRecord, phase: Phase) -> Vec<&Row> {
+    cell.rows.iter().filter(|row| row.layer.is_empty() && row.phase == phase).collect()
+}
+
+#[test]
+fn estimated_statistics_are_a_test_of_their_own_and_change_nothing_else() {
+    for (name, spec) in [("layers", SPEC.to_owned()), ("one-shot", one_shot())] {
+        let fixture = Fixture::new();
+        let asked = spec.replace("[prune]", "[prune]\nestimate-batch-norm = true");
+        let plain = fixture.run(&spec, "plain", &Silent).study;
+        let study = fixture.run(&asked, "estimated", &Silent).study;
+        assert_eq!(plain.dense, study.dense, "{name}: the dense nets are shared");
+        let mut differs = 0;
+        for (before, cell) in plain.cells.iter().zip(&study.cells) {
+            assert_eq!(cell.status, Status::Done);
+            assert_ne!(before.id, cell.id);
+            let estimated = of_phase(cell, Phase::AfterBatchNormEstimate);
+            let metrics: Vec<Metric> = estimated.iter().map(|row| row.metric).collect();
+            assert_eq!(metrics, [Metric::Top1, Metric::Top5, Metric::Loss], "{name}");
+            let others = cell.rows.iter().filter(|row| row.phase != Phase::AfterBatchNormEstimate);
+            assert_eq!(others.collect::<Vec<_>>(), before.rows.iter().collect::<Vec<_>>(), "{name}");
+            assert_eq!(before.kept, cell.kept);
+            let losses = [Phase::AfterReconstruction, Phase::AfterBatchNormEstimate]
+                .map(|phase| of_phase(cell, phase)[2].value);
+            differs += usize::from(losses[0] != losses[1]);
+        }
+        assert_eq!(differs, study.cells.len(), "{name}: other statistics give other answers");
+    }
+}
+
+#[test]
+fn a_net_without_batch_normalisation_is_refused() {
+    let spec = SPEC
+        .replace("batch-norm = true", "batch-norm = false")
+        .replace("[prune]", "[prune]\nestimate-batch-norm = true");
+    let error = Fixture::new().plan(&spec, "results").err().unwrap().to_string();
+    let expected = "prune.estimate-batch-norm: tiny has no batch normalisation (key net.batch-norm)";
+    assert!(error.ends_with(expected), "{error}");
+}
