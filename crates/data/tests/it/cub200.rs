@@ -130,7 +130,7 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
             "classes.txt",
             "3 003.Bird\n4 004.Bird",
             "3 Jay\n4 Jay",
-            "line 4: says class 4 for Jay, the folder of class 3",
+            "line 4: gives class 4 to Jay, the folder of class 3",
         ),
         (
             "classes.txt",
