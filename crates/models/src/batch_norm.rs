@@ -43,7 +43,7 @@ impl<'a> BatchNormEstimate<'a> {
     /// # Errors
     /// As [`forward`].
     pub fn add(&mut self, images: &Tensor) -> Result<(), ModelError> {
-        forward(self.graph, &self.weights, images, Mode::Estimate { seen: self.seen })?;
+        let _logits = forward(self.graph, &self.weights, images, Mode::Estimate { seen: self.seen })?;
         self.seen += images.size()[0] as usize;
         Ok(())
     }
