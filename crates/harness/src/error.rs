@@ -316,8 +316,7 @@ impl HarnessError {
     pub fn is_read_only(&self) -> bool {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Io { source, .. }
-            | Self::Table(TableError::Io { source, .. } | TableError::Write(FileError { source, .. })) => {
+            Self::Io { source, .. } | Self::Table(TableError::File(FileError { source, .. })) => {
                 matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
             }
             _ => false,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use thinet_files::sealed;
+use thinet_files::{read_text_if_exists, sealed};
 use thinet_models::Device;
 use thinet_report::records::{Difference, Environment};
 use thinet_report::tables::{self, StoredTable};
@@ -215,10 +215,7 @@ fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<b
 /// The environment beside a table, if there is one.
 fn environment_of(folder: &Path, table: &str) -> Result<Option<Environment>, HarnessError> {
     let path = folder.join(format!("{table}.env.json"));
-    let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(HarnessError::io("read", &path))?,
-    };
+    let Some(text) = read_text_if_exists(&path)? else { return Ok(None) };
     let unusable =
         |problem: String| HarnessError::Unverifiable { path, problem: format!("its environment: {problem}") };
     sealed::check(&text)

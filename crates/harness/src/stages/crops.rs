@@ -4,11 +4,12 @@
 //! from the photographs at any time, so it counts as no result: `rm -r results/crops` loses nothing but time.
 
 use std::fs;
-use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thinet_data::{DataError, Dataset};
+use thinet_files::write_atomically_with;
 
 use super::Context;
 use crate::error::HarnessError;
@@ -108,7 +109,7 @@ fn are_left_out(
     Ok(true)
 }
 
-/// Decodes the images on all cores into the file: temporary name, sync, rename.
+/// Decodes the images on all cores and writes the file atomically. Returns which images could be decoded.
 fn decode(
     path: &PathBuf,
     data: &dyn Dataset,
@@ -118,11 +119,8 @@ fn decode(
 ) -> Result<Vec<bool>, HarnessError> {
     /// Images in memory at a time, for each thread.
     const EACH: usize = 16;
-    let folder = path.parent().unwrap_or(std::path::Path::new("."));
-    let mut temporary = thinet_files::temporary(folder).map_err(HarnessError::io("write", path))?;
     let mut is_there = Vec::with_capacity(drawn.len());
-    {
-        let mut file = BufWriter::new(temporary.as_file_mut());
+    write_atomically_with(path, |file| -> Result<(), HarnessError> {
         let mut hasher = blake3::Hasher::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for part in drawn.chunks(threads * EACH) {
@@ -139,11 +137,8 @@ fn decode(
         let checksum = hasher.update(&flags).finalize();
         file.write_all(&flags)
             .and_then(|()| file.write_all(checksum.as_bytes()))
-            .and_then(|()| file.flush())
-            .map_err(HarnessError::io("write", path))?;
-    }
-    temporary.as_file().sync_all().map_err(HarnessError::io("write", path))?;
-    temporary.persist(path).map_err(|e| HarnessError::io("write", path)(e.error))?;
+            .map_err(HarnessError::io("write", path))
+    })?;
     Ok(is_there)
 }
 

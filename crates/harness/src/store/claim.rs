@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use thinet_files::read_if_exists;
 
 use super::environment::host_name;
 use crate::error::HarnessError;
@@ -144,7 +145,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Takes the claim, or says that it is in use: at once where the holder can be asked, else when it shows itself.
     pub(crate) fn try_take(path: &Path, held: &Path, patience: Patience) -> Result<Self, HarnessError> {
-        let first = read(path)?;
+        let first = read_if_exists(path)?;
         Self::wait(path, patience, &mut |holder, content| {
             let shows_itself = holder.and_then(Holder::is_alive) == Some(true)
                 || first.as_deref().is_none_or(|first| first != content);
@@ -186,7 +187,7 @@ impl Claim {
             if let Some(holder) = create(path)? {
                 return Ok(Self::beat(path, holder, patience.beat));
             }
-            let Some(content) = read(path)? else { continue };
+            let Some(content) = read_if_exists(path)? else { continue };
             let holder: Option<Holder> = serde_json::from_slice(&content).ok();
             let is_unchanged_for = match &seen {
                 Some((before, since)) if *before == content => since.elapsed(),
@@ -235,7 +236,7 @@ impl Claim {
     /// If another process took it over, or the file cannot be read.
     pub(crate) fn check(&self) -> Result<(), HarnessError> {
         let ours = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = read(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+        let found = read_if_exists(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
         match found {
             Some(found) if found.is_same(&ours) => Ok(()),
             other => Err(HarnessError::LostClaim {
@@ -305,18 +306,10 @@ fn rewrite(path: &Path, holder: &Holder) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, HarnessError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(HarnessError::io("read", path)(e)),
-    }
-}
-
 /// Removes a claim that was seen as `content` and judged stale, unless it has changed since.
 fn remove_stale(path: &Path, content: &[u8]) -> Result<(), HarnessError> {
     let _guard = Guard::take(path);
-    match read(path)? {
+    match read_if_exists(path)? {
         Some(found) if found == content => fs::remove_file(path).map_err(HarnessError::io("remove", path)),
         _ => Ok(()),
     }

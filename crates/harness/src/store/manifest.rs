@@ -1,10 +1,9 @@
 //! The manifest of a run: the list of its stages beside its spec, by which its state is known without its data.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
-use thinet_files::{sealed, write_atomically};
+use thinet_files::{read_if_exists, sealed, write_atomically};
 
 use super::paths;
 use crate::error::HarnessError;
@@ -68,10 +67,7 @@ impl Manifest {
     /// If it cannot be read or has changed since it was written.
     pub fn read(folder: &Path) -> Result<Option<Self>, HarnessError> {
         let path = folder.join(paths::MANIFEST);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes.map_err(HarnessError::io("read", &path))?,
-        };
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
         let damaged = |problem: String| HarnessError::DamagedFile { path: path.clone(), problem };
         let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         sealed::check(&text).map_err(damaged)?;

@@ -2,10 +2,9 @@
 //! a checksum.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
-use thinet_files::{sealed, write_atomically};
+use thinet_files::{read_text_if_exists, sealed, write_atomically};
 use thinet_report::records::Environment;
 use thinet_report::tables::{ENVIRONMENT, environment_text};
 
@@ -40,10 +39,7 @@ pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Res
 /// If it cannot be read or has changed since it was written.
 pub fn run_environment(folder: &Path) -> Result<Option<String>, HarnessError> {
     let path = folder.join(ENVIRONMENT);
-    let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(HarnessError::io("read", &path))?,
-    };
+    let Some(text) = read_text_if_exists(&path)? else { return Ok(None) };
     sealed::open(&text).map(Some).map_err(|problem| HarnessError::DamagedFile { path, problem })
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use thinet_files::{hash_file, sealed, write_atomically};
+use thinet_files::{hash_file, read_if_exists, sealed, write_atomically};
 
 use super::environment::host_name;
 use super::paths::{self, CLAIMS, DAMAGED, FAILURE, RESULT};
@@ -143,11 +143,12 @@ impl Store {
     /// A stage's record, after its checksum is compared.
     fn record<T: Record>(&self, id: &StageId) -> Result<Option<T>, HarnessError> {
         let path = self.folder(id).join(RESULT);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            // The second: something in the path is a file; a run says so when it makes its folders.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            Err(e) => return Err(HarnessError::io("read", path)(e)),
+        let bytes = match read_if_exists(&path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            // Part of the path is a file: a run reports that when it creates its folders.
+            Err(error) if error.source.kind() == ErrorKind::NotADirectory => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
         let text = String::from_utf8(bytes).map_err(|e| damaged(format!("{RESULT}: {e}")))?;

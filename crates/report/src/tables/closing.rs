@@ -1,9 +1,9 @@
 //! The last lines of a reproduction: a study's result, where every table is, and what was not run.
 
-use std::fs;
 use std::path::Path;
 
 use polars::frame::DataFrame;
+use thinet_files::read_if_exists;
 
 use super::frame::text_frame;
 use super::latency::stored_latency;
@@ -208,12 +208,8 @@ fn tuned(frame: &DataFrame, row: usize) -> String {
 
 /// A table's CSV file as text; none if it is not there.
 fn read(folder: &Path, name: &str) -> Result<Option<DataFrame>, TableError> {
-    let path = folder.join(format!("{name}.csv"));
-    match fs::read(&path) {
-        Ok(csv) => Ok(text_frame(csv)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TableError::Io { action: "read", path, source }),
-    }
+    let csv = read_if_exists(&folder.join(format!("{name}.csv")))?;
+    Ok(csv.and_then(|csv| text_frame(csv).ok()))
 }
 
 /// A field that is not empty.

@@ -44,9 +44,9 @@ pub enum TableError {
     /// A file of a table cannot be written as JSON.
     #[error("cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A file cannot be written.
+    /// A file or folder cannot be read, created, renamed or written.
     #[error(transparent)]
-    Write(#[from] thinet_files::FileError),
+    File(#[from] thinet_files::FileError),
     /// A file of a table is not as it was written.
     #[error("{} {problem}; the command that made the table writes it again", path.display())]
     Damaged {
@@ -54,15 +54,5 @@ pub enum TableError {
         path: PathBuf,
         /// What is wrong.
         problem: String,
-    },
-    /// A file or folder cannot be read, made or renamed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, such as `rename`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
     },
 }

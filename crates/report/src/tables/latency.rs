@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use polars::frame::DataFrame;
 use serde_json::{Map, Value};
+use thinet_files::FileError;
 use thinet_metrics::Spread;
 use thinet_nets::{Arch, ResNetStride, paper_models};
 
@@ -331,7 +332,7 @@ fn typed(table: &StoredTable, row: usize) -> Map<String, Value> {
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> TableError {
-    TableError::Io { action: "read", path: path.to_owned(), source }
+    FileError::at("read", path)(source).into()
 }
 
 #[cfg(test)]

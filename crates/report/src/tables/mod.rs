@@ -30,18 +30,17 @@ pub use compression::compression;
 pub use environment::{ENVIRONMENT, environment_text};
 pub use error::TableError;
 pub use figure4::figure4_flops;
+pub use frame::parquet_bytes;
 pub use latency::{LatencyRecord, Machine, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
 pub use long::rows_frame;
-pub use markdown::breaks_line;
-pub use markdown::{Align, Grid, GridColumn, grouped, one_line};
+pub use markdown::{Align, Grid, GridColumn, breaks_line, grouped, one_line};
 pub use owner::owners;
 pub use paper::{PaperStudy, paper, paper_run};
 pub use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
-pub use write::csv_text;
-pub use write::{NOT_RUN, Written, parquet_bytes, write};
+pub use write::{NOT_RUN, Written, csv_text, write};
 
 /// What follows the name of a study's table in the names of those that are made from the same cells.
 pub const BESIDE: [&str; 2] = ["-summary", "-tau"];

@@ -1,9 +1,9 @@
 //! Whose a stored table is: the experiments that its files name.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
+
+use thinet_files::read_if_exists;
 
 use super::TableError;
 use super::frame::text_frame;
@@ -19,13 +19,8 @@ const NOTE: &str = "- Experiment `";
 /// # Errors
 /// If a file is there and cannot be read; the message names it.
 pub fn owners(dir: &Path, name: &str) -> Result<BTreeSet<String>, TableError> {
-    let read = |suffix: &str| {
-        let path = dir.join(format!("{name}.{suffix}"));
-        match fs::read(&path) {
-            Ok(bytes) => Ok(bytes),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(TableError::Io { action: "read", path, source }),
-        }
+    let read = |suffix: &str| -> Result<Vec<u8>, TableError> {
+        Ok(read_if_exists(&dir.join(format!("{name}.{suffix}")))?.unwrap_or_default())
     };
     let named = of_rows(read("csv")?);
     if !named.is_empty() {
@@ -45,13 +40,15 @@ pub fn owners(dir: &Path, name: &str) -> Result<BTreeSet<String>, TableError> {
 
 /// The values of the column; none if the text is no table that has it.
 fn of_rows(csv: Vec<u8>) -> BTreeSet<String> {
-    let frame = text_frame(csv);
+    let frame = text_frame(csv).ok();
     let column = frame.as_ref().and_then(|frame| frame.column(EXPERIMENT).ok()?.str().ok());
     column.into_iter().flat_map(|column| column.iter().flatten()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tables::sample::study;
     use crate::tables::{selectors, write};

@@ -2,8 +2,7 @@
 
 use polars::frame::DataFrame;
 
-use super::frame::column;
-use super::write::csv_bytes;
+use super::frame::{column, csv_bytes};
 use super::{Attachment, TableError};
 
 /// What follows the table's name and a dot.

@@ -1,11 +1,9 @@
 //! A table read from its CSV file again, every field as the text that was written.
 
-use std::io::Cursor;
-
 use polars::frame::DataFrame;
-use polars::prelude::{CsvReadOptions, SerReader};
 
 use super::TableError;
+use super::frame::text_frame;
 
 /// Column that names the cell of a row.
 const CELL: &str = "cell";
@@ -29,8 +27,7 @@ impl StoredTable {
     /// # Errors
     /// If the text is no CSV, or a column is not there.
     pub(super) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
-        let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
-        let frame = as_text.into_reader_with_file_handle(Cursor::new(csv)).finish()?;
+        let frame = text_frame(csv)?;
         for needed in needed {
             frame.column(needed)?.str()?;
         }

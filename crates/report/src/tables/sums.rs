@@ -1,12 +1,10 @@
 //! Checksums of a table's files, in a file beside them: whatever is read back of a table is compared with them first.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use thinet_files::sealed;
+use thinet_files::{read_if_exists, sealed};
 
 use super::{ENVIRONMENT, TableError, seconds};
 
@@ -78,12 +76,7 @@ fn hash_of(folder: &Path, name: &str, suffix: &str) -> Result<Option<String>, Ta
 }
 
 fn read(folder: &Path, name: &str, suffix: &str) -> Result<Option<Vec<u8>>, TableError> {
-    let path = folder.join(format!("{name}.{suffix}"));
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TableError::Io { action: "read", path, source }),
-    }
+    Ok(read_if_exists(&folder.join(format!("{name}.{suffix}")))?)
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -92,6 +85,8 @@ fn hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tables::sample::study;
     use crate::tables::{Attachment, Table, selectors, write};

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use polars::frame::DataFrame;
-use polars::prelude::{CsvWriter, IntoColumn, NamedFrom, ParquetWriter, SerWriter, Series};
-use thinet_files::write_atomically;
+use polars::prelude::{IntoColumn, NamedFrom, Series};
+use thinet_files::{FileError, read_if_exists, write_atomically};
 
+use super::frame::{csv_bytes, parquet_bytes};
 use super::{Table, TableError, sums};
 
 /// What [`write()`] did.
@@ -43,7 +44,7 @@ pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError
     contents.extend(table.attachments.iter().map(|a| (a.suffix, a.text.clone().into_bytes())));
     contents.push((sums::SUFFIX, sums::text(&contents)?.into_bytes()));
 
-    fs::create_dir_all(dir).map_err(io("create", dir))?;
+    fs::create_dir_all(dir).map_err(FileError::at("create", dir))?;
     let suffixes: Vec<&str> = contents.iter().map(|(suffix, _)| *suffix).collect();
     let mut written = Written { files: Vec::new(), set_aside: set_aside(dir, &table.name, &suffixes, run)? };
     for (suffix, bytes) in contents {
@@ -71,7 +72,7 @@ fn set_aside(dir: &Path, name: &str, suffixes: &[&str], run: &str) -> Result<Vec
     // The CSV file goes last: until then it says whose the others are.
     for suffix in existing.iter().rev() {
         let (from, to) = (dir.join(format!("{name}.{suffix}")), dir.join(format!("{stem}.{suffix}")));
-        fs::rename(&from, &to).map_err(io("rename", &from))?;
+        fs::rename(&from, &to).map_err(FileError::at("rename", &from))?;
         renamed.push(to);
     }
     renamed.reverse();
@@ -80,11 +81,8 @@ fn set_aside(dir: &Path, name: &str, suffixes: &[&str], run: &str) -> Result<Vec
 
 /// The run in a CSV file's first column, [`UNKNOWN_RUN`] if there is none that can be part of a file name.
 fn run_of(csv: &Path) -> Result<String, TableError> {
-    let text = match fs::read(csv) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(io("read", csv)(e)),
-    };
+    let bytes = read_if_exists(csv)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let mut first_fields = text.lines().map(|line| line.split(',').next().unwrap_or_default());
     let (heading, run) = (first_fields.next(), first_fields.next().unwrap_or_default());
     let in_file_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -100,7 +98,7 @@ fn free_stem(dir: &Path, name: &str, run: &str, suffixes: &[&str]) -> Result<Str
         for suffix in suffixes {
             let (old, target) = (dir.join(format!("{name}.{suffix}")), dir.join(format!("{stem}.{suffix}")));
             if target.exists() {
-                let read = |path: &Path| fs::read(path).map_err(io("read", path));
+                let read = |path: &Path| fs::read(path).map_err(FileError::at("read", path));
                 free &= read(&old)? == read(&target)?;
             }
         }
@@ -123,25 +121,6 @@ pub fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
     Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
 }
 
-pub(super) fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {
-    let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(frame)?;
-    Ok(bytes)
-}
-
-/// A frame as the bytes of a Parquet file; the same frame gives the same bytes.
-///
-/// # Errors
-/// If Polars cannot write it.
-pub fn parquet_bytes(frame: &DataFrame) -> Result<Vec<u8>, TableError> {
-    let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame.clone())?;
-    Ok(bytes)
-}
-
-fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> TableError + 'a {
-    move |source| TableError::Io { action, path: path.to_owned(), source }
-}
 
 #[cfg(test)]
 mod tests {
