@@ -236,7 +236,8 @@ impl Claim {
     /// If another process took it over, or the file cannot be read.
     pub(crate) fn check(&self) -> Result<(), HarnessError> {
         let ours = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = read_if_exists(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+        let found =
+            read_if_exists(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
         match found {
             Some(found) if found.is_same(&ours) => Ok(()),
             other => Err(HarnessError::LostClaim {

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
-use thinet_graph::{Graph, prunable_layer};
+use thinet_graph::{Graph, nearest, prunable_layer};
 use thinet_models::ImportRules;
 use thinet_report::tables;
 
@@ -175,7 +175,7 @@ pub(crate) fn layer_names(
     pruned: &[String],
 ) -> Result<(), HarnessError> {
     let unknown = |key: &str, layer: &str, what: &str, known: Vec<&str>| {
-        let hint = crate::study::spec_text::nearest(layer, known.iter().copied());
+        let hint = nearest(layer, known.iter().copied());
         let hint = hint.map_or_else(|| known.join(", "), |near| format!("did you mean {near:?}?"));
         Err(value(path, key, &format!("{layer:?} is not {what}; {hint}")))
     };

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use thinet_graph::nearest;
 
 use crate::error::SpecError;
 
@@ -162,25 +163,6 @@ fn did_you_mean(message: &str) -> Option<String> {
     nearest(wrong, quoted).map(str::to_owned)
 }
 
-/// The candidate that `wrong` is a slip of the keyboard of: a letter in eight or fewer differs. Another number is another
-/// thing (`resnet18` is no slip of `resnet50`), unless a digit was left out.
-pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
-    let is_same_number = |candidate: &str| {
-        let (asked, known) = (digits(wrong), digits(candidate));
-        asked == known || known.starts_with(&asked) || asked.is_empty()
-    };
-    let distance = |candidate: &'a str| (strsim::damerau_levenshtein(wrong, candidate), candidate);
-    let most = 1 + wrong.chars().count() / 8;
-    candidates
-        .into_iter()
-        .filter(|candidate| is_same_number(candidate))
-        .map(distance)
-        .filter(|(distance, candidate)| *distance <= most && *distance < candidate.len())
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
 /// A spec that is not there, with those that are.
 pub(crate) fn not_there(path: &Path) -> SpecError {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
@@ -324,16 +306,7 @@ methods = [{ selector = "random" }]
     }
 
     #[test]
-    fn only_a_slip_is_taken_for_what_was_meant() {
-        let nets = ["vgg16", "vgg16-gap", "resnet50", "cifar-vgg16", "cifar-resnet20", "tiny"];
-        for other in ["resnet18", "resnet34", "vgg19", "vgg11", "mobilenet", "resnet", "alexnet"] {
-            assert_eq!(nearest(other, nets), None, "{other}");
-        }
-        for (slip, meant) in
-            [("vgg1", "vgg16"), ("vgg16gap", "vgg16-gap"), ("resnet5", "resnet50"), ("tinny", "tiny")]
-        {
-            assert_eq!(nearest(slip, nets), Some(meant), "{slip}");
-        }
+    fn another_net_is_not_suggested_for_one_with_another_number() {
         let said = said("\"tiny\"", "\"resnet18\"");
         assert!(said.contains("net.arch: unknown variant `resnet18`, expected one of `vgg16`, "), "{said}");
         assert!(!said.contains("did you mean"), "{said}");

@@ -121,7 +121,6 @@ pub fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
     Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
