@@ -50,7 +50,7 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
             continue;
         }
         match Manifest::read(&folder)? {
-            Some(list) => listed.extend(list.stages.into_iter().map(|stage| stage.id)),
+            Some(manifest) => listed.extend(manifest.stages.into_iter().map(|stage| stage.id)),
             None => unlisted.push(name),
         }
     }

@@ -135,7 +135,7 @@ impl Facts {
         };
         let store = Store::at(&run.results);
         let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());
-        for stage in Manifest::read(&folder)?.into_iter().flat_map(|list| list.stages) {
+        for stage in Manifest::read(&folder)?.into_iter().flat_map(|manifest| manifest.stages) {
             let stored = match store.find(&stage.id) {
                 Err(HarnessError::Damaged { .. }) => None,
                 stored => stored?,

@@ -35,7 +35,7 @@ impl Run {
         let spec: toml::Table = text.parse().ok()?;
         let experiment = spec.get("name")?.as_str()?.to_owned();
         // A list that cannot be read is an error for whoever needs it.
-        let listed = Manifest::read(&folder).ok().flatten().map(|list| list.run);
+        let listed = Manifest::read(&folder).ok().flatten().map(|manifest| manifest.run);
         let id = listed.unwrap_or_else(|| name.rsplit('-').next().unwrap_or_default().to_owned());
         let started = fs::metadata(&resolved).and_then(|file| file.modified()).ok();
         Some(Self { results: results.to_owned(), name, experiment, id, started })
@@ -147,8 +147,9 @@ fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, 
     let spec = ResolvedStudy::read(path, &options)?;
     let asked = asked(&spec)?;
     let runs = all_runs(results)?;
-    let is_asked =
-        |run: &Run| Manifest::read(&run.folder()).ok().flatten().is_some_and(|list| list.asked == asked);
+    let is_asked = |run: &Run| {
+        Manifest::read(&run.folder()).ok().flatten().is_some_and(|manifest| manifest.asked == asked)
+    };
     let of_experiment = runs.iter().filter(|run| run.experiment == spec.name);
     let (mut found, exact): (Vec<Run>, Vec<Run>) = of_experiment.cloned().partition(|run| !is_asked(run));
     if exact.is_empty() && (found.is_empty() || seeds.is_some()) {

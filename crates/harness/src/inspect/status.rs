@@ -111,15 +111,15 @@ impl RunStatus {
 
     fn look(results: &Path, name: &str, depth: Depth) -> Result<Option<Self>, HarnessError> {
         let folder = paths::runs(results).join(name);
-        let Some(list) = Manifest::read(&folder)? else { return Ok(None) };
+        let Some(manifest) = Manifest::read(&folder)? else { return Ok(None) };
         let store = Store::at(results);
-        let mut stages = states(&store, list.stages, depth);
+        let mut stages = states(&store, manifest.stages, depth);
         let spec = run_spec(&folder).ok().and_then(|text| Spec::parse(&text, &folder).ok());
         let unfit = fail_unfit(&store, spec.as_ref(), &mut stages);
-        let assumed = spec.map(|spec| assumed_rate(&spec, list.is_gpu));
+        let assumed = spec.map(|spec| assumed_rate(&spec, manifest.is_gpu));
         Ok(Some(Self {
             name: name.to_owned(),
-            spec: list.spec,
+            spec: manifest.spec,
             parent: holder(&folder.join(paths::CLAIM)),
             seconds_left: seconds_left(&stages, &unfit, assumed),
             stages,

@@ -17,7 +17,7 @@ use crate::error::HarnessError;
 use crate::events::{Event, Logged, Reporter};
 use crate::stop::Stop;
 use crate::store::{Claim, Depth, ManifestEntry, Patience, StageId, StageKind, Store, paths, run_folder};
-use crate::study::{Plan, Spec, check, gather, unfit};
+use crate::study::{Plan, Spec, check, gather, manifest, unfit};
 
 /// Result of a run.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
         let (stage, label, seconds) = (stage.id, stage.label, result.seconds);
         Some(StageSeconds { stage, label, seconds, device, processor: processor.flatten() })
     };
-    plan.manifest().stages.into_iter().filter_map(of_stage).collect()
+    manifest(plan).stages.into_iter().filter_map(of_stage).collect()
 }
 
 /// What is there from the start of a run: the spec with every default filled in, and the list of its stages.
@@ -157,7 +157,7 @@ pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
     let folder = plan.run_folder();
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     run_folder::write_spec(&folder, &plan.spec.to_toml()?)?;
-    plan.manifest().write(&folder)
+    manifest(plan).write(&folder)
 }
 
 /// Makes what is missing; returns how many stages that were, and what failed.
@@ -260,7 +260,7 @@ fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Rep
 fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
     let store = Store::at(&plan.results);
     let (cells, before): (Vec<_>, Vec<_>) =
-        plan.manifest().stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+        manifest(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
     let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
     let cells = missing(&store, cells, asked, reporter)?;
     // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.

@@ -14,7 +14,7 @@ use thinet_files::{sealed, write_atomically};
 use super::run_plan::{check_tables, start_folder};
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store, paths};
-use crate::study::Plan;
+use crate::study::{Plan, manifest};
 
 /// Tasks in one array: Slurm's own default limit is 1001, from index 0.
 const ARRAY: usize = 1000;
@@ -70,10 +70,10 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     // Scripts run in another folder than this one perhaps.
     let folder = folder.canonicalize().map_err(HarnessError::io("open", &folder))?;
-    let (store, list) = (Store::at(&plan.results), plan.manifest());
+    let (store, manifest) = (Store::at(&plan.results), manifest(plan));
     let queued = if is_dry { BTreeMap::new() } else { queue(&run)? };
     let mut missing = BTreeSet::new();
-    for id in list.stages.iter().filter_map(|stage| StageId::parse(&stage.id)) {
+    for id in manifest.stages.iter().filter_map(|stage| StageId::parse(&stage.id)) {
         if queued.contains_key(id.as_str()) {
             continue;
         }
@@ -88,7 +88,7 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
         missing.insert(id.to_string());
     }
     let is_missing = |id: &str| missing.contains(id);
-    let of_kind = |kind: StageKind| list.stages.iter().filter(move |stage| stage.kind == kind);
+    let of_kind = |kind: StageKind| manifest.stages.iter().filter(move |stage| stage.kind == kind);
 
     // The calibration of a dense net goes with it, in one task.
     let mut first: Vec<Vec<String>> = Vec::new();

@@ -6,7 +6,6 @@ use thinet_data::{ChannelOrder, Normalisation, Split};
 use thinet_models::{Device, ImportRules};
 use thinet_sampling::GatheredKind;
 
-use super::plan::DensePlan;
 use super::resolved::{CellDesign, ResolvedStudy};
 use super::spec::Spec;
 use crate::error::HarnessError;
@@ -83,14 +82,24 @@ pub(crate) fn dense_inputs(
     inputs
 }
 
+/// The parts of a dense net that enter the ids of the stages that need it.
+#[derive(Clone, Copy)]
+pub(crate) struct DenseFacts<'a> {
+    pub(crate) id: &'a StageId,
+    /// Everything that went into the id.
+    pub(crate) inputs: &'a Value,
+    /// Fingerprint of the training images as selectors see them.
+    pub(crate) calibration_data: &'a str,
+}
+
 /// Everything that can change one kind of a dense net's evidence. Does not depend on the methods that are compared.
-pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: &DensePlan) -> Value {
+pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: DenseFacts<'_>) -> Value {
     let mut inputs = json!({
         "dense": dense.id.as_str(),
         "layers": resolved.layers,
         "calibration": resolved.spec.calibration,
     });
-    if dense.inputs["train-data"] != dense.calibration_data.as_str() {
+    if dense.inputs["train-data"] != dense.calibration_data {
         inputs["data"] = json!(dense.calibration_data);
     }
     inputs
@@ -101,7 +110,7 @@ pub(crate) fn cell_inputs(
     spec: &Spec,
     layers: &[String],
     cell: &CellDesign,
-    parent: &DensePlan,
+    parent: DenseFacts<'_>,
 ) -> Result<Value, HarnessError> {
     let prune = &spec.prune;
     if cell.is_from_scratch {
@@ -130,7 +139,7 @@ pub(crate) fn cell_inputs(
     if !prune.exceptions.is_empty() {
         inputs["exceptions"] = json!(prune.exceptions);
     }
-    if parent.inputs["train-data"] != parent.calibration_data.as_str() {
+    if parent.inputs["train-data"] != parent.calibration_data {
         inputs["calibration-data"] = json!(parent.calibration_data);
     }
     add_versions(

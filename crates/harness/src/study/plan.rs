@@ -1,6 +1,5 @@
 //! Spec to plan: every default filled in, every value checked, every stage with its id, before any work is done.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use thinet_data::{DataError, DatasetSpec, Split, Transform};
@@ -10,12 +9,13 @@ use thinet_report::records::{Program, Size};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
+use super::check;
+use super::identity::{self, DenseFacts};
 use super::options::Options;
 use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
 use super::spec::Spec;
-use super::{check, estimate, identity};
 use crate::error::HarnessError;
-use crate::store::{Manifest, ManifestEntry, StageId, StageKind, paths};
+use crate::store::{StageId, paths};
 
 /// The dense net of one seed.
 #[derive(Clone, Debug)]
@@ -37,6 +37,11 @@ impl DensePlan {
     #[must_use]
     pub fn label(&self) -> String {
         format!("dense net, seed {}", self.seed)
+    }
+
+    /// The parts that enter the ids of the stages that need it.
+    fn facts(&self) -> DenseFacts<'_> {
+        DenseFacts { id: &self.id, inputs: &self.inputs, calibration_data: &self.calibration_data }
     }
 }
 
@@ -150,45 +155,7 @@ impl Plan {
     /// # Errors
     /// If its method is not registered, which a plan excludes.
     pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
-        identity::cell_inputs(&self.spec, &self.layers, &cell.design, &self.dense[cell.dense])
-    }
-
-    /// Its stages, each once.
-    #[must_use]
-    pub fn manifest(&self) -> Manifest {
-        let mut stages = Vec::new();
-        let work = estimate::work(self);
-        for dense in &self.dense {
-            let (id, kind) = (dense.id.to_string(), StageKind::Dense);
-            stages.push(ManifestEntry {
-                id,
-                label: dense.label(),
-                kind,
-                needs: Vec::new(),
-                macs: work.dense_macs(),
-            });
-        }
-        for (dense, stage) in
-            self.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
-        {
-            let (id, label, kind) = (stage.id.to_string(), stage.label.clone(), StageKind::Evidence);
-            stages.push(ManifestEntry { id, label, kind, needs: vec![dense.id.to_string()], macs: 0.0 });
-        }
-        for cell in &self.cells {
-            let mut needs = Vec::new();
-            if !cell.design.is_from_scratch {
-                needs.push(self.dense[cell.dense].id.to_string());
-                needs.extend(self.evidence_of(cell).map(|stage| stage.id.to_string()));
-            }
-            let (id, kind) = (cell.id.to_string(), StageKind::Cell);
-            let (label, macs) = (cell.design.label(), work.cell_macs(&cell.design));
-            stages.push(ManifestEntry { id, label, kind, needs, macs });
-        }
-        // Two methods that differ in their label alone are one stage, whose rows both get.
-        let mut listed = BTreeSet::new();
-        stages.retain(|stage| listed.insert(stage.id.clone()));
-        let is_gpu = self.device.is_gpu();
-        Manifest { is_gpu, spec: self.path.clone(), asked: self.asked.clone(), run: self.run.clone(), stages }
+        identity::cell_inputs(&self.spec, &self.layers, &cell.design, self.dense[cell.dense].facts())
     }
 
     /// The run's folder.
@@ -280,7 +247,7 @@ fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
 
 /// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
 fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
-    let inputs = identity::evidence_inputs(resolved, dense);
+    let inputs = identity::evidence_inputs(resolved, dense.facts());
     let label = format!("calibration ({}), seed {}", kind.kind().name(), dense.seed);
     let id = identity::evidence(kind, &inputs);
     EvidencePlan { id, kind: kind.kind(), label, inputs }
@@ -288,7 +255,7 @@ fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn Gathere
 
 /// A cell with its id.
 fn planned(resolved: &ResolvedStudy, cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
-    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent)?;
+    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent.facts())?;
     let (id, needs) = match cell.is_from_scratch {
         true => (identity::from_scratch(&inputs), Needs::NONE),
         false => (identity::cell(&inputs), needs_of(&cell.method.selector)?),
