@@ -6,7 +6,7 @@ use polars::frame::DataFrame;
 use thinet_files::read_if_exists;
 
 use super::frame::text_frame;
-use super::latency::stored_latency;
+use super::latency_stored::stored_latency;
 use super::markdown::Grid;
 use super::{Machine, RESERVED, TableError};
 

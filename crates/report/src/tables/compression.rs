@@ -7,6 +7,7 @@ use thinet_nets::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
 
 use super::frame::column;
 use super::markdown::{Grid, grouped};
+use super::notes::sources_note;
 use super::{Table, TableError};
 use crate::published::{Compression, Figure, Published};
 
@@ -210,16 +211,8 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
          same convention and stride."
             .to_owned(),
     ];
-    let mut sources: Vec<&str> = Vec::new();
-    for compression in lines.iter().filter_map(|l| l.published) {
-        for figure in [&compression.params_m, &compression.flops_b] {
-            let source = published.source(&figure.source);
-            if !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    let figures = lines.iter().filter_map(|l| l.published).flat_map(|p| [&p.params_m, &p.flops_b]);
+    notes.extend(sources_note(published, figures));
     if !lines.iter().filter_map(|l| l.published).all(is_verified) {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }

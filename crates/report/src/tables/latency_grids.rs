@@ -2,8 +2,10 @@
 
 use thinet_metrics::Spread;
 
-use super::latency::{Faster, LatencyRecord, Line, is_verified};
+use super::latency_lines::{Faster, Line, is_verified};
+use super::latency_record::LatencyRecord;
 use super::markdown::Grid;
+use super::notes::sources_note;
 use crate::published::{Figure, Latency, Published};
 use crate::records::Environment;
 
@@ -116,16 +118,8 @@ pub(super) fn notes(record: &LatencyRecord, lines: &[Line], published: &Publishe
             "TF32 is {tf32} for convolutions and matrix products; which of its 32-bit kernels run is libtorch's own choice."
         ));
     }
-    let mut sources: Vec<&str> = Vec::new();
-    for Latency { forward_ms, backward_ms, .. } in lines.iter().map(|l| l.published) {
-        for figure in [forward_ms, backward_ms] {
-            let source = published.source(&figure.source);
-            if figure.verified && !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    let figures = lines.iter().flat_map(|l| [&l.published.forward_ms, &l.published.backward_ms]);
+    notes.extend(sources_note(published, figures.filter(|figure| figure.verified)));
     if !lines.iter().all(|line| is_verified(line.published)) {
         notes.push(
             "Unverified: recalled from the paper, no source opened; so is a ratio of which either time is."

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TableError;
-use super::markdown::grouped;
-use super::selectors::shown;
+use super::markdown::short_count;
 use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
 /// The stages of a cell, in order.
@@ -169,28 +168,6 @@ pub(super) fn in_order<'a, T: PartialEq>(lines: &[Line<'a>], property: impl Fn(&
     distinct
 }
 
-/// The note that says on what accuracies were measured; a number only where it is stored.
-pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> String {
-    let mut known: Vec<u64> = Vec::new();
-    let mut is_complete = true;
-    for count in counts {
-        match count {
-            Some(count) => known.push(count),
-            None => is_complete = false,
-        }
-    }
-    let rest = if is_complete { "" } else { " (of some nets their number is not stored)" };
-    match (known.iter().min(), known.iter().max()) {
-        (Some(&least), Some(&most)) if least == most => format!("{} test images{rest}", grouped(least)),
-        (Some(&least), Some(&most)) => format!(
-            "test images, {} to {} of them{rest} (column `test_images`: damaged ones are left out)",
-            grouped(least),
-            grouped(most)
-        ),
-        _ => "test images".to_owned(),
-    }
-}
-
 /// On how many images each measured net of the lines was tested.
 pub(super) fn tested<'a>(lines: &'a [Line<'a>]) -> impl Iterator<Item = Option<u64>> + 'a {
     lines.iter().flat_map(|line| {
@@ -198,4 +175,37 @@ pub(super) fn tested<'a>(lines: &'a [Line<'a>]) -> impl Iterator<Item = Option<u
         let is_measured = PRUNED_PHASES.iter().any(|&phase| line.at(phase).top1.is_some());
         dense.into_iter().chain(is_measured.then_some(line.cell.test_images))
     })
+}
+
+/// The name of a status in files.
+pub(super) fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Done => "done",
+        Status::Diverged => "diverged",
+        Status::NotRun => "not-run",
+    }
+}
+
+/// A value for people; where there is none, why.
+pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> String {
+    match (value, status) {
+        (Some(value), _) => format!("{value:.decimals$}"),
+        (None, Status::Done) => "not measured".to_owned(),
+        (None, Status::Diverged) => "diverged".to_owned(),
+        (None, Status::NotRun) => "not run".to_owned(),
+    }
+}
+
+/// The different sizes of some nets in words.
+pub(super) fn sizes(lines: &[&Line]) -> String {
+    let mut sizes: Vec<String> = Vec::new();
+    for line in lines {
+        let size = line.cell.size.paper;
+        let (params, flops) = (short_count(size.params), short_count(size.flops));
+        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    sizes.join("; ")
 }

@@ -6,9 +6,9 @@ use thinet_graph::Graph;
 use thinet_nets::{ResNetStride, paper_models};
 
 use super::frame::column;
-use super::lines::{LEFT_OUT, Quality, test_images};
+use super::lines::{LEFT_OUT, Quality, shown, status_name};
 use super::markdown::{Grid, grouped};
-use super::selectors::{shown, status_name};
+use super::notes::{sources_note, test_images};
 use super::write::NOT_RUN;
 use super::{Table, TableError};
 use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
@@ -362,18 +362,8 @@ fn notes(studies: &[PaperStudy<'_>], lines: &[Line], published: &Published) -> V
     if lines.iter().any(|line| line.stride == "3x3") {
         notes.push("Stride 3x3: nobody has published this net, so nothing stands beside it.".to_owned());
     }
-    let mut sources: Vec<&str> = Vec::new();
-    for row in lines.iter().filter_map(|line| line.published) {
-        for figure in [&row.top1, &row.top5] {
-            let source = published.source(&figure.source);
-            if figure.verified && !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    if !sources.is_empty() {
-        notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
-    }
+    let figures = lines.iter().filter_map(|line| line.published).flat_map(|row| [&row.top1, &row.top5]);
+    notes.extend(sources_note(published, figures.filter(|figure| figure.verified)));
     if lines.iter().filter_map(|line| line.published).any(|row| !is_verified(row)) {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }

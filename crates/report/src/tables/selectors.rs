@@ -7,9 +7,13 @@ use serde::Serialize;
 use thinet_graph::ChannelSet;
 
 use super::frame::column;
-use super::lines::{Line, PRUNED_PHASES, Quality, in_order, lines, test_images, tested, with_dense_nets};
+use super::lines::{
+    Line, PRUNED_PHASES, Quality, in_order, lines, shown, sizes, status_name, tested, with_dense_nets,
+};
 use super::markdown::{Grid, short_count};
-use super::summary::{summary, tau};
+use super::notes::{origin, stages_note, test_images, uncut_note};
+use super::summary::summary;
+use super::tau::tau;
 use super::{Attachment, Table, TableError};
 use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
@@ -31,14 +35,6 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
         attachments: vec![Attachment { suffix: "kept.json", text: kept_json(study, &lines)? }],
     };
     Ok(vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?])
-}
-
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Done => "done",
-        Status::Diverged => "diverged",
-        Status::NotRun => "not-run",
-    }
 }
 
 fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
@@ -82,16 +78,6 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
     Ok(DataFrame::new(lines.len(), columns)?)
 }
 
-/// A value for people; where there is none, why.
-pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> String {
-    match (value, status) {
-        (Some(value), _) => format!("{value:.decimals$}"),
-        (None, Status::Done) => "not measured".to_owned(),
-        (None, Status::Diverged) => "diverged".to_owned(),
-        (None, Status::NotRun) => "not run".to_owned(),
-    }
-}
-
 fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     let mut grids = vec![dense_grid(study)?];
     for rate in in_order(lines, |l| l.cell.keep_rate) {
@@ -129,20 +115,6 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     Ok(grids)
 }
 
-/// The different sizes of some nets in words.
-pub(super) fn sizes(lines: &[&Line]) -> String {
-    let mut sizes: Vec<String> = Vec::new();
-    for line in lines {
-        let size = line.cell.size.paper;
-        let (params, flops) = (short_count(size.params), short_count(size.flops));
-        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
-        if !sizes.contains(&size) {
-            sizes.push(size);
-        }
-    }
-    sizes.join("; ")
-}
-
 fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
     let headings = ["<net", "seed", "top-1, %", "top-5, %", "loss", "params", "FLOPs"];
     let rates: String = study.uncut_rates.iter().map(|rate| format!(": keep rate {rate}")).collect();
@@ -160,24 +132,6 @@ fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
         ]);
     }
     Ok(grid)
-}
-
-/// The note that says which study a table comes from.
-pub(super) fn origin(study: &StudyRecord) -> String {
-    let StudyRecord { name, run, dataset, net, mode, .. } = study;
-    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
-}
-
-/// The note that says what the columns `cut`, `refit` and `tuned` stand for.
-pub(super) fn stages_note(study: &StudyRecord) -> String {
-    let cut = if study.mode == "one-shot" {
-        "all layers cut at once, nothing refitted"
-    } else {
-        "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
-    };
-    format!(
-        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
-    )
 }
 
 fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
@@ -207,15 +161,6 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
     }
     notes.extend(study.left_out());
     notes
-}
-
-/// The note on keep rates that cut nothing.
-pub(super) fn uncut_note(study: &StudyRecord) -> String {
-    let rates: Vec<String> = study.uncut_rates.iter().map(f64::to_string).collect();
-    format!(
-        "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
-        rates.join(", ")
-    )
 }
 
 /// A cell's kept channels, one line of the JSON file.

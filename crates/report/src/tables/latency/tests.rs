@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::records::Gpu;
-use crate::tables::write;
+use crate::published::Latency;
+use crate::records::{CpuIdentity, Environment, Gpu};
+use crate::tables::{Machine, ModelTimes, StoredLatency, latency_run, stored_latency, write};
 
 fn environment(device: &str) -> Environment {
     Environment {
