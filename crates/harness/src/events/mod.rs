@@ -1,5 +1,4 @@
-//! Who is informed while work is done: the events, the log and the event files for TensorBoard. Who shows events to people is the
-//! caller's choice.
+//! Progress of a run: events, the log, and event files for TensorBoard.
 
 mod event;
 mod log;

@@ -1,5 +1,5 @@
-//! What is stored: finished stages, claims on unfinished ones, the folders of runs, and where the work was done. Knows neither specs
-//! nor plans.
+//! The results folder: finished stages, claims on unfinished ones, the folders of runs, and the environment. Independent of specs and
+//! plans.
 
 mod claim;
 mod environment;

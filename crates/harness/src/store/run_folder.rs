@@ -1,5 +1,5 @@
-//! The files of a run's folder that are read back: the spec with every default filled in, and where the run was made. Both carry
-//! a checksum.
+//! The files of a run's folder that are read back: the spec with every default filled in, and the environment. Both carry a
+//! checksum.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use thinet_report::tables::{ENVIRONMENT, environment_text};
 use super::paths;
 use crate::error::HarnessError;
 
-/// Writes the filled-in spec.
+/// Writes the spec with every default filled in.
 pub(crate) fn write_spec(folder: &Path, toml: &str) -> Result<(), HarnessError> {
     Ok(write_atomically(&folder.join(paths::SPEC), sealed::seal_lines(toml).as_bytes())?)
 }
 
-/// The filled-in spec of a run, TOML.
+/// The spec of a run with every default filled in, TOML.
 ///
 /// # Errors
 /// If it cannot be read or has changed since it was written.
@@ -27,13 +27,13 @@ pub fn run_spec(folder: &Path) -> Result<String, HarnessError> {
     opened.map_err(|problem| HarnessError::DamagedFile { path, problem })
 }
 
-/// Writes where a run was made.
+/// Writes the environment of a run.
 pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Result<(), HarnessError> {
     let text = environment_text(environment).map_err(HarnessError::Json)?;
     Ok(write_atomically(&folder.join(ENVIRONMENT), text.as_bytes())?)
 }
 
-/// Where a run was made, JSON; `None` until the run has ended once.
+/// The environment of a run, JSON; `None` until the run has ended once.
 ///
 /// # Errors
 /// If it cannot be read or has changed since it was written.

@@ -1,4 +1,4 @@
-//! What a study costs: multiply-adds from the graphs, time from stages already stored, else from a stated rate; disk.
+//! Estimates of a study's cost: multiply-adds, time by the rate of stored stages or an assumed one, and disk space.
 
 use super::plan::Plan;
 use super::plan_manifest::manifest;
@@ -7,24 +7,24 @@ use super::work::Work;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store};
 
-/// Cost of what is missing of a plan.
+/// The cost of the missing stages of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Stages in all.
+    /// All stages.
     pub stages: usize,
     /// Of these, dense nets, calibrations and cells.
     pub kinds: [usize; 3],
-    /// Of these, stored already.
+    /// Stages that are stored.
     pub done: usize,
-    /// Multiply-adds still to do.
+    /// Multiply-adds of the missing stages.
     pub macs: f64,
     /// Seconds of compute, divided by the number of jobs.
     pub seconds: f64,
     /// Whether the rate was measured on stored stages of this plan.
     pub is_measured: bool,
-    /// Multiply-adds a second and job that the time rests on.
+    /// Multiply-adds per second and job that the time is based on.
     pub rate: f64,
-    /// Bytes on disk when all is done: nets, calibration images, and the checkpoints of running jobs.
+    /// Bytes on disk at the end: nets, calibration images, and the checkpoints of running jobs.
     pub disk: f64,
 }
 
@@ -35,14 +35,14 @@ pub struct Estimate {
 pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let store = Store::at(&plan.results);
     let work = Work::of_plan(plan);
-    // The same list that `status` counts, so that both say the same.
+    // The same stages that `status` counts.
     let stages = manifest(plan).stages;
     let mut done = 0;
     let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
     for stage in &stages {
         let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
         let stored = match store.brief(&id, Depth::Sizes) {
-            // A damaged stage is made again.
+            // A damaged stage is run again.
             Err(HarnessError::Damaged { .. }) => None,
             other => other?,
         };
@@ -50,7 +50,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
             Some(result) => {
                 done += 1;
                 known += stage.macs;
-                // The multiply-adds of calibrations are not known, so their time says nothing of the rate.
+                // The multiply-adds of calibrations are unknown, so their time is left out of the rate.
                 seconds += if stage.macs > 0.0 { result.seconds } else { 0.0 };
             }
             None => missing += stage.macs,
@@ -65,7 +65,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     Ok(Estimate { stages: stages.len(), kinds, done, macs: missing, seconds, is_measured, rate, disk })
 }
 
-/// Estimates the whole work of a study whose data is not there; `images` are the numbers of training and test images.
+/// Estimates the cost of a study whose data is absent; `images` are the numbers of training and test images.
 #[must_use]
 pub fn estimate_without_data(
     resolved: &ResolvedStudy,

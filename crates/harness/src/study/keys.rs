@@ -1,16 +1,16 @@
-//! Every key that a spec can have, with type, default and a line about it: what `thinet list keys` prints. A test holds it
-//! against the types that read specs.
+//! Every key of a spec with type, default and description, as `thinet list keys` prints them. A test compares the list with the
+//! types that read specs.
 
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Key};
 
-/// Keys that stand together in a table.
+/// The keys of one table of a spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListedTable {
     /// The dotted name of the table; empty for the top level.
     pub table: &'static str,
-    /// Where else, or under which kind, these keys stand.
+    /// Where else, or for which kind, these keys apply.
     pub about: String,
     /// The keys.
     pub keys: Vec<Key>,
@@ -52,12 +52,12 @@ pub fn tables() -> Vec<ListedTable> {
         keys: keys.to_vec(),
     });
     let mut tables: Vec<ListedTable> = others.collect();
-    // Behind the top level.
+    // After the top level.
     tables.splice(1..1, datasets);
     tables
 }
 
-/// Every key but those of datasets.
+/// Every key except those of datasets.
 const KEYS: &[KeyTable] = &[
     KeyTable {
         table: "",
@@ -284,8 +284,7 @@ mod tests {
     use super::*;
     use crate::study::{ComputeSpec, DenseSpec, Exception, InputSpec, MethodSpec, PruneSpec, Recipe, Spec};
 
-    /// The keys that a type knows: those that serde offers instead of one that it does not know, and the one that decides the
-    /// others, where there is one.
+    /// The keys of a type: those that serde lists for an unknown one, and the key that decides the others, if there is one.
     fn known<T: DeserializeOwned>(start: &str) -> BTreeSet<String> {
         let error =
             toml::from_str::<T>(&format!("{start}\nstray = 1")).err().expect("a stray key is refused");

@@ -1,4 +1,4 @@
-//! What is asked: the spec, what it means, the plan, what enters an id, and the records gathered for it.
+//! A study: its spec, the plan, the ids of its stages, and the records gathered for it.
 
 pub(crate) mod check;
 mod estimate;

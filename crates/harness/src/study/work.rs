@@ -7,17 +7,17 @@ use super::plan::Plan;
 use super::resolved::{CellDesign, ResolvedStudy, size_of};
 use super::spec::{Recipe, Spec};
 
-/// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
+/// Multiply-adds per second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
-/// Multiply-adds a second assumed of a GPU of today in bfloat16 and channels-last: a fifteenth of what its data sheet
-/// says, as narrow layers and the decoding of photographs leave most of it idle.
+/// Multiply-adds per second assumed of a current GPU in bfloat16 and channels-last: a fifteenth of its data sheet's peak, as narrow
+/// layers and the decoding of photographs leave most of it idle.
 const ASSUMED_GPU_RATE: f64 = 3.0e13;
 /// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
 const TRAINING_FACTOR: f64 = 3.0;
 /// Bytes of a value in a weight file.
 const BYTES: f64 = 4.0;
 
-/// Multiply-adds a second and job assumed while no stage of a study is stored.
+/// Multiply-adds per second and job assumed while no stage of a study is stored.
 pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
     if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
 }
@@ -76,7 +76,7 @@ impl<'a> Work<'a> {
         self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
     }
 
-    /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
+    /// Multiply-adds of a cell. Tuning between layers is counted at the mean of the dense and the pruned net's cost.
     pub(crate) fn cell_macs(&self, cell: &CellDesign) -> f64 {
         let prune = &self.spec.prune;
         let test = self.images[1] as f64;
@@ -103,7 +103,7 @@ impl<'a> Work<'a> {
         let file = |size: &Size| BYTES * size.all_parameters.params as f64;
         let dense = file(&size_of(self.dense));
         let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
-        // A running job keeps a net after its last layer, and net and velocities of the long training.
+        // A running job stores a net after its last layer, and net and velocities of the long training.
         let checkpoints = 3.0 * dense * jobs as f64;
         let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
         let images =
