@@ -1,4 +1,4 @@
-//! Looking back at what is stored: runs, their state, differences between them, verification, and what can be removed.
+//! Inspecting results: runs, their state, differences between them, verification, and cleaning up.
 
 mod clean;
 mod diff;

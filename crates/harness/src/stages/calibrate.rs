@@ -9,7 +9,7 @@ use thinet_selectors::{Evidence, Needs};
 use super::{Context, crops};
 use crate::error::HarnessError;
 
-/// Gathers the kinds of evidence in `needs` of each of `layers` (of `net.graph`) in one pass, in their order.
+/// Gathers the kinds of evidence in `needs` for each of `layers` (of `net.graph`) in one pass; returns them in order.
 ///
 /// The draws depend on `seed` alone, so that every kind is gathered from the same images, in the same pass or another.
 pub(crate) fn calibrate(

@@ -1,7 +1,7 @@
-//! Calibration images of a set of photographs, decoded once and kept as bytes for all cells that look at the same ones.
+//! Cache of calibration images: photographs are decoded once and stored as bytes for all cells that use the same ones.
 //!
-//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other, and a checksum. It is made again
-//! from the photographs at any time, so it counts as no result: `rm -r results/crops` loses nothing but time.
+//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other, and a checksum. It is no result and
+//! can be removed at any time; it is then decoded again.
 
 use std::fs;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -18,7 +18,7 @@ use crate::store::{Claim, paths};
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
 type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
 
-/// The images `drawn` of `data`: as they are where reading costs nothing, else from the file that keeps them.
+/// The images `drawn` of `data`: from memory, or from the cache where reading means decoding.
 pub(crate) fn kept(
     context: &Context<'_>,
     data: &Arc<dyn Dataset>,
@@ -51,7 +51,7 @@ pub(crate) fn kept(
     Ok((Arc::new(crops), (0..drawn.len()).collect(), drawn))
 }
 
-/// A name that changes with the images and how they are prepared.
+/// A file name that depends on the images and their preprocessing.
 fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"thinet crops v1").update(data.fingerprint().as_bytes());
@@ -64,8 +64,7 @@ fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there, or not as it was
-/// written.
+/// Which images could be decoded: a byte for each, after the images. `None` if the file does not exist or is damaged.
 fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
@@ -90,8 +89,8 @@ fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<boo
     Ok(flags.map(|flags| flags.into_iter().map(|flag| flag == 1).collect()))
 }
 
-/// Whether the images without bytes are still to be left out: this study may allow fewer than the one that wrote the
-/// file, or a file was mended.
+/// Whether the images that could not be decoded are still left out: this study may allow fewer than the one that wrote the file, or a
+/// photograph was repaired.
 fn are_left_out(
     data: &dyn Dataset,
     drawn: &[usize],
@@ -174,7 +173,7 @@ fn decode_part(
     Ok(images)
 }
 
-/// The images of one file.
+/// The images of one cache file.
 struct Crops {
     name: String,
     classes: usize,
