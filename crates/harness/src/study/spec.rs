@@ -354,11 +354,9 @@ impl Spec {
     }
 }
 
+/// A spec with no more than the required keys.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMAL: &str = r#"
+pub(crate) const MINIMAL: &str = r#"
 name = "x"
 dataset = { kind = "fashion-mnist" }
 net = { arch = "tiny" }
@@ -366,6 +364,10 @@ dense.train = { epochs = 1, lr = 0.1 }
 prune.keep-rates = [0.5]
 methods = [{ selector = "random" }]
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn error_of(text: &str) -> String {
         Spec::parse(text, Path::new("x.toml")).unwrap_err().to_string()

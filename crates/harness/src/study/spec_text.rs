@@ -212,15 +212,7 @@ fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
 mod tests {
     use super::*;
     use crate::study::Spec;
-
-    const MINIMAL: &str = r#"
-name = "x"
-dataset = { kind = "fashion-mnist" }
-net = { arch = "tiny" }
-dense.train = { epochs = 1, lr = 0.1 }
-prune.keep-rates = [0.5]
-methods = [{ selector = "random" }]
-"#;
+    use crate::study::spec::MINIMAL;
 
     /// The error of the minimal spec with a replacement.
     fn message(from: &str, to: &str) -> String {

@@ -124,18 +124,24 @@ pub(crate) fn imagenet(folder: &Path) -> PathBuf {
 
 fn cub200(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
-        let mut files = [String::new(), String::new(), String::new()];
-        for i in 0..400 {
-            let (id, class) = (i + 1, i / 2 + 1);
-            let name = format!("{class:03}.Bird/Bird_{i}.jpg");
-            photo(&folder.join("images").join(&name), i);
-            for (text, value) in files.iter_mut().zip([name, class.to_string(), (i % 2).to_string()]) {
-                text.push_str(&format!("{id} {value}\n"));
-            }
-        }
-        for (text, name) in files.iter().zip(["images", "image_class_labels", "train_test_split"]) {
-            fs::write(folder.join(format!("{name}.txt")), text).unwrap();
-        }
+        write_cub200(folder, |i, path| photo(path, i));
     }
     folder.to_owned()
+}
+
+/// Writes CUB-200's folder layout and index files: a training and a test image of each of the 200 classes, by `write_image`, which is
+/// called with the image's number and path.
+pub(crate) fn write_cub200(folder: &Path, write_image: impl Fn(usize, &Path)) {
+    let mut files = [String::new(), String::new(), String::new()];
+    for i in 0..400 {
+        let (id, class) = (i + 1, i / 2 + 1);
+        let name = format!("{class:03}.Bird/Bird_{i}.jpg");
+        write_image(i, &folder.join("images").join(&name));
+        for (text, value) in files.iter_mut().zip([name, class.to_string(), (i % 2).to_string()]) {
+            text.push_str(&format!("{id} {value}\n"));
+        }
+    }
+    for (text, name) in files.iter().zip(["images", "image_class_labels", "train_test_split"]) {
+        fs::write(folder.join(format!("{name}.txt")), text).unwrap();
+    }
 }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_keep_types_and_tell_null_from_values() {
+    fn rows_keep_types_and_nulls() {
         let rows = [(Some(1_u64), 0.5, "a", Some(true)), (None, f64::NAN, "b", None)];
         let columns = vec![
             column("count", &rows, |r| r.0),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_tables_do_not_have_is_named() {
+    fn an_unsupported_type_is_an_error_that_names_it() {
         let frame = DataFrame::new(1, vec![column("x", &[1_i32], |&x| x)]).unwrap();
         assert!(json_rows(&frame).unwrap_err().to_string().contains("i32"));
     }

@@ -6,7 +6,7 @@ use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, sizes};
 use crate::published::{Point, Published, Series};
 use crate::records::{Size, Status};
 
-/// Mean, sample standard deviation and number of the values that exist.
+/// Mean, sample standard deviation and number of existing values.
 pub(super) struct Over {
     pub(super) mean: Option<f64>,
     pub(super) std: Option<f64>,
@@ -29,7 +29,7 @@ pub(super) struct Group<'a> {
     pub(super) done: u64,
     pub(super) diverged: u64,
     pub(super) not_run: u64,
-    /// Of these, seeds whose dense net is unfit for pruning.
+    /// Seeds among these whose dense net is unfit for pruning.
     pub(super) left_out: u64,
     /// Top-1, one per phase of [`PRUNED_PHASES`].
     pub(super) top1: [Over; 3],
@@ -42,7 +42,7 @@ pub(super) struct Group<'a> {
     pub(super) flops_fraction: f64,
     /// The fewest test images of a seed.
     pub(super) test_images: Option<u64>,
-    /// The sizes in words.
+    /// Description of the sizes.
     pub(super) sizes: String,
     pub(super) published: Option<(&'a Series, Point<'a>)>,
 }
@@ -52,12 +52,12 @@ impl Group<'_> {
         &self.top1[2]
     }
 
-    /// Whether it stands for the dense nets themselves, at a keep rate that cuts nothing.
+    /// Whether it is the group of the dense nets, at a keep rate that cuts nothing.
     pub(super) fn is_dense(&self) -> bool {
         self.selector.is_empty()
     }
 
-    /// Why no value exists, for people.
+    /// Text in place of a missing value.
     pub(super) fn missing(&self) -> &'static str {
         match (self.done, self.diverged) {
             (1.., _) => "not measured",
@@ -68,7 +68,7 @@ impl Group<'_> {
     }
 }
 
-/// Method by method, each keep rate, in the order of the study.
+/// The groups by method, then keep rate, in the order of the study.
 pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
     let keys = in_order(lines, |l| (l.cell.method.as_str(), l.cell.keep_rate));

@@ -11,8 +11,7 @@ use super::latency_record::{LatencyRecord, NAME};
 use super::{Attachment, ENVIRONMENT, Table, TableError, environment_text};
 use crate::published::Published;
 
-/// Times of the eight models and how they compare with the dense net of their family; a model that was not timed
-/// says so.
+/// Times of the eight models and ratios to the dense net of their family; models that were not timed are marked.
 ///
 /// # Errors
 /// If the published numbers are inconsistent, a model cannot be built, or the environment cannot be written as JSON.

@@ -1,4 +1,4 @@
-//! The `latency` table for people: what was measured, its ratios beside those of the printed times, and notes.
+//! Grids and notes of the `latency` table: measured times, and their ratios beside those of the printed times.
 
 use thinet_metrics::Spread;
 
@@ -9,11 +9,11 @@ use super::notes::sources_note;
 use crate::published::{Figure, Latency, Published};
 use crate::records::Environment;
 
-/// Stands in every cell that nobody measured.
+/// Text of cells that were not measured.
 const NOT_RUN: &str = "not run";
-/// Stands where two medians differ by less than nothing, so that their ratio says nothing.
+/// Text in place of a ratio of times that are not positive.
 const IN_NOISE: &str = "lost in noise";
-/// The published times are those of this many images.
+/// Batch size of the published times.
 const PUBLISHED_BATCH: usize = 32;
 
 pub(super) fn measured(record: &LatencyRecord, lines: &[Line]) -> Grid {
@@ -86,7 +86,7 @@ fn range(spread: &Spread) -> String {
     format!("{} to {}", ms(spread.min), ms(spread.max))
 }
 
-/// Milliseconds with about four digits: more would be noise.
+/// Formats milliseconds with about four digits; more would be noise.
 fn ms(value: f64) -> String {
     let decimals = if value.abs() < 100.0 { 2 } else { 1 };
     format!("{value:.decimals$}")

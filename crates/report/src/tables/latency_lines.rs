@@ -18,7 +18,7 @@ pub(super) struct Line<'a> {
     published_dense: &'a Latency,
 }
 
-/// What was measured of a model, milliseconds for a batch.
+/// Times of a model, milliseconds for a batch.
 #[derive(Clone, Copy)]
 pub(super) struct Ours {
     pub(super) forward: Spread,
@@ -39,7 +39,7 @@ impl Ours {
 #[derive(Clone, Copy)]
 pub(super) struct Faster {
     pub(super) forward: f64,
-    /// `None` if a backward time, being a difference of medians, is not positive.
+    /// `None` if a backward time, a difference of medians, is not positive.
     pub(super) backward: Option<f64>,
 }
 
@@ -53,7 +53,7 @@ impl Line<'_> {
         })
     }
 
-    /// Of the published forward and backward times.
+    /// The ratios of the published forward and backward times.
     pub(super) fn published_faster(&self) -> [f64; 2] {
         let ratio = |dense: &Figure, pruned: &Figure| dense.printed.value() / pruned.printed.value();
         [
@@ -71,7 +71,7 @@ pub(super) fn is_verified(published: &Latency) -> bool {
     published.forward_ms.verified && published.backward_ms.verified
 }
 
-/// The models as the paper lists them.
+/// The models in the order of the paper.
 pub(super) fn lines<'a>(
     record: &LatencyRecord,
     published: &'a Published,

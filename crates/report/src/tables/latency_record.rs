@@ -5,10 +5,10 @@ use crate::records::{CpuIdentity, Environment};
 /// Name of the table and of its files.
 pub(super) const NAME: &str = "latency";
 
-/// What was timed on one machine, with one batch size and number of threads.
+/// Timings on one machine with one batch size and number of threads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatencyRecord {
-    /// Where: device, processor, threads, versions.
+    /// Device, processor, threads, versions.
     pub environment: Environment,
     /// The processor; on a GPU that of its host.
     pub cpu: CpuIdentity,
@@ -16,11 +16,11 @@ pub struct LatencyRecord {
     pub tf32: bool,
     /// Images in a batch.
     pub batch: usize,
-    /// Timings of each model that were thrown away before the first that counts.
+    /// Discarded timings of each model at the start.
     pub warm_up: usize,
-    /// Timings of each model that count.
+    /// Measured timings of each model.
     pub repeats: usize,
-    /// The models that were timed, in any order.
+    /// The timed models, in any order.
     pub models: Vec<ModelTimes>,
 }
 
@@ -46,20 +46,20 @@ impl LatencyRecord {
     }
 }
 
-/// The parts of a machine that a time depends on.
+/// The parts of a machine that times depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
     /// The processor; on a GPU that of its host.
     pub cpu: CpuIdentity,
     /// Version of libtorch.
     pub libtorch: String,
-    /// Model of the GPU, empty if unknown; none where the device is the CPU.
+    /// Model of the GPU, empty if unknown; `None` if the device is the CPU.
     pub card: Option<String>,
 }
 
-/// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d4c-b32-t8`. The eight digits stand for the processor
-/// (its generation, instruction set and cores, not only its name), for libtorch and on a GPU for the model of the card, so that the
-/// times of one machine are not taken for another's. Tables of old versions have six digits for the name alone.
+/// The id of the run that times a batch on a device: `latency-cuda0-1f2e3d4c-b32-t8`. The eight digits are a hash of the processor (its
+/// generation, instruction set and cores, not only its name), of libtorch and on a GPU of the model of the card, so that times of
+/// different machines are kept apart. Tables of old versions have six digits for the name alone.
 #[must_use]
 pub fn latency_run(device: &str, machine: &Machine, batch: usize, threads: usize) -> String {
     let Machine { cpu, libtorch, card } = machine;

@@ -10,26 +10,26 @@ use super::latency_record::{Machine, NAME, latency_run};
 use super::{StoredTable, TableError, read_table_file};
 use crate::published::Published;
 
-/// A `latency` table that lies in a folder of tables.
+/// A `latency` table read from a folder of tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredLatency {
     /// The id of its run, see [`latency_run`].
     pub run: String,
-    /// The table for people.
+    /// The table as Markdown.
     pub markdown: String,
     /// The rows at full precision.
     pub rows: Vec<Map<String, Value>>,
     /// The file with the Markdown.
     pub path: PathBuf,
-    /// Whether its files were compared with checksums; old versions wrote none.
+    /// Whether checksums were compared; old versions wrote none.
     pub is_checked: bool,
 }
 
 impl StoredLatency {
-    /// The models that were timed, under their names in [`paper_models`](thinet_nets::paper_models).
+    /// The timed models under their names in [`paper_models`](thinet_nets::paper_models).
     ///
     /// # Errors
-    /// If the published numbers, which know the models' names, are inconsistent.
+    /// If the published numbers, which list the models' names, are inconsistent.
     pub fn models(&self) -> Result<Vec<String>, TableError> {
         let published = Published::load()?;
         let names: Vec<&Value> =
@@ -51,17 +51,17 @@ impl StoredLatency {
         here().is_some_and(|here| here == self.run)
     }
 
-    /// Timings of each model that count.
+    /// Measured timings of each model.
     #[must_use]
     pub fn repeats(&self) -> Option<u64> {
         self.rows.iter().find_map(|row| row["repeats"].as_u64())
     }
 }
 
-/// The table of a run, also if another run's table has taken its place; without a run, the table in place.
+/// The table of a run, in place or set aside; without a run, the table in place.
 ///
 /// # Errors
-/// If its files cannot be read, or are no `latency` table; the message names the file.
+/// If its files cannot be read or hold another table; the message names the file.
 pub fn stored_latency(dir: &Path, run: Option<&str>) -> Result<Option<StoredLatency>, TableError> {
     let in_place = read_stored(dir, NAME)?;
     match run {
@@ -71,7 +71,7 @@ pub fn stored_latency(dir: &Path, run: Option<&str>) -> Result<Option<StoredLate
     }
 }
 
-/// Read from the CSV file: a Parquet file that is not what Polars wrote may end the process.
+/// Reads the CSV file, as Polars may abort the process on a damaged Parquet file.
 fn read_stored(dir: &Path, stem: &str) -> Result<Option<StoredLatency>, TableError> {
     let (csv, path) = (dir.join(format!("{stem}.csv")), dir.join(format!("{stem}.md")));
     let Some(file) = read_table_file(dir, stem, "csv")? else { return Ok(None) };
@@ -88,7 +88,7 @@ fn read_stored(dir: &Path, stem: &str) -> Result<Option<StoredLatency>, TableErr
     Ok(Some(StoredLatency { run, markdown, rows, path, is_checked: file.is_checked }))
 }
 
-/// A row with the types of its columns: text where a name says so, else numbers and truth values; empty values are null.
+/// A row with typed values: text for the columns in `TEXT`, else numbers and Booleans; empty values are null.
 fn typed(table: &StoredTable, row: usize) -> Map<String, Value> {
     const TEXT: [&str; 9] = [
         "run",

@@ -1,4 +1,4 @@
-//! Tables of results: full-precision columns for programs, narrow Markdown for people, both from plain records.
+//! Tables of results: full-precision columns for programs and narrow Markdown for reading, both from plain records.
 
 mod closing;
 mod compression;
@@ -50,27 +50,27 @@ pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
 pub use write::{NOT_RUN, Written, csv_text, write};
 
-/// What follows the name of a study's table in the names of those that are made from the same cells.
+/// Suffixes of the names of further tables about the same cells.
 pub const BESIDE: [&str; 2] = ["-summary", "-tau"];
 
-/// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
+/// In place of a run's id in tables without a run (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";
 
-/// Names of the tables that no experiment makes.
+/// Names of tables that do not belong to a study.
 pub const RESERVED: [&str; 3] = ["compression", "figure4-flops", "latency"];
 
-/// A table: what programs read, what people read, and what must be known to read either.
+/// A table: columns for programs, grids for reading, and notes.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// File name without extension.
     pub name: String,
     /// Heading.
     pub title: String,
-    /// All columns at full precision, without the run's id (which [`write()`] adds). Empty means: not measured.
+    /// All columns at full precision, without the run's id, which [`write()`] adds. Empty values were not measured.
     pub frame: DataFrame,
-    /// The same for people: rounded, with units, narrow.
+    /// The values for reading: rounded, with units, narrow.
     pub grids: Vec<Grid>,
-    /// What the values mean and where they come from, one sentence or two each.
+    /// Meaning and source of the values, one or two sentences each.
     pub notes: Vec<String>,
     /// Further files that belong to the table.
     pub attachments: Vec<Attachment>,
@@ -79,9 +79,8 @@ pub struct Table {
 /// A file that belongs to a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// What follows the table's name and a dot, such as `kept.json`.
+    /// Suffix of its name after the table's name and a dot, such as `kept.json`.
     pub suffix: &'static str,
-    /// Contents.
     pub text: String,
 }
 
@@ -89,12 +88,12 @@ impl Table {
     /// The rows at full precision as JSON objects, keyed by column; empty values are null.
     ///
     /// # Errors
-    /// If a column's type has no form in JSON; the tables of this crate have none such.
+    /// If a column's type has no JSON form, which no table of this crate has.
     pub fn rows(&self) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, TableError> {
         frame::json_rows(&self.frame)
     }
 
-    /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
+    /// The table as Markdown: heading, grids, notes. Aligned for a terminal.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = format!("# {}\n", markdown::one_line(&self.title));

@@ -5,13 +5,13 @@ use super::markdown::grouped;
 use crate::published::{Figure, Point, Published, Series};
 use crate::records::StudyRecord;
 
-/// The note that says which study a table comes from.
+/// The note on the study of a table.
 pub(super) fn origin(study: &StudyRecord) -> String {
     let StudyRecord { name, run, dataset, net, mode, .. } = study;
     format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
 }
 
-/// The note that says what the columns `cut`, `refit` and `tuned` stand for.
+/// The note on the columns `cut`, `refit` and `tuned`.
 pub(super) fn stages_note(study: &StudyRecord) -> String {
     let cut = if study.mode == "one-shot" {
         "all layers cut at once, nothing refitted"
@@ -32,7 +32,7 @@ pub(super) fn uncut_note(study: &StudyRecord) -> String {
     )
 }
 
-/// The note that says on what accuracies were measured; a number only where it is stored.
+/// Describes the test images behind accuracies, with their number where it is stored.
 pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> String {
     let mut known: Vec<u64> = Vec::new();
     let mut is_complete = true;
@@ -54,7 +54,7 @@ pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> Stri
     }
 }
 
-/// Where the column of published numbers comes from, and what its marks mean if they occur.
+/// The notes on the column of published numbers, and on those of its marks that occur.
 pub(super) fn published_notes(groups: &[Group], published: &Published) -> Vec<String> {
     let figure = &published.figure4;
     let shown: Vec<(&Series, Point)> = groups.iter().filter_map(|g| g.published).collect();

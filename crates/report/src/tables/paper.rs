@@ -1,5 +1,5 @@
-//! The tables that set whole experiments beside the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017,
-//! tables 1 to 3). Every row has its own dense baseline and its protocol; what was not measured says so.
+//! Tables that compare whole studies with the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017, tables 1 to 3).
+//! Every row has its own dense baseline and its protocol; rows that were not measured are marked.
 
 use polars::frame::DataFrame;
 use thinet_graph::Graph;
@@ -14,18 +14,18 @@ use super::{Table, TableError};
 use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
 use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
 
-/// An experiment of a paper table: what it is, and what of it was measured.
+/// A study of a paper table with its records.
 #[derive(Clone, Debug)]
 pub struct PaperStudy<'a> {
-    /// What was measured; where nothing was, every record says so.
+    /// The records; marked as not run where nothing was measured.
     pub study: &'a StudyRecord,
-    /// Whether anything of it is stored.
+    /// Whether any of it is stored.
     pub is_run: bool,
-    /// Everything that decides its dense nets, as text: experiments with the same text have the same dense nets.
+    /// The inputs of its dense nets as text: studies with the same text have the same dense nets.
     pub dense_inputs: String,
-    /// The protocol of its images, empty for images of one size.
+    /// Preprocessing protocol of its images, empty for images of one size.
     pub protocol: &'a str,
-    /// Where its net strides, if it is a ResNet-50.
+    /// Position of the stride, if its net is a ResNet-50.
     pub stride: ResNetStride,
     /// Its dense net.
     pub graph: &'a Graph,
@@ -33,7 +33,7 @@ pub struct PaperStudy<'a> {
     pub cell_graphs: Vec<&'a Graph>,
 }
 
-/// A row: the dense net of an experiment, or a cell.
+/// A row: the dense net of a study, or a cell.
 struct Line<'a> {
     experiment: &'a str,
     method: &'a str,
@@ -44,29 +44,29 @@ struct Line<'a> {
     keep_rate: Option<f64>,
     seed: u64,
     status: Status,
-    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    /// Whether it has no values because its dense net is unfit.
     is_left_out: bool,
     size: Size,
     dense: Quality,
-    /// The published model that the experiment's own dense net is.
+    /// The published model that equals the study's own dense net.
     dense_model: Option<&'static str>,
     tuned: Quality,
     test_images: Option<u64>,
     published: Option<&'a Accuracy>,
-    /// The dense net that the drop is taken against: of the kind that the published drop is taken against.
+    /// The dense net from which the drop is computed: of the same kind as that of the published drop.
     baseline: Option<Baseline>,
 }
 
-/// A dense net of ours.
+/// A measured dense net.
 #[derive(Clone, Copy)]
 struct Baseline {
-    /// The published model it is, if it is one.
+    /// The published model that it equals, if any.
     model: Option<&'static str>,
     quality: Quality,
 }
 
 impl Line<'_> {
-    /// A value for people; where there is none, why.
+    /// Formats a value, or why there is none.
     fn shown(&self, value: Option<f64>) -> String {
         match value {
             None if self.is_left_out => LEFT_OUT.to_owned(),
@@ -79,7 +79,7 @@ impl Line<'_> {
     }
 }
 
-/// The table of this name from its experiments, in their order.
+/// The table of this name from its studies, in their order.
 ///
 /// # Errors
 /// If the published numbers are inconsistent, a model cannot be built, or a value is recorded twice.
@@ -106,7 +106,7 @@ pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError
     })
 }
 
-/// The run's id of a paper table: a hash of the runs it was made from.
+/// The run id of a paper table: a hash of the runs of its studies.
 #[must_use]
 pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
     let runs: Vec<&str> = studies.iter().filter(|s| s.is_run).map(|s| s.study.run.as_str()).collect();
@@ -116,10 +116,10 @@ pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
     blake3::hash(runs.join("\n").as_bytes()).to_hex()[..12].to_owned()
 }
 
-/// The dense net that a row's drop is taken against.
+/// The dense net from which a row's drop is computed.
 ///
-/// Like is compared with like: where the published drop is against another net than the experiment's own dense one (VGG-16
-/// with its fully connected layers for ThiNet-GAP), only a net of that kind under the same protocol will do.
+/// If the published drop is against another net than the study's own dense one (VGG-16 with its fully connected layers for ThiNet-GAP),
+/// this must be a net of that kind under the same protocol.
 fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseline> {
     line.keep_rate?;
     let Some(model) = other_baseline(line, published) else {
@@ -133,14 +133,14 @@ fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseli
     Some(Baseline { model: like.model, quality: like.dense })
 }
 
-/// The dense model that the published drop of a row's widths is against, if the experiment's own dense net is another.
+/// The baseline model of the published drop for a row's widths, if the study's own dense net is another.
 fn other_baseline<'a>(line: &Line, published: &'a Published) -> Option<&'a str> {
     let is_pruned = |row: &&Accuracy| Some(row.model.as_str()) == line.model && row.method == Method::Thinet;
     let original = published.accuracy.iter().find(is_pruned)?.baseline.as_ref()?;
     (Some(original.model.as_str()) != line.dense_model).then_some(original.model.as_str())
 }
 
-/// Whether two experiments start from the same dense nets.
+/// Whether two studies start from the same dense nets.
 fn has_same_dense(a: &PaperStudy<'_>, b: &PaperStudy<'_>) -> bool {
     if a.is_run && b.is_run {
         let ids = |s: &PaperStudy<'_>| s.study.dense.iter().map(|d| d.id.clone()).collect::<Vec<_>>();
@@ -160,7 +160,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         }
         Ok(None)
     };
-    // Nobody has published a ResNet-50 with its stride in the 3×3 convolution: no row is its like.
+    // No ResNet-50 with its stride in the 3×3 convolution is published.
     let is_published = stride == ResNetStride::First1x1;
     let stride = match (graph.name(), stride) {
         ("resnet50", ResNetStride::First1x1) => "1x1",

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_markdown_stays_as_it_is() {
+    fn the_markdown_is_pinned() {
         let tables = selectors(&study()).unwrap();
         insta::assert_snapshot!("selectors_main", tables[0].markdown());
         insta::assert_snapshot!("selectors_summary", tables[1].markdown());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_of_a_dense_net_that_failed_say_so_in_their_cells_and_are_empty_in_the_file() {
+    fn seeds_of_an_unfit_dense_net_are_marked_in_their_cells_and_empty_in_the_file() {
         let mut study = study();
         study.dense[1].unfit = Some(Unfit::NearChance { top1: 10.0, chance: 10.0 });
         for cell in study.cells.iter_mut().filter(|cell| cell.seed == 1 || cell.method == "thinet") {
@@ -333,12 +333,12 @@ mod tests {
         assert_eq!(
             floats(&tables[2].frame, "keep_rate"),
             [Some(0.5), Some(0.25)],
-            "there is nothing to rank"
+            "no rank at a rate that cuts nothing"
         );
     }
 
     #[test]
-    fn on_how_many_images_an_accuracy_was_measured_is_a_column_and_never_made_up() {
+    fn the_number_of_test_images_is_a_column_and_given_only_if_stored() {
         let mut study = study();
         let note = |study: &StudyRecord| selectors(study).unwrap()[0].notes[1].clone();
         assert!(note(&study).contains("per cent of the 1,000 test images, losses"), "{}", note(&study));

@@ -147,7 +147,7 @@ fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
     grids
 }
 
-/// `84.10 ± 0.31`; a number of seeds that is not the `usual` one stands behind it.
+/// `84.10 ± 0.31`, followed by the number of seeds if it differs from `usual`.
 fn shown_mean(over: &Over, usual: u64, group: &Group) -> String {
     let Some(mean) = over.mean else { return group.missing().to_owned() };
     let spread = over.std.map(|std| format!(" ± {std:.2}")).unwrap_or_default();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn means_and_deviations_are_over_the_seeds_that_got_there() {
+    fn means_and_deviations_are_over_the_seeds_that_reached_the_phase() {
         let table = selectors(&study()).unwrap().remove(1);
         let n = table.frame.column("after_fine_tune_top1_n").unwrap().u64().unwrap();
         let both = row_of(&table, "thinet + channel-scale", 0.5);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_drops_stand_beside_the_means() {
+    fn sizes_and_drops_accompany_the_means() {
         let table = selectors(&study()).unwrap().remove(1);
         let row = row_of(&table, "thinet + channel-scale", 0.5);
         // Dense 91.5 and 91.75, tuned 90 and 91.
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn published_values_stand_only_where_method_and_rate_exist() {
+    fn published_values_are_given_only_where_method_and_rate_exist() {
         let table = selectors(&study()).unwrap().remove(1);
         let published = |method, rate| get(&table, "published_top1", row_of(&table, method, rate));
         assert_eq!(published("thinet + channel-scale", 0.5), Some(66.90));

@@ -17,7 +17,7 @@ struct Agreement<'a> {
     keep_rate: f64,
     /// Methods that both sides rank.
     methods: Vec<&'a str>,
-    /// Methods with a published value that are not ranked, and why.
+    /// Methods with a published value that are not ranked, with the reason.
     left_out: Vec<String>,
     tau: Option<f64>,
 }
