@@ -15,13 +15,13 @@ pub(crate) fn unix_seconds() -> f64 {
 }
 
 /// Forwards events and appends all but progress to a file of JSON lines.
-pub struct Logged<'a> {
+pub struct EventLog<'a> {
     path: PathBuf,
     file: Mutex<fs::File>,
     inner: &'a dyn Reporter,
 }
 
-impl<'a> Logged<'a> {
+impl<'a> EventLog<'a> {
     /// Opens the file for appending, creating it if it does not exist.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl<'a> Logged<'a> {
     }
 }
 
-impl Reporter for Logged<'_> {
+impl Reporter for EventLog<'_> {
     fn event(&self, event: &Event) {
         self.inner.event(event);
         if matches!(event, Event::Progress { .. }) {

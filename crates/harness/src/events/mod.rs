@@ -5,5 +5,5 @@ mod log;
 mod tensorboard;
 
 pub use event::{Event, Reporter, Silent};
-pub use log::Logged;
+pub use log::EventLog;
 pub(crate) use tensorboard::TensorBoard;

@@ -10,4 +10,4 @@ mod verify;
 pub use clean::{Cleaning, Garbage, find_garbage};
 pub use diff::{RunDifference, StageDifference, diff};
 pub use runs::{Run, all_runs, find_run, find_runs, table_of_file, tables_of};
-pub use verify::{Promise, Verification, Verified, VerifyOptions, verify};
+pub use verify::{CellVerification, Promise, Verification, VerifyOptions, verify};

@@ -9,7 +9,7 @@ use thinet_report::tables::{BESIDE, StoredTable};
 use crate::error::HarnessError;
 use crate::store::paths::SPEC as RESOLVED;
 use crate::store::{Manifest, paths};
-use crate::study::identity::asked;
+use crate::study::identity::spec_hash;
 use crate::study::{Options, ResolvedStudy};
 
 /// A run that is stored.
@@ -146,13 +146,13 @@ fn in_folder(results: &Path, folder: &Path) -> Result<Run, HarnessError> {
 fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, HarnessError> {
     let options = Options { seeds, results: results.to_owned(), ..Options::default() };
     let spec = ResolvedStudy::read(path, &options)?;
-    let asked = asked(&spec)?;
+    let hash = spec_hash(&spec)?;
     let runs = all_runs(results)?;
-    let is_asked = |run: &Run| {
-        Manifest::read(&run.folder()).ok().flatten().is_some_and(|manifest| manifest.asked == asked)
+    let is_exact = |run: &Run| {
+        Manifest::read(&run.folder()).ok().flatten().is_some_and(|manifest| manifest.asked == hash)
     };
     let of_experiment = runs.iter().filter(|run| run.experiment == spec.name);
-    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_experiment.cloned().partition(|run| !is_asked(run));
+    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_experiment.cloned().partition(|run| !is_exact(run));
     if exact.is_empty() && (found.is_empty() || seeds.is_some()) {
         let (path, place) = (path.display(), results.display());
         let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();

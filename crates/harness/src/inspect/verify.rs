@@ -91,13 +91,13 @@ pub struct Verification {
     pub tolerance: f64,
     /// Relevant differences between the table's environment and this one; `None` if the table has no environment.
     pub environment: Option<Vec<Difference>>,
-    pub cells: Vec<Verified>,
+    pub cells: Vec<CellVerification>,
 }
 
 /// A cell that was run again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Verified {
+pub struct CellVerification {
     pub cell: String,
     pub label: String,
     /// Columns with differences: name, value in the table, value now.
@@ -171,7 +171,7 @@ pub fn verify(
         let id = cell.id.to_string();
         let differences = differences(&stored, &repeated, &id, tolerance);
         let same_weights = has_same_weights(&old, &Store::at(scratch.path()), &cell.id)?;
-        cells.push(Verified { cell: id, label: cell.design.label(), differences, same_weights });
+        cells.push(CellVerification { cell: id, label: cell.design.label(), differences, same_weights });
     }
     let environment = environment_of(&folder, table)?
         .map(|of_table| of_table.relevant_differences(&environment(&plan)))

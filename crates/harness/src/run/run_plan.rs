@@ -14,9 +14,9 @@ use super::queue::{Queue, Task, Turn};
 use super::stage_runner::{StageRunner, environment};
 use super::workers::{Inputs, Slot, StageEnd};
 use crate::error::HarnessError;
-use crate::events::{Event, Logged, Reporter};
+use crate::events::{Event, EventLog, Reporter};
 use crate::stop::Stop;
-use crate::store::{Claim, Depth, ManifestEntry, Patience, StageId, StageKind, Store, paths, run_folder};
+use crate::store::{Claim, ClaimTiming, Depth, ManifestEntry, StageId, StageKind, Store, paths, run_folder};
 use crate::study::{Plan, Spec, check, gather, manifest, unfit};
 
 /// Result of a run.
@@ -26,7 +26,7 @@ pub struct Outcome {
     /// The tables built from it.
     pub tables: Vec<Table>,
     /// The files of each table that was written.
-    pub written: Vec<tables::Written>,
+    pub written: Vec<tables::TableFiles>,
     /// Number of stages that ran; the others were stored before.
     pub stages_run: usize,
     /// The failure; its stages are marked "not run" in the tables.
@@ -43,10 +43,13 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     writable(&plan.results)?;
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    let claim =
-        Claim::try_take(&folder.join(paths::CLAIM), &folder, Patience::expiring_after(options.claim_expiry))?;
+    let claim = Claim::try_take(
+        &folder.join(paths::CLAIM),
+        &folder,
+        ClaimTiming::expiring_after(options.claim_expiry),
+    )?;
     start_folder(plan)?;
-    let log = Logged::open(&folder.join(paths::LOG), reporter)?;
+    let log = EventLog::open(&folder.join(paths::LOG), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &claim, &log)?;
     // If another process took the run over while this one was frozen, that one writes the tables.
     claim.check()?;
@@ -260,11 +263,11 @@ fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<V
     let store = Store::at(&plan.results);
     let (cells, before): (Vec<_>, Vec<_>) =
         manifest(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
-    let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
-    let cells = missing(&store, cells, asked, reporter)?;
+    let depth = if options.check { Depth::Checksums } else { Depth::Sizes };
+    let cells = missing(&store, cells, depth, reporter)?;
     // Checksums of gigabytes of dense nets are compared only if a cell will read them.
-    let read = if cells.is_empty() { asked } else { Depth::Checksums };
-    let before = missing(&store, before, read, reporter)?;
+    let depth = if cells.is_empty() { depth } else { Depth::Checksums };
+    let before = missing(&store, before, depth, reporter)?;
     // An unfit dense net is stored but fails, and with it the stages that need it.
     let unfit = unfit::stored(plan, &store)?
         .into_iter()

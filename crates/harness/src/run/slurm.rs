@@ -49,7 +49,7 @@ pub struct SlurmJob {
 /// The state of a stage in Slurm's queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Queued {
+pub struct QueueEntry {
     /// Job and task, such as `1234_5`.
     pub task: String,
     /// Slurm's state, such as `PENDING` or `RUNNING`.
@@ -239,7 +239,7 @@ fn free_number(folder: &Path) -> Result<usize, HarnessError> {
 ///
 /// # Errors
 /// If something was submitted and `squeue` fails.
-pub fn queue(run: &Path) -> Result<BTreeMap<String, Queued>, HarnessError> {
+pub fn queue(run: &Path) -> Result<BTreeMap<String, QueueEntry>, HarnessError> {
     let jobs = submitted(run)?;
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
@@ -270,7 +270,7 @@ fn submitted(run: &Path) -> Result<Vec<SlurmJob>, HarnessError> {
 }
 
 /// Maps stages to the state of their tasks in the output of `squeue`: job, task, state and reason, one task per line.
-fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, Queued> {
+fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, QueueEntry> {
     let mut found = BTreeMap::new();
     for line in answer.lines() {
         let fields: Vec<&str> = line.split('|').collect();
@@ -285,8 +285,11 @@ fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, Queued> {
             .find(|known| known.job == Some(job))
             .and_then(|known| known.tasks.get(task.checked_sub(1)?));
         for id in ids.into_iter().flatten() {
-            let queued =
-                Queued { task: format!("{job}_{task}"), state: state.to_owned(), reason: reason.to_owned() };
+            let queued = QueueEntry {
+                task: format!("{job}_{task}"),
+                state: state.to_owned(),
+                reason: reason.to_owned(),
+            };
             found.insert(id.clone(), queued);
         }
     }

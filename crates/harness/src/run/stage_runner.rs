@@ -8,8 +8,8 @@ use thinet_report::records::Environment;
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter, TensorBoard};
 use crate::run::{RunOptions, panics};
-use crate::stages::{Busy, Context, Feed, cell, dense, evidence};
-use crate::store::{Claim, Doing, Holder, Patience, Store, environment_here, paths};
+use crate::stages::{BusyTime, Context, Feed, cell, dense, evidence};
+use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here, paths};
 use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
 
 /// The environment of this process.
@@ -24,7 +24,7 @@ pub struct StageRunner<'a> {
     store: Store,
     feed: Feed,
     environment: Environment,
-    patience: Patience,
+    timing: ClaimTiming,
 }
 
 impl<'a> StageRunner<'a> {
@@ -34,8 +34,8 @@ impl<'a> StageRunner<'a> {
     /// If libtorch rejects a setting.
     pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
         let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
-        let patience = Patience::expiring_after(options.claim_expiry);
-        Ok(Self { plan, store, feed, environment: environment(plan), patience })
+        let timing = ClaimTiming::expiring_after(options.claim_expiry);
+        Ok(Self { plan, store, feed, environment: environment(plan), timing })
     }
 
     /// Runs the stage with this id if it is not stored. The stages that it needs must be stored. If another process takes the stage
@@ -99,15 +99,13 @@ impl<'a> StageRunner<'a> {
             let text = format!("{id}: {holder} works on it; waiting");
             reporter.event(&Event::Note { id: id.to_owned(), text });
         };
-        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.timing, &waiting)?;
         self.store.forget_failure(id);
         self.feed.busy.take();
         let reporter = ClaimProgress { claim: &claim, inner: reporter };
         let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
-        let (store, feed, environment, patience) =
-            (&self.store, &self.feed, &self.environment, self.patience);
-        let context =
-            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
+        let (store, feed, environment, timing) = (&self.store, &self.feed, &self.environment, self.timing);
+        let context = Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, timing };
         let computed = match stage {
             Stage::Dense(stage) => dense::ensure(&context, stage),
             Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
@@ -151,7 +149,7 @@ struct ClaimProgress<'a> {
 impl Reporter for ClaimProgress<'_> {
     fn event(&self, event: &Event) {
         if let Event::Progress { step, done, total, loss, .. } = event {
-            self.claim.show(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
+            self.claim.show(Activity { step: step.clone(), done: *done, total: *total, loss: *loss });
         }
         self.inner.event(event);
     }
@@ -179,7 +177,7 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
         loader_threads,
         checkpoint_every: options.checkpoint_every,
         stop: options.stop.clone(),
-        busy: Busy::default(),
+        busy: BusyTime::default(),
     })
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn calibrate(
     let taps = collector.taps();
     let mut done = 0;
     let _guard = tch::no_grad_guard();
-    let (data, order, indices) = crops::kept(context, data, images, progress)?;
+    let (data, order, indices) = crops::cached(context, data, images, progress)?;
     let feed = context.feed;
     let mut batches = feed.plain(&data, order)?;
     while let Some(batch) = feed.busy.time(|| batches.next()) {

@@ -15,10 +15,10 @@ use thinet_selectors::{Evidence, Selector};
 
 use super::calibrate::calibrate;
 use super::checkpoint::Checkpoints;
-use super::context::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, is_finite, training};
+use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
-use super::train::Trained;
+use super::train::TrainingEnd;
 use super::{dense, evidence};
 use crate::error::HarnessError;
 use crate::events::Event;
@@ -113,8 +113,8 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
     let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
-        Trained::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
-        Trained::Done { loss } => {
+        TrainingEnd::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
+        TrainingEnd::Done { loss } => {
             let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
             state.facts.rows.push(Row { layer: String::new(), phase, metric, value: loss });
             state.add(context.evaluate(&cell.id, &state.net, Phase::AfterFineTune)?)
@@ -146,7 +146,7 @@ impl State {
     }
 
     /// Adds the rows of a test. A net with NaN or infinite outputs has diverged, and its test is dropped.
-    fn add(&mut self, tested: Tested) -> Result<(), Halt> {
+    fn add(&mut self, tested: TestResult) -> Result<(), Halt> {
         if !tested.is_finite() {
             return Err(Halt::Diverged(format!("{}: {NOT_FINITE}", tested.name)));
         }
@@ -400,10 +400,10 @@ impl CellRun<'_> {
         let seed = self.seed.child("tune").child(kind);
         let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
         match context.train(id, &mut state.net, recipe, seed, &name)? {
-            Trained::Diverged { step } => {
+            TrainingEnd::Diverged { step } => {
                 return Err(Halt::Diverged(format!("training diverged at step {step} after {layer}")));
             }
-            Trained::Done { loss } => {
+            TrainingEnd::Done { loss } => {
                 let layer = if is_last { String::new() } else { layer.to_owned() };
                 let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
                 state.facts.rows.push(Row { layer, phase, metric, value: loss });

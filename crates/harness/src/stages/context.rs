@@ -13,10 +13,10 @@ use thinet_seed::Seed;
 use super::checkpoint::Checkpoints;
 use super::evaluate::evaluate;
 use super::feed::Feed;
-use super::train::{Advance, Session, Trained, train};
+use super::train::{Advance, Session, TrainingEnd, train};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
-use crate::store::{Claim, Patience, StageId, StageResult, Store};
+use crate::store::{Claim, ClaimTiming, StageId, StageResult, Store};
 use crate::study::{Plan, Recipe};
 
 /// Message for a loss, a weight or a test that is NaN or infinite.
@@ -32,7 +32,7 @@ pub(crate) struct Context<'a> {
     /// The claim under which the stage runs.
     pub(crate) claim: &'a Claim,
     /// Timing of further claims that the stage takes.
-    pub(crate) patience: Patience,
+    pub(crate) timing: ClaimTiming,
 }
 
 impl Context<'_> {
@@ -53,7 +53,7 @@ impl Context<'_> {
         recipe: &Recipe,
         seed: Seed,
         name: &TrainingName<'_>,
-    ) -> Result<Trained, HarnessError> {
+    ) -> Result<TrainingEnd, HarnessError> {
         let folder = self.store.folder(id);
         let TrainingName { step, kind, start } = *name;
         let session = Session {
@@ -69,8 +69,8 @@ impl Context<'_> {
             note: &|text| self.note(id, text),
         };
         let trained = train(net, &self.plan.data.train, &session)?;
-        if matches!(trained, Trained::Done { .. }) && !is_finite(&net.weights)? {
-            return Ok(Trained::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
+        if matches!(trained, TrainingEnd::Done { .. }) && !is_finite(&net.weights)? {
+            return Ok(TrainingEnd::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
         }
         Ok(trained)
     }
@@ -123,7 +123,7 @@ impl Context<'_> {
     }
 
     /// Tests a net of the stage on the test images.
-    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, phase: Phase) -> Result<Tested, HarnessError> {
+    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, phase: Phase) -> Result<TestResult, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
         let step = format!("test {}", phase.name());
         let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total))?;
@@ -134,7 +134,7 @@ impl Context<'_> {
             row(Metric::Loss, result.loss),
         ];
         self.measured(id, &rows);
-        Ok(Tested { name: step, rows, images: result.images })
+        Ok(TestResult { name: step, rows, images: result.images })
     }
 }
 
@@ -164,7 +164,7 @@ pub(crate) fn is_finite(weights: &Weights) -> Result<bool, HarnessError> {
 }
 
 /// The result of a test.
-pub(crate) struct Tested {
+pub(crate) struct TestResult {
     /// For messages, such as `test dense`.
     pub(crate) name: String,
     /// Top-1, top-5 and loss as rows of the whole net.
@@ -173,7 +173,7 @@ pub(crate) struct Tested {
     pub(crate) images: u64,
 }
 
-impl Tested {
+impl TestResult {
     /// Whether all outputs of the net are finite: if one is not, neither is the loss.
     pub(crate) fn is_finite(&self) -> bool {
         self.rows.iter().all(|row| row.value.is_finite())

@@ -16,22 +16,22 @@ use crate::error::HarnessError;
 use crate::store::{Claim, paths};
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
-type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
+type CachedImages = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
 
 /// The images `drawn` of `data`: from memory, or from the cache where reading means decoding.
-pub(crate) fn kept(
+pub(crate) fn cached(
     context: &Context<'_>,
     data: &Arc<dyn Dataset>,
     drawn: Vec<usize>,
     progress: &dyn Fn(u64, u64),
-) -> Result<Kept, HarnessError> {
+) -> Result<CachedImages, HarnessError> {
     if !data.is_decoded_each_time() {
         let indices = (0..data.len()).collect();
         return Ok((data.clone(), drawn, indices));
     }
     let len = data.shape().iter().product::<usize>();
     let path = paths::crops(&context.plan.results).join(format!("{}.u8", name(&**data, &drawn)));
-    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.patience, &|_| ())?;
+    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.timing, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
         Some(is_there) if are_left_out(&**data, &drawn, &is_there, len)? => is_there,

@@ -10,7 +10,7 @@ use thinet_seed::Seed;
 use super::context::{Context, NOT_FINITE, StageOutput, TrainingName};
 use super::evaluate::evaluate_some;
 use super::preprocessing::Preprocessing;
-use super::train::Trained;
+use super::train::TrainingEnd;
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
@@ -52,13 +52,13 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
     if let Some(recipe) = &plan.spec.dense.train {
         let name = TrainingName { step: "train", kind: "dense", start: &BTreeMap::new() };
         match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
-            Trained::Done { loss } => rows.push(Row {
+            TrainingEnd::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 phase: Phase::Dense,
                 metric: Metric::TrainLoss,
                 value: loss,
             }),
-            Trained::Diverged { step } => {
+            TrainingEnd::Diverged { step } => {
                 context.note(&dense.id, format!("training diverged at step {step}"));
                 status = Status::Diverged;
             }

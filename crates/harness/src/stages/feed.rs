@@ -37,14 +37,14 @@ pub(crate) struct Feed {
     /// Checked between batches.
     pub(crate) stop: Stop,
     /// Time spent in libtorch and waiting for images.
-    pub(crate) busy: Busy,
+    pub(crate) busy: BusyTime,
 }
 
 /// Accumulates the time spent in libtorch and waiting for images.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Busy(Arc<AtomicU64>);
+pub(crate) struct BusyTime(Arc<AtomicU64>);
 
-impl Busy {
+impl BusyTime {
     pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();

@@ -15,6 +15,6 @@ mod preprocessing;
 mod train;
 
 pub(crate) use context::Context;
-pub(crate) use feed::{Busy, Feed};
+pub(crate) use feed::{BusyTime, Feed};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use preprocessing::{PREPROCESSING, Preprocessing};

@@ -31,7 +31,7 @@ const GENERATOR: &str = "generator";
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trained {
+pub(crate) enum TrainingEnd {
     /// Mean loss over the steps of the last epoch.
     Done { loss: f64 },
     /// The loss became NaN or infinite at this step.
@@ -69,7 +69,7 @@ pub(crate) fn train(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingEnd, HarnessError> {
     set_tf32(session.feed.tf32)?;
     let trained = train_steps(net, data, session);
     set_tf32(false)?;
@@ -80,7 +80,7 @@ fn train_steps(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingEnd, HarnessError> {
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
@@ -122,7 +122,7 @@ fn train_steps(
                         .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
                 })?;
                 if !value.is_finite() {
-                    return Ok(Trained::Diverged { step: at.step });
+                    return Ok(TrainingEnd::Diverged { step: at.step });
                 }
                 at.loss_sum += value;
                 at.loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
@@ -144,7 +144,7 @@ fn train_steps(
             }
         }
     }
-    Ok(Trained::Done { loss: at.loss })
+    Ok(TrainingEnd::Done { loss: at.loss })
 }
 
 /// The position of a training, besides weights and velocities.

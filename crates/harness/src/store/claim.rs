@@ -27,12 +27,12 @@ use crate::stop::Stop;
 
 /// How often a holder rewrites its claim, and how long a claim may stay unchanged before it is free.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ClaimTiming {
     pub(crate) beat: Duration,
     pub(crate) expiry: Duration,
 }
 
-impl Patience {
+impl ClaimTiming {
     /// Claims that expire after this time, rewritten every three seconds or more often.
     pub(crate) fn expiring_after(expiry: Duration) -> Self {
         Self { beat: Duration::from_secs(3).min(expiry / 10).max(Duration::from_millis(1)), expiry }
@@ -48,7 +48,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Progress of the work under a claim.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Doing {
+pub struct Activity {
     /// The step, such as `conv2_1: tune`.
     pub step: String,
     /// Units done.
@@ -74,7 +74,7 @@ pub struct Holder {
     serial: u64,
     /// Counts the rewrites of the claim.
     beat: u64,
-    pub doing: Doing,
+    pub doing: Activity,
 }
 
 impl Holder {
@@ -88,7 +88,7 @@ impl Holder {
             start: start_of(pid).unwrap_or(0),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             beat: 0,
-            doing: Doing::default(),
+            doing: Activity::default(),
         }
     }
 
@@ -142,9 +142,9 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Takes the claim; an error if it is in use, which is known at once for holders on this machine, else after the next rewrite.
-    pub(crate) fn try_take(path: &Path, held: &Path, patience: Patience) -> Result<Self, HarnessError> {
+    pub(crate) fn try_take(path: &Path, held: &Path, timing: ClaimTiming) -> Result<Self, HarnessError> {
         let first = read_if_exists(path)?;
-        Self::wait(path, patience, &mut |holder, content| {
+        Self::wait(path, timing, &mut |holder, content| {
             let shows_itself = holder.and_then(Holder::is_alive) == Some(true)
                 || first.as_deref().is_none_or(|first| first != content);
             if shows_itself {
@@ -159,11 +159,11 @@ impl Claim {
     pub(crate) fn take(
         path: &Path,
         stop: &Stop,
-        patience: Patience,
+        timing: ClaimTiming,
         waiting: &dyn Fn(&Holder),
     ) -> Result<Self, HarnessError> {
         let mut reported = None;
-        Self::wait(path, patience, &mut |holder, _| {
+        Self::wait(path, timing, &mut |holder, _| {
             stop.check()?;
             if let Some(holder) = holder
                 && reported.as_ref().is_none_or(|reported: &Holder| !reported.is_same(holder))
@@ -176,14 +176,14 @@ impl Claim {
     }
 
     /// Tries to take the claim until it succeeds or `held`, called at each look at another process's claim, fails.
-    fn wait(path: &Path, patience: Patience, held: &mut Look<'_>) -> Result<Self, HarnessError> {
+    fn wait(path: &Path, timing: ClaimTiming, held: &mut Look<'_>) -> Result<Self, HarnessError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(HarnessError::io("create", folder))?;
         }
         let mut seen: Option<(Vec<u8>, Instant)> = None;
         loop {
             if let Some(holder) = create(path)? {
-                return Ok(Self::beat(path, holder, patience.beat));
+                return Ok(Self::beat(path, holder, timing.beat));
             }
             let Some(content) = read_if_exists(path)? else { continue };
             let holder: Option<Holder> = serde_json::from_slice(&content).ok();
@@ -196,14 +196,14 @@ impl Claim {
             };
             let is_gone = match holder.as_ref().and_then(Holder::is_alive) {
                 Some(is_alive) => !is_alive,
-                None => is_unchanged_for >= patience.expiry,
+                None => is_unchanged_for >= timing.expiry,
             };
             if is_gone {
                 remove_stale(path, &content)?;
                 continue;
             }
             held(holder.as_ref(), &content)?;
-            std::thread::sleep(LOOK_EVERY.min(patience.beat));
+            std::thread::sleep(LOOK_EVERY.min(timing.beat));
         }
     }
 
@@ -223,7 +223,7 @@ impl Claim {
     }
 
     /// Sets the progress that the next rewrite of the claim shows.
-    pub(crate) fn show(&self, doing: Doing) {
+    pub(crate) fn show(&self, doing: Activity) {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner).doing = doing;
     }
 
@@ -342,7 +342,8 @@ impl Guard {
 mod tests {
     use super::*;
 
-    const QUICK: Patience = Patience { beat: Duration::from_millis(20), expiry: Duration::from_millis(400) };
+    const QUICK: ClaimTiming =
+        ClaimTiming { beat: Duration::from_millis(20), expiry: Duration::from_millis(400) };
 
     fn foreign(beat: u64) -> Vec<u8> {
         let holder = Holder { host: "elsewhere".into(), beat, ..Holder::here() };
@@ -371,7 +372,7 @@ mod tests {
         let dead = Holder { pid, ..Holder::here() };
         fs::write(&path, serde_json::to_vec(&dead).unwrap()).unwrap();
         assert_eq!(holder(&path), None);
-        let never = Patience { expiry: Duration::from_secs(3600), ..QUICK };
+        let never = ClaimTiming { expiry: Duration::from_secs(3600), ..QUICK };
         let claim = Claim::try_take(&path, dir.path(), never).unwrap();
         claim.check().unwrap();
         // The same number, but another process has it now.
@@ -439,7 +440,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         let claim = Claim::try_take(&path, dir.path(), QUICK).unwrap();
-        claim.show(Doing { step: "train".into(), done: 3, total: 9, loss: Some(0.5) });
+        claim.show(Activity { step: "train".into(), done: 3, total: 9, loss: Some(0.5) });
         let stop = Stop::default();
         let error = std::thread::scope(|scope| {
             scope.spawn(|| {

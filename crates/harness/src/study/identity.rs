@@ -22,7 +22,7 @@ const SCRATCH_VERSION: u32 = 1;
 ///
 /// # Errors
 /// If the spec cannot be written as TOML.
-pub(crate) fn asked(spec: &Spec) -> Result<String, HarnessError> {
+pub(crate) fn spec_hash(spec: &Spec) -> Result<String, HarnessError> {
     Ok(blake3::hash(spec.to_toml()?.as_bytes()).to_hex()[..16].to_owned())
 }
 

@@ -72,7 +72,7 @@ pub struct Plan {
     pub spec: Spec,
     pub path: PathBuf,
     /// Hash of the spec with overrides applied and defaults left out.
-    pub asked: String,
+    pub spec_hash: String,
     /// Hash over all stages: the run's id.
     pub run: String,
     /// Table name without extension.
@@ -103,7 +103,7 @@ impl Plan {
     /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = ResolvedStudy::read(path, options)?;
-        let asked = identity::asked(&spec)?;
+        let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {
             device.check_available().map_err(HarnessError::Device)?;
@@ -125,7 +125,7 @@ impl Plan {
         Ok(Self {
             table,
             path,
-            asked,
+            spec_hash,
             run,
             results: options.results.clone(),
             device,

@@ -51,7 +51,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
     Manifest {
         is_gpu: plan.device.is_gpu(),
         spec: plan.path.clone(),
-        asked: plan.asked.clone(),
+        asked: plan.spec_hash.clone(),
         run: plan.run.clone(),
         stages,
     }

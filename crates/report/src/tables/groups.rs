@@ -7,13 +7,13 @@ use crate::published::{Point, Published, Series};
 use crate::records::{Size, Status};
 
 /// Mean, sample standard deviation and number of existing values.
-pub(super) struct Over {
+pub(super) struct SeedStats {
     pub(super) mean: Option<f64>,
     pub(super) std: Option<f64>,
     pub(super) n: u64,
 }
 
-impl Over {
+impl SeedStats {
     pub(super) fn of(values: &[f64]) -> Self {
         Self { mean: mean(values), std: sample_std(values), n: values.len() as u64 }
     }
@@ -32,11 +32,11 @@ pub(super) struct Group<'a> {
     /// Seeds among these whose dense net is unfit for pruning.
     pub(super) left_out: u64,
     /// Top-1, one per phase of [`PRUNED_PHASES`].
-    pub(super) top1: [Over; 3],
+    pub(super) top1: [SeedStats; 3],
     /// Top-1 of the dense nets of its seeds.
-    pub(super) dense: Over,
+    pub(super) dense: SeedStats,
     /// Top-1 of a seed's dense net less its tuned top-1, points.
-    pub(super) drop: Over,
+    pub(super) drop: SeedStats,
     pub(super) size: Size,
     pub(super) params_fraction: f64,
     pub(super) flops_fraction: f64,
@@ -48,7 +48,7 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
-    pub(super) fn tuned(&self) -> &Over {
+    pub(super) fn tuned(&self) -> &SeedStats {
         &self.top1[2]
     }
 
@@ -78,7 +78,7 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
         let with = |status| of_key.iter().filter(|l| l.cell.status == status).count() as u64;
         let over = |phase| {
             let values: Vec<f64> = of_key.iter().filter_map(|l| l.at(phase).top1).collect();
-            Over::of(&values)
+            SeedStats::of(&values)
         };
         let cell = of_key[0].cell;
         let (selector, reconstruction) = (cell.selector.as_str(), cell.reconstruction.as_str());
@@ -87,7 +87,7 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             false => published.figure4.find(selector, reconstruction),
         };
         let some = |value: &dyn Fn(&Line) -> Option<f64>| {
-            Over::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
+            SeedStats::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
         };
         groups.push(Group {
             method,

@@ -2,7 +2,7 @@
 
 use thinet_metrics::Spread;
 
-use super::latency_lines::{Faster, Line, is_verified};
+use super::latency_lines::{Line, Speedup, is_verified};
 use super::latency_record::LatencyRecord;
 use super::markdown::Grid;
 use super::notes::sources_note;
@@ -54,7 +54,7 @@ pub(super) fn ratios(lines: &[Line]) -> Grid {
     for line in lines.iter().filter(|line| !line.is_dense) {
         let (ours, [forward, backward]) = (line.faster(), line.published_faster());
         let shown = |times: f64| format!("{times:.2}");
-        let our_backward = |f: Faster| f.backward.map_or(IN_NOISE.to_owned(), shown);
+        let our_backward = |f: Speedup| f.backward.map_or(IN_NOISE.to_owned(), shown);
         let label = labelled(line.published_faster_verified());
         grid.rows.push(vec![
             line.model.to_owned(),

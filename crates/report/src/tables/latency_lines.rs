@@ -11,8 +11,8 @@ use crate::published::{Figure, Latency, Published};
 pub(super) struct Line<'a> {
     /// The paper's name.
     pub(super) model: &'a str,
-    pub(super) ours: Option<Ours>,
-    dense: Option<Ours>,
+    pub(super) ours: Option<Times>,
+    dense: Option<Times>,
     pub(super) is_dense: bool,
     pub(super) published: &'a Latency,
     published_dense: &'a Latency,
@@ -20,12 +20,12 @@ pub(super) struct Line<'a> {
 
 /// Times of a model, milliseconds for a batch.
 #[derive(Clone, Copy)]
-pub(super) struct Ours {
+pub(super) struct Times {
     pub(super) forward: Spread,
     pub(super) both: Spread,
 }
 
-impl Ours {
+impl Times {
     fn of(times: &ModelTimes) -> Option<Self> {
         Some(Self { forward: Spread::of(&times.forward_ms)?, both: Spread::of(&times.both_ms)? })
     }
@@ -37,17 +37,17 @@ impl Ours {
 
 /// How many times faster than the dense net.
 #[derive(Clone, Copy)]
-pub(super) struct Faster {
+pub(super) struct Speedup {
     pub(super) forward: f64,
     /// `None` if a backward time, a difference of medians, is not positive.
     pub(super) backward: Option<f64>,
 }
 
 impl Line<'_> {
-    pub(super) fn faster(&self) -> Option<Faster> {
+    pub(super) fn faster(&self) -> Option<Speedup> {
         let (ours, dense) = (self.ours?, self.dense?);
         let positive = ours.backward() > 0.0 && dense.backward() > 0.0;
-        Some(Faster {
+        Some(Speedup {
             forward: dense.forward.median / ours.forward.median,
             backward: positive.then(|| dense.backward() / ours.backward()),
         })
@@ -76,7 +76,7 @@ pub(super) fn lines<'a>(
     record: &LatencyRecord,
     published: &'a Published,
 ) -> Result<Vec<Line<'a>>, TableError> {
-    let ours = |model: &str| record.models.iter().find(|times| times.model == model).and_then(Ours::of);
+    let ours = |model: &str| record.models.iter().find(|times| times.model == model).and_then(Times::of);
     let mut lines = Vec::new();
     for model in paper_models(ResNetStride::First1x1)? {
         let dense = if model.spec.arch == Arch::Resnet50 { "resnet50" } else { "vgg16" };

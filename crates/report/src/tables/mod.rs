@@ -48,7 +48,7 @@ pub use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
-pub use write::{NOT_RUN, Written, csv_text, write};
+pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
 pub const BESIDE: [&str; 2] = ["-summary", "-tau"];

@@ -166,7 +166,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
 /// A cell's kept channels, one line of the JSON file.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Kept<'a> {
+struct KeptChannels<'a> {
     cell: &'a str,
     method: &'a str,
     keep_rate: f64,
@@ -175,13 +175,13 @@ struct Kept<'a> {
     kept: &'a BTreeMap<String, ChannelSet>,
 }
 
-/// Kept channels of every cell as JSON, a line per cell.
+/// KeptChannels channels of every cell as JSON, a line per cell.
 fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> {
     let mut cells = Vec::new();
     for cell in lines.iter().filter(|line| !line.is_dense()).map(|line| line.cell) {
         let CellRecord { id, method, keep_rate, seed, status, kept, .. } = cell;
         let (keep_rate, seed, status) = (*keep_rate, *seed, *status);
-        cells.push(serde_json::to_string(&Kept { cell: id, method, keep_rate, seed, status, kept })?);
+        cells.push(serde_json::to_string(&KeptChannels { cell: id, method, keep_rate, seed, status, kept })?);
     }
     let run = serde_json::to_string(&study.run)?;
     Ok(format!("{{\"run\":{run},\"cells\":[\n{}\n]}}\n", cells.join(",\n")))

@@ -4,7 +4,7 @@
 use polars::frame::DataFrame;
 
 use super::frame::column;
-use super::groups::{Group, Over, groups};
+use super::groups::{Group, SeedStats, groups};
 use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, tested};
 use super::markdown::Grid;
 use super::notes::{origin, published_notes, stages_note, test_images, uncut_note};
@@ -148,7 +148,7 @@ fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
 }
 
 /// `84.10 ± 0.31`, followed by the number of seeds if it differs from `usual`.
-fn shown_mean(over: &Over, usual: u64, group: &Group) -> String {
+fn shown_mean(over: &SeedStats, usual: u64, group: &Group) -> String {
     let Some(mean) = over.mean else { return group.missing().to_owned() };
     let spread = over.std.map(|std| format!(" ± {std:.2}")).unwrap_or_default();
     let n = if over.n == usual { String::new() } else { format!(" (n = {})", over.n) };

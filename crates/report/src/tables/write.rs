@@ -12,7 +12,7 @@ use super::{Table, TableError, sums};
 
 /// Files of a written table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct TableFiles {
     /// The table's files.
     pub files: Vec<PathBuf>,
     /// Files of another run under their new names.
@@ -33,7 +33,7 @@ const UNKNOWN_RUN: &str = "unknown";
 ///
 /// # Errors
 /// If the folder or a file cannot be read, renamed or written; the message names it.
-pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError> {
+pub fn write(dir: &Path, table: &Table, run: &str) -> Result<TableFiles, TableError> {
     let mut frame = with_run(&table.frame, run)?;
     // The CSV file comes first: it identifies the run of the others if writing is interrupted.
     let mut contents = vec![
@@ -46,7 +46,8 @@ pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError
 
     fs::create_dir_all(dir).map_err(FileError::at("create", dir))?;
     let suffixes: Vec<&str> = contents.iter().map(|(suffix, _)| *suffix).collect();
-    let mut written = Written { files: Vec::new(), set_aside: set_aside(dir, &table.name, &suffixes, run)? };
+    let mut written =
+        TableFiles { files: Vec::new(), set_aside: set_aside(dir, &table.name, &suffixes, run)? };
     for (suffix, bytes) in contents {
         let path = dir.join(format!("{}.{suffix}", table.name));
         write_atomically(&path, &bytes)?;
