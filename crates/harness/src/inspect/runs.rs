@@ -20,7 +20,7 @@ pub struct Run {
     /// Name of its folder below `runs`; for a folder that was copied elsewhere its path.
     pub name: String,
     /// Name of its study.
-    pub experiment: String,
+    pub study: String,
     /// The run's id as in tables. For runs of old versions taken from the folder's name.
     pub id: String,
     started: Option<SystemTime>,
@@ -33,12 +33,12 @@ impl Run {
         let resolved = folder.join(RESOLVED);
         let text = fs::read_to_string(&resolved).ok()?;
         let spec: toml::Table = text.parse().ok()?;
-        let experiment = spec.get("name")?.as_str()?.to_owned();
+        let study = spec.get("name")?.as_str()?.to_owned();
         // An unreadable manifest is reported where its stages are needed.
         let listed = Manifest::read(&folder).ok().flatten().map(|manifest| manifest.run);
         let id = listed.unwrap_or_else(|| name.rsplit('-').next().unwrap_or_default().to_owned());
         let started = fs::metadata(&resolved).and_then(|file| file.modified()).ok();
-        Some(Self { results: results.to_owned(), name, experiment, id, started })
+        Some(Self { results: results.to_owned(), name, study, id, started })
     }
 
     /// Its folder.
@@ -50,7 +50,7 @@ impl Run {
 
     /// Whether the folder has its original name, so that it is not a copy.
     fn is_original(&self) -> bool {
-        self.name == format!("{}-{}", self.experiment, self.id)
+        self.name == format!("{}-{}", self.study, self.id)
     }
 }
 
@@ -151,8 +151,8 @@ fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, 
     let is_exact = |run: &Run| {
         Manifest::read(&run.folder()).ok().flatten().is_some_and(|manifest| manifest.asked == hash)
     };
-    let of_experiment = runs.iter().filter(|run| run.experiment == spec.name);
-    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_experiment.cloned().partition(|run| !is_exact(run));
+    let of_study = runs.iter().filter(|run| run.study == spec.name);
+    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_study.cloned().partition(|run| !is_exact(run));
     if exact.is_empty() && (found.is_empty() || seeds.is_some()) {
         let (path, place) = (path.display(), results.display());
         let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();
@@ -219,8 +219,8 @@ mod tests {
     /// A results folder with runs of these names, started in this order.
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (i, (name, experiment)) in runs.iter().enumerate() {
-            add(folder.path(), name, experiment);
+        for (i, (name, study)) in runs.iter().enumerate() {
+            add(folder.path(), name, study);
             let file = folder.path().join("runs").join(name).join(RESOLVED);
             let started = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + i as u64);
             fs::File::options().append(true).open(file).unwrap().set_modified(started).unwrap();
@@ -228,10 +228,10 @@ mod tests {
         folder
     }
 
-    fn add(results: &Path, name: &str, experiment: &str) {
+    fn add(results: &Path, name: &str, study: &str) {
         let folder = results.join("runs").join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(RESOLVED), format!("name = {experiment:?}\n")).unwrap();
+        fs::write(folder.join(RESOLVED), format!("name = {study:?}\n")).unwrap();
     }
 
     const A: &str = "birds-0123456789ab";

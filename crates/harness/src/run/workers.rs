@@ -109,7 +109,8 @@ impl<'a> Slot<'a> {
                     }
                 },
                 _ => {
-                    reporter.event(&Event::Note { id: id.to_owned(), text: protocol::describe_unread(&line) })
+                    reporter
+                        .event(&Event::Note { id: id.to_owned(), text: protocol::describe_unread(&line) });
                 }
             }
         }

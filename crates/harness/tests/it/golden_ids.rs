@@ -101,7 +101,7 @@ fn plan(file: &Path, folder: &Path) -> Plan {
     Plan::new(file, &options).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Compares the ids of a study of each mode on `dataset`, the keys of `[dataset]` and of what else is of the data.
+/// Compares the ids of a study in each mode on `dataset`: the keys of `[dataset]` and further lines about the data.
 fn assert_golden(name: &str, dataset: &str, folder: &Path) {
     let scratch = tempfile::tempdir().unwrap();
     let mut text = String::new();

@@ -74,7 +74,7 @@ fn a_run_that_is_asked_to_stop_stores_its_progress() {
     fixture.run(spec, "unbroken", &Silent);
     let mut stops = 0;
     for event in [4, 30, 60] {
-        // Checkpoints are made at a stop only.
+        // Checkpoints are saved at a stop only.
         let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
         let reporter = StopsAt { left: AtomicUsize::new(event), stop: options.stop.clone() };
         let error = run(&fixture.plan(spec, "broken").unwrap(), &options, &reporter).unwrap_err();
@@ -124,7 +124,7 @@ fn an_end_between_the_last_step_and_the_end_of_a_stage_changes_no_stored_value()
         let (unbroken, stopped, died) = (format!("unbroken{i}"), format!("stopped{i}"), format!("died{i}"));
         fixture.run(&spec, &unbroken, &Silent);
         for training in &trainings {
-            // Checkpoints are made at a stop only.
+            // Checkpoints are saved at a stop only.
             let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
             let reporter = AfterLastStep::of(training, Some(options.stop.clone()));
             let error = run(&fixture.plan(&spec, &stopped).unwrap(), &options, &reporter).unwrap_err();
@@ -296,7 +296,7 @@ fn a_damaged_stage_is_set_aside_and_run_again() {
     let (weights, tables) = (fixture.weights("results"), fixture.tables("results"));
     let dense = &whole.study.dense[0].id;
     let store = fixture.path("results").join("store");
-    // A changed weight file that is read, a record that is cut off, and cells to be made from them.
+    // A damaged weight file that is read, a truncated record, and a missing cell that needs them.
     let file = store.join(dense).join("weights.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;

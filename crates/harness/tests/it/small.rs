@@ -1,4 +1,4 @@
-//! The experiments at the paper's scale made small: the same nets, methods and recipes on generated images of 32×32, in the
+//! Small versions of the studies at the paper's scale: the same nets, methods and recipes on generated images of 32×32, in the
 //! folder layout of the real data, with weight files as PyTorch would write them.
 
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ fn weight_file(spec: &Spec, path: &Path) {
     weights.insert(bias, Tensor::from_slice(&values));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     export_weights(path, &Net { graph, weights }, layout, &BTreeMap::new()).unwrap();
-    // A file of somebody else has no graph of ours in it.
+    // Without our graph, as in files of other programs.
     let (tensors, _) = thinet_models::load_tensors(path, Device::Cpu).unwrap();
     let tensors: Vec<_> = tensors.into_iter().collect();
     thinet_models::save_tensors(path, &tensors, &BTreeMap::new()).unwrap();

@@ -138,7 +138,7 @@ fn one_shot_mode_gathers_each_kind_of_evidence_once_for_all_cells() {
     let kinds: Vec<&str> = whole.iter().map(|id| id.split('-').next().unwrap()).collect();
     assert_eq!(kinds, ["zeros", "moments"]);
 
-    // With other methods: what nobody needs is not gathered, and what is gathered keeps its id and its meaning.
+    // With other methods: evidence that no method needs is not gathered, and the rest keeps its id.
     let methods = one_shot(SPEC).find("[[methods]]").unwrap();
     let alone = format!("{}[[methods]]\nselector = \"random\"\n", &one_shot(SPEC)[..methods]);
     assert_eq!(evidence_stages(&fixture.plan(&alone, "alone").unwrap()), whole[1..]);
@@ -203,7 +203,7 @@ fn tables_of_another_study_are_never_replaced() {
     assert!(tables.iter().any(|file| file.ends_with("small.seconds.csv")), "{tables:?}");
     let bytes: Vec<_> = tables.iter().map(|file| fs::read(file).unwrap()).collect();
 
-    // Another experiment that asks for the same table, and has other stages to make.
+    // Another study with the same table and other stages.
     let other = spec.replace("name = \"small\"", "name = \"other\"").replace("0.05", "0.04");
     let plan = fixture.plan(&other, "results").unwrap();
     let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err();
@@ -247,7 +247,7 @@ fn a_diverged_cell_differs_from_a_missing_one_in_every_file() {
     {
         let column = |name: &str| frame.column(name).unwrap();
         assert_eq!(column("status").str().unwrap().iter().collect::<Vec<_>>(), expected);
-        // What was measured before the loss became NaN is there; no number stands for what was not.
+        // Values from before the divergence exist; later ones are empty.
         assert_eq!(column("after_cut_top1").is_null().sum(), Some(1));
         assert_eq!(column("after_fine_tune_top1").null_count(), cells.len());
     }

@@ -74,7 +74,7 @@ impl<'a> Frozen<'a> {
     }
 }
 
-/// A fixture in which the dense net is stored, and what an unbroken run makes.
+/// A fixture, and the weights of an uninterrupted run in it.
 struct Study {
     fixture: Fixture,
     dense: String,
@@ -101,7 +101,7 @@ impl Study {
         StageRunner::new(&plan, &options).unwrap().run_stage(id, reporter).unwrap();
     }
 
-    /// Everything that is stored of a stage is what an unbroken run makes, and nothing else lies there.
+    /// Checks that a stage's folder holds what an uninterrupted run stores, and nothing else.
     fn assert_whole(&self, id: &str, results: &str) {
         assert_eq!(self.fixture.weights(results)[id], self.weights[id]);
         let folder = self.fixture.path(results).join("store").join(id);

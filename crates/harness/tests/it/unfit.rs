@@ -32,7 +32,7 @@ fn record(results: &Path, id: &str) -> std::path::PathBuf {
     results.join("store").join(id).join("result.json")
 }
 
-/// A tuning of one step: its loss is that of the net before it, so that only the net afterwards tells.
+/// A spec with a tuning of one step, whose loss is that of the net before it, so that only the tuned net shows the divergence.
 fn tuned_to_nan() -> String {
     let from = SPEC.find("[prune.after-last]").unwrap();
     let to = SPEC.find("[calibration]").unwrap();
@@ -161,7 +161,7 @@ fn a_dense_net_near_chance_affects_its_own_seed_only_and_is_named_under_the_tabl
     let seeds = outcome.tables[1].frame.column("after_fine_tune_top1_n").unwrap().u64().unwrap();
     assert!(seeds.iter().all(|n| n == Some(1)), "a mean over the other seed alone");
 
-    // What is missing of the seed fails, that of the other is made.
+    // Missing stages of the seed fail, those of the other one run.
     for cell in &whole.study.cells {
         fs::remove_dir_all(fixture.path("results/store").join(&cell.id)).unwrap();
     }

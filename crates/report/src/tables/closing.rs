@@ -55,9 +55,9 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
         text.push('\n');
     }
     let mut not_run = Vec::new();
-    for (experiment, table) in closing.not_run {
-        if !is_measured(closing.folder, experiment, table)? {
-            not_run.push(*experiment);
+    for (study, table) in closing.not_run {
+        if !is_measured(closing.folder, study, table)? {
+            not_run.push(*study);
         }
     }
     let mut tables = Vec::new();
@@ -65,8 +65,8 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     for name in RESERVED[..2].iter().copied().chain(studies).chain(closing.tables.iter().copied()) {
         let about = about(closing, name)?;
         let missing = || match RESERVED.contains(&name) {
-            true => format!("not made: thinet table {name}"),
-            false => "not made".to_owned(),
+            true => format!("not written: thinet table {name}"),
+            false => "not written".to_owned(),
         };
         tables.push((name, about.unwrap_or_else(missing)));
     }
@@ -96,10 +96,10 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
 }
 
 /// Whether a table holds a measured row of a study.
-fn is_measured(folder: &Path, experiment: &str, table: &str) -> Result<bool, TableError> {
+fn is_measured(folder: &Path, study: &str, table: &str) -> Result<bool, TableError> {
     let Some(frame) = read(folder, table)? else { return Ok(false) };
     let is_done = |row: usize| text(&frame, "status", row) == Some("done");
-    let is_own = |row: usize| text(&frame, "experiment", row).is_none_or(|name| name == experiment);
+    let is_own = |row: usize| text(&frame, "experiment", row).is_none_or(|name| name == study);
     Ok((0..frame.height()).any(|row| is_done(row) && is_own(row)))
 }
 

@@ -12,7 +12,7 @@ pub(super) fn origin(study: &StudyRecord) -> String {
 }
 
 /// The note on the columns `cut`, `refit` and `tuned`.
-pub(super) fn stages_note(study: &StudyRecord) -> String {
+pub(super) fn phases_note(study: &StudyRecord) -> String {
     let cut = if study.mode == "one-shot" {
         "all layers cut at once, nothing refitted"
     } else {

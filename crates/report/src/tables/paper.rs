@@ -35,7 +35,7 @@ pub struct PaperStudy<'a> {
 
 /// A row: the dense net of a study, or a cell.
 struct Line<'a> {
-    experiment: &'a str,
+    study: &'a str,
     method: &'a str,
     /// The published model of these widths.
     model: Option<&'static str>,
@@ -167,13 +167,13 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         ("resnet50", ResNetStride::Middle3x3) => "3x3",
         _ => "",
     };
-    let experiment = study.name.as_str();
+    let study_name = study.name.as_str();
     let mut lines = Vec::new();
     let dense_model = named(graph)?;
     for dense in &study.dense {
         let quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
         lines.push(Line {
-            experiment,
+            study: study_name,
             method: "dense",
             model: dense_model,
             protocol,
@@ -199,7 +199,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         let dense = lines.iter().find(|line| line.keep_rate.is_none() && line.seed == cell.seed);
         let dense = dense.map_or_else(Quality::default, |line| line.dense);
         lines.push(Line {
-            experiment,
+            study: study_name,
             method: &cell.method,
             model,
             protocol,
@@ -248,7 +248,7 @@ fn frame(lines: &[Line], published: &Published) -> Result<DataFrame, TableError>
     let drop = |line: &Line| line.published.and_then(|row| published.accuracy_drop(row));
     let figure = |line: &Line, of: fn(&Accuracy) -> f64| line.published.map(of);
     let columns = vec![
-        column("experiment", lines, |l| l.experiment),
+        column("experiment", lines, |l| l.study),
         column("method", lines, |l| l.method),
         column("model", lines, |l| l.model),
         column("protocol", lines, |l| l.protocol),
@@ -309,7 +309,7 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
         grid.rows.push(vec![
             line.method.to_owned(),
             line.model.map_or(rate, str::to_owned),
-            line.experiment.to_owned(),
+            line.study.to_owned(),
             format!("{}{stride}", line.protocol),
             format!("{:.2}", line.size.paper.params as f64 / 1e6),
             format!("{:.2}", line.size.paper.flops as f64 / 1e9),

@@ -11,7 +11,7 @@ use super::lines::{
     Line, PRUNED_PHASES, Quality, in_order, lines, shown, sizes, status_name, tested, with_dense_nets,
 };
 use super::markdown::{Grid, short_count};
-use super::notes::{origin, stages_note, test_images, uncut_note};
+use super::notes::{origin, phases_note, test_images, uncut_note};
 use super::summary::summary;
 use super::tau::tau;
 use super::{Attachment, Table, TableError};
@@ -142,7 +142,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
              dense net less the tuned top-1.",
             test_images(tested(lines))
         ),
-        stages_note(study),
+        phases_note(study),
         "Params and FLOPs follow the convention `paper`: weights without biases, 2·C values per batch norm; FLOPs \
          are 2 × multiply-adds plus 4·C per batch norm."
             .to_owned(),

@@ -7,7 +7,7 @@ use super::frame::column;
 use super::groups::{Group, SeedStats, groups};
 use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, tested};
 use super::markdown::Grid;
-use super::notes::{origin, published_notes, stages_note, test_images, uncut_note};
+use super::notes::{origin, phases_note, published_notes, test_images, uncut_note};
 use super::{Table, TableError};
 use crate::published::Published;
 use crate::records::StudyRecord;
@@ -26,7 +26,7 @@ pub(super) fn summary(
              n = 1 there is no deviation. Drop: top-1 of a seed's own dense net less its tuned top-1.",
             test_images(tested(lines))
         ),
-        stages_note(study),
+        phases_note(study),
     ];
     if !study.uncut_rates.is_empty() {
         notes.push(uncut_note(study));
