@@ -6,7 +6,7 @@ use std::path::Path;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_runs;
 use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
-use thinet_harness::run::slurm::{Queued, queue};
+use thinet_harness::run::slurm::{QueueEntry, queue};
 use thinet_harness::store::{StageKind, list_runs, paths};
 use thinet_report::tables::one_line;
 
@@ -107,7 +107,7 @@ pub(super) fn words(tally: Tally) -> String {
     words.join(", ")
 }
 
-fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
+fn print(status: &RunStatus, queued: &BTreeMap<String, QueueEntry>) {
     println!("{}: {}", status.name, words(status.tally(None)));
     let count = |kind| status.stages.iter().filter(|stage| stage.stage.kind == kind).count();
     let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::flag::register;
 use thinet_harness::HarnessError;
-use thinet_harness::events::Logged;
+use thinet_harness::events::EventLog;
 use thinet_harness::run::StageRunner;
 use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
 use thinet_harness::store::paths;
@@ -84,7 +84,7 @@ pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result
     let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
     let runner = StageRunner::new(&plan, &pace.options(stop))?;
     let progress = Progress::new(ids.len());
-    let log = Logged::open(&plan.run_folder().join(paths::LOG), &progress)?;
+    let log = EventLog::open(&plan.run_folder().join(paths::LOG), &progress)?;
     let result = ids.iter().try_for_each(|id| runner.run_stage_caught(id, &log));
     progress.close();
     if matches!(result, Err(HarnessError::Stopped)) && queue_again.load(Ordering::SeqCst) {

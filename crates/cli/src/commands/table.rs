@@ -7,7 +7,7 @@ use thinet_harness::inspect::find_run;
 use thinet_harness::run::{unwritten_tables, write_tables};
 use thinet_harness::store::{Manifest, paths};
 use thinet_harness::study::{Spec, gather};
-use thinet_report::tables::{self, Table, Written};
+use thinet_report::tables::{self, Table, TableFiles};
 
 use super::{plan_elsewhere, print_json};
 use crate::args::Place;
@@ -67,7 +67,7 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
         let written = match tables::write(folder, table, run).map_err(HarnessError::from) {
             Err(error) if error.is_read_only() => {
                 not_written(&error);
-                Written::default()
+                TableFiles::default()
             }
             written => written?,
         };
@@ -87,7 +87,7 @@ fn not_written(error: &HarnessError) {
 }
 
 /// Says where a table lies, and where a table of another run went.
-pub(crate) fn report_written(written: &Written) {
+pub(crate) fn report_written(written: &TableFiles) {
     if let Some(first) = written.files.first() {
         // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
         let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{
-    Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table,
+    CellVerification, Verification, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table,
 };
 use thinet_harness::store::paths;
 
@@ -86,8 +86,8 @@ fn print_environment(verified: &Verification) {
     }
 }
 
-fn print(verified: &Verified) {
-    let Verified { cell, label, differences, same_weights } = verified;
+fn print(verified: &CellVerification) {
+    let CellVerification { cell, label, differences, same_weights } = verified;
     let weights = match same_weights {
         Some(true) => ", weights too",
         Some(false) => ", weights differ from the stored ones",
