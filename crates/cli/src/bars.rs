@@ -11,7 +11,7 @@ use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::WorkerMessage;
 use thinet_report::tables::one_line;
 
-use crate::commands::duration;
+use crate::words::duration;
 
 /// In a log, a long step says how far it is this often.
 const LINE_EVERY: Duration = Duration::from_secs(30);

@@ -1,7 +1,11 @@
-//! Lines on standard output and standard error, without the standard macros' panic when the reader has gone.
+//! What commands print: lines, without the standard macros' panic when the reader has gone; JSON; tables and where they lie.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use thinet_harness::run::Outcome;
+use thinet_report::tables::Written;
 
 /// `println!` of this crate. `thinet plan … | head` ends here, quietly; any other failure is an error.
 macro_rules! println {
@@ -26,4 +30,33 @@ pub(crate) fn line(text: Arguments<'_>) {
 
 pub(crate) fn note(text: Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints a value as indented JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints the tables of a run and where they were written.
+pub(crate) fn print_tables(outcome: &Outcome) {
+    for table in &outcome.tables {
+        println!("{}", table.markdown());
+    }
+    for written in &outcome.written {
+        report_written(written);
+    }
+}
+
+/// Says where a table lies, and where a table of another run went.
+pub(crate) fn report_written(written: &Written) {
+    if let Some(first) = written.files.first() {
+        // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
+        let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());
+        let others: Vec<String> = written.files[1..].iter().filter_map(suffix).collect();
+        eprintln!("written: {} (and {})", first.display(), others.join(", "));
+    }
+    for file in &written.set_aside {
+        eprintln!("kept:    {} (of another run)", file.display());
+    }
 }

@@ -2,15 +2,46 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::inspect::{find_garbage, find_run};
 
-use super::{print_json, size};
-use crate::args::Clean;
 use crate::exit::BadArgument;
+use crate::output::print_json;
+use crate::words::size;
 
-pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
+/// Remove what the results folder can do without; lists it and asks first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without options: stages that no run lists, damaged stages that were set aside, leftovers of processes
+that were killed. Tables are never touched.
+
+Examples:
+  thinet clean
+  thinet clean --run smoke --yes")]
+pub(crate) struct Arguments {
+    /// Remove this run, too, with the stages that only it lists (name, id or the beginning of one)
+    #[arg(long = "run", value_name = "RUN")]
+    runs: Vec<String>,
+    /// Remove calibration images, too; they are made again when needed
+    #[arg(long)]
+    crops: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Only list
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print JSON, remove nothing
+    #[arg(long, conflicts_with = "yes")]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
     let runs: Vec<String> =
         arguments.runs.iter().map(|run| own_run(results, run)).collect::<anyhow::Result<_>>()?;

@@ -2,14 +2,59 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
 use thinet_harness::study::{Options, Spec};
 
-use super::print_json;
-use crate::args::{Data, DataSource};
 use crate::exit::{BadArgument, BadData};
+use crate::output::print_json;
+
+/// Get or check a dataset
+#[derive(Debug, Subcommand)]
+pub(crate) enum Arguments {
+    /// Get a dataset: from the folder itself, a system package or its official address
+    Fetch(DataSource),
+    /// Look a dataset over: layout, labels, counts, files that cannot be decoded
+    #[command(after_help = "\
+Finds in seconds what costs days later: flat or numbered class folders, a wrong number of classes,
+labels in another order, images under a wrong class, files that are cut off.
+
+Examples:
+  thinet data check imagenet --data /data/ILSVRC2012
+  thinet data check --for experiments/cub200/selectors.toml --data /data/CUB_200_2011 --all")]
+    Check {
+        #[command(flatten)]
+        source: DataSource,
+        /// Decode every photograph instead of a sample of 1000
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataSource {
+    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_names())]
+    dataset: Option<String>,
+    /// The dataset of this experiment
+    #[arg(long = "for", value_name = "SPEC")]
+    spec: Option<PathBuf>,
+    /// Its folder [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// The datasets that can be named without a spec.
+fn dataset_names() -> String {
+    let known = thinet_data::DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
+    let mut names: Vec<&str> = known.map(|kind| kind.name).collect();
+    let last = names.pop().unwrap_or_default();
+    format!("{} or {last}", names.join(", "))
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -37,15 +82,15 @@ struct Part {
     fingerprint: String,
 }
 
-pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
-    match command {
-        Data::Fetch(source) => {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match arguments {
+        Arguments::Fetch(source) => {
             let (spec, folder) = resolve(source)?;
             thinet_data::fetch(&spec, &folder, &mut |line| eprintln!("{line}"))
                 .map_err(HarnessError::from)?;
             Ok(())
         }
-        Data::Check { source, all, json } => {
+        Arguments::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
             check(source, &spec, &folder, *all, *json)
         }

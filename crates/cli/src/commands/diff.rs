@@ -1,19 +1,46 @@
 //! `thinet diff`: what differs between two runs.
 
-use thinet_harness::inspect::{RunDifference, StageDifference, diff as diff_runs, find_run};
+use std::path::PathBuf;
+
+use clap::Args;
+use thinet_harness::inspect::{RunDifference, StageDifference, diff, find_run};
 use thinet_report::records::Difference;
 
-use super::print_json;
-use crate::args::Diff;
+use crate::output::print_json;
+
+/// Say what differs between two runs: spec, environment, kept channels, metrics
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  thinet diff selectors-0123 selectors-4567
+  thinet diff smoke smoke --second-results /mnt/copy/results --exact")]
+pub(crate) struct Arguments {
+    /// A run: its name or id or the beginning of one, its folder, its spec or a table of it
+    first: String,
+    /// Another run
+    second: String,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Folder of the results that hold the second run, if it is another one
+    #[arg(long, value_name = "DIR")]
+    second_results: Option<PathBuf>,
+    /// Compare the stored tensors, too, bit by bit, and fail if a stage differs or is stored of one run only
+    #[arg(long)]
+    exact: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Tensors of a stage that are named one by one.
 const TENSORS_SHOWN: usize = 10;
 
-pub(crate) fn diff(arguments: &Diff) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
     let other_results = arguments.second_results.as_ref().unwrap_or(results);
     let (first, second) = (find_run(results, &arguments.first)?, find_run(other_results, &arguments.second)?);
-    let found = diff_runs(&first, &second, arguments.exact)?;
+    let found = diff(&first, &second, arguments.exact)?;
     let is_same = found.has_same_stages();
     if arguments.json {
         print_json(&found)?;

@@ -3,15 +3,50 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::{Args, ValueEnum};
 use thinet_harness::HarnessError;
 use thinet_harness::stages::{PREPROCESSING, Preprocessing};
 use thinet_harness::store::{Store, paths};
 use thinet_models::{Layout, Metadata, export_weights, load_net};
 
-use crate::args::{Export, ExportLayout};
 use crate::exit::BadArgument;
 
-pub(crate) fn export(arguments: &Export) -> anyhow::Result<()> {
+/// Write a stored net as safetensors that PyTorch loads into an ordinary module of its widths
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  thinet export cell-0123456789abcdef --layout torchvision -o thinet-conv.safetensors
+  thinet export results/store/dense-0123456789abcdef/weights.safetensors -o dense.safetensors")]
+pub(crate) struct Arguments {
+    /// A stage's id (the column `cell` of a table) or a .safetensors file of this program
+    what: String,
+    /// Whose tensor names to use
+    #[arg(long, value_enum, default_value_t = ExportLayout::Torchvision)]
+    layout: ExportLayout,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportLayout {
+    /// This program's: conv1_1, fc6
+    Own,
+    /// torchvision's: features.0, classifier.0
+    Torchvision,
+    /// timm's: features.0, pre_logits.fc1, head.fc
+    Timm,
+    /// torchvision's names for a ResNet-50 that strides in the first 1x1 convolution
+    Caffe,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = source(&arguments.what, &arguments.results)?;
     let (net, mut metadata) = load_net(&source, tch::Device::Cpu).map_err(HarnessError::from)?;
     let layout = match arguments.layout {

@@ -4,18 +4,51 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use thinet_data::DatasetSpec;
 use thinet_harness::HarnessError;
 use thinet_harness::run::check_tables;
 use thinet_harness::store::{machine, paths};
 use thinet_harness::study::{ResolvedStudy, Spec, not_run};
+use thinet_models::Device;
 use thinet_report::records::StudyRecord;
 use thinet_report::tables::{self, Closing, ClosingStudy, PaperStudy};
 
 use super::run::execute;
-use super::table::report_written;
-use crate::args::{Paper, Place, Study};
 use crate::exit::BadArgument;
+use crate::options::{Place, Study, Workers};
+use crate::output::report_written;
+
+/// Run the experiments at the paper's scale whose data is given; set all of them beside the paper's numbers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
+The last lines tell where every table is, and what was not run.
+
+Example:
+  thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml --imagenet /data/ILSVRC2012 --device cuda:0")]
+pub(crate) struct Arguments {
+    /// The experiments, such as experiments/imagenet/*.toml
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<PathBuf>,
+    /// A study that was run, whose result the closing lines begin with
+    #[arg(long, value_name = "SPEC")]
+    study: Option<PathBuf>,
+    /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
+    #[arg(long, value_name = "DIR")]
+    imagenet: Option<PathBuf>,
+    /// Folder of CUB-200-2011
+    #[arg(long, value_name = "DIR")]
+    cub: Option<PathBuf>,
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    #[command(flatten)]
+    workers: Workers,
+}
 
 /// An experiment with what is known of it.
 struct Known {
@@ -24,7 +57,7 @@ struct Known {
     is_run: bool,
 }
 
-pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut known = Vec::new();
     let mut failures = Vec::new();
     // By name, so that twins follow what they are twins of: a shell sorts `x-twins.toml` before `x.toml`.
@@ -33,7 +66,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
     check_owners(&specs, &arguments.results)?;
     for spec in &specs {
         let study = study_of(arguments, spec)?;
-        let options = study.place.options(None);
+        let options = study.options();
         let resolved = ResolvedStudy::without_data(spec, &options)?.ok_or_else(|| {
             BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
         })?;
@@ -67,7 +100,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
 }
 
 /// The experiment with its data folder, if that was given.
-fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
+fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     let read = Spec::read(spec).map_err(HarnessError::from)?;
     let data = match read.dataset {
         DatasetSpec::Imagenet(_) => arguments.imagenet.clone(),
@@ -174,7 +207,7 @@ fn note_measured(folder: &Path, name: &str) {
 }
 
 /// The closing lines: the study's result, where every table is, what was not run.
-fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<()> {
+fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
     let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
     let with_table = |k: &'_ Known| {
         let spec = &k.resolved.spec;
@@ -196,7 +229,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<(
 }
 
 /// The command that would run what was not.
-fn command(known: &[Known], arguments: &Paper) -> String {
+fn command(known: &[Known], arguments: &Arguments) -> String {
     let is_missing = known.iter().any(|k| !k.is_run);
     let mut hints = Vec::new();
     if arguments.imagenet.is_none() && is_missing {

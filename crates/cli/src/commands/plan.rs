@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::Serialize;
 use thinet_harness::HarnessError;
 use thinet_harness::store::Store;
@@ -10,8 +11,22 @@ use thinet_harness::study::{
 };
 use thinet_models::{Device, Schedule};
 
-use super::{duration, jobs, print_json, stages_in_words};
-use crate::args::Study;
+use crate::options::{Study, jobs};
+use crate::output::print_json;
+use crate::words::{duration, stages_in_words};
+
+/// Say what an experiment would run, what is stored already and what it costs; touches nothing
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    study: Study,
+    /// Processes to assume for the time estimate [default: cores / compute.threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -125,19 +140,20 @@ impl Cost {
     }
 }
 
-pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
-    let options = study.place.options(study.seeds);
-    let report = match Plan::new(&study.spec, &options) {
-        Ok(plan) => planned(&plan, options.device, asked)?,
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { study, jobs: asked, json } = arguments;
+    let device = study.place.device;
+    let report = match study.plan() {
+        Ok(plan) => planned(&plan, device, *asked)?,
         Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
-            match ResolvedStudy::without_data(&study.spec, &options)? {
-                Some(resolved) => without_data(&resolved, &error, options.device, asked),
+            match ResolvedStudy::without_data(&study.spec, &study.options())? {
+                Some(resolved) => without_data(&resolved, &error, device, *asked),
                 None => return Err(error.into()),
             }
         }
         Err(error) => return Err(error.into()),
     };
-    if json { print_json(&report) } else { print(&report) }
+    if *json { print_json(&report) } else { print(&report) }
 }
 
 fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Report> {

@@ -1,8 +1,9 @@
 //! `thinet show`: a stored run, a stage, or the network in a weight file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_graph::{Convention, Graph, count};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{Run, find_run};
@@ -11,10 +12,26 @@ use thinet_models::{FileContents, Layout};
 use thinet_report::records::Environment;
 use thinet_report::tables::one_line;
 
-use super::print_json;
 use crate::exit::BadArgument;
+use crate::output::print_json;
 
-pub(crate) fn show(what: &str, results: &Path, json: bool) -> anyhow::Result<()> {
+/// Show a stored run, a stage of a table, or the network in a weight file
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A run (its name or id or the beginning of one, its folder, its spec or a table of it), a stage's id (the
+    /// column `cell` of a table) or a .safetensors file
+    what: String,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { what, results, json } = arguments;
+    let json = *json;
     if what.ends_with(".safetensors") {
         return show_weights(Path::new(what), json);
     }

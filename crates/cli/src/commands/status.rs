@@ -1,8 +1,9 @@
 //! `thinet status`: what is stored, running, queued and failed; needs neither data nor device.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_runs;
 use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
@@ -10,14 +11,42 @@ use thinet_harness::run::slurm::{Queued, queue};
 use thinet_harness::store::{StageKind, list_runs, paths};
 use thinet_report::tables::one_line;
 
-use super::{duration, print_json, stages_in_words};
-use crate::args::StatusOf;
 use crate::exit::BadArgument;
+use crate::output::print_json;
+use crate::words::{duration, stages_in_words, tally_in_words};
+
+/// Say what is stored, running, queued and failed of an experiment, or a line for each run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs neither the data nor the device, and may be asked on another machine that sees the results.
+Records are compared with their checksums and files with their sizes; --check reads every file.
+
+Examples:
+  thinet status
+  thinet status experiments/fashion-mnist-selectors.toml")]
+pub(crate) struct Arguments {
+    /// An experiment's TOML file, or a run: its name or id or the beginning of one, its folder or a table of it
+    /// [default: all runs]
+    #[arg(value_name = "SPEC|RUN")]
+    what: Option<String>,
+    /// Number of root seeds, where `run` was given another than the spec's
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Folder of all results
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Compare every stored file with its checksum, too; reads all that is stored of the run
+    #[arg(long)]
+    check: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Failures and running stages of a run that are told one by one.
 const TOLD: usize = 20;
 
-pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
     let look: Look = if arguments.check { RunStatus::checked } else { RunStatus::of };
     let Some(what) = &arguments.what else { return all(results, look, arguments.json) };
@@ -82,7 +111,7 @@ fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, tally) in known {
         let tally = match tally {
-            Ok(tally) => tally.map_or_else(|| "made by an older version".to_owned(), words),
+            Ok(tally) => tally.map_or_else(|| "made by an older version".to_owned(), tally_in_words),
             Err(error) => error.to_string(),
         };
         println!("{name:<width$}  {tally}");
@@ -90,25 +119,8 @@ fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn words(tally: Tally) -> String {
-    let Tally { done, diverged, running, failed, missing, damaged } = tally;
-    let mut words = vec![format!("{done} of {} stages done", done + running + failed + missing)];
-    for (count, word) in [
-        (diverged, "diverged"),
-        (running, "running"),
-        (failed, "failed"),
-        (missing, "missing"),
-        (damaged, "of these damaged"),
-    ] {
-        if count > 0 {
-            words.push(format!("{count} {word}"));
-        }
-    }
-    words.join(", ")
-}
-
 fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
-    println!("{}: {}", status.name, words(status.tally(None)));
+    println!("{}: {}", status.name, tally_in_words(status.tally(None)));
     let count = |kind| status.stages.iter().filter(|stage| stage.stage.kind == kind).count();
     let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
     println!("stages: {}", stages_in_words(kinds));

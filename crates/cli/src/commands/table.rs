@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_run;
 use thinet_harness::run::{unwritten_tables, write_tables};
@@ -9,11 +10,34 @@ use thinet_harness::store::{Manifest, paths};
 use thinet_harness::study::{Spec, gather};
 use thinet_report::tables::{self, Table, Written};
 
-use super::{plan_elsewhere, print_json};
-use crate::args::Place;
 use crate::exit::BadArgument;
+use crate::options::{Place, Study};
+use crate::output::{print_json, print_tables, report_written};
 
-pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: bool) -> anyhow::Result<()> {
+/// Make tables again from what is stored, or the tables that need no run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  thinet table compression figure4-flops latency
+  thinet table experiments/fashion-mnist-selectors.toml")]
+pub(crate) struct Arguments {
+    /// `compression`, `figure4-flops`, `latency` (once measured), spec files of experiments
+    /// that were run, or runs
+    #[arg(required = true, value_name = "TABLE|SPEC")]
+    names: Vec<String>,
+    /// Number of root seeds, where `run` was given another than the spec's
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { names, seeds, place, json } = arguments;
+    let json = *json;
     for name in names {
         let (all, run) = match name.as_str() {
             "compression" => (vec![tables::compression()?], tables::DERIVED.to_owned()),
@@ -23,8 +47,8 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                 continue;
             }
             what => {
-                let (spec, seeds) = spec_of(what, seeds, &place.results)?;
-                let plan = plan_elsewhere(&spec, &place.options(seeds))?;
+                let (spec, seeds) = spec_of(what, *seeds, &place.results)?;
+                let plan = Study { spec, seeds, place: place.clone() }.plan_elsewhere()?;
                 let study = gather(&plan)?;
                 if json {
                     print_json(&study)?;
@@ -37,7 +61,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                     }
                     outcome => outcome?,
                 };
-                super::run::show(&outcome);
+                print_tables(&outcome);
                 continue;
             }
         };
@@ -84,17 +108,4 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
 /// A results folder that may only be read is no reason not to print.
 fn not_written(error: &HarnessError) {
     eprintln!("not written: {error}");
-}
-
-/// Says where a table lies, and where a table of another run went.
-pub(crate) fn report_written(written: &Written) {
-    if let Some(first) = written.files.first() {
-        // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
-        let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());
-        let others: Vec<String> = written.files[1..].iter().filter_map(suffix).collect();
-        eprintln!("written: {} (and {})", first.display(), others.join(", "));
-    }
-    for file in &written.set_aside {
-        eprintln!("kept:    {} (of another run)", file.display());
-    }
 }

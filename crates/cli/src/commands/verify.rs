@@ -1,19 +1,62 @@
 //! `thinet verify`: cells of a table made again, and compared with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{
-    Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table,
+    Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify,
 };
 use thinet_harness::store::paths;
 
-use super::print_json;
-use crate::args::Verify;
 use crate::bars::Progress;
 use crate::exit::BadArgument;
+use crate::options::Place;
+use crate::output::print_json;
 
-pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
+/// Make cells of a table again and compare every number with it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is promised: on a CPU the same numbers, with the same libtorch, threads and instruction set; on a GPU
+with compute.deterministic the same numbers, on the same model of card with the same libraries; on a GPU
+without it accuracies within the tolerance. Where cells differ, it is said what differs between the
+environment of the table and this one. The spec is the one that lies beside the table. The dense net is
+taken from the store if it is there.
+
+Examples:
+  thinet verify selectors-fashion-mnist
+  thinet verify selectors-fashion-mnist --cells 5 --dense
+  thinet verify cub200-selectors --device cuda:0 --data ~/CUB_200_2011 --tolerance 0.3")]
+pub(crate) struct Arguments {
+    /// The table, such as selectors-fashion-mnist, or the run that made it
+    table: String,
+    /// How many cells, spread over the table
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    cells: u16,
+    /// These cells, by the table's last column
+    #[arg(long, value_name = "ID", conflicts_with = "cells")]
+    cell: Vec<String>,
+    /// Every cell
+    #[arg(long, conflicts_with_all = ["cells", "cell"])]
+    all: bool,
+    /// Train the dense net again, too
+    #[arg(long)]
+    dense: bool,
+    /// Points of top-1 or top-5 that may lie between [default: 0; on a GPU without compute.deterministic 0.5, which is an
+    /// assumption]
+    #[arg(long, value_name = "D")]
+    tolerance: Option<f64>,
+    /// The spec, where the one beside the table does not find the dense net's weights
+    #[arg(long, value_name = "SPEC")]
+    spec: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = VerifyOptions {
         cells: arguments.cell.clone(),
         count: if arguments.all { usize::MAX } else { usize::from(arguments.cells) },
@@ -23,7 +66,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     let place = arguments.place.options(None);
     let table = table_of(&arguments.table, &place.results)?;
     let progress = Progress::new(0);
-    let verified = verify_table(&table, arguments.spec.as_deref(), &place, &options, &progress);
+    let verified = verify(&table, arguments.spec.as_deref(), &place, &options, &progress);
     progress.close();
     let verified = verified?;
     let cells = &verified.cells;

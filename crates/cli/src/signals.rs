@@ -11,7 +11,7 @@ use thinet_harness::Stop;
 use crate::exit::STOPPED;
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program.
-pub(super) fn stop_when_asked() -> anyhow::Result<Stop> {
+pub(crate) fn stop_when_asked() -> anyhow::Result<Stop> {
     let stop = Stop::default();
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag down, and puts it up.
@@ -23,7 +23,7 @@ pub(super) fn stop_when_asked() -> anyhow::Result<Stop> {
 }
 
 /// For a worker, whose parent hears the same Ctrl-C.
-pub(super) fn ignore_interrupts() -> anyhow::Result<()> {
+pub(crate) fn ignore_interrupts() -> anyhow::Result<()> {
     register(SIGINT, Arc::new(AtomicBool::new(false))).context("cannot handle signals")?;
     Ok(())
 }
