@@ -4,8 +4,10 @@
 
 mod figure;
 mod memory;
+mod nets;
 mod pairs;
 
 pub use figure::{Bound, Figure, table};
 pub use memory::{ProcessMemory, process_memory};
+pub use nets::{observe_batch, plain_sgd, relative_difference};
 pub use pairs::{Pairs, Ratio};

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
-use thinet_bench::process_memory;
+use thinet_bench::{process_memory, relative_difference};
 use thinet_data::{
     Augment, DatasetSpec, ImagenetSpec, Loader, LoaderOptions, Protocol, Split, Transform, open,
 };
@@ -123,8 +123,7 @@ fn logits(net: &str, weights: &Path, golden: &Path, dtype: &str) -> Result<()> {
     let (golden, _) = load_tensors(golden, Device::Cpu)?;
     let (images, expected) = (&golden["images"], &golden["logits"]);
     let found = tch::no_grad(|| forward(&graph, &weights, images, Mode::Eval))?;
-    let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
-    let off = largest(&(found - expected)) / largest(expected);
+    let off = relative_difference(&found, expected);
     let peak = process_memory()?.peak / 1024;
     println!(
         "{{\"off\": {off}, \"layout\": {:?}, \"import_peak_mib\": {import_peak}, \"peak_mib\": {peak}}}",

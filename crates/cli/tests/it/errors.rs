@@ -98,9 +98,7 @@ fn results_that_cannot_be_written_are_named_before_any_work() {
 
 #[test]
 fn a_task_of_another_plan_is_refused_before_a_file_is_touched() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let run = fixture.run(&["submit", "small.toml", "--data", "images", "--dry-run"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let refused = fixture.run(&["task", "--data", "images", "--", "small.toml", "../escape"]);

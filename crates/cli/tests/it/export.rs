@@ -19,20 +19,14 @@ use crate::fixture::Fixture;
 
 /// Images of a class have its colour and some pattern, 20×20; three classes.
 fn images(fixture: &Fixture) {
-    for (split, count) in [("train", 4), ("test", 4)] {
-        for class in 0..3_u32 {
-            let folder = fixture.path("images").join(split).join(format!("class{class}"));
-            std::fs::create_dir_all(&folder).unwrap();
-            for i in 0..count {
-                let image = image::RgbImage::from_fn(20, 20, |x, y| {
-                    let pattern = (x * (i + 2) + y * (i + 5)) % 32;
-                    let value = |channel| if channel == class { 200 } else { 20 + 40 * class } + pattern;
-                    image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
-                });
-                image.save(folder.join(format!("{i}.png"))).unwrap();
-            }
-        }
-    }
+    fixture.draw_images(3, [4, 4], |class, i| {
+        let pixel = |x, y| {
+            let pattern = (x * (i + 2) + y * (i + 5)) % 32;
+            let value = |channel| if channel == class { 200 } else { 20 + 40 * class } + pattern;
+            image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
+        };
+        image::RgbImage::from_fn(20, 20, pixel).into()
+    });
 }
 
 fn spec(name: &str, channels: usize, input: &str, net: &str, layers: &[&str]) -> String {
@@ -139,7 +133,7 @@ fn exported(fixture: &Fixture, name: &str, net: &NetSpec, layout: &str, text: &s
 
     let ran = fixture.run(&["run", &format!("{name}.toml"), "--data", "images", "--json"]);
     assert_eq!(ran.code, 0, "{name}: {}", ran.err);
-    let study: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let study = ran.json();
     let cell = study["cells"][0]["id"].as_str().unwrap();
     let file = format!("{name}.safetensors");
     let ran = fixture.run(&["export", cell, "--layout", layout, "-o", &file]);

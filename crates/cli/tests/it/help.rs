@@ -44,6 +44,6 @@ fn counts_of_the_papers_models_need_nothing() {
     let torch = fixture.run(&["count", "resnet50", "--stride", "3x3"]);
     assert!(torch.out.contains("4,089,184,256"), "{}", torch.out);
     let json = fixture.run(&["count", "vgg16-gap", "--keep-rate", "0.5", "--json"]);
-    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let value = json.json();
     assert_eq!(value["counts"][1]["params"], 8_322_696);
 }

@@ -34,7 +34,7 @@ fn what_was_measured_is_printed_again_until_it_is_forced() {
     assert_eq!(fixture.run(&["table", "latency"]).out, first.out);
     let json = [fixture.run(&with(&["--json"])), fixture.run(&["table", "latency", "--json"])];
     assert_eq!(json[0].out, json[1].out);
-    let value: serde_json::Value = serde_json::from_str(&json[0].out).unwrap();
+    let value = json[0].json();
     let run = value["run"].as_str().unwrap();
     assert!(run.starts_with("latency-cpu-") && run.ends_with("-b1-t1"), "{run}");
     assert!(value["rows"][0]["forward_ms"].is_null());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, SPEC, files};
 
 fn shipped(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments").join(name).display().to_string()
@@ -27,9 +27,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let line = table.lines().find(|line| line.contains("| thinet-conv | vgg16-conv ")).unwrap();
     assert!(line.contains("not run") && line.contains("69.80") && line.contains("1.70"), "{line}");
     let tables = || {
-        let folder = fixture.path("results/tables");
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
+        let files = files(&fixture.path("results/tables"));
         files.into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
     };
     let before = tables();
@@ -66,9 +64,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
 
 #[test]
 fn the_last_lines_begin_with_the_studys_result() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     assert_eq!(fixture.run(&["run", "small.toml", "--data", "images"]).code, 0);
     let ran = fixture.run(&["paper", &shipped("cub200/selectors.toml"), "--study", "small.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -115,11 +111,9 @@ fn a_plan_of_a_paper_scale_experiment_needs_neither_data_nor_device() {
 
 #[test]
 fn a_stored_net_is_exported_once() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let ran = fixture.run(&["run", "small.toml", "--data", "images", "--json"]);
-    let study: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let study = ran.json();
     let cell = study["cells"][0]["id"].as_str().unwrap().to_owned();
     let arguments = ["export", &cell, "--layout", "own", "-o", "net.safetensors"];
     let first = fixture.run(&arguments);

@@ -14,9 +14,7 @@ fn git(folder: &std::path::Path, arguments: &[&str]) -> Option<String> {
 
 #[test]
 fn the_environment_names_the_commits_of_program_and_spec_and_what_chooses_kernels() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let here = fixture.path("");
     for arguments in [&["init", "-q"][..], &["add", "small.toml"], &["commit", "-q", "-m", "spec"]] {
         git(&here, arguments).unwrap();
@@ -51,9 +49,7 @@ fn the_environment_names_the_commits_of_program_and_spec_and_what_chooses_kernel
 
 #[test]
 fn verify_compares_numbers_and_says_what_differs_between_the_environments() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     assert_eq!(fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1"]).code, 0);
     let table = fixture.path("results/tables/small.csv");
     let csv = fs::read_to_string(&table).unwrap();

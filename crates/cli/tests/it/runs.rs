@@ -13,8 +13,8 @@ fn studied() -> (Fixture, String) {
     fixture.write("small.toml", &one_shot);
     let ran = fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "2", "--seeds", "2"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    let run = fs::read_dir(fixture.path("results/runs")).unwrap().next().unwrap().unwrap().file_name();
-    (fixture, run.into_string().unwrap())
+    let run = fixture.entry("results/runs", "").file_name().unwrap().to_str().unwrap().to_owned();
+    (fixture, run)
 }
 
 #[test]

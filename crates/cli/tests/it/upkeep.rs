@@ -3,18 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bad_days::{files, small, tables};
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, SPEC, files, tables};
 
 #[test]
 fn what_changed_in_the_store_is_named_and_made_again() {
-    let (fixture, expected) = small();
+    let (fixture, expected) = Fixture::with_unbroken_run();
     fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
-    let cell = fs::read_dir(fixture.path("results/store"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("cell-"))
-        .unwrap();
+    let cell = fixture.entry("results/store", "cell-");
     let (weights, record) = (cell.join("weights.safetensors"), cell.join("result.json"));
     let whole = fs::read(&weights).unwrap();
     let status = |check: &[&str]| {
@@ -72,18 +67,9 @@ fn what_changed_in_the_store_is_named_and_made_again() {
 #[test]
 fn every_file_is_for_whom_the_umask_allows() {
     use std::os::unix::fs::PermissionsExt as _;
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
-    let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "umask 0007 && exec \"$thinet\" run small.toml --data images --jobs 1 --checkpoint-every 0",
-        ])
-        .current_dir(fixture.path(""))
-        .env("thinet", env!("CARGO_BIN_EXE_thinet"))
-        .output()
-        .unwrap();
+    let fixture = Fixture::with_study();
+    let script = "umask 0007 && exec \"$thinet\" run small.toml --data images --jobs 1 --checkpoint-every 0";
+    let output = fixture.script(&["sh", "-c"], script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found = files(&fixture.path("results"));
     assert!(found.len() > 15, "{found:?}");
