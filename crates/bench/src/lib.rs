@@ -1,5 +1,5 @@
-//! Helpers of the benches: paired times, peak memory, and the table of figures with their requirements. The benches
-//! themselves are in `benches/figures`; `bin/parity.rs` and `parity/parity.py` compare with Pillow, torchvision and
+//! Helpers of the benches: paired times, peak memory, passes over nets, and the table of figures with their requirements.
+//! The benches themselves are in `benches/figures`; `bin/parity.rs` and `parity/parity.py` compare with Pillow, torchvision and
 //! PyTorch, `bin/gpu_check.rs` and `gpu-check/gpu_check.py` a GPU with the CPU.
 
 mod figure;

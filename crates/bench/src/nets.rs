@@ -1,4 +1,4 @@
-//! What benches and checks do with a net: a calibration pass over a batch, plain SGD, how far two tensors differ.
+//! Helpers for nets: a calibration pass over a batch, plain SGD, the difference of two tensors.
 
 use std::collections::{BTreeMap, BTreeSet};
 

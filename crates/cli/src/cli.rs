@@ -15,10 +15,10 @@ use crate::commands::{
 Start here:
   thinet plan experiments/smoke.toml     what would run, and how long it would take
   thinet run experiments/smoke.toml      run what is missing, then print the tables
-  thinet count --all                     the paper's eight models, ours beside published
+  thinet count --all                     the paper's eight models beside the published counts
 
 Exit codes: 0 done, 1 the run failed, 2 the spec or the arguments are wrong (nothing was started),
-3 the data cannot be had, 4 the same experiment is running already, 130 stopped on request.")]
+3 the data is missing or unusable, 4 the same experiment is running already, 130 stopped on request.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -18,7 +18,7 @@ pub(crate) struct Study {
     /// The experiment's TOML file
     #[arg(value_name = "SPEC")]
     pub(crate) spec: PathBuf,
-    /// Number of root seeds, instead of the spec's
+    /// Number of root seeds, in place of the spec's
     #[arg(long, value_name = "N")]
     pub(crate) seeds: Option<u64>,
     #[command(flatten)]
@@ -35,7 +35,7 @@ impl Study {
         Plan::new(&self.spec, &self.options())
     }
 
-    /// The same for work that other machines do or have done: the device need not be here.
+    /// The same for work on other machines: the device need not be available here.
     pub(crate) fn plan_elsewhere(&self) -> Result<Plan, HarnessError> {
         Plan::new(&self.spec, &Options { is_elsewhere: true, ..self.options() })
     }
@@ -68,7 +68,7 @@ impl Study {
     }
 }
 
-/// Where things are and where to compute.
+/// The folders, and the device to compute on.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Place {
     /// Device: cpu, cuda or cuda:N
@@ -77,7 +77,7 @@ pub(crate) struct Place {
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
 }
@@ -95,29 +95,29 @@ impl Place {
     }
 }
 
-/// Who does the work.
+/// The processes that do the work.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Workers {
-    /// Stages that run at a time, each in its own process [default: cores / compute.threads, one for each GPU]
+    /// Number of stages that run at a time, each in its own process [default: cores / compute.threads, one for each GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,
     /// Devices to spread the processes over, such as cuda:0,cuda:1; instead of --device
     #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with = "device")]
     pub(crate) devices: Vec<Device>,
-    /// Compare all stored files with their checksums first; what has changed is made again
+    /// Compare all stored files with their checksums first, and compute again what has changed
     #[arg(long)]
     pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) pace: Pace,
 }
 
-/// How often work in progress is kept.
+/// When the state of running work is saved, and when abandoned work is taken over.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Pace {
-    /// Keep the state of a training so often, less where writing it takes long; 0: after every step [default: 15]
+    /// Seconds between checkpoints of a training, more where writing one takes long; 0: after every step [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) checkpoint_every: Option<f64>,
-    /// Take over what another machine has claimed and not touched for so long [default: 90]
+    /// Take over a stage whose claim another machine has not renewed for this many seconds [default: 90]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) claim_expiry: Option<f64>,
 }
@@ -141,7 +141,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.0..=1e6).contains(&seconds) { Ok(seconds) } else { Err("allowed: 0 to 1000000".to_owned()) }
 }
 
-/// Processes that fill the cores; on a GPU one, as its memory and its units are shared.
+/// The number of processes: as asked, else as many as fill the cores; one on a GPU, which they would share.
 pub(crate) fn jobs(asked: Option<u16>, threads: usize, device: Device) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let fill = if device.is_gpu() { 1 } else { (cores / threads.max(1)).max(1) };

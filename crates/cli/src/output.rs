@@ -13,7 +13,7 @@ macro_rules! println {
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
 }
 
-/// `eprintln!` of this crate. A run goes on when nobody reads what it says about itself.
+/// `eprintln!` of this crate. A failure is ignored: a run goes on without a reader.
 macro_rules! eprintln {
     ($($text:tt)*) => { $crate::output::note(format_args!($($text)*)) };
 }
@@ -48,7 +48,7 @@ pub(crate) fn print_tables(outcome: &Outcome) {
     }
 }
 
-/// Says where a table lies, and where a table of another run went.
+/// Reports the files of a table, and where a table of another run was moved.
 pub(crate) fn report_written(written: &Written) {
     if let Some(first) = written.files.first() {
         // `kept.json` of `smoke.kept.json`: a table's name holds no dot.

@@ -29,7 +29,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The paper's net at its size; batches as a study makes them of 224×224 images.
+    /// The paper's net at its full size, with the batches of a study on 224×224 images.
     fn full() -> Self {
         Self {
             name: "VGG-16-GAP 224×224",
@@ -41,7 +41,7 @@ impl Case {
         }
     }
 
-    /// That of the committed Fashion-MNIST study: 10 images of each of 10 classes.
+    /// The net of the committed Fashion-MNIST study: 10 images of each of 10 classes.
     pub(crate) fn small() -> Self {
         Self {
             name: "VGG-16-GAP ×1/8 32×32",

@@ -63,7 +63,7 @@ fn available(name: &str) -> Result<Device> {
     Ok(device)
 }
 
-/// Values in −1..1 by formula, so that every machine has the same.
+/// Values in −1..1 from a formula, the same on every machine.
 fn waves(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let i = Tensor::arange(count, (Kind::Double, tch::Device::Cpu));
@@ -78,7 +78,7 @@ fn labels(batch: usize) -> Tensor {
     Tensor::arange(batch as i64, (Kind::Int64, tch::Device::Cpu)).remainder(CLASSES as i64)
 }
 
-/// Random weights, batch statistics away from their start.
+/// Random weights; batch statistics that differ from their initial values.
 fn weights(graph: &Graph) -> Result<Weights> {
     let mut weights = Weights::init(graph, Seed::root(0).child("gpu-check"), tch::Device::Cpu)?;
     for (phase, spec) in graph.tensors().iter().enumerate() {
@@ -154,8 +154,8 @@ fn parity(asked: Device, batch: usize, names: &str) -> Result<Value> {
         let gradient = relative_difference(&there.gradient, &cpu.gradient);
         let mut gradient =
             row(model.name, "gradient of the first layer, largest relative difference", gradient, "");
-        // How much of it is rounding: the CPU against itself, adding in another order. A pool or a rectifier that tips
-        // over moves a gradient by more than any sum does.
+        // How much of it is rounding: the CPU against itself, adding in another order. A pool or a rectifier that switches
+        // moves a gradient by more than any sum does.
         gradient["noise"] = relative_difference(&other.gradient, &cpu.gradient).into();
         rows.push(gradient);
         let same = there.logits == again.logits && there.gradient == again.gradient;
@@ -241,7 +241,7 @@ fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, asked: Dev
     let (precision, format) = match precision {
         "f32" => (Precision::F32, MemoryFormat::Contiguous),
         "bf16" => (Precision::Bf16, MemoryFormat::ChannelsLast),
-        other => bail!("{other} is no precision"),
+        other => bail!("{other:?} is not a precision; allowed: f32, bf16"),
     };
     set_tf32(precision == Precision::Bf16)?;
     let graph = net(net_name)?;

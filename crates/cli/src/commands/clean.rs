@@ -1,4 +1,4 @@
-//! `thinet clean`: what a results folder could do without; asks before it removes anything.
+//! `thinet clean`: removes what a results folder no longer needs, after asking.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
@@ -11,32 +11,32 @@ use crate::exit::BadArgument;
 use crate::output::print_json;
 use crate::words::size;
 
-/// Remove what the results folder can do without; lists it and asks first
+/// Remove what the results folder no longer needs; lists it and asks first
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without options: stages that no run lists, damaged stages that were set aside, leftovers of processes
-that were killed. Tables are never touched.
+Without options: stages that no run lists, damaged stages that were set aside, leftovers of killed
+processes. Tables are never removed.
 
 Examples:
   thinet clean
   thinet clean --run smoke --yes")]
 pub(crate) struct Arguments {
-    /// Remove this run, too, with the stages that only it lists (name, id or the beginning of one)
+    /// Also remove this run (name, id or the beginning of one) and the stages that only it lists
     #[arg(long = "run", value_name = "RUN")]
     runs: Vec<String>,
-    /// Remove calibration images, too; they are made again when needed
+    /// Also remove calibration images; they are prepared again when needed
     #[arg(long)]
     crops: bool,
-    /// Do not ask
+    /// Do not ask first
     #[arg(long)]
     yes: bool,
-    /// Only list
+    /// List only, remove nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
-    /// Print JSON, remove nothing
+    /// Print the list as JSON, remove nothing
     #[arg(long, conflicts_with = "yes")]
     json: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if !cleaning.unlisted.is_empty() {
         eprintln!(
-            "stages that no run lists stay: older runs do not tell theirs ({}); `thinet run` notes them, `--run` removes them",
+            "stages that no run lists stay: runs of older versions have no list of stages ({}); `thinet run` writes it, `--run` removes the run",
             cleaning.unlisted.join(", ")
         );
     }
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The run of this results folder that `what` names; nothing is removed from another one.
+/// The run of this results folder that `what` names; a run of another folder is refused.
 fn own_run(results: &Path, what: &str) -> anyhow::Result<String> {
     let run = find_run(results, what)?;
     if run.results != results || Path::new(&run.name).is_absolute() {
@@ -97,7 +97,7 @@ fn is_agreed(yes: bool, bytes: u64) -> anyhow::Result<bool> {
     }
     if !std::io::stdin().is_terminal() {
         return Err(BadArgument(
-            "nobody can be asked here; --yes removes it, --dry-run only lists it".to_owned(),
+            "cannot ask without a terminal; --yes removes it, --dry-run only lists it".to_owned(),
         )
         .into());
     }

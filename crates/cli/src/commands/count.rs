@@ -1,4 +1,4 @@
-//! `thinet count`: parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside published.
+//! `thinet count`: parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside the published values.
 
 use clap::Args;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::output::print_json;
 #[command(after_help = "\
 FLOPs = 2 x multiply-adds of convolutions and fully connected layers, for one image.
   paper           weights without biases, two values per batch-norm channel
-  all-parameters  every value that is trained
+  all-parameters  every trained value
 
 Examples:
   thinet count --all
@@ -25,10 +25,10 @@ pub(crate) struct Arguments {
     /// The network, see `thinet list models`
     #[arg(value_name = "MODEL", required_unless_present = "all", conflicts_with = "all")]
     model: Option<String>,
-    /// The paper's eight models, ours beside published
+    /// Count the paper's eight models, beside the published values
     #[arg(long)]
     all: bool,
-    /// Where a ResNet's down-sampling blocks stride
+    /// Convolution that strides in the down-sampling blocks of a ResNet
     #[arg(long, value_name = "1x1|3x3")]
     stride: Option<String>,
     /// Width multiplier
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Number of classes [default: the network's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     classes: Option<u32>,
-    /// A line for each layer
+    /// Print a line for each layer
     #[arg(long, conflicts_with = "all")]
     layers: bool,
     /// Print JSON
@@ -96,7 +96,7 @@ fn paper_layers(arch: Arch, graph: &Graph) -> Vec<String> {
     }
 }
 
-/// Largest input: beyond that no count fits a number.
+/// Largest side of an input; beyond it counts would overflow.
 const SIDE: usize = 4096;
 
 fn parse_input(text: &str) -> anyhow::Result<[usize; 3]> {

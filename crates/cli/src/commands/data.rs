@@ -1,4 +1,4 @@
-//! `thinet data`: get a dataset, or read it completely and say what is in it.
+//! `thinet data`: fetches a dataset, or reads it and reports what is in it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use thinet_harness::study::{Options, Spec};
 use crate::exit::{BadArgument, BadData};
 use crate::output::print_json;
 
-/// Get or check a dataset
+/// Fetch or check a dataset
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
-    /// Get a dataset: from the folder itself, a system package or its official address
+    /// Fetch a dataset: from its folder, a system package or its official address
     Fetch(DataSource),
-    /// Look a dataset over: layout, labels, counts, files that cannot be decoded
+    /// Check a dataset: layout, labels, counts, files that cannot be decoded
     #[command(after_help = "\
-Finds in seconds what costs days later: flat or numbered class folders, a wrong number of classes,
-labels in another order, images under a wrong class, files that are cut off.
+Finds in seconds what would cost days later: flat or numbered class folders, a wrong number of
+classes, labels in another order, images under a wrong class, truncated files.
 
 Examples:
   thinet data check imagenet --data /data/ILSVRC2012
@@ -40,10 +40,10 @@ Examples:
 pub(crate) struct DataSource {
     #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_names())]
     dataset: Option<String>,
-    /// The dataset of this experiment
+    /// Use the dataset of this experiment
     #[arg(long = "for", value_name = "SPEC")]
     spec: Option<PathBuf>,
-    /// Its folder [default: data/<dataset>]
+    /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ fn dataset_names() -> String {
 #[serde(rename_all = "kebab-case")]
 struct Report {
     dataset: String,
-    /// As text, which a path need not be.
+    /// As text, though a path need not be valid UTF-8.
     folder: String,
     classes: usize,
     shape: [usize; 3],
@@ -110,7 +110,7 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
             let spec = DatasetSpec::named(name).ok_or_else(|| {
                 let known = DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
                 let names: Vec<&str> = known.map(|kind| kind.name).collect();
-                BadArgument(format!("there is no dataset {name:?} to get; allowed: {}", names.join(", ")))
+                BadArgument(format!("there is no dataset {name:?} to fetch; allowed: {}", names.join(", ")))
             })?;
             let folder = options.data_folder(&spec);
             Ok((spec, folder))
@@ -119,10 +119,10 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
     }
 }
 
-/// Damaged files that are named; JSON has all.
+/// How many damaged files are printed; JSON lists all.
 const NAMED: usize = 20;
 
-/// Photographs that are decoded unless all are asked for: some seconds' work.
+/// Photographs to decode unless `--all` is given; takes seconds.
 const SAMPLE: usize = 1000;
 
 fn check(
@@ -193,7 +193,7 @@ fn check(
     verdict(&report)
 }
 
-/// Damaged files, and images that a study would be pointless with, are bad data.
+/// An error if files are damaged or a study could not use the images.
 fn verdict(report: &Report) -> anyhow::Result<()> {
     let damaged = match report.damaged.len() {
         0 => None,

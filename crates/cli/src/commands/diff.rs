@@ -8,7 +8,7 @@ use thinet_report::records::Difference;
 
 use crate::output::print_json;
 
-/// Say what differs between two runs: spec, environment, kept channels, metrics
+/// Show what differs between two runs: spec, environment, kept channels, metrics
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,13 +19,13 @@ pub(crate) struct Arguments {
     first: String,
     /// Another run
     second: String,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
-    /// Folder of the results that hold the second run, if it is another one
+    /// Results folder of the second run, if it is another one
     #[arg(long, value_name = "DIR")]
     second_results: Option<PathBuf>,
-    /// Compare the stored tensors, too, bit by bit, and fail if a stage differs or is stored of one run only
+    /// Also compare the stored tensors bit by bit, and fail if a stage differs or is stored for one run only
     #[arg(long)]
     exact: bool,
     /// Print JSON
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Tensors of a stage that are named one by one.
+/// How many tensors of a stage are printed one by one.
 const TENSORS_SHOWN: usize = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -64,7 +64,7 @@ fn show(first: &str, second: &str, found: RunDifference) {
     }
     for (sign, only) in [('-', &only_first), ('+', &only_second)] {
         if !only.is_empty() {
-            println!("\n## Stages stored of {} only\n", if sign == '-' { first } else { second });
+            println!("\n## Stages stored for {} only\n", if sign == '-' { first } else { second });
             only.iter().for_each(|label| println!("{sign} {label}"));
         }
     }
@@ -77,13 +77,13 @@ fn show(first: &str, second: &str, found: RunDifference) {
             );
         }
         for tensor in tensors.iter().take(TENSORS_SHOWN) {
-            println!("  differs in a bit: {tensor}");
+            println!("  other bits in {tensor}");
         }
         if tensors.len() > TENSORS_SHOWN {
             println!("  and {} more tensors, see --json", tensors.len() - TENSORS_SHOWN);
         }
     }
-    println!("\n{same} stages of both have the same outcome, {} another one", stages.len());
+    println!("\n{same} stages have the same outcome in both, {} differ", stages.len());
 }
 
 fn print(differences: &[Difference]) {

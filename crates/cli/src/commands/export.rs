@@ -1,4 +1,4 @@
-//! `thinet export`: a stored net as a file that PyTorch loads.
+//! `thinet export`: writes a stored net as a file that PyTorch loads.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use thinet_models::{Layout, Metadata, export_weights, load_net};
 
 use crate::exit::BadArgument;
 
-/// Write a stored net as safetensors that PyTorch loads into an ordinary module of its widths
+/// Write a stored net as a safetensors file that PyTorch loads into an ordinary module
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,7 +20,7 @@ Examples:
 pub(crate) struct Arguments {
     /// A stage's id (the column `cell` of a table) or a .safetensors file of this program
     what: String,
-    /// Whose tensor names to use
+    /// Library whose tensor names to use
     #[arg(long, value_enum, default_value_t = ExportLayout::Torchvision)]
     layout: ExportLayout,
     /// The file to write
@@ -79,12 +79,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     println!("next: python scripts/load_exported.py {}", arguments.output.display());
     println!(
-        "      builds the PyTorch module with torch alone and tells how images are prepared; its first lines show the use"
+        "      builds the module with torch alone and prints how images are prepared; see its first lines for an example"
     );
     Ok(())
 }
 
-/// How images were prepared: as the file says, or for stages of older versions as the records of their store say.
+/// How images were prepared: from the file or, for stages of older versions, from the records of the store.
 fn preprocessing(metadata: &Metadata, store: &Store) -> anyhow::Result<Option<Preprocessing>> {
     if let Some(text) = metadata.get(PREPROCESSING) {
         return serde_json::from_str(text).map(Some).context("the file's entry `preprocessing`");

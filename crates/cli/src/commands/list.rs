@@ -1,4 +1,4 @@
-//! `thinet list`: what a spec can name, and the runs that are stored.
+//! `thinet list`: the keys and names that a spec can use, and the stored runs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use thinet_nets::Arch;
 use crate::output::print_json;
 use crate::words::tally_in_words;
 
-/// List the keys of a spec, what it can name, or the runs that are stored
+/// List the keys of a spec, the names it can use, or the stored runs
 #[derive(Debug, Args)]
 #[command(after_help = "\
 experiments/one-shot-example.toml is a spec to copy, with a line about each key.")]
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every key of a spec: dotted name, type, default and what it says.
+/// Prints every key of a spec: dotted name, type, default and meaning.
 fn keys(json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&keys::tables());
@@ -105,7 +105,7 @@ fn keys(json: bool) -> anyhow::Result<()> {
 
 fn about_run(results: &Path, run: &str) -> anyhow::Result<String> {
     Ok(RunStatus::of(results, run)?.map_or_else(
-        || "made by an older version".to_owned(),
+        || "of an older version".to_owned(),
         |status| format!("{}; {}", tally_in_words(status.tally(None)), status.spec.display()),
     ))
 }

@@ -1,5 +1,5 @@
-//! `thinet paper`: the experiments at the paper's scale whose data is there, and the tables that set all of them beside the
-//! published numbers.
+//! `thinet paper`: runs the experiments at the paper's scale whose data is given, and writes the tables that compare all of
+//! them with the published numbers.
 
 use std::path::{Path, PathBuf};
 
@@ -19,19 +19,20 @@ use crate::exit::BadArgument;
 use crate::options::{Place, Study, Workers};
 use crate::output::report_written;
 
-/// Run the experiments at the paper's scale whose data is given; set all of them beside the paper's numbers
+/// Run the experiments at the paper's scale whose data is given; compare all of them with the paper's numbers
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
-The last lines tell where every table is, and what was not run.
+The last lines list every table and what was not run.
 
 Example:
-  thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml --imagenet /data/ILSVRC2012 --device cuda:0")]
+  thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml \\
+      --imagenet /data/ILSVRC2012 --device cuda:0")]
 pub(crate) struct Arguments {
     /// The experiments, such as experiments/imagenet/*.toml
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PathBuf>,
-    /// A study that was run, whose result the closing lines begin with
+    /// A finished study, whose result is printed first in the closing lines
     #[arg(long, value_name = "SPEC")]
     study: Option<PathBuf>,
     /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
@@ -43,14 +44,14 @@ pub(crate) struct Arguments {
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
     #[command(flatten)]
     workers: Workers,
 }
 
-/// An experiment with what is known of it.
+/// An experiment with its results, if there are any.
 struct Known {
     resolved: ResolvedStudy,
     study: StudyRecord,
@@ -60,7 +61,7 @@ struct Known {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut known = Vec::new();
     let mut failures = Vec::new();
-    // By name, so that twins follow what they are twins of: a shell sorts `x-twins.toml` before `x.toml`.
+    // By name without extension, so that twins come after their originals: a shell sorts `x-twins.toml` before `x.toml`.
     let mut specs = arguments.specs.clone();
     specs.sort_by_key(|spec| spec.with_extension(""));
     check_owners(&specs, &arguments.results)?;
@@ -114,9 +115,9 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
 }
 
-/// Each paper table from its experiments; an experiment without one has its own tables.
+/// Writes each paper table from its experiments, and the tables of experiments that belong to none.
 ///
-/// What was measured now is printed; the others are written, which a line says. Returns their names.
+/// Prints the tables that were measured now and a line for each of the others. Returns the names of all.
 fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
     let folder = paths::tables(results);
     let mut names: Vec<&str> = Vec::new();
@@ -148,20 +149,20 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
             note_measured(&folder, &study.table);
             continue;
         }
-        let made = tables::selectors(study)?;
-        if let Some(summary) = made.get(1).filter(|_| *is_run) {
-            // It has written its tables itself.
+        let own = tables::selectors(study)?;
+        if let Some(summary) = own.get(1).filter(|_| *is_run) {
+            // Its run has written its tables.
             println!("{}", summary.markdown());
             continue;
         }
-        for table in &made {
+        for table in &own {
             report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
     }
     Ok(names)
 }
 
-/// Refuses, before any work, to write over tables that hold other experiments only.
+/// Refuses, before any work, to overwrite tables that hold only other experiments.
 fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
     let read: Result<Vec<Spec>, _> = specs.iter().map(|path| Spec::read(path)).collect();
     let read = read.map_err(HarnessError::from)?;
@@ -191,7 +192,7 @@ fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether no table of this name holds anything measured.
+/// Whether no table of this name holds measurements.
 fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     let path = folder.join(format!("{name}.csv"));
     if !path.exists() {
@@ -201,12 +202,12 @@ fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     Ok(text.lines().nth(1).is_none_or(|line| line.starts_with(tables::NOT_RUN)))
 }
 
-/// Names a table that an earlier run measured; without the data it cannot be made again.
+/// Reports a table that an earlier run measured; without the data it cannot be computed again.
 fn note_measured(folder: &Path, name: &str) {
     eprintln!("stored:  {} (measured earlier)", folder.join(format!("{name}.md")).display());
 }
 
-/// The closing lines: the study's result, where every table is, what was not run.
+/// Prints the closing lines: the study's result, where every table is, what was not run.
 fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
     let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
     let with_table = |k: &'_ Known| {
@@ -228,7 +229,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
     Ok(())
 }
 
-/// The command that would run what was not.
+/// The command that would run what is missing.
 fn command(known: &[Known], arguments: &Arguments) -> String {
     let is_missing = known.iter().any(|k| !k.is_run);
     let mut hints = Vec::new();

@@ -1,4 +1,4 @@
-//! `thinet run`: what is missing of an experiment, then its tables.
+//! `thinet run`: runs what is missing of an experiment, then prints its tables.
 
 use clap::Args;
 use thinet_harness::HarnessError;
@@ -13,11 +13,11 @@ use crate::output::{print_json, print_tables};
 use crate::signals;
 use crate::words::{duration, stages_in_words};
 
-/// Run an experiment: only what is not stored yet, then write and print its tables
+/// Run what is missing of an experiment, then write and print its tables
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A run can be stopped at any time, by any means; the same command continues it. Ctrl-C keeps what a
-training has come to and ends; a second Ctrl-C ends at once. Results do not depend on --jobs.
+A run can be stopped at any time, by any means; the same command continues it. Ctrl-C saves the
+state of each training and exits; a second Ctrl-C exits at once. Results do not depend on --jobs.
 
 Examples:
   thinet run experiments/fashion-mnist-selectors.toml
@@ -43,14 +43,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     verdict(outcome)
 }
 
-/// Cells that failed decide the exit code, after the tables of the others.
+/// Returns the error of cells that failed, once the tables of the others are printed.
 fn verdict(outcome: Outcome) -> anyhow::Result<()> {
     outcome.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Runs what is missing of an experiment, with progress on standard error.
 pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcome> {
-    // First of all, so that it is heard while data and weights are looked over.
+    // Before anything else, so that signals are handled while data and weights are checked.
     let stop = signals::stop_when_asked()?;
     let devices = devices(workers, study.place.device)?;
     let study = study.on(devices[0]);
@@ -85,13 +85,12 @@ fn announce(name: &str, cost: &Estimate, jobs: usize) {
     }
 }
 
-/// The devices that workers are spread over; all of one kind, as the kind is part of what results are stored under.
+/// The devices that workers are spread over; all of one kind, because the kind is part of a result's id.
 fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
     let devices = if workers.devices.is_empty() { vec![device] } else { workers.devices.clone() };
     let first = devices[0];
     if let Some(other) = devices.iter().find(|other| other.is_gpu() != first.is_gpu()) {
-        let problem =
-            format!("--devices {first},{other}: results of a CPU and of a GPU are never mixed in a study");
+        let problem = format!("--devices {first},{other}: a study cannot mix results of a CPU and of a GPU");
         return Err(BadArgument(problem).into());
     }
     for device in &devices {
@@ -100,7 +99,7 @@ fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
     Ok(devices)
 }
 
-/// This program with the same experiment and options.
+/// How to start a worker for the same experiment.
 fn worker(study: &Study, pace: &Pace) -> anyhow::Result<WorkerCommand> {
     Ok(WorkerCommand { program: program_file()?, arguments: study.command_line("worker", pace) })
 }

@@ -1,4 +1,4 @@
-//! `thinet status`: what is stored, running, queued and failed; needs neither data nor device.
+//! `thinet status`: which stages are stored, running, queued or failed; needs neither data nor device.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::exit::BadArgument;
 use crate::output::print_json;
 use crate::words::{duration, stages_in_words, tally_in_words};
 
-/// Say what is stored, running, queued and failed of an experiment, or a line for each run
+/// Show which stages of an experiment are stored, running, queued or failed, or a line for each run
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs neither the data nor the device, and may be asked on another machine that sees the results.
+Needs neither the data nor the device, and runs on any machine that sees the results folder.
 Records are compared with their checksums and files with their sizes; --check reads every file.
 
 Examples:
@@ -29,13 +29,13 @@ pub(crate) struct Arguments {
     /// [default: all runs]
     #[arg(value_name = "SPEC|RUN")]
     what: Option<String>,
-    /// Number of root seeds, where `run` was given another than the spec's
+    /// Number of root seeds, if `run` was given another than the spec's
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
-    /// Compare every stored file with its checksum, too; reads all that is stored of the run
+    /// Also compare every stored file of the run with its checksum
     #[arg(long)]
     check: bool,
     /// Print JSON
@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Failures and running stages of a run that are told one by one.
-const TOLD: usize = 20;
+/// How many failed and running stages are printed one by one.
+const SHOWN: usize = 20;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
@@ -55,11 +55,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (results, name) = (&run.results, &run.name);
     let Some(status) = look(results, name)? else {
         return Err(BadArgument(format!(
-            "{name} was made by an older version and has no list of stages; thinet run notes it"
+            "{name} is of an older version and has no list of stages; thinet run writes one"
         ))
         .into());
     };
-    // What was never submitted needs no Slurm, and where the queue cannot be asked the store still tells.
+    // A run that was never submitted needs no Slurm; without the queue, what is stored is still reported.
     let (queued, problem) = match queue(&paths::runs(results).join(name)) {
         Ok(queued) => (queued, None),
         Err(error) => (BTreeMap::new(), Some(error.to_string())),
@@ -71,9 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     print(&status, &queued);
     if let Some(problem) = problem {
-        eprintln!("Slurm cannot be asked: {problem}");
+        eprintln!("cannot read Slurm's queue: {problem}");
     }
-    // A run's own results folder holds its stages: one that was copied alone does not.
+    // Stages lie beside the runs in a results folder: a run that was copied alone has none.
     if status.tally(None).missing == status.stages.len() && name.contains('/') {
         eprintln!(
             "none of its stages is in {}/store; --results names the results folder that the run was copied from",
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if !others.is_empty() {
         let others: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
-        eprintln!("other runs of this: {}", others.join(", "));
+        eprintln!("other runs of this spec: {}", others.join(", "));
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, tally) in known {
         let tally = match tally {
-            Ok(tally) => tally.map_or_else(|| "made by an older version".to_owned(), tally_in_words),
+            Ok(tally) => tally.map_or_else(|| "of an older version".to_owned(), tally_in_words),
             Err(error) => error.to_string(),
         };
         println!("{name:<width$}  {tally}");
@@ -138,7 +138,7 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         let states: Vec<String> = states.iter().map(|(state, n)| format!("{n} {state}")).collect();
         println!("Slurm: {}", states.join(", "));
     }
-    let mut told = 0;
+    let mut shown = 0;
     for stage in &status.stages {
         let line = match &stage.state {
             StageState::Running { holder } => {
@@ -154,19 +154,19 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
             StageState::Damaged { problem } => format!("damaged  {}: {problem}", stage.stage.label),
             StageState::Done { .. } | StageState::Missing => continue,
         };
-        told += 1;
-        if told <= TOLD {
+        shown += 1;
+        if shown <= SHOWN {
             println!("{}", one_line(&line));
         }
     }
-    if told > TOLD {
-        println!("and {} more, see --json", told - TOLD);
+    if shown > SHOWN {
+        println!("and {} more, see --json", shown - SHOWN);
     }
     let is_worked_on = status.parent.is_some() || status.tally(None).running > 0;
     match status.seconds_left {
         Some(0.0) => {}
         Some(left) if is_worked_on => println!("left: about {}", duration(left)),
-        Some(left) => println!("left: about {} one after the other; nobody works on it", duration(left)),
+        Some(left) => println!("left: about {} one after the other; nothing is running", duration(left)),
         None => println!("left: unknown"),
     }
 }

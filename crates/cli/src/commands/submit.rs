@@ -1,4 +1,4 @@
-//! `thinet submit`: the missing stages of an experiment as Slurm job arrays.
+//! `thinet submit`: submits the missing stages of an experiment as Slurm job arrays.
 
 use std::path::PathBuf;
 
@@ -13,9 +13,9 @@ use crate::options::{Pace, Place, Study, program_file};
 /// Submit what is missing of an experiment to Slurm: dense nets, then an array of cells, then the tables
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each task is one stage; a task that is pre-empted, or whose time is over, is queued again and goes on
-where it was. A second submit sends what is neither stored nor in the queue. The results folder must be
-seen by all nodes. Options of sbatch go behind `--`.
+Each task runs one stage. A task that is pre-empted or reaches its time limit is queued again and
+continues where it stopped. A second submit sends what is neither stored nor in the queue. All nodes
+must see the results folder. Options for sbatch go after `--`.
 
 Examples:
   thinet submit experiments/imagenet/vgg16-conv.toml --data /data/ILSVRC2012 --partition gpu \\
@@ -25,42 +25,42 @@ pub(crate) struct Arguments {
     /// The experiment's TOML file
     #[arg(value_name = "SPEC")]
     spec: PathBuf,
-    /// Number of root seeds, instead of the spec's
+    /// Number of root seeds, in place of the spec's
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Device of a task: cpu or cuda [default: cuda where --gpus-per-task is given, else cpu]
+    /// Device of a task: cpu or cuda [default: cuda if --gpus-per-task is given, else cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Folder of all results
+    /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
     /// Partition
     #[arg(long, value_name = "NAME")]
     partition: Option<String>,
-    /// GPUs of a task
+    /// GPUs per task
     #[arg(long, value_name = "N")]
     gpus_per_task: Option<u16>,
-    /// CPU cores of a task [default: compute.threads]
+    /// CPU cores per task [default: compute.threads]
     #[arg(long, value_name = "N")]
     cpus_per_task: Option<u16>,
-    /// Memory of a task, such as 16G
+    /// Memory per task, such as 16G
     #[arg(long, value_name = "SIZE")]
     mem: Option<String>,
-    /// Time limit of a task, such as 8:00:00; one that needs more is queued again
+    /// Time limit per task, such as 8:00:00; a task that needs more is queued again
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
-    /// Tasks that run at a time
+    /// Largest number of tasks that run at a time
     #[arg(long, value_name = "N")]
     max_running: Option<u32>,
-    /// Write the batch scripts, submit nothing
+    /// Write the batch scripts only, submit nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     pace: Pace,
-    /// Options for sbatch
+    /// Further options for sbatch
     #[arg(last = true, value_name = "SBATCH-OPTION")]
     sbatch: Vec<String>,
 }
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let number = job.job.map_or_else(|| "not submitted".to_owned(), |job| format!("job {job}"));
         println!("{number}: {tasks} ({})", job.script.display());
     }
-    eprintln!("to follow them: thinet status {}", study.spec.display());
+    eprintln!("follow them with: thinet status {}", study.spec.display());
     Ok(())
 }
 
@@ -105,7 +105,7 @@ fn slurm_options(arguments: &Arguments, study: &Study, plan: &Plan) -> anyhow::R
         let mut words = vec![program.display().to_string()];
         for argument in study.command_line(command, pace) {
             let word =
-                argument.into_string().ok().context("a path is not text that a batch script can hold")?;
+                argument.into_string().ok().context("a path is not valid UTF-8, which batch scripts need")?;
             words.push(word);
         }
         Ok(words)

@@ -1,4 +1,4 @@
-//! `thinet table`: tables that need no run, and tables of experiments made again from what is stored.
+//! `thinet table`: writes tables that need no run, and tables of experiments from what is stored.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::exit::BadArgument;
 use crate::options::{Place, Study};
 use crate::output::{print_json, print_tables, report_written};
 
-/// Make tables again from what is stored, or the tables that need no run
+/// Write and print tables from what is stored, or the tables that need no run
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// that were run, or runs
     #[arg(required = true, value_name = "TABLE|SPEC")]
     names: Vec<String>,
-    /// Number of root seeds, where `run` was given another than the spec's
+    /// Number of root seeds, if `run` was given another than the spec's
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The spec that a name stands for: itself, or that of the run it names with as many seeds as the run has.
+/// The spec file `what`, or that of the run it names; with the run's number of seeds unless `seeds` says otherwise.
 fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(PathBuf, Option<u64>)> {
     if Path::new(what).extension().is_some_and(|extension| extension == "toml") {
         return Ok((what.into(), seeds));
@@ -81,7 +81,7 @@ fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(Pa
     })?;
     let resolved = run.folder().join("resolved.toml");
     let of_run = Spec::read(&resolved).map_err(HarnessError::from)?.seeds;
-    // Paths in a spec are relative to where it lies, so the file that was run comes first.
+    // Paths in a spec are relative to its folder, so the file that was run comes first.
     let given = Manifest::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());
     Ok((given.unwrap_or(resolved), seeds.or(Some(of_run))))
 }
@@ -105,7 +105,7 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
     Ok(())
 }
 
-/// A results folder that may only be read is no reason not to print.
+/// Reports that a table was not written; it is printed all the same.
 fn not_written(error: &HarnessError) {
     eprintln!("not written: {error}");
 }

@@ -16,7 +16,7 @@ use crate::bars::Progress;
 use crate::options::{Pace, Study};
 use crate::signals;
 
-/// Make the named stages of an experiment; what a Slurm task runs
+/// Run the named stages of an experiment; started by Slurm
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct Arguments {
@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
     ids: Vec<String>,
 }
 
-/// Makes stages of an experiment one after the other. SIGTERM, as at pre-emption, keeps what there is and ends; SIGUSR1, sent
-/// before the time is over, does the same and asks Slurm to queue the task again.
+/// Runs stages of an experiment one after the other. SIGTERM, as at pre-emption, saves the state and ends; SIGUSR1, sent
+/// before the time limit, does the same and asks Slurm to queue the task again.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { study, pace, ids } = arguments;
     thinet_harness::run::keep_panics();

@@ -1,4 +1,4 @@
-//! What happens to long runs: full disks, read-only folders, clocks, two starts at once, copies, old versions, ten thousand cells.
+//! Accidents of long runs: full disks, read-only folders, clocks, two starts at once, copies, old versions, ten thousand cells.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ fn with_mounts(fixture: &Fixture, script: &str) -> String {
 }
 
 #[test]
-fn a_disk_that_fills_up_at_any_write_costs_nothing_but_the_work_since_the_last_one() {
+fn a_full_disk_costs_only_the_work_since_the_last_write() {
     let (fixture, expected) = Fixture::with_unbroken_run();
     // The disk is full on every start, a little later each time, until it is large enough.
     let text = with_mounts(
@@ -52,7 +52,7 @@ fn a_disk_that_fills_up_at_any_write_costs_nothing_but_the_work_since_the_last_o
 }
 
 #[test]
-fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
+fn a_read_only_results_folder_is_read_by_every_command() {
     let (fixture, expected) = Fixture::with_unbroken_run();
     let text = with_mounts(
         &fixture,
@@ -69,7 +69,7 @@ fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
         cell=$(ls ro/results/store | grep cell- | head -n 1)
         "$thinet" show "$run" --results ro/results >out && grep -q "every default filled in" out
         "$thinet" show "$cell" --results ro/results >out && grep -q "$cell" out
-        "$thinet" diff "$run" "$run" --results ro/results >out && grep -q "3 stages of both have the same outcome" out
+        "$thinet" diff "$run" "$run" --results ro/results >out && grep -q "3 stages have the same outcome in both" out
         "$thinet" export "$cell" -o exported.safetensors --results ro/results >out && test -s exported.safetensors
         "$thinet" clean --dry-run --results ro/results
         "$thinet" table small.toml --data images --results ro/results >out 2>err
@@ -87,7 +87,7 @@ fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
     assert_eq!(tables(&fixture.path("results")), expected);
 }
 
-/// Starts the study and kills it once a stage is stored.
+/// Starts the study and kills it as soon as a stage is stored.
 fn killed_halfway(fixture: &Fixture) {
     let arguments = ["run", "small.toml", "--data", "images", "--jobs", "1"];
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -105,7 +105,7 @@ fn killed_halfway(fixture: &Fixture) {
 fn a_clock_that_was_set_back_changes_nothing() {
     let (fixture, expected) = Fixture::with_unbroken_run();
     killed_halfway(&fixture);
-    // All that is there was written in a future that has not come yet.
+    // All files were written in the future.
     let future = SystemTime::now() + Duration::from_secs(400 * 24 * 3600);
     for file in files(&fixture.path("results")) {
         fs::File::options().append(true).open(file).unwrap().set_modified(future).unwrap();
@@ -151,7 +151,7 @@ fn two_studies_at_once_share_what_they_have_in_common() {
     let small: BTreeMap<_, _> =
         tables(&fixture.path("results")).into_iter().filter(|(name, _)| name.starts_with("small")).collect();
     assert_eq!(small, expected);
-    // The dense net and the cell of ThiNet are each made once, whichever study was first.
+    // The dense net and the cell of ThiNet are each computed once, whichever study was first.
     let mut finished: Vec<String> = Vec::new();
     for log in files(&fixture.path("results/runs")).iter().filter(|file| file.ends_with("log.jsonl")) {
         for line in fs::read_to_string(log).unwrap().lines() {
@@ -162,16 +162,16 @@ fn two_studies_at_once_share_what_they_have_in_common() {
         }
     }
     finished.sort();
-    let made = finished.len();
+    let computed = finished.len();
     finished.dedup();
-    assert_eq!((made, finished.len()), (4, 4));
+    assert_eq!((computed, finished.len()), (4, 4));
 }
 
 #[test]
 fn a_folder_copied_from_another_machine_in_the_middle_of_a_run_goes_on() {
     let (fixture, expected) = Fixture::with_unbroken_run();
     killed_halfway(&fixture);
-    // What the kill left behind looks as if it were another machine's.
+    // The claims that the kill left behind are those of another machine.
     let mut claims = vec![fixture.path("results/store/claims/cell-of-nobody")];
     claims.extend(files(&fixture.path("results")).into_iter().filter(|file| file.ends_with("claim")));
     let text = fs::read_to_string(claims.last().unwrap()).unwrap();
@@ -196,7 +196,7 @@ fn a_folder_copied_from_another_machine_in_the_middle_of_a_run_goes_on() {
 #[test]
 fn a_run_of_an_older_version_is_read_and_used() {
     let (fixture, expected) = Fixture::with_unbroken_run();
-    // As version 0.1 left it: no list of stages, no claims but locks, records that do not tell who made them, and the
+    // As version 0.1 left it: no list of stages, locks instead of claims, records without an environment, and the
     // checkpoint of a training under its old name.
     fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
     let results = fixture.path("results");
@@ -219,7 +219,7 @@ fn a_run_of_an_older_version_is_read_and_used() {
     fs::write(cell.join("train-checkpoint.safetensors"), "old").unwrap();
 
     let listed = fixture.run(&["list", "runs"]);
-    assert!(listed.out.contains("made by an older version"), "{}", listed.out);
+    assert!(listed.out.contains("of an older version"), "{}", listed.out);
     let run = listed.out.split(' ').next().unwrap().to_owned();
     assert_eq!(fixture.run(&["show", &run]).code, 0);
     assert_eq!(fixture.run(&["diff", &run, &run]).code, 0);
@@ -227,7 +227,7 @@ fn a_run_of_an_older_version_is_read_and_used() {
     assert!(status.err.contains("older version"), "{}", status.err);
     let clean = fixture.run(&["clean", "--dry-run"]);
     assert!(
-        clean.err.contains("older runs do not tell theirs") && !clean.out.contains("cell-"),
+        clean.err.contains("runs of older versions have no list of stages") && !clean.out.contains("cell-"),
         "{}",
         clean.out
     );
@@ -244,13 +244,13 @@ fn a_run_of_an_older_version_is_read_and_used() {
 }
 
 #[test]
-fn ten_thousand_cells_are_told_from_the_store_alone() {
+fn the_status_of_ten_thousand_cells_needs_only_the_store() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
     let rates: Vec<String> = (0..100).map(|i| format!("{:.3}", 0.5 + f64::from(i) * 0.004)).collect();
     let spec = SPEC.replace("[0.5]", &format!("[{}]", rates.join(", ")));
     fixture.write("large.toml", &spec.replace("name = \"small\"", "name = \"large\"\nseeds = 50"));
-    // A dry submission makes the folder of a run and the list of its stages.
+    // A dry submission writes the folder of a run and the list of its stages.
     let listed = fixture.run(&["submit", "large.toml", "--data", "images", "--dry-run"]);
     assert_eq!(listed.code, 0, "{}", listed.err);
     assert!(listed.out.contains("1000 tasks"), "{}", listed.out);
@@ -276,7 +276,7 @@ fn ten_thousand_cells_are_told_from_the_store_alone() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
+fn ctrl_c_saves_the_state_of_a_training_and_a_second_one_ends_at_once() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
     fixture.write("long.toml", &long_spec());
@@ -306,7 +306,7 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
     let status = fixture.run(&["status", "long.toml"]);
     assert!(status.out.contains("0 of 3 stages done, 3 missing"), "{}", status.out);
 
-    // Two in a row, the second one before the first can have come to anything: a worker that hears nothing.
+    // Two in a row, the second before the first has any effect, as if a worker did not react.
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until_it_trains();
     interrupt(child.id());

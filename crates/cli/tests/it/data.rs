@@ -1,4 +1,4 @@
-//! `thinet data check` on image folders: many damaged files, one class only, a folder with any name.
+//! `thinet data check` on image folders: many damaged files, one class only, folders of any name.
 
 use std::fs;
 
@@ -39,7 +39,7 @@ fn images_of_one_class_only_fail_their_check() {
 }
 
 #[test]
-fn a_limit_that_the_images_do_not_meet_is_named_with_its_spec() {
+fn a_limit_above_the_number_of_images_is_refused_with_its_spec() {
     let fixture = Fixture::new();
     fixture.images(3, 4, 2);
     fixture.write("small.toml", &SPEC.replace("size = 16", "size = 16, train-limit = 13"));
@@ -52,7 +52,7 @@ fn a_limit_that_the_images_do_not_meet_is_named_with_its_spec() {
 }
 
 #[test]
-fn a_folder_called_like_an_image_is_one_of_the_counted_faults() {
+fn a_folder_named_like_an_image_counts_as_damaged() {
     let fixture = Fixture::new();
     fixture.images(3, 4, 2);
     fixture.write("small.toml", SPEC);

@@ -1,4 +1,4 @@
-//! Runs the binary in a folder of its own and takes what it prints apart.
+//! Runs the binary in a temporary folder and captures what it prints.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Help texts are part of the product: a change shows up here.
+//! Help texts and lists, as snapshots: every change of a word shows here.
 
 use crate::fixture::Fixture;
 
@@ -36,7 +36,7 @@ fn lists_name_everything_a_spec_can_name() {
 }
 
 #[test]
-fn counts_of_the_papers_models_need_nothing() {
+fn counts_of_the_papers_models_need_no_data() {
     let fixture = Fixture::new();
     let all = fixture.run(&["count", "--all"]);
     assert_eq!(all.code, 0, "{}", all.err);

@@ -20,7 +20,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let last = first.out.lines().last().unwrap();
     assert!(last.starts_with("Not run: cub200-selectors, vgg16-conv, vgg16-conv-twins, latency"), "{last}");
     assert!(last.ends_with("IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 DEVICE=cuda:0"), "{last}");
-    // Of what was not run nothing but a line is printed; the tables are in their files.
+    // For tables that were not run a line is printed; they are in their files.
     assert!(first.out.lines().count() <= 25, "{}", first.out);
     assert!(first.out.contains("imagenet-vgg16.md    6 rows, not run"), "{}", first.out);
     let table = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.md")).unwrap();
@@ -37,7 +37,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(tables(), before);
 
-    // What was measured earlier stays, and does not count as missing.
+    // A table that was measured earlier stays, and does not count as missing.
     let stored = "run,experiment,status\n0123456789ab,vgg16-conv,done\n";
     fixture.write("results/tables/imagenet-vgg16.csv", stored);
     fixture.write("results/tables/imagenet-vgg16.md", "measured earlier\n");
@@ -48,7 +48,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let csv = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.csv")).unwrap();
     assert_eq!(csv, stored);
 
-    // Nor is the place of another experiment's table taken.
+    // Nor is the table of another experiment overwritten.
     let foreign = "run,experiment,status\nnot-run,birds,not-run\n";
     fixture.write("results/tables/imagenet-vgg16.csv", foreign);
     let with_data = [&arguments[..], &["--imagenet", "nowhere"]].concat();
@@ -63,7 +63,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
 }
 
 #[test]
-fn the_last_lines_begin_with_the_studys_result() {
+fn the_closing_lines_begin_with_the_result_of_the_study() {
     let fixture = Fixture::with_study();
     assert_eq!(fixture.run(&["run", "small.toml", "--data", "images"]).code, 0);
     let ran = fixture.run(&["paper", &shipped("cub200/selectors.toml"), "--study", "small.toml"]);

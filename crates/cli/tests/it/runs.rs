@@ -64,7 +64,7 @@ fn a_run_is_found_by_name_id_folder_spec_and_table() {
         let shown = fixture.run(&["show", what]);
         assert!(shown.out.contains(&format!("runs/{name}\n")), "{what}: {}{}", shown.out, shown.err);
         let differs = fixture.run(&["diff", what, &name]);
-        assert!(differs.code == 0 && differs.out.contains(" another one"), "{what}: {}", differs.err);
+        assert!(differs.code == 0 && differs.out.contains(" differ"), "{what}: {}", differs.err);
         let cleaned = fixture.run(&["clean", "--run", what, "--dry-run"]);
         assert!(cleaned.code == 0 && cleaned.out.contains(&name), "{what}: {}{}", cleaned.out, cleaned.err);
         if what != "small.toml" {
@@ -102,7 +102,7 @@ fn a_run_is_found_by_name_id_folder_spec_and_table() {
 }
 
 #[test]
-fn copies_of_a_run_and_of_a_results_folder_are_told_by_what_they_hold() {
+fn copies_of_runs_and_of_results_folders_are_found_with_their_stages() {
     let (fixture, name) = studied();
     let copy = |from: &str, to: &str| {
         let status =

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::fixture::{Fixture, long_spec, wait_until};
 
 #[test]
-fn a_study_runs_in_workers_and_again_without_work() {
+fn a_study_runs_in_workers_and_a_second_run_has_no_work() {
     let fixture = Fixture::with_study();
     let arguments = ["run", "small.toml", "--data", "images", "--jobs", "2"];
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
@@ -22,7 +22,7 @@ fn a_study_runs_in_workers_and_again_without_work() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(std::fs::read(fixture.path("results/tables/small.csv")).unwrap(), csv);
 
-    // One process and two, and one for each device, give the same bytes.
+    // One process, two, and one for each device: the same bytes.
     for (results, workers) in [("alone", ["--jobs", "1"]), ("spread", ["--devices", "cpu,cpu"])] {
         let mut arguments = vec!["run", "small.toml", "--data", "images", "--results", results];
         arguments.extend(workers);
@@ -62,7 +62,7 @@ fn the_smoke_study_from_nothing_gives_the_same_bytes_twice() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_no_command_in_a_panic() {
+fn a_closed_pipe_causes_no_panic() {
     let fixture = Fixture::new();
     let mut child = fixture
         .command(&["count", "resnet50", "--layers"])

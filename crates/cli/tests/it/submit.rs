@@ -1,11 +1,11 @@
-//! What a submission asks of Slurm. That Slurm understands it, `make test-slurm` shows.
+//! The batch scripts of a submission. `make test-slurm` runs them through Slurm.
 
 use std::fs;
 
 use crate::fixture::Fixture;
 
 #[test]
-fn scripts_ask_for_what_was_said_and_name_the_device_of_the_tasks() {
+fn batch_scripts_hold_the_options_and_the_device_of_the_tasks() {
     let fixture = Fixture::with_study();
     let mut arguments = vec!["submit", "small.toml", "--data", "images", "--dry-run", "--partition", "gpu"];
     arguments.extend(["--gpus-per-task", "1", "--time", "8:00:00", "--mem", "4G", "--max-running", "3"]);
