@@ -1,4 +1,4 @@
-//! What commands print: lines, without the standard macros' panic when the reader has gone; JSON; tables and where they lie.
+//! Output of commands: lines, without the panic of the standard macros on a closed pipe; JSON; tables and their files.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
@@ -24,7 +24,7 @@ pub(crate) fn line(text: Arguments<'_>) {
     if !reader_has_gone {
         note(format_args!("error: cannot write to standard output: {error}"));
     }
-    #[expect(clippy::exit, reason = "there is nobody left to print for")]
+    #[expect(clippy::exit, reason = "there is no reader left to print for")]
     std::process::exit(i32::from(!reader_has_gone));
 }
 

@@ -1,4 +1,4 @@
-//! `thinet count`: parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside the published values.
+//! `thinet count`: counts parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside the published values.
 
 use clap::Args;
 use serde::Serialize;

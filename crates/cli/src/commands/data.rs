@@ -38,7 +38,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct DataSource {
-    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_names())]
+    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_help())]
     dataset: Option<String>,
     /// Use the dataset of this experiment
     #[arg(long = "for", value_name = "SPEC")]
@@ -49,9 +49,13 @@ pub(crate) struct DataSource {
 }
 
 /// The datasets that can be named without a spec.
-fn dataset_names() -> String {
-    let known = thinet_data::DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
-    let mut names: Vec<&str> = known.map(|kind| kind.name).collect();
+fn dataset_names() -> Vec<&'static str> {
+    let kinds = DatasetSpec::kinds().into_iter();
+    kinds.filter(|kind| kind.by_name.is_some()).map(|kind| kind.name).collect()
+}
+
+fn dataset_help() -> String {
+    let mut names = dataset_names();
     let last = names.pop().unwrap_or_default();
     format!("{} or {last}", names.join(", "))
 }
@@ -108,8 +112,7 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
         }
         (None, Some(name)) => {
             let spec = DatasetSpec::named(name).ok_or_else(|| {
-                let known = DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
-                let names: Vec<&str> = known.map(|kind| kind.name).collect();
+                let names = dataset_names();
                 BadArgument(format!("there is no dataset {name:?} to fetch; allowed: {}", names.join(", ")))
             })?;
             let folder = options.data_folder(&spec);

@@ -1,4 +1,4 @@
-//! `thinet diff`: what differs between two runs.
+//! `thinet diff`: shows what differs between two runs.
 
 use std::path::PathBuf;
 

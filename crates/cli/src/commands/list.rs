@@ -1,4 +1,4 @@
-//! `thinet list`: the keys and names that a spec can use, and the stored runs.
+//! `thinet list`: lists the keys and names that a spec can use, and the stored runs.
 
 use std::path::{Path, PathBuf};
 

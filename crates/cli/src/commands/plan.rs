@@ -1,4 +1,4 @@
-//! `thinet plan`: cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
+//! `thinet plan`: shows cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
 
 use std::path::PathBuf;
 
@@ -103,7 +103,7 @@ impl CellLine {
 #[serde(rename_all = "kebab-case")]
 struct Cost {
     stages: usize,
-    /// How many of the stages are dense nets; then calibrations and cells.
+    /// Dense nets among the stages.
     dense_nets: usize,
     calibrations: usize,
     cells: usize,

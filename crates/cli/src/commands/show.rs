@@ -1,4 +1,4 @@
-//! `thinet show`: a stored run, a stage, or the network in a weight file.
+//! `thinet show`: prints a stored run, a stage, or the network in a weight file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -176,7 +176,7 @@ fn print_graph(graph: &Graph) {
     }
 }
 
-/// A file with the names of another library: an exported net with its graph, or what another program wrote.
+/// A file with the names of another library: an exported net with its graph, or a file of another program.
 fn show_foreign(path: &Path, contents: &FileContents, json: bool) -> anyhow::Result<()> {
     let FileContents { graph, tensors, metadata } = contents;
     if json {

@@ -1,4 +1,4 @@
-//! `thinet status`: which stages are stored, running, queued or failed; needs neither data nor device.
+//! `thinet status`: shows which stages are stored, running, queued or failed; needs neither data nor device.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -89,11 +89,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 type Look = fn(&Path, &str) -> Result<Option<RunStatus>, HarnessError>;
 
-/// A line for each run.
+/// Prints a line for each run.
 fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let mut known = Vec::new();
     for name in list_runs(results)? {
-        // A run that cannot be read is no reason to hide the others.
+        // A run that cannot be read does not hide the others.
         let tally = look(results, &name).map(|status| status.map(|status| status.tally(None)));
         known.push((name, tally));
     }

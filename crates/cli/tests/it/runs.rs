@@ -68,8 +68,8 @@ fn a_run_is_found_by_name_id_folder_spec_and_table() {
         let cleaned = fixture.run(&["clean", "--run", what, "--dry-run"]);
         assert!(cleaned.code == 0 && cleaned.out.contains(&name), "{what}: {}{}", cleaned.out, cleaned.err);
         if what != "small.toml" {
-            let made = fixture.run(&["table", what, "--data", "images"]);
-            assert!(made.code == 0 && made.out.contains("| random"), "{what}: {}", made.err);
+            let written = fixture.run(&["table", what, "--data", "images"]);
+            assert!(written.code == 0 && written.out.contains("| random"), "{what}: {}", written.err);
             let verified = fixture.run(&["verify", what, "--data", "images"]);
             assert!(
                 verified.code == 0 && verified.out.contains("1 of 1 cells agree"),
