@@ -1,4 +1,4 @@
-# Every target does the set-up it needs: libtorch, the build, the data. `make` alone lists them.
+# Every target runs the set-up it needs: libtorch, the build, the data. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce-table smoke test test-resume test-slurm sweeps check bench mutants parity gpu-check golden setup build data
@@ -17,7 +17,7 @@ LATENCY := yes
 CRATES :=
 FILES :=
 
-# Clones share one build folder where somebody made it (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
+# Clones share one build folder if it exists (mkdir -p ~/.cache/thinet/target); else each has its own `target`.
 ifndef CARGO_TARGET_DIR
   shared_build := $(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}/thinet/target"; if [ -d "$$d" ]; then echo "$$d"; fi)
   ifneq ($(shared_build),)
@@ -39,29 +39,29 @@ help: ## List the targets (what `make` alone does)
 
 reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers
 	$(thinet) table compression figure4-flops
-	@# A study of which something failed (1) still ends with its tables; its status is that of the whole.
+	@# A study in which something failed (1) still prints its tables; its status becomes that of the target.
 	$(thinet) run '$(EXPERIMENT)' $(run_options); status=$$?; [ $$status -le 1 ] || exit $$status; \
 	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option) &&) \
 	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' && exit $$status
 
 smoke: EXPERIMENT := experiments/smoke.toml
-smoke: data ## The same on a tiny network, in under two minutes
+smoke: data ## Run a study of a tiny network, in under two minutes
 	$(thinet) run '$(EXPERIMENT)' $(run_options)
 
-test: setup ## Formatting, lints and every test; ends with how many passed
+test: setup ## Check formatting and lints, run every test; the last line counts them
 	@scripts/test.sh
 
-check: setup ## Formatting and lints only
+check: setup ## Check formatting and lints only
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 test-resume: build ## Kill a sweep twenty times and compare its bytes with those of an unbroken one
 	@THINET= scripts/test-resume.sh
 
-test-slurm: build ## Send a sweep through a real Slurm on this machine (root; installs slurm-wlm and munge)
+test-slurm: build ## Run a sweep through a real Slurm on this machine (root; installs slurm-wlm and munge)
 	@THINET= scripts/test-slurm.sh
 
-sweeps: build ## Measure what sweeps cost beside the computing (workers, overhead, shared work, status)
+sweeps: build ## Measure what sweeps cost besides computing (workers, overhead, shared work, status)
 	@THINET= scripts/sweeps.sh
 
 bench: setup ## Measure selection, moments, calibration and training (release build)
@@ -76,7 +76,7 @@ parity: setup ## Compare images, loader and weights with Pillow, torchvision and
 gpu-check: setup ## Build a folder that checks a CUDA machine without cargo or a network
 	scripts/gpu-check.sh
 
-golden: setup ## Make the PyTorch golden files of the tests again
+golden: setup ## Compute the PyTorch golden files of the tests again
 	scripts/golden.sh
 
 setup: ## Find or install libtorch, check the tools; part of every other target
@@ -85,5 +85,5 @@ setup: ## Find or install libtorch, check the tools; part of every other target
 build: setup ## Build the `thinet` program (release)
 	cargo build --release --package thinet-cli
 
-data: build ## Get the data set that EXPERIMENT needs
+data: build ## Fetch the dataset that EXPERIMENT needs
 	$(thinet) data fetch --for '$(EXPERIMENT)' $(data_options)

@@ -4,7 +4,7 @@
 #
 #     scripts/full-size.sh FOLDER      FOLDER holds photographs as val/<WordNet id>/*.JPEG, 20 classes or more
 #
-# Takes about 15 minutes on two cores. Ends with the figures and 0, or says what does not hold and 1.
+# Takes about 15 minutes on two cores. Prints the figures and exits with 0, or prints what does not hold and exits with 1.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 
-# Twenty classes; every photograph is there for training and for testing.
+# Twenty classes; every photograph is used for training and for testing.
 ls "$photos/val" | sort | head -20 | while read -r class; do
     mkdir -p "$work/data/train/$class" "$work/data/val/$class"
     for split in train val; do
@@ -73,7 +73,7 @@ positions-per-image = 10
 SPEC
 }
 
-# run NAME: one job, so that the peak is that of one worker
+# run NAME [KILL-AFTER]: one job, so that the peak is that of one worker; killed once so many cells are begun
 run() {
     "$thinet" run "$work/$1.toml" --data "$work/data" --results "$work/results" --jobs 1 >"$work/$1.out" 2>"$work/$1.log" &
     pid=$!
@@ -106,6 +106,6 @@ for name in full-size-vgg16 full-size-resnet50; do
     [ "$peak" -gt 0 ] && [ "$peak" -lt "$most_kib" ] || fail "$name: peak of $peak KiB, allowed $most_kib"
     printf '%s: 7 selectors, killed with %d cells stored and finished, peak %d MiB, %d s\n' \
         "$name" "$killed" $((peak / 1024)) $(($(date +%s) - start))
-    # The second study counts its own cells.
+    # So that the second study counts only its own cells.
     mkdir -p "$work/done" && mv "$work"/results/store/cell-* "$work/done/"
 done

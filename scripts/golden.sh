@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the golden files of the tests again: runs every script in a folder called `golden`, with a Python that has torch.
+# Computes the golden files of the tests again: runs every script in a folder called `golden`, with a Python that has torch.
 # A difference that git then shows is a change of PyTorch, of the script or of the seed: explain it before you commit it.
 set -eu
 unset CDPATH

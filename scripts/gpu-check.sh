@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `make gpu-check` runs: builds results/gpu-check-folder, which runs on a CUDA machine that has Python's torch 2.11.0 and
-# neither cargo nor a network; then tries it on the CPU, with settings of a few seconds.
+# Run by `make gpu-check`: builds results/gpu-check-folder, which runs on a CUDA machine that has Python's torch 2.11.0 but
+# neither cargo nor a network; then tries it on the CPU for a few seconds.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ for name in thinet gpu-check; do
     strip "$folder/$name"
 done
 if [ -e .libtorch/lib/libtorch_cuda.so ]; then
-    # Without it the program would find no GPU, however good the machine.
+    # Without it the program would find no GPU on any machine.
     for name in thinet gpu-check; do
         readelf -d "$folder/$name" | grep -q 'NEEDED.*libtorch_cuda' || fail "$name does not link libtorch_cuda"
     done
@@ -39,7 +39,7 @@ python=.venv/bin/python
 [ -x "$python" ] || python=python3
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-# An environment as bare as another machine's: the library path must come from run.sh.
+# A bare environment, as on another machine: the library path must come from run.sh.
 env -i PATH="$PATH" HOME="$HOME" PYTHON="$python" sh "$folder/run.sh" "$out" cpu --tiny >"$out/log" 2>&1 || {
     tail -5 "$out/log" >&2
     fail "the folder does not work on the CPU of this machine"

@@ -40,7 +40,7 @@ def read(path):
 
 
 def module(op, has_bias):
-    """The module of a node; a convolution in front of a batch normalisation may have a bias in the file alone."""
+    """The module of a node; a convolution in front of a batch normalisation may have a bias in the file only."""
     kind = op["kind"]
     if kind == "conv":
         sizes = op["in_channels"], op["out_channels"], op["kernel"], op["stride"], op["padding"]
@@ -85,7 +85,7 @@ def build(graph, names, tensors):
         else:
             path = names.get(node["name"], node["name"])
             if path == node["name"] and path in taken:
-                raise ValueError(f"the name {path!r} means two nodes")
+                raise ValueError(f"the name {path!r} stands for two nodes")
             attach(root, path, module(op, f"{path}.bias" in tensors))
             values.append(traced.call_module(path, inputs))
     traced.output(values[-1])
@@ -96,9 +96,9 @@ def load(path):
     """The net in evaluation mode, and how its images are prepared (`None` if the file does not say)."""
     tensors, metadata = read(path)
     if "graph" not in metadata:
-        raise ValueError(f"{path} holds no graph: it is no file of thinet's")
+        raise ValueError(f"{path} holds no graph: it is not a file of thinet")
     if "names" not in metadata and metadata.get("layout", "own") != "own":
-        raise ValueError(f"{path} was written by an older version, which did not say its names: export the net again")
+        raise ValueError(f"{path} was written by an older version, which did not record its names: export the net again")
     net = build(json.loads(metadata["graph"]), json.loads(metadata.get("names", "{}")), tensors)
     state = net.state_dict()
     for name, tensor in tensors.items():

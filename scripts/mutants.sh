@@ -1,13 +1,14 @@
 #!/bin/sh
-# Mutation tests: changes the code in one place at a time and asks whether a test notices. Ends with 0 if each change was noticed.
+# Mutation tests: changes the code in one place at a time and runs the tests. Exits with 0 if they notice every change.
 #
 #     CRATES='graph seed' scripts/mutants.sh                      whole crates, one after the other
-#     FILES='crates/harness/src/check.rs' scripts/mutants.sh      single files
+#     FILES='crates/harness/src/study/check.rs' ARGS='-C --lib' scripts/mutants.sh      single files
 #
-# Two to ten seconds a change where the crate is small: the default crates take about an hour on two quiet cores, `data` as
-# long again. Of the harness, whose tests link libtorch and train nets, take single files and the tests beside the code
-# (ARGS='-- --lib'). Works on a copy below `target/mutants`, which keeps its build; the changes that survived and what
-# each test said stand in `target/mutants/<crate>/mutants.out`. What cannot be noticed is listed in `.cargo/mutants.toml`.
+# A change takes two to ten seconds in a small crate: the default crates take about an hour on two quiet cores, `data` another
+# one. The tests of the harness link libtorch and train nets: take single files of it and the tests beside the code only, with
+# ARGS='-C --lib', which cargo-mutants passes to the build as well as to the tests. Works on a copy below `target/mutants`,
+# which keeps its build; surviving changes and the output of the tests are in `target/mutants/<crate>/mutants.out`. Changes
+# that no test can notice are listed in `.cargo/mutants.toml`.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -15,7 +16,7 @@ version=27.1.0
 crates=${CRATES:-graph seed reconstruction selectors metrics}
 work=$PWD/target/mutants
 
-# $MUTANTS: another cargo-mutants than the one on PATH
+# $MUTANTS: a cargo-mutants to use instead of the one on PATH
 if [ -z "${MUTANTS:-}" ]; then
     command -v cargo-mutants >/dev/null 2>&1 || cargo install cargo-mutants --locked --version "$version"
     MUTANTS=cargo-mutants
@@ -39,7 +40,7 @@ mutate() {
     # shellcheck disable=SC2086 # ARGS are several words
     nice "$MUTANTS" mutants --dir "$work/tree" --in-place --output "$work/$name" --timeout "${TIMEOUT:-60}" \
         --no-shuffle --colors never "$@" ${ARGS:-} || {
-        # 3: none survived, but some made a test run for ever, which is noticed as well
+        # 3: none survived, but some let a test run for ever, which counts as noticed
         [ $? -eq 3 ] || status=1
     }
 }

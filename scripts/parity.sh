@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make parity` runs: this project beside Pillow, torchvision and PyTorch. IMAGES names a folder with JPEG files.
+# Run by `make parity`: compares this project with Pillow, torchvision and PyTorch. IMAGES names a folder with JPEG files.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."

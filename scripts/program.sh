@@ -1,5 +1,5 @@
-# Sourced by the scripts that test the program as a whole, from the project's root: $THINET, else the release build, with the
-# images of the smoke study.
+# Sourced from the project's root by the scripts that test the whole program. Sets THINET to the release build unless it is
+# set, and fetches the images of the smoke study.
 if [ -z "${THINET:-}" ]; then
     cargo build --quiet --release --package thinet-cli
     THINET=${CARGO_TARGET_DIR:-target}/release/thinet

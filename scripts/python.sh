@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Read by golden.sh and parity.sh: finds the Python for `needs`, a Python text that fails where something is missing, and
-# puts `packages` into the environment that set-up made where they are not there. Sets `python`.
+# Sourced by golden.sh and parity.sh. Sets `python` to a Python that runs `needs`, statements that fail where something is
+# missing, and installs `packages` into the environment that set-up created if need be.
 
 fail() {
     printf 'error: %s — fix: %s\n' "$1" "$2" >&2
@@ -17,7 +17,7 @@ find_python() {
 }
 
 python=$(find_python)
-# The environment that set-up made has torch alone; one from elsewhere is not ours to change.
+# The environment that set-up created has torch alone; any other environment is left as it is.
 if [ -z "$python" ] && [ -f .venv/thinet-setup ]; then
     # shellcheck disable=SC2086 # a list of packages; without their dependencies, so that torch stays as it is
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $packages ||

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Links `.libtorch` to a libtorch 2.11.0 (the folder with lib/ and include/), the one thing that cargo cannot fetch.
 #
-# Taken, in this order: $LIBTORCH; what `.libtorch` already points to; an active Python that has the right torch;
-# `.venv` in the project, made here from the pinned wheel. A second run changes nothing and takes a moment.
-# A missing prerequisite ends in one line that names it and the fix, with exit status 1.
+# Uses the first of: $LIBTORCH; the target of an existing `.libtorch`; an active Python that has the right torch;
+# `.venv` in the project, created here from the pinned wheel. A second run changes nothing and takes a moment.
+# If a prerequisite is missing, prints one line that names it and the fix, and exits with 1.
 set -eu
 unset CDPATH
 
@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/.." && pwd -P)
 here=$(pwd -P)
 link=$root/.libtorch
 venv=$root/.venv
-stamp=$venv/thinet-setup # "started" or "complete": tells a half-made environment from a whole one, and ours from another's
+stamp=$venv/thinet-setup # "started" or "complete": marks whether an environment is complete, and that it is ours
 
 say() { printf 'setup: %s\n' "$1"; }
 
@@ -54,7 +54,7 @@ check_compiler() {
         "install g++ (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or set CXX"
     command -v cc >/dev/null 2>&1 || fail "no linker: cc was not found" \
         "install gcc (Debian, Ubuntu: apt-get install gcc libc6-dev; Fedora: dnf install gcc)"
-    # A compiler without its headers is common in containers; libgomp is what the libtorch bindings link to.
+    # A compiler without its headers is common in containers; the libtorch bindings link to libgomp.
     printf '#include <vector>\nint main() { return (int)std::vector<int>().size(); }\n' |
         "${CXX:-c++}" -std=c++17 -x c++ - -o "$scratch/probe" -lgomp 2>"$scratch/log" ||
         fail "${CXX:-c++} cannot build a small C++17 program ($(first_error))" \
@@ -127,7 +127,7 @@ venv_torch() {
     done
 }
 
-# A Python that can make an environment and for which the pinned wheel exists.
+# A Python that can create an environment and for which the pinned wheel exists.
 venv_python() {
     seen=
     for python in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
@@ -149,25 +149,25 @@ venv_python() {
         "${fix:-install Python 3.10 to 3.14 with its venv module (Debian, Ubuntu: apt-get install python3-venv), or set LIBTORCH to a libtorch $torch_version}"
 }
 
-make_venv() {
+create_venv() {
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = started ]; then
-        say "an earlier run did not finish: making .venv again"
+        say "an earlier run did not finish: creating .venv again"
         rm -rf "$venv"
     elif [ -e "$venv" ] || [ -L "$venv" ]; then
-        fail ".venv exists and holds no whole torch $torch_version" \
+        fail ".venv exists and holds no complete torch $torch_version" \
             "move it away, or '$venv/bin/python -m pip install --force-reinstall torch==$torch_version'"
     fi
     python=$(venv_python)
-    # The log stands for pip's warnings and errors: the last word on a failure must be one line.
+    # pip's warnings and errors go to the log: a failure must end in one line.
     say "no libtorch $torch_version here: installing torch $torch_version in .venv (about 5 GB, once)"
     mkdir "$venv"
     echo started >"$stamp"
     unset PYTHONPATH PYTHONHOME # a torch on such a path would count as installed
-    "$python" -m venv "$venv" 2>"$scratch/log" || fail "$python cannot make .venv ($(first_error))" \
+    "$python" -m venv "$venv" 2>"$scratch/log" || fail "$python cannot create .venv ($(first_error))" \
         "install its venv module (Debian, Ubuntu: apt-get install python3-venv)"
     PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 \
         "$venv/bin/python" -m pip install "torch==$torch_version" 2>"$scratch/log" || pip_failed
-    [ -n "$(venv_torch)" ] || fail "pip ended well, yet .venv holds no whole torch $torch_version" "remove .venv and run this again"
+    [ -n "$(venv_torch)" ] || fail "pip succeeded, yet .venv holds no complete torch $torch_version" "remove .venv and run this again"
     echo complete >"$stamp"
 }
 
@@ -183,12 +183,12 @@ pip_failed() {
         "see '$venv/bin/python -m pip install torch==$torch_version', or set LIBTORCH to a libtorch $torch_version"
 }
 
-# point_link_to TARGET BEFORE: in one step, so that a build beside this never sees no link
+# point_link_to TARGET BEFORE: in one step, so that a concurrent build always sees a link
 point_link_to() {
     ln -s "$1" "$link.$$.tmp"
     mv -fT "$link.$$.tmp" "$link"
     say "using libtorch $torch_version in $1"
-    # cargo sees the same path before and after, but what was built is for what the other folder holds (CUDA or not).
+    # cargo sees the same path as before, but its builds are for the contents of the other folder (CUDA or not).
     if [ -n "$2" ] && [ "$2" != "$1" ]; then
         cargo clean --quiet --package torch-sys 2>/dev/null || :
         cargo clean --quiet --package torch-sys --release 2>/dev/null || :
@@ -211,19 +211,19 @@ link_libtorch() {
     if fits "$link"; then
         return
     fi
-    # A dangling link would come alive in the middle of an installation.
+    # A dangling link would become valid in the middle of an installation.
     rm -f "$link"
     target=$(active_torch)
     [ -n "$target" ] || target=$(venv_torch)
     if [ -z "$target" ]; then
-        make_venv
+        create_venv
         target=$(venv_torch)
     fi
     point_link_to "$target" "$before"
 }
 
-# cargo tells crates of two clones that share a build folder apart by their files' times alone, and takes the crate of
-# one for that of the other when its files are older than the other's build. So the clone that takes over touches its files.
+# cargo distinguishes the crates of two clones that share a build folder by the times of their files alone, and mistakes one
+# for the other if its files are older than the other's build. So a clone touches its files when it takes the folder over.
 claim_build_folder() {
     [ -n "${CARGO_TARGET_DIR:-}" ] || return 0
     owner=$CARGO_TARGET_DIR/thinet-clone
@@ -241,7 +241,7 @@ trap 'exit 130' INT TERM HUP
 check_platform
 check_rust
 check_compiler
-# Two commands in one clone take turns; without flock (util-linux) they are on their own.
+# Two set-ups in one clone take turns, unless flock (util-linux) is missing.
 exec 9<"$root"
 if command -v flock >/dev/null 2>&1; then flock 9; fi
 fetch_crates

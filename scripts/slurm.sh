@@ -1,14 +1,14 @@
 #!/bin/sh
 # A private Slurm cluster on this machine for tests: munge, a controller and a few nodes of one core, all in one folder.
 #
-#     scripts/slurm.sh install             slurm-wlm and munge from Debian's packages, if they are missing; 3: cannot
-#     scripts/slurm.sh start DIR NODES     waits until nodes n1, n2, … are idle; DIR/env.sh then points Slurm's commands here
-#     scripts/slurm.sh kill-node DIR NODE  SIGKILL for its slurmd and all that runs there, as when a node loses power
-#     scripts/slurm.sh start-node DIR NODE brings it back
-#     scripts/slurm.sh hurry DIR           makes requeued jobs eligible now
-#     scripts/slurm.sh stop DIR            ends everything it started
+#     scripts/slurm.sh install             installs slurm-wlm and munge from Debian's packages if they are missing; 3: cannot
+#     scripts/slurm.sh start DIR NODES     waits until nodes n1, n2, … are idle; DIR/env.sh then directs Slurm's commands to it
+#     scripts/slurm.sh kill-node DIR NODE  kills its slurmd and all its processes, as when a node loses power
+#     scripts/slurm.sh start-node DIR NODE starts it again
+#     scripts/slurm.sh hurry DIR           lets requeued jobs start now
+#     scripts/slurm.sh stop DIR            stops everything it started
 #
-# Needs root, as slurmd does. Nothing outside DIR changes, no system service is started.
+# Needs root, as slurmd does. Changes nothing outside DIR and starts no system service.
 set -eu
 unset CDPATH
 
@@ -17,7 +17,7 @@ fail() {
     exit "${2:-1}"
 }
 
-# What is installed must not start services of its own.
+# The installed packages must not start services of their own.
 install_packages() {
     if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null; then return; fi
     command -v apt-get >/dev/null || fail 'Slurm is missing and there is no apt-get to install it' 3
@@ -39,12 +39,12 @@ configure() {
     dir=$1
     nodes=$2
     mkdir -p "$dir/state" "$dir/log" "$dir/run" "$dir/munge"
-    # munge wants its own folders to be nobody else's.
+    # munge requires folders that only it can write to.
     chmod 700 "$dir/munge"
     chmod 755 "$dir" "$dir/run"
     dd if=/dev/urandom of="$dir/munge/key" bs=1024 count=1 2>/dev/null
     chmod 600 "$dir/munge/key"
-    # Clusters of several folders get ports of their own.
+    # Clusters in different folders use different ports.
     base=$((20000 + $(printf '%s' "$dir" | cksum | cut -d ' ' -f 1) % 200 * 100))
     host=$(hostname)
     {
@@ -110,7 +110,7 @@ start_slurmd() {
     slurmd -N "$2" -f "$1/slurm.conf"
 }
 
-# What runs under a node: its slurmd, the step managers it started, and all their children.
+# A process and all its children, children first.
 tree() {
     for pid in $(pgrep -P "$1"); do tree "$pid"; done
     echo "$1"
@@ -118,7 +118,7 @@ tree() {
 
 node_processes() {
     [ ! -f "$1/run/slurmd-$2.pid" ] || pgrep -F "$1/run/slurmd-$2.pid" slurmd || true
-    # Step managers are no children of slurmd, but write to its log.
+    # Step managers are not children of slurmd, but write to its log.
     for pid in $(pgrep slurmstepd || true); do
         if ls -l "/proc/$pid/fd" 2>/dev/null | grep -q "$1/log/slurmd-$2.log"; then tree "$pid"; fi
     done
@@ -126,8 +126,8 @@ node_processes() {
 
 kill_node() {
     pids=$(node_processes "$1" "$2")
-    [ -n "$pids" ] || fail "no process of node $2 is there"
-    # Frozen first, so that nothing writes or reports on while the others die.
+    [ -n "$pids" ] || fail "no process of node $2 was found"
+    # Stopped first, so that nothing writes or reports while the others are killed.
     # shellcheck disable=SC2086
     kill -STOP $pids 2>/dev/null || true
     # shellcheck disable=SC2086
@@ -169,7 +169,7 @@ stop() {
             if [ -f "$pid" ] && pgrep -F "$pid"; then return 1; fi
         done
     }
-    until_true 10 gone || fail "not everything of $dir ends"
+    until_true 10 gone || fail "some processes of $dir do not end"
 }
 
 [ $# -ge 1 ] || fail 'usage: scripts/slurm.sh install | start DIR NODES | kill-node DIR NODE | start-node DIR NODE | hurry DIR | stop DIR'
@@ -182,13 +182,13 @@ case $1 in
         dir=$(cd "$2" && pwd)
         . "$dir/env.sh"
         start_slurmd "$dir" "$3"
-        # A node that is back before it was missed would keep its lost job as running for most of a minute. Only once it
-        # has registered: before, its next job would be taken for the lost one.
+        # A node that returns before it was missed would show its lost job as running for most of a minute. Only once it
+        # has registered: before that, its next job would be mistaken for the lost one.
         until_true 30 is_registered "$dir" "$3" || fail "node $3 does not register"
         scontrol update "nodename=$3" state=down reason=killed
-        # Refused where the node has already come back by itself.
+        # Refused if the node has already returned by itself.
         scontrol update "nodename=$3" state=resume 2>/dev/null || true
-        until_true 60 is_up "$3" || fail "node $3 does not come back"
+        until_true 60 is_up "$3" || fail "node $3 does not return"
         ;;
     hurry)
         . "$(cd "$2" && pwd)/env.sh"

@@ -1,8 +1,9 @@
 #!/bin/sh
-# What sweeps cost beside the computing: workers against threads, the harness's own time, looking again at what is done, shared
-# work, and the state of ten thousand cells. Writes results/sweeps/sweeps.csv; a figure that is not as required says so there.
+# Measures what sweeps cost beside the computing: workers against threads, the harness's own time, a second look at a finished
+# sweep, shared work, and the status of ten thousand cells. Writes results/sweeps/sweeps.csv, with whether each figure is as
+# required.
 #
-#     scripts/sweeps.sh        takes about fifteen minutes on two cores, which should have nothing else to do
+#     scripts/sweeps.sh        takes about fifteen minutes on two cores, which should be idle otherwise
 #
 # Uses `thinet` of the release build, or $THINET.
 set -eu
@@ -16,7 +17,7 @@ mkdir -p results/sweeps
 out=results/sweeps/sweeps.csv
 printf 'figure,value,required,holds,measured\n' >"$work/out"
 
-# note FIGURE VALUE [CONDITION [MEASURED]]: the condition is awk's, of the value v
+# note FIGURE VALUE [CONDITION [MEASURED]]: the condition is one of awk, on the value v
 note() {
     holds=
     [ -z "${3:-}" ] || holds=$(awk -v v="$2" "BEGIN { print ($3) ? \"yes\" : \"NO\" }")
@@ -24,7 +25,7 @@ note() {
     printf '%-74s %8s  %-9s %-4s%s\n' "$1" "$2" "${3:-}" "$holds" "${4:-}"
 }
 now() { date +%s.%N; }
-# timed COMMAND...: its wall time in $seconds
+# timed COMMAND...: sets $seconds to its wall time
 timed() {
     from=$(now)
     "$@" >"$work/last.out" 2>"$work/last.log" || {
@@ -63,14 +64,14 @@ keep-rates = [$6]
 after-last = { epochs = 2, batch = $batch, lr = 0.01 }
 SPEC
 }
-# run SPEC RESULTS JOBS; a loss that became NaN would make a sweep short
+# run SPEC RESULTS JOBS; fails if a cell diverged, which would shorten the sweep
 run() {
     "$THINET" run "$work/$1.toml" --results "$work/$2" --jobs "$3" || return 1
     ! grep -l '"status": "diverged"' "$work/$2"/store/*/result.json >&2
 }
 
-# compare NAME TRAIN-LIMIT NET BATCH: in turn, twice, so that all meet the same machine; the best of each counts. What one worker
-# with one thread needs says how much of the cores two workers use, whatever libtorch makes of two threads.
+# compare NAME TRAIN-LIMIT NET BATCH: in turn, twice, so that all run under the same conditions; the best of each counts. The time
+# of one worker with one thread shows how well two workers use the cores, independently of libtorch's threads.
 compare() {
     name=$1
     spec workers 2 "$2" 1 layer-by-layer 0.5 "$3" "$4"
@@ -92,7 +93,7 @@ least() { echo "$1 $2" | awk '{ print ($2 < $1) ? $2 : $1 }'; }
 ratio() { echo "$1 $2" | awk '{ printf "%.2f", $1 / $2 }'; }
 
 note 'machine' "$(grep -c '^processor' /proc/cpuinfo) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
-# The less there is to do in a step, the less of it two threads can share.
+# The smaller a step, the less of it two threads can share.
 compare 'tiny at batch 16' 4000 'arch = "tiny"' 16
 compare 'tiny at batch 50' 8000 'arch = "tiny"' 50
 compare 'cifar-resnet20 x 1/4 at batch 16' 1000 'arch = "cifar-resnet20", width = 0.25' 16
@@ -100,7 +101,7 @@ compare 'cifar-resnet20 x 1/4 at batch 50' 1500 'arch = "cifar-resnet20", width 
 compare 'cifar-vgg16 x 1/8 at batch 16' 1000 'arch = "cifar-vgg16", width = 0.125' 16
 compare 'cifar-vgg16 x 1/8 at batch 50' 2000 'arch = "cifar-vgg16", width = 0.125' 50
 
-# Of a study as a user runs it: a small net, thousands of images.
+# A study as a user runs it: a small net, thousands of images.
 spec usual 1 20000 1 layer-by-layer '0.5'
 timed run usual usual 1
 overhead=$(cat "$work"/usual/store/cell-*/result.json | awk -F '[:,]' '/^  "seconds"/ { all += $2 } /^  "busy_seconds"/ { busy += $2 } END { printf "%.2f", 100 * (1 - busy / all) }')
@@ -110,19 +111,19 @@ note 'cell time outside libtorch and decoding, per cent' "$overhead" 'v < 2'
 spec grid 3 1000 1 one-shot '0.7, 0.5, 0.4, 0.3'
 timed run grid grid 2
 stages() { ls "$work/grid/store" | grep -c "^$1-"; }
-made() { cat "$work"/grid/runs/*/log.jsonl | grep '"event":"stage-finished"' | grep -c "\"id\":\"$1-"; }
-note '6 methods x 4 rates x 3 seeds: dense nets made' "$(made dense)" 'v == 3'
-note '6 methods x 4 rates x 3 seeds: calibrations made' "$(made '\(zeros\|moments\)')" 'v == 6'
-note '6 methods x 4 rates x 3 seeds: cells made' "$(made cell)" 'v == 72'
+computed() { cat "$work"/grid/runs/*/log.jsonl | grep '"event":"stage-finished"' | grep -c "\"id\":\"$1-"; }
+note '6 methods x 4 rates x 3 seeds: dense nets made' "$(computed dense)" 'v == 3'
+note '6 methods x 4 rates x 3 seeds: calibrations made' "$(computed '\(zeros\|moments\)')" 'v == 6'
+note '6 methods x 4 rates x 3 seeds: cells made' "$(computed cell)" 'v == 72'
 [ "$(stages cell)" -eq 72 ] || exit 1
 
-# A hundred cells and more, looked at again.
+# More than a hundred cells, run again when finished.
 spec hundred 5 100 1 one-shot '0.7, 0.5, 0.4, 0.3'
 timed run hundred hundred 2
 timed run hundred hundred 2
 note "a finished sweep of $(ls "$work/hundred/store" | grep -c '^cell-') cells looked at again, seconds" "$seconds" 'v < 1'
 
-# Ten thousand cells: the list of stages from a dry submission, the records made up, as only their number matters.
+# Ten thousand cells: the list of stages from a dry submission, with copies of one record, as only their number matters.
 rates=$(awk 'BEGIN { for (i = 0; i < 40; i++) printf "%s%.3f", i ? ", " : "", 0.5 + i * 0.01 }')
 spec large 42 1000 1 layer-by-layer "$rates"
 "$THINET" submit "$work/large.toml" --results "$work/large" --dry-run >/dev/null 2>&1

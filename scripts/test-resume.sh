@@ -1,12 +1,12 @@
 #!/bin/sh
-# A sweep with two workers is killed again and again, each time started again, and has to end with the tables of an unbroken one and
-# with the same stored values of every stage, as `thinet diff --exact` compares them. Half of the kills come at seeded random moments
-# (all processes, the parent alone, one worker alone), half between the last step of a training and the end of its stage.
+# Kills a sweep with two workers again and again and restarts it each time. It must end with the tables of an unbroken sweep and the
+# same stored values in every stage, as `thinet diff --exact` compares them. Half of the kills come at seeded random moments (all
+# processes, the parent alone, one worker alone), half between the last step of a training and the end of its stage.
 #
 #     scripts/test-resume.sh [KILLS [SEED]]      default: 20 kills, seed 1
 #
-# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Ends with "resume: …" and 0, or says
-# what differs and 1.
+# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Prints "resume: …" and exits with 0, or
+# prints what differs and exits with 1.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -76,7 +76,7 @@ sums unbroken >"$work/expected"
 files=$(wc -l <"$work/expected")
 [ "$files" -ge 10 ] || fail "the unbroken run left $files files of tables, expected ten"
 
-# check RESULTS: a broken run has come to its end
+# check RESULTS: compares a finished broken run with the unbroken one
 check() {
     sums "$1" >"$work/found"
     cmp -s "$work/expected" "$work/found" || {
@@ -113,8 +113,8 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
         done
     fi
     if ! kill -0 "$group" 2>/dev/null; then
-        # It has ended before it could be killed: that is a result, and the next kill meets a new run.
-        wait "$group" || fail "a started-again run failed: $(tail -1 "$work/log")"
+        # It ended before it could be killed: that is a result, and the next kill is for a new run.
+        wait "$group" || fail "a restarted run failed: $(tail -1 "$work/log")"
         check "broken-$run"
         ended=$((ended + 1))
         run=$((run + 1))
@@ -125,7 +125,7 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
         1) kill -9 "$group" ;;
         2)
             worker=$(ps -o pid= --ppid "$group" | head -1)
-            # A worker alone is replaced; the run goes on until the parent is killed, too.
+            # A killed worker is replaced; the run goes on until its parent is killed, too.
             if [ -n "$worker" ]; then
                 kill -9 "$worker" 2>/dev/null || true
                 sleep 1
@@ -136,7 +136,7 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
     wait "$group" 2>/dev/null || true
     done_kills=$((done_kills + 1))
 done
-[ "$done_kills" -eq "$kills" ] || fail "only $done_kills kills met a running sweep"
+[ "$done_kills" -eq "$kills" ] || fail "only $done_kills kills hit a running sweep"
 start "broken-$run" 0.2
 wait "$group" || fail "the last start failed: $(tail -1 "$work/log")"
 group=

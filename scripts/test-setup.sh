@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs setup.sh in throw-away projects with a PATH of fake tools: each missing prerequisite must end in its one line,
-# and each way to a libtorch must end in the right link. No network, nothing outside a temporary folder.
+# Runs setup.sh in temporary projects with a PATH of fake tools: each missing prerequisite must print its one line, and
+# each way to a libtorch must create the right link. Uses no network, and nothing outside a temporary folder.
 # Last line: "setup: N passed, M failed".
 set -u
 unset CDPATH
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
 
-# --- the fake world ---------------------------------------------------------------------------------------------
+# --- fake tools -------------------------------------------------------------------------------------------------
 
 # fake NAME: a tool on the fake PATH whose text comes from standard input
 fake() {
@@ -19,15 +19,15 @@ fake() {
     chmod +x "$bin/$1"
 }
 
-# make_torch FOLDER VERSION: what set-up looks at in the torch folder of a wheel
-make_torch() {
+# fake_torch FOLDER VERSION: the files that set-up looks at in the torch folder of a wheel
+fake_torch() {
     mkdir -p "$1/lib" "$1/include/torch/csrc/api/include"
     : >"$1/lib/libtorch_cpu.so"
     : >"$1/lib/libc10.so"
     echo "__version__ = '$2'" >"$1/version.py"
 }
 
-# A project with nothing set up, and a machine with all that set-up needs and no torch.
+# A project without any set-up, on a machine with everything that set-up needs except torch.
 fresh() {
     rm -rf "$work/case"
     project=$work/case/project
@@ -76,13 +76,13 @@ esac
 TOOL
 }
 
-# setup [NAME=VALUE...]: runs it in the fake world; leaves $status, $work/out and $work/err
+# setup [NAME=VALUE...]: runs it with the fake tools; sets $status, writes $work/out and $work/err
 setup() {
     (cd "$project" && env -i PATH="$bin" HOME="$work/case/home" "$@" sh scripts/setup.sh >"$work/out" 2>"$work/err")
     status=$?
 }
 
-# --- what must hold ---------------------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------------------------
 
 ok() { passed=$((passed + 1)); }
 
@@ -92,7 +92,7 @@ wrong() { # NAME REASON
     sed 's/^/        | /' "$work/out" "$work/err"
 }
 
-# refuses NAME ERROR-WORDS FIX-WORDS [NAME=VALUE...]: status 1, one line that holds both, and no link made
+# refuses NAME ERROR-WORDS FIX-WORDS [NAME=VALUE...]: status 1, one line that holds both, and no link
 refuses() {
     name=$1 error=$2 fix=$3
     shift 3
@@ -104,7 +104,7 @@ refuses() {
     elif ! grep -q "^error: .*$error.* — fix: .*$fix" "$work/err"; then
         wrong "$name" "the line does not say '$error' and '$fix'"
     elif [ -e "$project/.libtorch" ]; then
-        wrong "$name" "it made a link"
+        wrong "$name" "it created a link"
     else
         ok
     fi
@@ -169,7 +169,7 @@ fresh
 refuses 'LIBTORCH is no folder' 'LIBTORCH=/nowhere is not a folder' 'unset LIBTORCH' LIBTORCH=/nowhere
 mkdir -p "$work/case/empty"
 refuses 'LIBTORCH holds none' 'holds no libtorch' 'unset LIBTORCH' LIBTORCH="$work/case/empty"
-make_torch "$work/case/old" '2.10.0+cpu'
+fake_torch "$work/case/old" '2.10.0+cpu'
 refuses 'LIBTORCH of another version' 'is version 2.10.0, exactly 2.11.0' 'unset LIBTORCH' LIBTORCH="$work/case/old"
 rm "$work/case/old/version.py"
 refuses 'LIBTORCH of no stated version' 'is version unknown' 'unset LIBTORCH' LIBTORCH="$work/case/old"
@@ -195,7 +195,7 @@ refuses 'no wheel' 'pip cannot install torch 2.11.0 (ERROR: No matching' 'LIBTOR
     FAKE_PIP_ERROR='ERROR: No matching distribution found for torch==2.11.0'
 
 fresh && mkdir "$project/.venv" && echo mine >"$project/.venv/notes"
-refuses 'a .venv of someone else' '.venv exists and holds no whole torch' 'move it away'
+refuses 'a .venv of someone else' '.venv exists and holds no complete torch' 'move it away'
 holds 'a .venv of someone else is left alone' grep -qx mine "$project/.venv/notes"
 
 fresh && mkdir "$project/.libtorch" && : >"$project/.libtorch/notes"
@@ -205,53 +205,53 @@ holds 'a .libtorch folder of someone else is left alone' \
 
 # --- ways to a libtorch -----------------------------------------------------------------------------------------
 
-fresh && mkdir -p "$work/case/zip" && make_torch "$work/case/zip/libtorch" unused
+fresh && mkdir -p "$work/case/zip" && fake_torch "$work/case/zip/libtorch" unused
 rm "$work/case/zip/libtorch/version.py" && echo '2.11.0+cpu' >"$work/case/zip/libtorch/build-version"
 links 'LIBTORCH, unpacked archive' "$work/case/zip/libtorch" LIBTORCH="$work/case/zip/libtorch"
 
-fresh && make_torch "$work/case/own torch" '2.11.0'
+fresh && fake_torch "$work/case/own torch" '2.11.0'
 links 'LIBTORCH, relative, with a space' "$work/case/own torch" LIBTORCH='../own torch'
 links 'LIBTORCH, nothing changed' "$work/case/own torch" LIBTORCH="$work/case/own torch"
-holds 'nothing changed, nothing said' test ! -s "$work/out"
+holds 'nothing changed, nothing printed' test ! -s "$work/out"
 links 'LIBTORCH no longer set' "$work/case/own torch"
 links 'LIBTORCH is our own link' "$work/case/own torch" LIBTORCH="$project/.libtorch"
 holds 'no rebuild so far' test "$(grep -c clean "$work/case/cargo-calls")" -eq 0
-make_torch "$work/case/other" '2.11.0+cu130'
+fake_torch "$work/case/other" '2.11.0+cu130'
 links 'LIBTORCH, another one' "$work/case/other" LIBTORCH="$work/case/other"
-holds 'another libtorch makes the bindings new' grep -q clean "$work/case/cargo-calls"
+holds 'another libtorch rebuilds the bindings' grep -q clean "$work/case/cargo-calls"
 
-fresh && make_torch "$work/case/site/torch" '2.11.0+cu130'
+fresh && fake_torch "$work/case/site/torch" '2.11.0+cu130'
 links 'active Python' "$work/case/site/torch" FAKE_TORCH="$work/case/site/torch"
 
-fresh && make_torch "$work/case/site/torch" '2.11.0' && mkdir -p "$work/case/env/bin"
+fresh && fake_torch "$work/case/site/torch" '2.11.0' && mkdir -p "$work/case/env/bin"
 mv "$bin/python3" "$work/case/env/bin/python"
 links 'active virtual environment' "$work/case/site/torch" FAKE_TORCH="$work/case/site/torch" VIRTUAL_ENV="$work/case/env"
 
-fresh && make_torch "$work/case/site/torch" '2.9.1'
+fresh && fake_torch "$work/case/site/torch" '2.9.1'
 links 'active Python with another torch' .venv/lib/python3.12/site-packages/torch FAKE_TORCH="$work/case/site/torch"
 
 fresh
 links 'new .venv' .venv/lib/python3.12/site-packages/torch
 holds 'a new .venv is marked' grep -qx complete "$project/.venv/thinet-setup"
 links '.venv, second run' .venv/lib/python3.12/site-packages/torch
-holds 'second run, nothing said' test ! -s "$work/out"
+holds 'second run, nothing printed' test ! -s "$work/out"
 
-fresh && make_torch "$site/torch" '2.11.0+cu130' && mkdir "$site/torch-2.11.0.dist-info"
+fresh && fake_torch "$site/torch" '2.11.0+cu130' && mkdir "$site/torch-2.11.0.dist-info"
 : >"$site/torch-2.11.0.dist-info/INSTALLER"
-links '.venv made by hand' .venv/lib/python3.12/site-packages/torch FAKE_NO_VENV=1
+links '.venv created by hand' .venv/lib/python3.12/site-packages/torch FAKE_NO_VENV=1
 
 fresh && ln -s .venv/lib/python3.12/site-packages/torch "$project/.libtorch"
 refuses 'interrupted while a dangling link is there' 'no space\|disk is full' 'free space' \
     FAKE_PIP_ERROR='ERROR: [Errno 28] No space left on device'
-links 'half-made .venv is made again' .venv/lib/python3.12/site-packages/torch
-holds 'it says so' grep -q 'did not finish: making .venv again' "$work/out"
+links 'incomplete .venv is created again' .venv/lib/python3.12/site-packages/torch
+holds 'it says so' grep -q 'did not finish: creating .venv again' "$work/out"
 
 # --- a shared build folder --------------------------------------------------------------------------------------
 
 fresh
 touch -d '2001-01-01' "$project/crates/some/src/lib.rs"
 links 'shared build folder' .venv/lib/python3.12/site-packages/torch CARGO_TARGET_DIR="$work/case/target"
-holds 'another clone takes the build folder over: its crates are built again' \
+holds 'a clone that takes over the build folder builds its crates again' \
     test "$(find "$project/crates/some" -name '*.rs' -newer "$bin/cargo" | grep -c '')" -eq 1
 touch -d '2001-01-01' "$project/crates/some/src/lib.rs"
 links 'shared build folder, same clone' .venv/lib/python3.12/site-packages/torch CARGO_TARGET_DIR="$work/case/target"

@@ -1,11 +1,11 @@
 #!/bin/sh
-# A sweep through a real Slurm on this machine: submitted as arrays, a node loses power half-way, a task is told that its time is
-# over, another one is cancelled; what is missing is submitted again, and the tables have to be those of a local run.
+# Runs a sweep through a real Slurm on this machine: submits it as arrays, kills a node half-way, signals the end of its time to one
+# task and cancels another; then submits what is missing again. The tables must equal those of a local run.
 #
 #     scripts/test-slurm.sh        as root; installs Slurm from Debian's packages if it is missing (3: cannot)
 #
-# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Ends with "slurm: …" and 0, or says
-# what does not hold and 1.
+# Takes about two minutes on two cores. Uses `thinet` of the release build, or $THINET. Prints "slurm: …" and exits with 0, or
+# prints what does not hold and exits with 1.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -51,15 +51,15 @@ SPEC
 scripts/slurm.sh start "$cluster" 2
 . "$cluster/env.sh"
 
-# asked WHAT: a number out of `thinet status`
+# asked WHAT: a number from `thinet status`
 asked() { "$THINET" status "$work/sweep.toml" --results "$work/results" --json | python3 -c "import json, sys; s = json.load(sys.stdin); print($1)"; }
 submit() { "$THINET" submit "$work/sweep.toml" --results "$work/results" --partition test --checkpoint-every 0.2; }
 
-# until_queue SECONDS CONDITION: a condition on the output of squeue, with requeued jobs not made to wait
+# until_queue SECONDS CONDITION: waits for a condition on the queue; requeued jobs may start at once
 until_queue() {
     end=$(($(date +%s) + $1))
     until eval "$2"; do
-        [ "$(date +%s)" -lt "$end" ] || fail "after $1 s in vain: $2"
+        [ "$(date +%s)" -lt "$end" ] || fail "not true after $1 s: $2"
         scripts/slurm.sh hurry "$cluster"
         sleep 0.5
     done
@@ -72,14 +72,14 @@ cells=thinet-sweep-001-cells-0
 
 first=$(submit)
 printf '%s\n' "$first"
-printf '%s\n' "$first" | grep -q '10 tasks' || fail 'the first submission was to send ten cells'
-squeue --noheader --name="$cells" --format=%E | grep -q afterany || fail 'cells were to wait for the dense nets'
-[ -z "$(submit)" ] || fail 'a second submission was to send nothing, as everything is in the queue'
+printf '%s\n' "$first" | grep -q '10 tasks' || fail 'the first submission should send ten cells'
+squeue --noheader --name="$cells" --format=%E | grep -q afterany || fail 'cells should wait for the dense nets'
+[ -z "$(submit)" ] || fail 'a second submission should send nothing, as everything is in the queue'
 
-# Both tasks as they are seen at one look: between two looks one may end.
+# Both tasks from the same moment: between two moments one may end.
 until_queue 180 '[ "$(stored)" -ge 2 ] && again=$(running n1) && lost=$(running n2) && [ -n "$again" ] && [ -n "$lost" ]'
 cancelled=$(squeue --noheader --array --states=PENDING --name="$cells" --format=%i | tail -1)
-[ -n "$cancelled" ] || fail 'a cell was to wait'
+[ -n "$cancelled" ] || fail 'a cell should wait'
 scancel "$cancelled"
 # Two minutes before its time is over, Slurm sends this signal. The task is queued again at once, and scancel would go on
 # trying until it reached the new one.
@@ -90,13 +90,13 @@ scripts/slurm.sh start-node "$cluster" n2
 until_queue 180 '[ "$(squeue --noheader --name="$cells" --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 until_queue 60 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 
-grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again was to queue itself again"
-[ "$(asked 's["tally"]["missing"]')" -eq 1 ] || fail "one cell was to be missing, the cancelled $cancelled"
+grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again should queue itself again"
+[ "$(asked 's["tally"]["missing"]')" -eq 1 ] || fail "one cell should be missing, the cancelled $cancelled"
 second=$(submit)
 printf '%s\n' "$second"
-printf '%s\n' "$second" | grep -q '1 task ' || fail 'the second submission was to send one cell'
+printf '%s\n' "$second" | grep -q '1 task ' || fail 'the second submission should send one cell'
 until_queue 120 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
-[ "$(asked 's["tally"]["done"]')" -eq 12 ] || fail 'twelve stages were to be stored'
+[ "$(asked 's["tally"]["done"]')" -eq 12 ] || fail 'twelve stages should be stored'
 
 for table in "$work"/local/tables/*; do
     name=${table##*/}

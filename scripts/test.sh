@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `make test` runs once set-up is done: formatting, lints, the smoke study's data, every test, the tests of set-up.
-# All of them run even when one fails; the last line is "N passed, M failed". A check that fails counts as one failure.
+# Run by `make test` after set-up: formatting, lints, the smoke study's data, every test, the tests of set-up. All of them run
+# even if one fails; the last line is "N passed, M failed". A failed check counts as one failure.
 set -u
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
@@ -19,7 +19,7 @@ check() {
     "$@" || failed=$((failed + 1))
 }
 
-# logged COMMAND...: shows the output and keeps it in $log; its exit status is the command's
+# logged COMMAND...: prints the output and copies it to $log; returns the command's exit status
 logged() {
     { "$@"; echo $? >"$log.status"; } 2>&1 | tee "$log"
     return "$(cat "$log.status")"
@@ -38,7 +38,7 @@ fi
 counts=$(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$log")
 passed=$((passed + ${counts% *}))
 failed=$((failed + ${counts#* }))
-# It did not build, or a test program died before it could say how many failed.
+# It did not build, or a test program died before it reported how many failed.
 if [ "$status" -ne 0 ] && [ "${counts#* }" -eq 0 ]; then failed=$((failed + 1)); fi
 
 heading 'tests of set-up'
@@ -48,7 +48,7 @@ counts=${counts:-0 1}
 passed=$((passed + ${counts% *}))
 failed=$((failed + ${counts#* }))
 
-# Minutes each, and the second installs Slurm: for those who ask.
+# These take minutes each, and the second installs Slurm: only on request.
 if [ "${LONG_TESTS:-}" = 1 ]; then
     THINET=${CARGO_TARGET_DIR:-target}/debug/thinet
     export THINET

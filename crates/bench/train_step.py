@@ -1,4 +1,4 @@
-"""PyTorch's own eager training step of VGG-16-GAP, timed on request: what the bench holds our step against.
+"""PyTorch's own eager training step of VGG-16-GAP, timed on request: the reference of the bench.
 
 Written from the network's description alone. Prints `ready VERSION PARAMETERS`, then for every line `go N` on its
 input runs N steps and prints the seconds that they took. By hand:

@@ -9,7 +9,7 @@ use std::process::Command;
 #[path = "../link_torch.rs"]
 mod link_torch;
 
-/// What the program is made of, from this package's folder.
+/// What the program is built from, relative to this package's folder.
 const SOURCES: [&str; 4] =
     ["../../crates", "../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml"];
 
@@ -18,16 +18,16 @@ fn main() {
     for source in SOURCES.into_iter().filter(|source| Path::new(source).exists()) {
         println!("cargo::rerun-if-changed={source}");
     }
-    // An archive that was unpacked inside somebody else's checkout is not a part of it.
+    // An archive that was unpacked inside another checkout is not part of it.
     if git(&["ls-files", "--error-unmatch", "Cargo.toml"]).is_none() {
         return;
     }
     // A commit changes the branch's file, a change of the branch changes HEAD. The index is left out: `git status` alone
-    // writes it, and what is staged but not committed has changed a source, too. In a worktree `.git` is a file, so git is
+    // writes it, and a staged change has changed a source as well. In a worktree `.git` is a file, so git is
     // asked where these are.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", &branch].into_iter().filter(|name| !name.is_empty()) {
-        // Cargo would run this script at each call for the sake of a file that is not there.
+        // Cargo would rerun this script on every call because of a missing file.
         if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
             println!("cargo::rerun-if-changed={path}");
         }

@@ -4,7 +4,7 @@
     python gpu_check.py FOLDER OUT DEVICE [--tiny]
 
 FOLDER holds the programs `gpu-check` and `thinet`. Writes OUT/gpu-check.md, gpu-check.csv and env.json. Started by run.sh,
-which sets the library path. --tiny: a few seconds of everything, to see that the folder works.
+which sets the library path. --tiny: a few seconds of everything, to check that the folder works.
 """
 
 import csv
@@ -27,9 +27,9 @@ BATCH = 2 if TINY else 64
 SECONDS = 0.5 if TINY else 4
 ROUNDS = 1 if TINY else 3
 MODELS = ["vgg16", "thinet-conv", "thinet-gap", "thinet-tiny", "resnet50", "thinet-70", "thinet-50", "thinet-30"]
-# Differences of this size are rounding: other algorithms add in another order.
+# Differences up to this size are rounding: other algorithms add in another order.
 TOLERANCE = 1e-3
-# A figure that rounding alone moves by more than this cannot be held against the tolerance.
+# A figure that rounding alone moves by more than this cannot be compared with the tolerance.
 MOST_NOISE = TOLERANCE / 10
 FAILED = "DOES NOT HOLD"
 rows = []
@@ -156,7 +156,7 @@ def beside_torch(section, name, ours, theirs):
     note(section, name, "PyTorch eager", f"{theirs:.1f}", "images/s")
     note(section, name, "ours over PyTorch", f"{statistics.median(a / b for a, b in zip(*speeds)):.3f}", "", f"{ROUNDS} rounds")
     if section == "training":
-        note(section, name, "peak memory of ours", *((peak, "MiB") if peak else ("not run", "", "a GPU's memory alone is told")))
+        note(section, name, "peak memory of ours", *((peak, "MiB") if peak else ("not run", "", "reported for GPUs only")))
 
 
 def device():
@@ -225,7 +225,7 @@ def markdown():
 
 def main():
     if DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit(f"error: {DEVICE} was asked for and PyTorch finds no CUDA device")
+        sys.exit(f"error: {DEVICE} is not available: PyTorch finds no CUDA device")
     OUT.mkdir(parents=True, exist_ok=True)
     device()
     parity()

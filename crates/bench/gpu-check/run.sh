@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the checks of this folder on a machine that has Python's torch 2.11.0, and needs neither cargo nor a network.
 #
-#     sh run.sh OUT [DEVICE] [--tiny]      DEVICE: cuda:0 unless said otherwise
+#     sh run.sh OUT [DEVICE] [--tiny]      DEVICE: cuda:0 by default
 set -eu
 unset CDPATH
 folder=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ torch=$("$python" -c 'import torch; print(torch.__path__[0])') || { echo "error:
 version=$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')
 [ "$version" = 2.11.0 ] || { echo "error: torch is $version, the programs were built for 2.11.0" >&2; exit 1; }
 
-# torch's own libraries, and those of CUDA that pip puts beside it.
+# torch's own libraries, and those of CUDA that pip installs beside it.
 paths=$torch/lib
 for lib in "$torch"/../nvidia/*/lib; do
     if [ -d "$lib" ]; then paths=$paths:$lib; fi

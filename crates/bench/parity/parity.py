@@ -3,10 +3,10 @@
 
     python parity.py PROGRAM OUT.csv [IMAGES]
 
-PROGRAM is the built `parity`; IMAGES a folder with JPEG files anywhere below it. Ends with a table, a line for each
-comparison, and with 1 if one does not hold. Run by scripts/parity.sh, with torch, torchvision, pillow, numpy and safetensors.
-Pillow is held below 13: up to 12 it resizes along the rows first, as it did when the paper was written; 13 turns the order
-round where the height shrinks more than the width (python-pillow/Pillow#9549), which moves single pixels of such an image by
+PROGRAM is the built `parity`; IMAGES a folder with JPEG files anywhere below it. Prints a table with a line for
+each comparison, and exits with 1 if one does not hold. Run by scripts/parity.sh, with torch, torchvision, pillow, numpy and safetensors.
+Pillow is held below 13: up to 12 it resizes along the rows first, as it did when the paper was written; 13 reverses the order
+where the height shrinks more than the width (python-pillow/Pillow#9549), which moves single pixels of such an image by
 up to 12 of 255 and its mean by 0.2.
 """
 
@@ -43,7 +43,7 @@ def note(name, measured, required, holds):
 
 
 def judge(name, required, measure):
-    """`measure` gives what was measured and whether it holds; a program that fails does not hold."""
+    """`measure` returns the measurement and whether it holds; a program that fails does not hold."""
     try:
         measured, holds = measure()
     except ProgramError as error:
@@ -52,7 +52,7 @@ def judge(name, required, measure):
 
 
 def remark(name, about, measure):
-    """As `judge`, for what is told and not judged."""
+    """As `judge`, for what is only reported."""
     try:
         note(name, measure(), about, "")
     except ProgramError as error:
@@ -78,7 +78,7 @@ def program(*arguments):
 
 
 def folder_of(files, folder):
-    """ImageNet's layout made of links: the files dealt out to classes, the same ones for training and validation."""
+    """ImageNet's layout as links: the files spread over classes, the same ones for training and validation."""
     for i, file in enumerate(files):
         wnid = f"n{i % CLASSES:08}"
         for split in ["train", "val"]:
@@ -156,7 +156,7 @@ def torchvision_speed(folder, seconds):
 
 
 def processor_time():
-    """Seconds of this process and of those that have ended below it: hardly moved by other work on the machine."""
+    """Seconds of this process and its finished children: hardly affected by other work on the machine."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
@@ -171,7 +171,7 @@ def pillow_decoding(files, seconds):
 
 
 def compare_loaders(files, work):
-    """Ratios of neighbours in time, so that other work on the machine meets both."""
+    """Ratios of neighbours in time, so that other work on the machine affects both."""
     folder = work / "loader"
     folder_of(files, folder)
 
@@ -211,7 +211,7 @@ def compared(ours, theirs):
 
 
 def shaken(net):
-    """Statistics and scales that are not at their start, so that a mix-up shows."""
+    """Statistics and scales that differ from their initial values, so that a mix-up shows."""
     for name, tensor in net.state_dict().items():
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)

@@ -56,7 +56,7 @@ impl Figure {
     }
 }
 
-/// Three digits behind the point for ratios near 1, fewer for large ones.
+/// Three decimals for ratios near 1, fewer for large ones.
 fn decimals(ratio: f64) -> String {
     match ratio.abs() {
         large if large >= 100.0 => format!("{ratio:.0}"),
@@ -65,7 +65,7 @@ fn decimals(ratio: f64) -> String {
     }
 }
 
-/// All figures in aligned columns, then what each was measured on.
+/// All figures in aligned columns, then the note of each.
 #[must_use]
 pub fn table(figures: &[Figure]) -> String {
     let heading = ["", "figure", "ours", "reference", "ratio", "required", "holds"].map(str::to_owned);

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_is_no_less_than_what_is_there_now() {
+    fn the_peak_is_at_least_the_resident_memory() {
         let memory = process_memory().unwrap();
         assert!(memory.peak >= memory.resident && memory.resident > 0);
     }

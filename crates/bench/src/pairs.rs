@@ -11,8 +11,8 @@ pub enum Ratio {
 
 /// Seconds of ours and of the reference, measured one right after the other.
 ///
-/// A machine's speed drifts by more than the differences that are looked for. It drifts little within a pair, so the
-/// ratio is taken there and the median over the pairs is reported.
+/// The speed of a machine drifts by more than the differences to be measured, but little within a pair: the ratio is
+/// taken within pairs, and the median over them is reported.
 #[derive(Clone, Debug, Default)]
 pub struct Pairs {
     pairs: Vec<[f64; 2]>,
@@ -70,7 +70,7 @@ impl Pairs {
         median(self.ratios(of))
     }
 
-    /// How the ratio was determined and how far it spreads, for a note.
+    /// How the ratio was computed and how far it spreads, for a note.
     #[must_use]
     pub fn spread(&self, of: Ratio) -> String {
         let mut ratios = self.ratios(of);

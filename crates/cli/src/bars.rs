@@ -11,9 +11,9 @@ use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::WorkerMessage;
 use thinet_report::tables::one_line;
 
-use crate::commands::duration;
+use crate::words::duration;
 
-/// In a log, a long step says how far it is this often.
+/// How often a long step reports its progress in a log.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Shows the events of a run on standard error.
@@ -24,9 +24,9 @@ pub(crate) struct Progress {
 
 #[derive(Default)]
 struct State {
-    /// Stages that this run has to do, as far as that is known.
+    /// Number of stages to run; 0 if it is not known.
     stages: usize,
-    /// Those that are done, each once, though a worker that died after the end of one is tried once more.
+    /// Finished stages, each once: one whose worker dies after its end is started again.
     finished: BTreeSet<String>,
     running: BTreeMap<String, Running>,
 }
@@ -49,7 +49,7 @@ impl Bars {
         let style = |template: &str| ProgressStyle::with_template(template).ok();
         let left = move |state: &ProgressState, out: &mut dyn Write| {
             let [done, stages] = [state.pos(), state.len().unwrap_or(0)];
-            // Nobody hears of text that cannot be drawn.
+            // A failure to draw cannot be reported.
             let _ = out.write_str(&time_left(done, stages, state.elapsed().as_secs_f64(), estimate));
         };
         let all = MultiProgress::new();
@@ -65,7 +65,7 @@ impl Bars {
     }
 }
 
-/// The time that is left of a run, for people: by the stages that have ended, before the first by the estimate in seconds.
+/// The time left of a run, in words: from the stages that have ended, before the first from the estimate in seconds.
 fn time_left(done: u64, stages: u64, elapsed: f64, estimate: f64) -> String {
     let left = match done {
         0 => estimate - elapsed,
@@ -78,7 +78,7 @@ fn time_left(done: u64, stages: u64, elapsed: f64, estimate: f64) -> String {
 }
 
 impl Progress {
-    /// For work of which nobody knows how long it takes, of `stages` stages; 0: nobody knows how many.
+    /// For `stages` stages of unknown duration; 0 if their number is unknown, too.
     pub(crate) fn new(stages: usize) -> Self {
         Self::of_run(stages, 0.0)
     }
@@ -100,7 +100,7 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints a line. What it names may have line ends in it, such as the file of a note.
+    /// Prints one line, also where the text has line ends, as in the name of a file.
     fn line(&self, text: &str) {
         let text = one_line(text);
         match &self.bars {
@@ -196,7 +196,7 @@ impl Reporter for Progress {
 /// A worker's progress is passed on at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// Prints events as lines of JSON, progress not too often: what a worker tells its parent.
+/// Prints events as lines of JSON for the parent of a worker, progress at a limited rate.
 pub(crate) struct JsonLines {
     last: Mutex<Option<Instant>>,
 }
@@ -206,8 +206,8 @@ impl JsonLines {
         Self { last: Mutex::new(None) }
     }
 
-    pub(crate) fn say(&self, said: &WorkerMessage) {
-        if let Ok(line) = serde_json::to_string(said) {
+    pub(crate) fn send(&self, message: &WorkerMessage) {
+        if let Ok(line) = serde_json::to_string(message) {
             println!("{line}");
         }
     }
@@ -230,7 +230,7 @@ impl Reporter for JsonLines {
         {
             return;
         }
-        self.say(&WorkerMessage::Event(event.clone()));
+        self.send(&WorkerMessage::Event(event.clone()));
     }
 }
 

@@ -9,11 +9,11 @@ use thinet_report::tables::one_line;
 
 /// The spec or the arguments are wrong; nothing was started.
 const BAD_SPEC: u8 = 2;
-/// The data cannot be had.
+/// The data is missing or unusable.
 const NO_DATA: u8 = 3;
 /// The same experiment is running already.
 const BUSY: u8 = 4;
-/// Somebody asked the work to stop; the number that shells give an interrupted program.
+/// Stopped on request; the code that shells report for an interrupted program.
 pub(crate) const STOPPED: u8 = 130;
 /// The run failed.
 const FAILED: u8 = 1;
@@ -23,7 +23,7 @@ const FAILED: u8 = 1;
 #[error("{0}")]
 pub(crate) struct BadArgument(pub(crate) String);
 
-/// Data that is there and cannot be used.
+/// Data that exists but cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct BadData(pub(crate) String);
@@ -45,10 +45,9 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     one_line(&line)
 }
 
-/// Prints clap's answer to the arguments: help, the version, or what is wrong with them. Without a spec it lists which
-/// there are.
+/// Prints what clap found in the arguments: help, the version, or an error. Where a spec is missing, lists those there are.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    // As where clap ends a program itself: nobody is there to read it.
+    // Ignored as by clap itself: there is no reader.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;

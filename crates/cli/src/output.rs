@@ -1,7 +1,11 @@
-//! Lines on standard output and standard error, without the standard macros' panic when the reader has gone.
+//! Output of commands: lines, without the panic of the standard macros on a closed pipe; JSON; tables and their files.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use thinet_harness::run::Outcome;
+use thinet_report::tables::TableFiles;
 
 /// `println!` of this crate. `thinet plan … | head` ends here, quietly; any other failure is an error.
 macro_rules! println {
@@ -9,7 +13,7 @@ macro_rules! println {
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
 }
 
-/// `eprintln!` of this crate. A run goes on when nobody reads what it says about itself.
+/// `eprintln!` of this crate. A failure is ignored: a run goes on without a reader.
 macro_rules! eprintln {
     ($($text:tt)*) => { $crate::output::note(format_args!($($text)*)) };
 }
@@ -20,10 +24,39 @@ pub(crate) fn line(text: Arguments<'_>) {
     if !reader_has_gone {
         note(format_args!("error: cannot write to standard output: {error}"));
     }
-    #[expect(clippy::exit, reason = "there is nobody left to print for")]
+    #[expect(clippy::exit, reason = "there is no reader left to print for")]
     std::process::exit(i32::from(!reader_has_gone));
 }
 
 pub(crate) fn note(text: Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints a value as indented JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints the tables of a run and where they were written.
+pub(crate) fn print_tables(outcome: &Outcome) {
+    for table in &outcome.tables {
+        println!("{}", table.markdown());
+    }
+    for written in &outcome.written {
+        report_written(written);
+    }
+}
+
+/// Reports the files of a table, and where a table of another run was moved.
+pub(crate) fn report_written(written: &TableFiles) {
+    if let Some(first) = written.files.first() {
+        // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
+        let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());
+        let others: Vec<String> = written.files[1..].iter().filter_map(suffix).collect();
+        eprintln!("written: {} (and {})", first.display(), others.join(", "));
+    }
+    for file in &written.set_aside {
+        eprintln!("kept:    {} (of another run)", file.display());
+    }
 }

@@ -1,5 +1,5 @@
-//! Texts that carry a checksum of themselves: what is read back from a results folder is compared with it before it means
-//! anything. Texts of old versions have none and are taken as they are.
+//! Texts that carry their own checksum, which is compared when they are read back. Texts of old versions have none and are accepted
+//! unchecked.
 
 /// The first key of a sealed JSON object.
 const KEY: &str = "checksum";
@@ -7,10 +7,10 @@ const KEY: &str = "checksum";
 const LINE: &str = "# blake3 of what follows: ";
 /// Digits of a checksum.
 const DIGITS: usize = 64;
-/// What is wrong with a text that is not as it was written.
+/// The problem of a text with a wrong checksum.
 const CHANGED: &str = "has changed since it was written";
 
-/// Puts a checksum before the keys of a JSON object, as text that serde_json wrote, compact or indented.
+/// Inserts a checksum before the keys of a JSON object in the text of serde_json, compact or indented.
 #[must_use]
 pub fn seal(json: &str) -> String {
     let rest = json.strip_prefix('{').unwrap_or(json);
@@ -22,7 +22,7 @@ pub fn seal(json: &str) -> String {
 /// Compares a JSON object's text with the checksum in it.
 ///
 /// # Errors
-/// If it is not as it was written, in words that follow a file's name.
+/// If it has changed; the text continues a sentence that starts with the file's name.
 pub fn check(json: &str) -> Result<(), String> {
     let Some((key, value)) = first_pair(json) else { return Ok(()) };
     if key == KEY {
@@ -32,7 +32,7 @@ pub fn check(json: &str) -> Result<(), String> {
             false => Err(CHANGED.to_owned()),
         };
     }
-    // A checksum whose key has changed.
+    // The key of the checksum has changed.
     match is_checksum(&value[..end_of(value)]) {
         true => Err(CHANGED.to_owned()),
         false => Ok(()),
@@ -42,7 +42,7 @@ pub fn check(json: &str) -> Result<(), String> {
 /// The checked text without its checksum.
 ///
 /// # Errors
-/// If it is not as it was written, in words that follow a file's name.
+/// If it has changed; the text continues a sentence that starts with the file's name.
 pub fn open(json: &str) -> Result<String, String> {
     check(json)?;
     match first_pair(json) {
@@ -55,7 +55,7 @@ pub fn open(json: &str) -> Result<String, String> {
     }
 }
 
-/// Puts a line with a checksum before a text in which lines that begin with `#` are comments.
+/// Inserts a line with a checksum before a text in which lines that begin with `#` are comments.
 #[must_use]
 pub fn seal_lines(text: &str) -> String {
     format!("{LINE}{}\n{text}", hash(text))
@@ -64,13 +64,13 @@ pub fn seal_lines(text: &str) -> String {
 /// The checked text without the line.
 ///
 /// # Errors
-/// If it is not as it was written, in words that follow a file's name.
+/// If it has changed; the text continues a sentence that starts with the file's name.
 pub fn open_lines(text: &str) -> Result<&str, String> {
     let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
     if line.strip_prefix(LINE).is_some_and(|checksum| checksum == hash(rest)) {
         return Ok(rest);
     }
-    // What old versions wrote has no comments.
+    // Texts of old versions have no comments.
     match text.starts_with('#') || text.contains(&LINE[1..]) {
         true => Err(CHANGED.to_owned()),
         false => Ok(text),
@@ -92,7 +92,7 @@ fn first_pair(json: &str) -> Option<(&str, &str)> {
     Some((key, rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?))
 }
 
-/// Where a string's value ends; checksums hold no escapes.
+/// The end of a string's value; checksums contain no escapes.
 fn end_of(value: &str) -> usize {
     value.find('"').unwrap_or(value.len())
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_byte_at_every_place_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let sealed = seal(&serde_json::to_string_pretty(&json!({ "id": "a-1", "value": 0.25 })).unwrap());
         let lines = seal_lines("name = \"a\"\nrate = 0.25\n");
         for at in 0..sealed.len() {
@@ -126,8 +126,8 @@ mod tests {
                 let mut bytes = sealed.clone().into_bytes();
                 bytes[at] = byte;
                 let Ok(text) = String::from_utf8(bytes) else { continue };
-                let is_noticed = check(&text).is_err() || serde_json::from_str::<Value>(&text).is_err();
-                assert!(is_noticed, "byte {at}: {text}");
+                let is_detected = check(&text).is_err() || serde_json::from_str::<Value>(&text).is_err();
+                assert!(is_detected, "byte {at}: {text}");
             }
         }
         for at in 0..lines.len() {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_was_cut_off_is_noticed() {
+    fn a_truncated_text_is_detected() {
         let sealed = seal(&serde_json::to_string(&json!({ "id": "a-1" })).unwrap());
         for end in 0..sealed.len() {
             let text = &sealed[..end];

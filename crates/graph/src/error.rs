@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::names::did_you_mean;
+
 /// An error of the graph crate; names the layer it is about.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
@@ -51,8 +53,4 @@ pub enum GraphError {
     /// A channel set that is empty, unsorted, repeated or out of range.
     #[error("kept channels {problem}")]
     ChannelSet { problem: String },
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
 }

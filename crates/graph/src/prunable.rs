@@ -1,6 +1,7 @@
 //! The convolutions that can be pruned, and the nodes between each and the one layer that reads it.
 
 use crate::graph::{Graph, NodeId, Op};
+use crate::names::nearest;
 use crate::{ChannelSet, GraphError};
 
 /// A convolution whose filters can be removed, with the nodes that a cut or a calibration pass needs.
@@ -113,16 +114,9 @@ fn unknown_layer(graph: &Graph, name: &str) -> GraphError {
     GraphError::UnknownLayer {
         layer: name.to_owned(),
         graph: graph.name().to_owned(),
-        nearest: nearest(name, &allowed).map(str::to_owned),
+        nearest: nearest(name, allowed.iter().copied()).map(str::to_owned),
         allowed: allowed.join(", "),
     }
-}
-
-/// The candidate with the smallest edit distance (the first of equals), if that is at most a third of the name.
-fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    let errors = |candidate: &&'a str| strsim::damerau_levenshtein(name, candidate);
-    let best = candidates.iter().min_by_key(|candidate| errors(candidate))?;
-    (errors(best) * 3 <= name.chars().count()).then_some(*best)
 }
 
 #[cfg(test)]
@@ -239,18 +233,6 @@ mod tests {
         );
         assert_eq!(message("fire9"), format!(r#"there is no layer "fire9" in chain; {rest}"#));
         assert_eq!(message(""), format!(r#"there is no layer "" in chain; {rest}"#));
-    }
-
-    #[test]
-    fn a_name_is_near_with_one_typing_error_in_three_letters_and_the_first_of_equals_is_offered() {
-        let chain = chain();
-        let offered = |name: &str| match prunable_layer(&chain, name) {
-            Err(GraphError::UnknownLayer { nearest, .. }) => nearest,
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(offered("conv"), Some("conv1".to_owned()));
-        assert_eq!(offered("ocnv33"), Some("conv3".to_owned()), "two errors in six letters");
-        assert_eq!(offered("conxy"), None, "two errors in five letters");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What can go wrong in a study. The kind of an error decides the exit code; the text names file, key, layer or stage.
+//! Errors of a study. The kind of an error decides the exit code; the text names file, key, layer or stage.
 
 use std::path::PathBuf;
 
@@ -6,51 +6,42 @@ use thinet_files::FileError;
 use thinet_report::tables::TableError;
 use thiserror::Error;
 
-/// A spec that cannot be read or makes no sense. Found before any work.
+/// A spec that cannot be read or is invalid. Found before any work.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SpecError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The spec file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// There is no such file.
+    Unreadable { path: PathBuf, source: std::io::Error },
+    /// The file does not exist.
     #[error("{}", no_such_spec(path, known, hint.as_deref()))]
     NotThere {
-        /// What was asked for.
         path: PathBuf,
-        /// Spec files that there are.
+        /// The spec files that exist.
         known: Vec<String>,
         /// The one that was probably meant.
         hint: Option<String>,
     },
-    /// Not TOML, or not the form of a spec.
+    /// Not TOML, or not a spec.
     #[error("{}{}: {message}{}", path.display(), at(*line), hint_text(hint.as_deref()))]
     Syntax {
-        /// The spec file.
         path: PathBuf,
-        /// Line, from 1.
+        /// Counted from 1.
         line: Option<usize>,
-        /// What is wrong.
         message: String,
         /// The key or value that was probably meant.
         hint: Option<String>,
     },
-    /// A key whose value makes no sense.
+    /// A key with an invalid value.
     #[error("{}: {key}: {problem}", path.display())]
     Value {
-        /// The spec file.
         path: PathBuf,
         /// The key, dotted.
         key: String,
         /// What is wrong and what is allowed.
         problem: String,
     },
-    /// The filled-in spec cannot be written.
+    /// The spec with its defaults cannot be written.
     #[error("the spec cannot be written as TOML: {0}")]
     Unwritable(String),
 }
@@ -96,21 +87,20 @@ pub enum HarnessError {
     /// The spec is wrong.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// The data cannot be had.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] thinet_data::DataError),
-    /// The data is not there.
+    /// The data is absent.
     #[error("{source}; {advice}")]
     NoData {
-        /// What was looked for.
         source: thinet_data::DataError,
-        /// How to get it, or where to say that it lies.
+        /// How to get it, or how to name its folder.
         advice: String,
     },
-    /// No stored run is what was asked for.
+    /// No stored run matches, or several do.
     #[error("{0}")]
     NoSuchRun(String),
-    /// The device asked for is not there.
+    /// The requested device is unavailable.
     #[error("device: {0}")]
     Device(#[source] thinet_models::ModelError),
     /// A net cannot be built.
@@ -134,7 +124,7 @@ pub enum HarnessError {
     /// An evaluation failed.
     #[error(transparent)]
     Metrics(#[from] thinet_metrics::MetricsError),
-    /// A table cannot be made or written.
+    /// A table cannot be built or written.
     #[error(transparent)]
     Table(#[from] TableError),
     /// libtorch refused an operation.
@@ -143,70 +133,56 @@ pub enum HarnessError {
     /// A file or folder of the results cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, such as `write`.
+        /// The operation, such as `write`.
         action: &'static str,
-        /// The file or folder.
         path: PathBuf,
-        /// Why it failed.
         source: std::io::Error,
     },
-    /// A stored stage is not what its record says.
-    #[error("stored stage {} is damaged: {problem}; `thinet run` sets it aside and makes it again", path.display())]
-    Damaged {
-        /// The stage's folder.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A file of a run's folder is not as it was written.
+    /// A stored stage does not match its record.
+    #[error("stored stage {} is damaged: {problem}; `thinet run` sets it aside and runs it again", path.display())]
+    Damaged { path: PathBuf, problem: String },
+    /// A file of a run's folder has changed since it was written.
     #[error("{} {problem}; the next `thinet run` of its experiment writes it again", path.display())]
-    DamagedFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Another process works on the same experiment.
+    DamagedFile { path: PathBuf, problem: String },
+    /// Another process works on the same study.
     #[error("{} is in use: the same experiment is running already ({holder})", path.display())]
     Busy {
-        /// The run folder.
         path: PathBuf,
         /// The process that holds it.
         holder: String,
     },
     /// The work was taken over while this process was frozen for longer than claims last.
     #[error(
-        "another process took {} over while this one was frozen ({holder}); nothing of it was touched, and the same \
-         command goes on from what it has stored", path.display()
+        "another process took {} over while this one was frozen ({holder}); its files were left alone, and the same \
+         command continues from what is stored", path.display()
     )]
     LostClaim {
-        /// The claim file.
         path: PathBuf,
         /// The new holder.
         holder: String,
     },
-    /// A stage that the caller asked for is not in the store.
+    /// A required stage is not stored.
     #[error("nothing is stored for {what}; run the experiment first: thinet run {}", spec.display())]
     NotRun {
-        /// The experiment or stage.
+        /// The study or stage.
         what: String,
         /// Its spec file.
         spec: PathBuf,
     },
-    /// Stages failed; those that need none of them are stored.
+    /// Stages failed; those that do not depend on them are stored.
     #[error("{}; the first failure: {first}", how_stages_ended(*failed, *blocked, *total))]
     StagesFailed {
-        /// Stages that failed themselves.
+        /// Stages that failed by themselves.
         failed: usize,
-        /// Stages that were not run, as they need one that failed.
+        /// Stages that were not run because they need one that failed.
         blocked: usize,
-        /// Stages that were missing.
+        /// Stages that were missing at the start.
         total: usize,
         /// Label and error of the first failure.
         first: String,
     },
-    /// Somebody asked the work to end.
-    #[error("stopped; the same command goes on from here")]
+    /// The work was asked to stop.
+    #[error("stopped; the same command continues from here")]
     Stopped,
     /// A stage needs another one, which failed.
     #[error("needs {needed}, which failed")]
@@ -214,36 +190,25 @@ pub enum HarnessError {
         /// Label of the other stage.
         needed: String,
     },
-    /// What stages need is neither stored nor made before them.
-    #[error("these stages can never start, as nothing makes what they need: {stages}")]
-    NeverReady {
-        /// Their labels.
-        stages: String,
-    },
-    /// A table cannot be put to the test.
+    /// Stages need results that are neither stored nor computed before them.
+    #[error("these stages can never start, as nothing computes what they need: {stages}")]
+    NeverReady { stages: String },
+    /// A table cannot be verified.
     #[error("{} cannot be verified: {problem}", path.display())]
-    Unverifiable {
-        /// The table.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
-    /// Cells that were made again differ from their table.
+    Unverifiable { path: PathBuf, problem: String },
+    /// Repeated cells differ from their table.
     #[error("{differ} of {cells} cells differ from {}", path.display())]
     Unlike {
-        /// The table.
         path: PathBuf,
-        /// Cells that differ.
         differ: usize,
-        /// Cells that were made again.
+        /// Cells that were run again.
         cells: usize,
     },
-    /// Slurm is not there, or refuses.
+    /// A program of Slurm is missing or failed.
     #[error("{program}: {problem}")]
     Slurm {
-        /// The program that was called.
         program: String,
-        /// What it said.
+        /// Its message.
         problem: String,
     },
     /// A worker process failed.
@@ -251,52 +216,45 @@ pub enum HarnessError {
     Worker {
         /// The stage's id.
         stage: String,
-        /// What happened.
         problem: String,
     },
-    /// The program has a fault.
+    /// The program panicked: a bug.
     #[error("the program has a fault: {message}")]
     Panicked {
         /// Place and message of the panic.
         message: String,
     },
-    /// A GPU's memory does not hold a batch.
+    /// A batch does not fit into the memory of the device.
     #[error(
         "{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device"
     )]
     OutOfMemory {
-        /// The device.
         device: String,
         /// Images in the batch.
         batch: i64,
-        /// libtorch's words.
+        /// libtorch's message.
         message: String,
     },
-    /// A dense net that diverged, of which nothing can be pruned.
+    /// A dense net diverged, so nothing can be pruned from it.
     #[error(
         "dense net, seed {seed}, diverged: its loss, a weight or its test became NaN or infinite; a lower learning rate may help"
     )]
-    DenseDiverged {
-        /// Its root seed.
-        seed: u64,
-    },
-    /// A dense net that guesses.
+    DenseDiverged { seed: u64 },
+    /// A dense net is no better than guessing.
     #[error(
         "dense net, seed {seed}, has {top1:.2} % top-1 on {images} test images, near chance ({chance:.2} %): {problem}; likely \
          causes: {causes}; dense.allow-chance = true goes on with it"
     )]
     NearChance {
-        /// Its root seed.
         seed: u64,
         /// Its top-1 accuracy, per cent.
         top1: f64,
-        /// Test images looked at.
+        /// Test images that were evaluated.
         images: u64,
         /// Top-1 of guessing, per cent.
         chance: f64,
-        /// What went wrong.
         problem: &'static str,
-        /// What to look at.
+        /// Likely causes.
         causes: String,
     },
     /// A record cannot be written as JSON.
@@ -305,26 +263,25 @@ pub enum HarnessError {
 }
 
 impl HarnessError {
-    /// Whether the user's spec or arguments are wrong (nothing was started), rather than a run that failed.
+    /// Whether the spec or the arguments are wrong, so that nothing was started, rather than a run that failed.
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
         matches!(self, Self::Spec(_) | Self::Device(_) | Self::NoSuchRun(_))
     }
 
-    /// Whether a file or folder could not be written because this user may only read it.
+    /// Whether a file or folder could not be written because it is read-only for this user.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         match self {
-            Self::Io { source, .. }
-            | Self::Table(TableError::Io { source, .. } | TableError::Write(FileError { source, .. })) => {
+            Self::Io { source, .. } | Self::Table(TableError::File(FileError { source, .. })) => {
                 matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
             }
             _ => false,
         }
     }
 
-    /// An error of the dataset of a spec: a key with a wrong value is named with the spec's file.
+    /// Wraps an error of a spec's dataset; an invalid value is reported with the spec's path and key.
     #[must_use]
     pub fn of_dataset(spec: &std::path::Path, error: thinet_data::DataError) -> Self {
         match error {
@@ -335,7 +292,7 @@ impl HarnessError {
         }
     }
 
-    /// An error of a pass over a batch: running out of memory names device and batch.
+    /// Wraps an error of a pass over a batch; running out of memory is reported with device and batch.
     pub(crate) fn of_model(
         error: thinet_models::ModelError,
         device: thinet_models::Device,
@@ -369,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_without_memory_is_told_with_batch_and_device() {
+    fn running_out_of_memory_is_reported_with_batch_and_device() {
         let torch = |message: &str| ModelError::Torch { context: "x".into(), message: message.into() };
         let full = torch("CUDA out of memory. Tried to allocate 20.00 MiB.");
         let text = HarnessError::of_model(full, Device::Cuda(1), 128).to_string();

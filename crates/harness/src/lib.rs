@@ -1,5 +1,7 @@
-//! The harness: spec → plan → stages → records. The only crate that reads specs and knows the folder of results; a room for each
-//! question that a study raises.
+//! The harness: spec → plan → stages → records. The only crate that reads specs and knows the results folder.
+//!
+//! [`study`] turns a spec into a plan, [`store`] holds finished stages, [`stages`] computes them, [`run`] distributes them over
+//! processes, [`events`] reports progress, and [`inspect`] reads results back.
 
 mod error;
 pub mod events;

@@ -1,11 +1,11 @@
-//! The wish to stop: set by a signal, looked at between batches.
+//! Cooperative stop flag, checked between batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::HarnessError;
 
-/// Shared by everything that works on a study. Once set, work ends at the next batch with a checkpoint.
+/// A stop flag shared by all work on a study. Once it is set, work ends at the next batch with a checkpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
@@ -21,13 +21,13 @@ impl Stop {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether work should end.
+    /// Whether work was asked to end.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// The error that ends work, once asked for.
+    /// Returns [`HarnessError::Stopped`] once work was asked to end.
     pub(crate) fn check(&self) -> Result<(), HarnessError> {
         if self.is_set() { Err(HarnessError::Stopped) } else { Ok(()) }
     }

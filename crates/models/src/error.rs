@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tch::TchError;
+use thinet_files::FileError;
 use thinet_graph::GraphError;
 use thinet_metrics::MetricsError;
 use thiserror::Error;
@@ -111,6 +112,12 @@ pub enum ModelError {
         /// First line of libtorch's message.
         message: String,
     },
+}
+
+impl From<FileError> for ModelError {
+    fn from(FileError { action, path, source }: FileError) -> Self {
+        Self::Io { action, path, source }
+    }
 }
 
 /// Adds context to an error of libtorch.

@@ -6,13 +6,13 @@
 use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
 use tch::{Device, Kind, Tensor};
+use thinet_files::write_atomically_with;
 use thinet_graph::Graph;
 
 use crate::error::Context;
@@ -134,7 +134,7 @@ pub fn save_tensors<N: AsRef<str>, T: Borrow<Tensor>>(
     // Wide elements first, so that each tensor is aligned.
     sorted.sort_by_key(|&(name, _, tensor)| (Reverse(element_size(tensor)), name));
     let header = header(path, &sorted, metadata)?;
-    write_whole(path, |file| {
+    write_atomically_with(path, |file| {
         write(path, file, &(header.len() as u64).to_le_bytes())?;
         write(path, file, &header)?;
         for (name, _, tensor) in &sorted {
@@ -266,45 +266,4 @@ fn bytes_of(name: &str, tensor: &Tensor) -> Result<Vec<u8>, ModelError> {
 
 fn write(path: &Path, file: &mut impl io::Write, bytes: &[u8]) -> Result<(), ModelError> {
     file.write_all(bytes).map_err(|source| ModelError::Io { action: "write", path: path.to_owned(), source })
-}
-
-/// Writes a file under a unique temporary name, `.<name>.<random>.partial` in the same folder, syncs it and gives it
-/// its own; on an error nothing is left.
-fn write_whole(
-    path: &Path,
-    contents: impl FnOnce(&mut BufWriter<&File>) -> Result<(), ModelError>,
-) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io { action: "write", path: path.to_owned(), source };
-    let partial = partial(path).map_err(io)?;
-    let mut file = BufWriter::new(partial.as_file());
-    contents(&mut file)?;
-    file.flush().map_err(io)?;
-    drop(file);
-    partial.as_file().sync_all().map_err(io)?;
-    partial.persist(path).map_err(|e| io(e.error))?;
-    sync_folder(path).map_err(io)
-}
-
-/// A file that is removed when dropped; its permissions follow the process's umask.
-fn partial(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut prefix = OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(".");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
-}
-
-/// Makes a rename durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }

@@ -13,7 +13,7 @@ mod measure;
 #[cfg(test)]
 mod scale_tests;
 
-use thinet_graph::ChannelSet;
+use thinet_graph::{ChannelSet, did_you_mean, nearest};
 use thinet_selectors::Moments;
 
 pub use error::RefitError;
@@ -64,16 +64,10 @@ pub fn all() -> &'static [&'static dyn Reconstructor] {
 /// If there is none; the message lists the names and the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Reconstructor, RefitError> {
     ALL.iter().copied().find(|reconstructor| reconstructor.name() == name).ok_or_else(|| {
-        let nearest = ALL
-            .iter()
-            .map(|reconstructor| {
-                (strsim::damerau_levenshtein(name, reconstructor.name()), reconstructor.name())
-            })
-            .min()
-            .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
+        let hint = did_you_mean(nearest(name, ALL.iter().map(|reconstructor| reconstructor.name())));
         RefitError::Unknown {
             name: name.to_owned(),
-            hint: nearest.map_or_else(String::new, |(_, candidate)| format!(", did you mean {candidate:?}?")),
+            hint,
             allowed: ALL.iter().map(|reconstructor| reconstructor.name()).collect::<Vec<_>>().join(", "),
         }
     })

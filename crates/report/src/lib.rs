@@ -1,5 +1,5 @@
-//! What was measured, for people: records of a study, the published numbers beside them, and the tables made from both. Takes
-//! records only: no spec, no store, no tensor. The only crate that uses Polars.
+//! Reports of results: records of a study, published numbers, and tables of both. Independent of specs, the store and tensors. The
+//! only crate that uses Polars.
 
 pub mod published;
 pub mod records;

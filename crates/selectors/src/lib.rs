@@ -19,6 +19,7 @@ mod needs;
 mod scale_tests;
 mod selection;
 
+use thinet_graph::{did_you_mean, nearest};
 use thinet_seed::Seed;
 
 pub use error::{EvidenceError, SelectorError};
@@ -99,14 +100,10 @@ pub fn all() -> &'static [&'static dyn Selector] {
 /// If there is none; the message lists the names and the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Selector, SelectorError> {
     ALL.iter().copied().find(|selector| selector.name() == name).ok_or_else(|| {
-        let nearest = ALL
-            .iter()
-            .map(|selector| (strsim::damerau_levenshtein(name, selector.name()), selector.name()))
-            .min()
-            .filter(|&(distance, candidate)| distance <= candidate.len() / 3);
+        let hint = did_you_mean(nearest(name, ALL.iter().map(|selector| selector.name())));
         SelectorError::Unknown {
             name: name.to_owned(),
-            hint: nearest.map_or_else(String::new, |(_, candidate)| format!(", did you mean {candidate:?}?")),
+            hint,
             allowed: ALL.iter().map(|selector| selector.name()).collect::<Vec<_>>().join(", "),
         }
     })

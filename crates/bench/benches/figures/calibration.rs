@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use criterion::Criterion;
 use tch::{Device, Tensor};
-use thinet_bench::{Bound, Figure, Ratio};
+use thinet_bench::{Bound, Figure, Ratio, observe_batch};
 use thinet_graph::{NodeId, PrunableLayer, prunable_layers};
-use thinet_models::{MemoryFormat, Mode, Net, Weights, forward, forward_taps};
+use thinet_models::{MemoryFormat, Mode, Net, Weights, forward};
 use thinet_nets::{Arch, NetSpec};
 use thinet_sampling::{EvidenceCollector, EvidenceTensors, SamplingSpec, gathered};
 use thinet_seed::Seed;
@@ -29,7 +29,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The paper's net at its size; batches as a study makes them of 224×224 images.
+    /// The paper's net at its full size, with the batches of a study on 224×224 images.
     fn full() -> Self {
         Self {
             name: "VGG-16-GAP 224×224",
@@ -41,7 +41,7 @@ impl Case {
         }
     }
 
-    /// That of the committed Fashion-MNIST study: 10 images of each of 10 classes.
+    /// The net of the committed Fashion-MNIST study: 10 images of each of 10 classes.
     pub(crate) fn small() -> Self {
         Self {
             name: "VGG-16-GAP ×1/8 32×32",
@@ -90,18 +90,9 @@ impl Pass {
         first: usize,
         seen: &mut dyn FnMut(NodeId),
     ) -> Result<()> {
-        let taps = collector.taps();
         let indices: Vec<usize> = (first..first + self.images.size()[0] as usize).collect();
-        let mut failure = None;
-        let _guard = tch::no_grad_guard();
         let Net { graph, weights } = &self.net;
-        forward_taps(graph, weights, &self.images, Mode::Eval, &taps, &mut |node, output| {
-            seen(node);
-            if failure.is_none() {
-                failure = collector.observe(node, output, &indices).err();
-            }
-        })?;
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        observe_batch(collector, graph, weights, &self.images, &indices, seen)
     }
 
     fn calibrate(&self) -> Result<Vec<Evidence>> {

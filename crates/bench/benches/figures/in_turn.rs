@@ -1,4 +1,4 @@
-//! Two workloads that run in turn as one criterion bench.
+//! Runs two workloads in turn as one criterion bench.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use thinet_bench::Pairs;
 /// Note of a figure whose bench was filtered out on the command line.
 pub(crate) const FILTERED: &str = "left out by the filter of the command line";
 
-/// Registers ours as the bench `group/name`; before or after each of its runs (by turns) the reference runs once.
+/// Registers ours as the bench `group/name`; the reference runs once before or after each of its runs, alternately.
 ///
 /// Both return how long they took, so that set-up need not be counted. The first pair is dropped; there are no pairs if the
 /// bench was filtered out.

@@ -3,7 +3,7 @@
 //! Criterion does the sampling and keeps our own times from run to run. Every sample of ours has the reference's
 //! beside it, and the table at the end comes from these pairs. A filter (`cargo bench -p thinet-bench -- training`)
 //! leaves out the others; only peak memory is always measured.
-#![allow(clippy::print_stdout, reason = "the table of figures is what this program is for")]
+#![allow(clippy::print_stdout, reason = "this program prints the table of figures")]
 
 mod calibration;
 mod in_turn;

@@ -41,7 +41,8 @@ pub(crate) fn figures(criterion: &mut Criterion) -> Result<Vec<Figure>> {
     }])
 }
 
-fn streamed(rows: &[f64]) -> Result<Moments> {
+/// Moments of all rows, added one by one.
+pub(crate) fn streamed(rows: &[f64]) -> Result<Moments> {
     let mut sum = GramSum::new("bench", CHANNELS, Device::Cpu)?;
     for row in rows.chunks_exact(CHANNELS) {
         sum.push(row)?;

@@ -11,7 +11,7 @@ pub(crate) const ROWS: usize = 100_000;
 /// C of the selection and of the moments.
 pub(crate) const CHANNELS: usize = 512;
 
-/// Contributions as a calibration pass would give them, row-major `[ROWS, CHANNELS]`, uniform in [-1, 1).
+/// Contributions in the layout of a calibration pass, row-major `[ROWS, CHANNELS]`, uniform in [-1, 1).
 pub(crate) fn contributions() -> Vec<f64> {
     let mut rng = Seed::root(0).child("contributions").rng();
     (0..ROWS * CHANNELS).map(|_| rng.random_range(-1.0..1.0)).collect()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// The process, between two of our own blocks of steps waiting for its next line of input.
+/// The process; between blocks of steps it waits for its next line of input.
 pub(crate) struct PyTorch {
     child: Child,
     input: ChildStdin,
@@ -38,7 +38,7 @@ impl PyTorch {
             bail!("{} has no pipes", python.display());
         };
         let output = BufReader::new(output).lines();
-        // Made before the first answer is read, so that the process ends with it whatever the answer is.
+        // Created before the first answer is read, so that dropping it ends the process whatever the answer is.
         let mut pytorch = Self { child, input, output, version: String::new(), parameters: 0 };
         let answer = pytorch.answer().with_context(|| python.display().to_string())?;
         match answer.split_whitespace().collect::<Vec<_>>()[..] {

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use criterion::Criterion;
-use tch::Device;
 use thinet_bench::{Bound, Figure, Pairs, Ratio};
-use thinet_sampling::GramSum;
 use thinet_selectors::{Removal, naive, removal_order};
 
 use crate::in_turn::{FILTERED, duration, in_turn, timed};
+use crate::moments::streamed;
 use crate::noise::{CHANNELS, ROWS, contributions};
 
 const REMOVED: usize = CHANNELS / 2;
@@ -89,11 +88,7 @@ fn against_memory_order(x: &[f64], order: &[Removal], pairs: &Pairs) -> Result<F
 
 /// Ours: moments of all rows, then the order.
 fn through_moments(x: &[f64]) -> Result<Vec<Removal>> {
-    let mut sum = GramSum::new("bench", CHANNELS, Device::Cpu)?;
-    for row in x.chunks_exact(CHANNELS) {
-        sum.push(row)?;
-    }
-    Ok(removal_order(&sum.finish()?, REMOVED))
+    Ok(removal_order(&streamed(x)?, REMOVED))
 }
 
 /// The state of `naive::greedy_removal` before one of its steps.

@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 use criterion::Criterion;
-use std::collections::BTreeMap;
 use tch::{Device, Tensor};
-use thinet_bench::{Bound, Figure, Ratio};
+use thinet_bench::{Bound, Figure, Ratio, plain_sgd};
 use thinet_graph::Graph;
 use thinet_models::{MemoryFormat, Precision, Sgd, SgdOptions, Weights, train_step};
 use thinet_nets::{Arch, NetSpec};
@@ -94,14 +93,7 @@ impl Training {
         let spec = NetSpec { width: WIDTH, ..NetSpec::new(Arch::Vgg16Gap) };
         let graph = spec.build(INPUT, CLASSES)?;
         let weights = Weights::init(&graph, Seed::root(0).child("weights"), Device::Cpu)?;
-        let options = SgdOptions {
-            momentum: MOMENTUM,
-            weight_decay: WEIGHT_DECAY,
-            bias_lr: 1.0,
-            bias_decay: 1.0,
-            layer_lr: BTreeMap::new(),
-            layer_decay: BTreeMap::new(),
-        };
+        let options = SgdOptions { momentum: MOMENTUM, weight_decay: WEIGHT_DECAY, ..plain_sgd() };
         let labels: Vec<i64> = (0..BATCH).map(|image| (image % CLASSES) as i64).collect();
         Ok(Self {
             weights: weights.to_format(MemoryFormat::ChannelsLast)?,

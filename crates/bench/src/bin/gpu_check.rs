@@ -3,16 +3,16 @@
 
 #![allow(clippy::print_stdout, reason = "its output is read by gpu_check.py")]
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
+use thinet_bench::{observe_batch, plain_sgd, relative_difference};
 use thinet_graph::{Graph, PrunableLayer, prunable_layer};
 use thinet_models::{
-    MemoryFormat, Mode, Precision, Sgd, SgdOptions, Weights, forward, forward_taps, loss_and_gradients,
-    peak_gpu_bytes, seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
+    Device, MemoryFormat, Mode, Precision, Sgd, Weights, forward, loss_and_gradients, peak_gpu_bytes,
+    seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
 };
 use thinet_nets::{Arch, NetSpec, ResNetStride, paper_models};
 use thinet_sampling::EvidenceCollector;
@@ -34,17 +34,22 @@ fn main() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     set_compute_threads(cores)?;
     let report = match words[..] {
-        ["parity", device, batch, models] => parity(device, batch.parse().context("BATCH")?, models)?,
+        ["parity", device, batch, models] => {
+            parity(available(device)?, batch.parse().context("BATCH")?, models)?
+        }
         ["train", net, precision, batch, seconds, device] => train(
             net,
             precision,
             batch.parse().context("BATCH")?,
             seconds.parse().context("SECONDS")?,
-            device,
+            available(device)?,
         )?,
-        ["calibrate", net, batch, seconds, device] => {
-            calibrate(net, batch.parse().context("BATCH")?, seconds.parse().context("SECONDS")?, device)?
-        }
+        ["calibrate", net, batch, seconds, device] => calibrate(
+            net,
+            batch.parse().context("BATCH")?,
+            seconds.parse().context("SECONDS")?,
+            available(device)?,
+        )?,
         _ => bail!("usage: {USAGE}"),
     };
     println!("{report}");
@@ -52,16 +57,16 @@ fn main() -> Result<()> {
 }
 
 /// The device of this name, checked to be available.
-fn available(name: &str) -> Result<thinet_models::Device> {
-    let device: thinet_models::Device = name.parse()?;
+fn available(name: &str) -> Result<Device> {
+    let device: Device = name.parse()?;
     device.check_available()?;
     Ok(device)
 }
 
-/// Values in −1..1 by formula, so that every machine has the same.
+/// Values in −1..1 from a formula, the same on every machine.
 fn waves(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
-    let i = Tensor::arange(count, (Kind::Double, Device::Cpu));
+    let i = Tensor::arange(count, (Kind::Double, tch::Device::Cpu));
     (i * 0.013 + phase).sin().to_kind(Kind::Float).view(shape)
 }
 
@@ -70,12 +75,12 @@ fn images(batch: usize) -> Tensor {
 }
 
 fn labels(batch: usize) -> Tensor {
-    Tensor::arange(batch as i64, (Kind::Int64, Device::Cpu)).remainder(CLASSES as i64)
+    Tensor::arange(batch as i64, (Kind::Int64, tch::Device::Cpu)).remainder(CLASSES as i64)
 }
 
-/// Random weights, batch statistics away from their start.
+/// Random weights; batch statistics that differ from their initial values.
 fn weights(graph: &Graph) -> Result<Weights> {
-    let mut weights = Weights::init(graph, Seed::root(0).child("gpu-check"), Device::Cpu)?;
+    let mut weights = Weights::init(graph, Seed::root(0).child("gpu-check"), tch::Device::Cpu)?;
     for (phase, spec) in graph.tensors().iter().enumerate() {
         let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
         if spec.name.ends_with("running_mean") {
@@ -98,24 +103,18 @@ fn compute(
     graph: &Graph,
     weights: &Weights,
     batch: usize,
-    device: Device,
+    device: tch::Device,
     format: MemoryFormat,
 ) -> Result<NetResults> {
     let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
     let weights = weights.to_device(device)?.to_format(format)?;
-    let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?.to_device(Device::Cpu);
+    let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?.to_device(tch::Device::Cpu);
     let first =
         graph.tensors().into_iter().find(|spec| spec.trainable).context("a net without weights")?.name;
     // Dropout draws from another generator on each device: the gradient is taken without it.
     let (loss, mut gradients) =
         loss_and_gradients(graph, &weights, [first.as_str()], &images, &labels, Mode::Eval, Precision::F32)?;
-    Ok(NetResults { logits, loss, gradient: gradients.remove(0).to_device(Device::Cpu) })
-}
-
-/// The largest difference, relative to the largest value.
-fn off(a: &Tensor, b: &Tensor) -> f64 {
-    let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
-    largest(&(a - b)) / largest(b).max(f64::MIN_POSITIVE)
+    Ok(NetResults { logits, loss, gradient: gradients.remove(0).to_device(tch::Device::Cpu) })
 }
 
 fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
@@ -123,8 +122,7 @@ fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
 }
 
 /// Compares the CPU with the device, in 32-bit floats without TF32, with deterministic algorithms.
-fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
-    let asked = available(device)?;
+fn parity(asked: Device, batch: usize, names: &str) -> Result<Value> {
     set_tf32(false)?;
     set_deterministic(true, asked)?;
     let device = asked.into();
@@ -137,14 +135,14 @@ fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
         let graph = model.build()?;
         let weights = weights(&graph)?;
         let compute = |device, format| compute(&graph, &weights, batch, device, format);
-        let cpu = compute(Device::Cpu, MemoryFormat::Contiguous)?;
-        let other = compute(Device::Cpu, MemoryFormat::ChannelsLast)?;
+        let cpu = compute(tch::Device::Cpu, MemoryFormat::Contiguous)?;
+        let other = compute(tch::Device::Cpu, MemoryFormat::ChannelsLast)?;
         let there = compute(device, MemoryFormat::Contiguous)?;
         let again = compute(device, MemoryFormat::Contiguous)?;
         rows.push(row(
             model.name,
             "logits, largest relative difference",
-            off(&there.logits, &cpu.logits),
+            relative_difference(&there.logits, &cpu.logits),
             "",
         ));
         rows.push(row(
@@ -153,12 +151,12 @@ fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
             ((there.loss - cpu.loss) / cpu.loss).abs(),
             "",
         ));
-        let gradient = off(&there.gradient, &cpu.gradient);
+        let gradient = relative_difference(&there.gradient, &cpu.gradient);
         let mut gradient =
             row(model.name, "gradient of the first layer, largest relative difference", gradient, "");
-        // How much of it is rounding: the CPU against itself, adding in another order. A pool or a rectifier that tips
-        // over moves a gradient by more than any sum does.
-        gradient["noise"] = off(&other.gradient, &cpu.gradient).into();
+        // How much of it is rounding: the CPU against itself, adding in another order. A pool or a rectifier that switches
+        // moves a gradient by more than any sum does.
+        gradient["noise"] = relative_difference(&other.gradient, &cpu.gradient).into();
         rows.push(gradient);
         let same = there.logits == again.logits && there.gradient == again.gradient;
         rows.push(row(model.name, "the same bits in a second run", same, ""));
@@ -166,7 +164,7 @@ fn parity(device: &str, batch: usize, names: &str) -> Result<Value> {
     for (arch, layer) in SAMPLED {
         let graph = net(arch)?;
         let weights = weights(&graph)?;
-        let cpu = evidence(&graph, &weights, layer, batch, Device::Cpu)?;
+        let cpu = evidence(&graph, &weights, layer, batch, tch::Device::Cpu)?;
         let there = evidence(&graph, &weights, layer, batch, device)?;
         rows.extend(compare(&format!("{arch} {layer}"), &cpu, &there)?);
     }
@@ -187,7 +185,13 @@ fn needs() -> Needs {
 }
 
 /// One calibration pass over a batch.
-fn evidence(graph: &Graph, weights: &Weights, layer: &str, batch: usize, device: Device) -> Result<Evidence> {
+fn evidence(
+    graph: &Graph,
+    weights: &Weights,
+    layer: &str,
+    batch: usize,
+    device: tch::Device,
+) -> Result<Evidence> {
     let weights = weights.to_device(device)?;
     let layers = [(prunable_layer(graph, layer)?, needs())];
     let indices: Vec<usize> = (0..batch).collect();
@@ -205,18 +209,8 @@ fn pass(
     let seed = Seed::root(0).child("positions");
     let lookup = |name: &str| weights.get(name).ok();
     let mut collector = EvidenceCollector::new(graph, layers, &lookup, POSITIONS, seed)?;
-    let taps = collector.taps();
-    let mut failure = None;
-    let _guard = tch::no_grad_guard();
-    forward_taps(graph, weights, images, Mode::Eval, &taps, &mut |node, activation| {
-        if failure.is_none() {
-            failure = collector.observe(node, activation, indices).err();
-        }
-    })?;
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok(collector.finish()?),
-    }
+    observe_batch(&mut collector, graph, weights, images, indices, &mut |_| ())?;
+    Ok(collector.finish()?)
 }
 
 /// Compares moments, and the channels that every selector keeps at a rate of one half.
@@ -226,7 +220,7 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
         let rows: Vec<f64> = (0..evidence.channels).flat_map(|i| moments.row(i).to_vec()).collect();
         Ok(Tensor::from_slice(&rows))
     };
-    let gram = off(&moments(there)?, &moments(cpu)?);
+    let gram = relative_difference(&moments(there)?, &moments(cpu)?);
     let mut rows = vec![row(name, "moments, largest relative difference", gram, "")];
     let keep = cpu.channels / 2;
     for selector in thinet_selectors::all() {
@@ -242,27 +236,17 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
-    let asked = available(device)?;
+fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, asked: Device) -> Result<Value> {
     let device = asked.into();
     let (precision, format) = match precision {
         "f32" => (Precision::F32, MemoryFormat::Contiguous),
         "bf16" => (Precision::Bf16, MemoryFormat::ChannelsLast),
-        other => bail!("{other} is no precision"),
+        other => bail!("{other:?} is not a precision; allowed: f32, bf16"),
     };
     set_tf32(precision == Precision::Bf16)?;
     let graph = net(net_name)?;
     let weights = Weights::init(&graph, Seed::root(0), device)?.to_format(format)?;
-    let none = BTreeMap::new();
-    let options = SgdOptions {
-        momentum: 0.9,
-        weight_decay: 5e-4,
-        bias_lr: 1.0,
-        bias_decay: 1.0,
-        layer_lr: none.clone(),
-        layer_decay: none,
-    };
-    let mut sgd = Sgd::new(&graph, &options);
+    let mut sgd = Sgd::new(&graph, &plain_sgd());
     seed_torch(Seed::root(0));
     let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
     let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, 1e-4, precision);
@@ -271,8 +255,7 @@ fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, device: &s
     Ok(json!({ "images_per_second": speed, "peak_mib": peak }))
 }
 
-fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result<Value> {
-    let asked = available(device)?;
+fn calibrate(net_name: &str, batch: usize, seconds: f64, asked: Device) -> Result<Value> {
     let device = asked.into();
     set_tf32(false)?;
     let graph = net(net_name)?;
@@ -288,12 +271,7 @@ fn calibrate(net_name: &str, batch: usize, seconds: f64, device: &str) -> Result
 }
 
 /// Repeats the work and returns images per second; waits for the device.
-fn repeat(
-    batch: usize,
-    seconds: f64,
-    device: thinet_models::Device,
-    mut once: impl FnMut() -> Result<()>,
-) -> Result<f64> {
+fn repeat(batch: usize, seconds: f64, device: Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
     for _ in 0..WARM_UP {
         once()?;
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use tch::{Device, Kind, Tensor};
-use thinet_bench::process_memory;
+use thinet_bench::{process_memory, relative_difference};
 use thinet_data::{
     Augment, DatasetSpec, ImagenetSpec, Loader, LoaderOptions, Protocol, Split, Transform, open,
 };
@@ -47,7 +47,7 @@ fn photos(folder: &str, classes: &str, protocol: &str) -> Result<Split> {
         "caffe-squash" => Protocol::CaffeSquash,
         "caffe-short" => Protocol::CaffeShort,
         "torchvision" => Protocol::Torchvision,
-        other => bail!("{other} is no protocol"),
+        other => bail!("{other:?} is not a protocol; allowed: caffe-squash, caffe-short, torchvision"),
     };
     let classes = classes.parse().context("CLASSES")?;
     let spec = DatasetSpec::Imagenet(ImagenetSpec { classes, ..ImagenetSpec::new(protocol) });
@@ -109,7 +109,7 @@ fn net_spec(name: &str) -> Result<NetSpec> {
         "vgg16" => NetSpec::new(Arch::Vgg16),
         "vgg16-bn" => NetSpec { batch_norm: Some(true), ..NetSpec::new(Arch::Vgg16) },
         "resnet50" => NetSpec { stride: Some(ResNetStride::Middle3x3), ..NetSpec::new(Arch::Resnet50) },
-        other => bail!("{other} is no net"),
+        other => bail!("{other:?} is not a net; allowed: vgg16, vgg16-bn, resnet50"),
     })
 }
 
@@ -123,8 +123,7 @@ fn logits(net: &str, weights: &Path, golden: &Path, dtype: &str) -> Result<()> {
     let (golden, _) = load_tensors(golden, Device::Cpu)?;
     let (images, expected) = (&golden["images"], &golden["logits"]);
     let found = tch::no_grad(|| forward(&graph, &weights, images, Mode::Eval))?;
-    let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
-    let off = largest(&(found - expected)) / largest(expected);
+    let off = relative_difference(&found, expected);
     let peak = process_memory()?.peak / 1024;
     println!(
         "{{\"off\": {off}, \"layout\": {:?}, \"import_peak_mib\": {import_peak}, \"peak_mib\": {peak}}}",
@@ -162,8 +161,8 @@ fn export(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Biases, scales and statistics away from their initial values, so that a mix-up shows, and classifiers large enough
-/// for the logits to depend on the image.
+/// Biases, scales and statistics that differ from their initial values, so that a mix-up shows, and classifiers large
+/// enough for the logits to depend on the image.
 fn shaken(start: &Weights) -> Weights {
     let mut weights = Weights::new();
     for (number, (name, tensor)) in start.iter().enumerate() {
@@ -181,7 +180,7 @@ fn wave(len: i64, step: f64, phase: f64) -> Tensor {
     (Tensor::arange(len, (Kind::Float, Device::Cpu)) * step + phase).sin()
 }
 
-/// Two images: waves instead of noise, as no generator is needed.
+/// Two images of waves, which need no random generator.
 fn images() -> Tensor {
     let image = |step: f64| wave(3 * 224 * 224, step, 0.0).view([3, 224, 224]);
     Tensor::stack(&[image(0.013), image(0.37)], 0)

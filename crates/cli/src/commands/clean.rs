@@ -1,16 +1,47 @@
-//! `thinet clean`: what a results folder could do without; asks before it removes anything.
+//! `thinet clean`: removes what a results folder no longer needs, after asking.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::inspect::{find_garbage, find_run};
 
-use super::{print_json, size};
-use crate::args::Clean;
 use crate::exit::BadArgument;
+use crate::output::print_json;
+use crate::words::size;
 
-pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
+/// Remove what the results folder no longer needs; lists it and asks first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without options: stages that no run lists, damaged stages that were set aside, leftovers of killed
+processes. Tables are never removed.
+
+Examples:
+  thinet clean
+  thinet clean --run smoke --yes")]
+pub(crate) struct Arguments {
+    /// Also remove this run (name, id or the beginning of one) and the stages that only it lists
+    #[arg(long = "run", value_name = "RUN")]
+    runs: Vec<String>,
+    /// Also remove calibration images; they are prepared again when needed
+    #[arg(long)]
+    crops: bool,
+    /// Do not ask first
+    #[arg(long)]
+    yes: bool,
+    /// List only, remove nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print the list as JSON, remove nothing
+    #[arg(long, conflicts_with = "yes")]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
     let runs: Vec<String> =
         arguments.runs.iter().map(|run| own_run(results, run)).collect::<anyhow::Result<_>>()?;
@@ -32,7 +63,7 @@ pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
     }
     if !cleaning.unlisted.is_empty() {
         eprintln!(
-            "stages that no run lists stay: older runs do not tell theirs ({}); `thinet run` notes them, `--run` removes them",
+            "stages that no run lists stay: runs of older versions have no list of stages ({}); `thinet run` writes it, `--run` removes the run",
             cleaning.unlisted.join(", ")
         );
     }
@@ -49,7 +80,7 @@ pub(crate) fn clean(arguments: &Clean) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The run of this results folder that `what` names; nothing is removed from another one.
+/// The run of this results folder that `what` names; a run of another folder is refused.
 fn own_run(results: &Path, what: &str) -> anyhow::Result<String> {
     let run = find_run(results, what)?;
     if run.results != results || Path::new(&run.name).is_absolute() {
@@ -66,7 +97,7 @@ fn is_agreed(yes: bool, bytes: u64) -> anyhow::Result<bool> {
     }
     if !std::io::stdin().is_terminal() {
         return Err(BadArgument(
-            "nobody can be asked here; --yes removes it, --dry-run only lists it".to_owned(),
+            "cannot ask without a terminal; --yes removes it, --dry-run only lists it".to_owned(),
         )
         .into());
     }

@@ -1,16 +1,60 @@
-//! `thinet count`: parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside published.
+//! `thinet count`: counts parameters, FLOPs and multiply-adds of a network, or of the paper's eight models beside the published values.
 
+use clap::Args;
 use serde::Serialize;
 use thinet_graph::{Convention, Counts, Graph, count as count_graph, count_layers, prunable_layers};
 use thinet_harness::HarnessError;
 use thinet_nets::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
 use thinet_report::tables::{self, grouped};
 
-use super::print_json;
-use crate::args::Count;
 use crate::exit::BadArgument;
+use crate::output::print_json;
 
-pub(crate) fn count(arguments: &Count) -> anyhow::Result<()> {
+/// Count parameters, FLOPs and multiply-adds of a network
+#[derive(Debug, Args)]
+#[command(after_help = "\
+FLOPs = 2 x multiply-adds of convolutions and fully connected layers, for one image.
+  paper           weights without biases, two values per batch-norm channel
+  all-parameters  every trained value
+
+Examples:
+  thinet count --all
+  thinet count resnet50 --stride 3x3
+  thinet count vgg16-gap --keep-rate 0.5 --layers")]
+pub(crate) struct Arguments {
+    /// The network, see `thinet list models`
+    #[arg(value_name = "MODEL", required_unless_present = "all", conflicts_with = "all")]
+    model: Option<String>,
+    /// Count the paper's eight models, beside the published values
+    #[arg(long)]
+    all: bool,
+    /// Convolution that strides in the down-sampling blocks of a ResNet
+    #[arg(long, value_name = "1x1|3x3")]
+    stride: Option<String>,
+    /// Width multiplier
+    #[arg(long, value_name = "W", default_value_t = 1.0)]
+    width: f64,
+    /// Keep this fraction of the channels of each pruned layer
+    #[arg(long, value_name = "R")]
+    keep_rate: Option<f64>,
+    /// Layers that --keep-rate prunes [default: the paper's choice, else every prunable one]
+    #[arg(long, value_name = "LAYER,…", value_delimiter = ',', requires = "keep_rate")]
+    prune: Vec<String>,
+    /// Channels, height and width of the input [default: the network's own]
+    #[arg(long, value_name = "CxHxW")]
+    input: Option<String>,
+    /// Number of classes [default: the network's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    classes: Option<u32>,
+    /// Print a line for each layer
+    #[arg(long, conflicts_with = "all")]
+    layers: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.all {
         let table = tables::compression().map_err(HarnessError::from)?;
         if arguments.json {
@@ -25,7 +69,7 @@ pub(crate) fn count(arguments: &Count) -> anyhow::Result<()> {
 }
 
 /// The network that the arguments describe.
-fn build(name: &str, arguments: &Count) -> anyhow::Result<Graph> {
+fn build(name: &str, arguments: &Arguments) -> anyhow::Result<Graph> {
     let arch: Arch = name.parse()?;
     let mut spec = NetSpec::new(arch);
     spec.width = arguments.width;
@@ -52,7 +96,7 @@ fn paper_layers(arch: Arch, graph: &Graph) -> Vec<String> {
     }
 }
 
-/// Largest input: beyond that no count fits a number.
+/// Largest side of an input; beyond it counts would overflow.
 const SIDE: usize = 4096;
 
 fn parse_input(text: &str) -> anyhow::Result<[usize; 3]> {

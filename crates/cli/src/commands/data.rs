@@ -1,21 +1,70 @@
-//! `thinet data`: get a dataset, or read it completely and say what is in it.
+//! `thinet data`: fetches a dataset, or reads it and reports what is in it.
 
 use std::path::{Path, PathBuf};
 
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Examination};
 use thinet_harness::HarnessError;
 use thinet_harness::study::{Options, Spec};
 
-use super::print_json;
-use crate::args::{Data, DataSource};
 use crate::exit::{BadArgument, BadData};
+use crate::output::print_json;
+
+/// Fetch or check a dataset
+#[derive(Debug, Subcommand)]
+pub(crate) enum Arguments {
+    /// Fetch a dataset: from its folder, a system package or its official address
+    Fetch(DataSource),
+    /// Check a dataset: layout, labels, counts, files that cannot be decoded
+    #[command(after_help = "\
+Finds in seconds what would cost days later: flat or numbered class folders, a wrong number of
+classes, labels in another order, images under a wrong class, truncated files.
+
+Examples:
+  thinet data check imagenet --data /data/ILSVRC2012
+  thinet data check --for experiments/cub200/selectors.toml --data /data/CUB_200_2011 --all")]
+    Check {
+        #[command(flatten)]
+        source: DataSource,
+        /// Decode every photograph instead of a sample of 1000
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataSource {
+    #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_help())]
+    dataset: Option<String>,
+    /// Use the dataset of this experiment
+    #[arg(long = "for", value_name = "SPEC")]
+    spec: Option<PathBuf>,
+    /// Folder of the dataset [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// The datasets that can be named without a spec.
+fn dataset_names() -> Vec<&'static str> {
+    let kinds = DatasetSpec::kinds().into_iter();
+    kinds.filter(|kind| kind.by_name.is_some()).map(|kind| kind.name).collect()
+}
+
+fn dataset_help() -> String {
+    let mut names = dataset_names();
+    let last = names.pop().unwrap_or_default();
+    format!("{} or {last}", names.join(", "))
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
     dataset: String,
-    /// As text, which a path need not be.
+    /// As text, though a path need not be valid UTF-8.
     folder: String,
     classes: usize,
     shape: [usize; 3],
@@ -37,15 +86,15 @@ struct Part {
     fingerprint: String,
 }
 
-pub(crate) fn data(command: &Data) -> anyhow::Result<()> {
-    match command {
-        Data::Fetch(source) => {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match arguments {
+        Arguments::Fetch(source) => {
             let (spec, folder) = resolve(source)?;
             thinet_data::fetch(&spec, &folder, &mut |line| eprintln!("{line}"))
                 .map_err(HarnessError::from)?;
             Ok(())
         }
-        Data::Check { source, all, json } => {
+        Arguments::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
             check(source, &spec, &folder, *all, *json)
         }
@@ -63,9 +112,8 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
         }
         (None, Some(name)) => {
             let spec = DatasetSpec::named(name).ok_or_else(|| {
-                let known = DatasetSpec::kinds().into_iter().filter(|kind| kind.by_name.is_some());
-                let names: Vec<&str> = known.map(|kind| kind.name).collect();
-                BadArgument(format!("there is no dataset {name:?} to get; allowed: {}", names.join(", ")))
+                let names = dataset_names();
+                BadArgument(format!("there is no dataset {name:?} to fetch; allowed: {}", names.join(", ")))
             })?;
             let folder = options.data_folder(&spec);
             Ok((spec, folder))
@@ -74,10 +122,10 @@ fn resolve(source: &DataSource) -> anyhow::Result<(DatasetSpec, PathBuf)> {
     }
 }
 
-/// Damaged files that are named; JSON has all.
+/// How many damaged files are printed; JSON lists all.
 const NAMED: usize = 20;
 
-/// Photographs that are decoded unless all are asked for: some seconds' work.
+/// Photographs to decode unless `--all` is given; takes seconds.
 const SAMPLE: usize = 1000;
 
 fn check(
@@ -148,7 +196,7 @@ fn check(
     verdict(&report)
 }
 
-/// Damaged files, and images that a study would be pointless with, are bad data.
+/// An error if files are damaged or a study could not use the images.
 fn verdict(report: &Report) -> anyhow::Result<()> {
     let damaged = match report.damaged.len() {
         0 => None,

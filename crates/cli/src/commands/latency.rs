@@ -1,30 +1,70 @@
-//! `thinet latency`: times the paper's models once and keeps the table (Luo et al. 2017, tables 1 and 3, "f./b.").
+//! `thinet latency`: times the paper's models once and stores the table (Luo et al. 2017, tables 1 and 3, "f./b.").
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::stages::{
     LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency as measure,
 };
 use thinet_harness::store::{machine, paths};
+use thinet_models::Device;
 use thinet_report::tables::{self, StoredLatency};
 
-use super::{duration, print_json};
-use crate::args::{Latency, program};
 use crate::exit::BadArgument;
+use crate::options::program;
+use crate::output::{print_json, report_written};
+use crate::words::duration;
 
-/// Images in a batch, as the paper's, and timings that count, where not asked for: seven minutes for all models on two
+/// Time the paper's eight models forward and backward, with ratios beside the published ones
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Random weights, images of 224x224. The table is stored in results/tables; a second call with the
+same device, batch and threads prints it again, unless --force is given.
+
+Examples:
+  thinet latency
+  thinet latency --device cuda:0
+  thinet latency --models vgg16,thinet-gap --batch 8 --threads 1 --force")]
+pub(crate) struct Arguments {
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
+    /// Images in a batch [default: 32, as in the paper]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: Option<u16>,
+    /// Timings of each model [default: 3 on a CPU, else 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    repeats: Option<u16>,
+    /// libtorch threads [default: cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Models to time, such as vgg16 or thinet-gap [default: all eight]
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
+    models: Vec<String>,
+    /// Measure again and replace the stored table
+    #[arg(long)]
+    force: bool,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Default images in a batch, as in the paper, and timings of each model on a CPU: seven minutes for all models on two
 /// cores.
 const ON_CPU: (usize, usize) = (32, 3);
 /// The same on a GPU, where a timing takes a fraction of a second.
 const ON_GPU: (usize, usize) = (32, 50);
-/// Rounds report no more often than this.
+/// Rounds are reported at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
+pub(crate) fn run(asked: &Arguments) -> anyhow::Result<()> {
     let options = options(asked)?;
     let folder = paths::tables(&asked.results);
     let device = options.device.to_string();
@@ -36,7 +76,7 @@ pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
         eprintln!("stored:  {} (--force measures again and replaces it)", stored.path.display());
         return print(&stored, asked.json);
     }
-    // Found out now, not when minutes of work are to be written.
+    // Fails now rather than after minutes of work.
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let record = measure(&options, &mut progress(options.repeats))?;
     let table = tables::latency(&record).map_err(HarnessError::from)?;
@@ -44,11 +84,11 @@ pub(crate) fn latency(asked: &Latency) -> anyhow::Result<()> {
     if let Some(stored) = stored(&folder, Some(&run))? {
         print(&stored, asked.json)?;
     }
-    super::table::report_written(&written);
+    report_written(&written);
     Ok(())
 }
 
-/// The table that was measured last, or that there is none.
+/// Prints the table that was measured last, or that there is none.
 pub(crate) fn show_stored(folder: &Path, json: bool) -> anyhow::Result<()> {
     match stored(folder, None)? {
         Some(table) => print(&table, json),
@@ -60,7 +100,7 @@ pub(crate) fn show_stored(folder: &Path, json: bool) -> anyhow::Result<()> {
     }
 }
 
-fn options(asked: &Latency) -> anyhow::Result<LatencyOptions> {
+fn options(asked: &Arguments) -> anyhow::Result<LatencyOptions> {
     check_latency_models(&asked.models).map_err(|error| match error {
         LatencyError::UnknownModel { .. } => anyhow::Error::from(BadArgument(error.to_string())),
         other => other.into(),
@@ -83,8 +123,8 @@ fn stored(folder: &Path, run: Option<&str>) -> anyhow::Result<Option<StoredLaten
     Ok(tables::stored_latency(folder, run).map_err(HarnessError::from)?)
 }
 
-/// Refuses to answer with a table that holds something else than what was asked for, or to replace it unasked.
-fn check_same(stored: &StoredLatency, asked: &Latency) -> anyhow::Result<()> {
+/// Refuses a stored table that holds another measurement than asked for; --force replaces it.
+fn check_same(stored: &StoredLatency, asked: &Arguments) -> anyhow::Result<()> {
     let models = stored.models().map_err(HarnessError::from)?;
     let repeats = stored.repeats().unwrap_or_default();
     let complete = models.len() == stored.rows.len();
@@ -120,7 +160,7 @@ fn print(stored: &StoredLatency, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line for each model that is ready, then one now and then.
+/// Prints a line for each model that is ready, then rounds from time to time.
 fn progress(repeats: usize) -> impl FnMut(LatencyStep<'_>) {
     let (mut round_ms, mut last_line) = (0.0, Instant::now());
     move |step| match step {
@@ -143,15 +183,11 @@ fn progress(repeats: usize) -> impl FnMut(LatencyStep<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
-    use crate::args::Cli;
 
     #[test]
-    fn help_promises_what_is_done() {
-        let cli = Cli::command();
-        let latency = cli.find_subcommand("latency").unwrap();
+    fn help_states_the_defaults() {
+        let latency = Arguments::augment_args(clap::Command::new("latency"));
         let help = |name: &str| {
             let argument = latency.get_arguments().find(|argument| argument.get_id() == name);
             argument.unwrap().get_help().unwrap().to_string()
@@ -159,6 +195,6 @@ mod tests {
         let repeats = format!("[default: {} on a CPU, else {}]", ON_CPU.1, ON_GPU.1);
         assert!(help("repeats").contains(&repeats), "{}", help("repeats"));
         assert_eq!(ON_CPU.0, ON_GPU.0);
-        assert!(help("batch").contains(&format!("[default: {}, as the paper's]", ON_CPU.0)));
+        assert!(help("batch").contains(&format!("[default: {}, as in the paper]", ON_CPU.0)));
     }
 }

@@ -1,19 +1,52 @@
-//! `thinet list`: what a spec can name, and the runs that are stored.
+//! `thinet list`: lists the keys and names that a spec can use, and the stored runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use thinet_data::DatasetSpec;
 use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::store::list_runs;
 use thinet_harness::study::keys;
 use thinet_nets::Arch;
 
-use super::print_json;
-use crate::args::Listed;
+use crate::output::print_json;
+use crate::words::tally_in_words;
 
-pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<()> {
-    if what == Listed::Keys {
-        return keys(json);
+/// List the keys of a spec, the names it can use, or the stored runs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+experiments/one-shot-example.toml is a spec to copy, with a line about each key.")]
+pub(crate) struct Arguments {
+    /// What to list
+    what: Listed,
+    /// Results folder (for runs)
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    /// Networks for `net.arch`
+    Models,
+    /// Datasets for `dataset.kind`
+    Datasets,
+    /// Selectors for `methods.selector`
+    Selectors,
+    /// Reconstructions for `methods.reconstruction`
+    Reconstructions,
+    /// Every key of a spec, with type and default
+    Keys,
+    /// Runs in the results folder
+    Runs,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { what, results, json } = arguments;
+    if *what == Listed::Keys {
+        return keys(*json);
     }
     let lines: Vec<(String, String)> = match what {
         Listed::Selectors => {
@@ -33,7 +66,7 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
             list_runs(results)?.into_iter().map(line).collect::<anyhow::Result<_>>()?
         }
     };
-    if json {
+    if *json {
         let entries: Vec<_> =
             lines.iter().map(|(name, about)| serde_json::json!({ "name": name, "about": about })).collect();
         return print_json(&entries);
@@ -48,7 +81,7 @@ pub(crate) fn list(what: Listed, results: &Path, json: bool) -> anyhow::Result<(
     Ok(())
 }
 
-/// Every key of a spec: dotted name, type, default and what it says.
+/// Prints every key of a spec: dotted name, type, default and meaning.
 fn keys(json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&keys::tables());
@@ -72,7 +105,7 @@ fn keys(json: bool) -> anyhow::Result<()> {
 
 fn about_run(results: &Path, run: &str) -> anyhow::Result<String> {
     Ok(RunStatus::of(results, run)?.map_or_else(
-        || "made by an older version".to_owned(),
-        |status| format!("{}; {}", super::status::words(status.tally(None)), status.spec.display()),
+        || "of an older version".to_owned(),
+        |status| format!("{}; {}", tally_in_words(status.tally(None)), status.spec.display()),
     ))
 }

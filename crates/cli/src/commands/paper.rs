@@ -1,39 +1,73 @@
-//! `thinet paper`: the experiments at the paper's scale whose data is there, and the tables that set all of them beside the
-//! published numbers.
+//! `thinet paper`: runs the experiments at the paper's scale whose data is given, and writes the tables that compare all of
+//! them with the published numbers.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use thinet_data::DatasetSpec;
 use thinet_harness::HarnessError;
 use thinet_harness::run::check_tables;
 use thinet_harness::store::{machine, paths};
 use thinet_harness::study::{ResolvedStudy, Spec, not_run};
+use thinet_models::Device;
 use thinet_report::records::StudyRecord;
 use thinet_report::tables::{self, Closing, ClosingStudy, PaperStudy};
 
 use super::run::execute;
-use super::table::report_written;
-use crate::args::{Paper, Place, Study};
 use crate::exit::BadArgument;
+use crate::options::{Place, Study, Workers};
+use crate::output::report_written;
 
-/// An experiment with what is known of it.
+/// Run the experiments at the paper's scale whose data is given; compare all of them with the paper's numbers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
+The last lines list every table and what was not run.
+
+Example:
+  thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml \\
+      --imagenet /data/ILSVRC2012 --device cuda:0")]
+pub(crate) struct Arguments {
+    /// The experiments, such as experiments/imagenet/*.toml
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<PathBuf>,
+    /// A finished study, whose result is printed first in the closing lines
+    #[arg(long, value_name = "SPEC")]
+    study: Option<PathBuf>,
+    /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
+    #[arg(long, value_name = "DIR")]
+    imagenet: Option<PathBuf>,
+    /// Folder of CUB-200-2011
+    #[arg(long, value_name = "DIR")]
+    cub: Option<PathBuf>,
+    /// Device: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    #[command(flatten)]
+    workers: Workers,
+}
+
+/// An experiment with its results, if there are any.
 struct Known {
     resolved: ResolvedStudy,
     study: StudyRecord,
     is_run: bool,
 }
 
-pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut known = Vec::new();
     let mut failures = Vec::new();
-    // By name, so that twins follow what they are twins of: a shell sorts `x-twins.toml` before `x.toml`.
+    // By name without extension, so that twins come after their originals: a shell sorts `x-twins.toml` before `x.toml`.
     let mut specs = arguments.specs.clone();
     specs.sort_by_key(|spec| spec.with_extension(""));
     check_owners(&specs, &arguments.results)?;
     for spec in &specs {
         let study = study_of(arguments, spec)?;
-        let options = study.place.options(None);
+        let options = study.options();
         let resolved = ResolvedStudy::without_data(spec, &options)?.ok_or_else(|| {
             BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
         })?;
@@ -67,7 +101,7 @@ pub(crate) fn paper(arguments: &Paper) -> anyhow::Result<()> {
 }
 
 /// The experiment with its data folder, if that was given.
-fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
+fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     let read = Spec::read(spec).map_err(HarnessError::from)?;
     let data = match read.dataset {
         DatasetSpec::Imagenet(_) => arguments.imagenet.clone(),
@@ -81,9 +115,9 @@ fn study_of(arguments: &Paper, spec: &Path) -> anyhow::Result<Study> {
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
 }
 
-/// Each paper table from its experiments; an experiment without one has its own tables.
+/// Writes each paper table from its experiments, and the tables of experiments that belong to none.
 ///
-/// What was measured now is printed; the others are written, which a line says. Returns their names.
+/// Prints the tables that were measured now and a line for each of the others. Returns the names of all.
 fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
     let folder = paths::tables(results);
     let mut names: Vec<&str> = Vec::new();
@@ -115,20 +149,20 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
             note_measured(&folder, &study.table);
             continue;
         }
-        let made = tables::selectors(study)?;
-        if let Some(summary) = made.get(1).filter(|_| *is_run) {
-            // It has written its tables itself.
+        let own = tables::selectors(study)?;
+        if let Some(summary) = own.get(1).filter(|_| *is_run) {
+            // Its run has written its tables.
             println!("{}", summary.markdown());
             continue;
         }
-        for table in &made {
+        for table in &own {
             report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
     }
     Ok(names)
 }
 
-/// Refuses, before any work, to write over tables that hold other experiments only.
+/// Refuses, before any work, to overwrite tables that hold only other experiments.
 fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
     let read: Result<Vec<Spec>, _> = specs.iter().map(|path| Spec::read(path)).collect();
     let read = read.map_err(HarnessError::from)?;
@@ -158,7 +192,7 @@ fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether no table of this name holds anything measured.
+/// Whether no table of this name holds measurements.
 fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     let path = folder.join(format!("{name}.csv"));
     if !path.exists() {
@@ -168,13 +202,13 @@ fn is_free(folder: &Path, name: &str) -> anyhow::Result<bool> {
     Ok(text.lines().nth(1).is_none_or(|line| line.starts_with(tables::NOT_RUN)))
 }
 
-/// Names a table that an earlier run measured; without the data it cannot be made again.
+/// Reports a table that an earlier run measured; without the data it cannot be computed again.
 fn note_measured(folder: &Path, name: &str) {
     eprintln!("stored:  {} (measured earlier)", folder.join(format!("{name}.md")).display());
 }
 
-/// The closing lines: the study's result, where every table is, what was not run.
-fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<()> {
+/// Prints the closing lines: the study's result, where every table is, what was not run.
+fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
     let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
     let with_table = |k: &'_ Known| {
         let spec = &k.resolved.spec;
@@ -195,8 +229,8 @@ fn close(known: &[Known], names: &[&str], arguments: &Paper) -> anyhow::Result<(
     Ok(())
 }
 
-/// The command that would run what was not.
-fn command(known: &[Known], arguments: &Paper) -> String {
+/// The command that would run what is missing.
+fn command(known: &[Known], arguments: &Arguments) -> String {
     let is_missing = known.iter().any(|k| !k.is_run);
     let mut hints = Vec::new();
     if arguments.imagenet.is_none() && is_missing {

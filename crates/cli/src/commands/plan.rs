@@ -1,7 +1,8 @@
-//! `thinet plan`: cells, what is done, tuning, FLOPs, time and disk. Touches nothing, and needs neither data nor device.
+//! `thinet plan`: shows cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
 
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::Serialize;
 use thinet_harness::HarnessError;
 use thinet_harness::store::Store;
@@ -10,8 +11,22 @@ use thinet_harness::study::{
 };
 use thinet_models::{Device, Schedule};
 
-use super::{duration, jobs, print_json, stages_in_words};
-use crate::args::Study;
+use crate::options::{Study, jobs};
+use crate::output::print_json;
+use crate::words::{duration, stages_in_words};
+
+/// Show what an experiment would run, what is stored already and what it costs; writes nothing
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    study: Study,
+    /// Number of processes to assume for the time estimate [default: cores / compute.threads]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,11 +50,11 @@ struct Report {
     cost: Option<Cost>,
 }
 
-/// What is trained after a layer.
+/// How the net is tuned after a layer.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct TuningLine {
-    /// The layers after which this is done.
+    /// The layers that this tuning follows.
     after: Vec<String>,
     /// Passes over the training images, each time.
     epochs: Option<f64>,
@@ -88,7 +103,7 @@ impl CellLine {
 #[serde(rename_all = "kebab-case")]
 struct Cost {
     stages: usize,
-    /// Of these, dense nets, calibrations and cells.
+    /// Dense nets among the stages.
     dense_nets: usize,
     calibrations: usize,
     cells: usize,
@@ -98,7 +113,7 @@ struct Cost {
     device: String,
     jobs: usize,
     is_measured: bool,
-    /// Multiply-adds a second and job that the time rests on.
+    /// Multiply-adds per second and job that the estimate assumes.
     rate: f64,
     disk_bytes: f64,
 }
@@ -125,19 +140,20 @@ impl Cost {
     }
 }
 
-pub(crate) fn plan(study: &Study, asked: Option<u16>, json: bool) -> anyhow::Result<()> {
-    let options = study.place.options(study.seeds);
-    let report = match Plan::new(&study.spec, &options) {
-        Ok(plan) => planned(&plan, options.device, asked)?,
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { study, jobs: asked, json } = arguments;
+    let device = study.place.device;
+    let report = match study.plan() {
+        Ok(plan) => planned(&plan, device, *asked)?,
         Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
-            match ResolvedStudy::without_data(&study.spec, &options)? {
-                Some(resolved) => without_data(&resolved, &error, options.device, asked),
+            match ResolvedStudy::without_data(&study.spec, &study.options())? {
+                Some(resolved) => without_data(&resolved, &error, device, *asked),
                 None => return Err(error.into()),
             }
         }
         Err(error) => return Err(error.into()),
     };
-    if json { print_json(&report) } else { print(&report) }
+    if *json { print_json(&report) } else { print(&report) }
 }
 
 fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Report> {
@@ -176,7 +192,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
     })
 }
 
-/// The same for a study whose data or device is not here; counts are the official ones.
+/// The same for a study whose data or device is missing, with the dataset's official counts.
 fn without_data(
     resolved: &ResolvedStudy,
     missing: &HarnessError,
@@ -214,7 +230,7 @@ fn without_data(
     }
 }
 
-/// What is trained after which layers, neighbours with the same recipe together.
+/// The tuning after each layer; layers with the same recipe share a line.
 fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLine> {
     let mut lines: Vec<(Option<&Recipe>, Vec<String>)> = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
@@ -234,7 +250,7 @@ fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLi
     lines.into_iter().map(line).collect()
 }
 
-/// Passes over the training images; of a recipe in steps they depend on how many images there are.
+/// Passes over the training images; for a recipe in steps, `None` if the number of images is unknown.
 fn epochs(recipe: &Recipe, images: Option<usize>) -> Option<f64> {
     match recipe.epochs {
         Some(epochs) => Some(epochs as f64),
@@ -279,7 +295,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
         count(report.test_images)
     );
     if let Some(missing) = &report.missing {
-        println!("not here    {missing}");
+        println!("missing     {missing}");
     }
     println!("net         {}", report.net);
     if let Some(weights) = &report.weights {
@@ -303,7 +319,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     );
     match &report.cost {
         Some(cost) => print_cost(cost),
-        None => println!("time and disk cannot be told without the data"),
+        None => println!("time and disk cannot be estimated without the data"),
     }
     Ok(())
 }
@@ -348,7 +364,7 @@ fn print_cost(cost: &Cost) {
         stages_in_words([cost.dense_nets, cost.calibrations, cost.cells]),
         cost.multiply_adds / 1e12
     );
-    let rate = format!("{:.0} giga multiply-adds a second and job", cost.rate / 1e9);
+    let rate = format!("{:.0} giga multiply-adds per second and job", cost.rate / 1e9);
     let basis = if cost.is_measured {
         format!("measured on the stored stages: {rate}")
     } else {

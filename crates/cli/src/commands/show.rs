@@ -1,8 +1,9 @@
-//! `thinet show`: a stored run, a stage, or the network in a weight file.
+//! `thinet show`: prints a stored run, a stage, or the network in a weight file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_graph::{Convention, Graph, count};
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{Run, find_run};
@@ -11,16 +12,32 @@ use thinet_models::{FileContents, Layout};
 use thinet_report::records::Environment;
 use thinet_report::tables::one_line;
 
-use super::print_json;
 use crate::exit::BadArgument;
+use crate::output::print_json;
 
-pub(crate) fn show(what: &str, results: &Path, json: bool) -> anyhow::Result<()> {
+/// Show a stored run, a stage of a table, or the network in a weight file
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A run (its name or id or the beginning of one, its folder, its spec or a table of it), a stage's id (the
+    /// column `cell` of a table) or a .safetensors file
+    what: String,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { what, results, json } = arguments;
+    let json = *json;
     if what.ends_with(".safetensors") {
         return show_weights(Path::new(what), json);
     }
     if is_weight_file(what) {
         let problem = if Path::new(what).is_file() {
-            "show reads the .safetensors files of this program; a checkpoint of another program comes in by dense.weights of a \
+            "show reads the .safetensors files of this program; a checkpoint of another program is read by `dense.weights` of a \
              spec"
         } else {
             "there is no such file"
@@ -33,21 +50,21 @@ pub(crate) fn show(what: &str, results: &Path, json: bool) -> anyhow::Result<()>
     }
 }
 
-/// Whether a name is that of a file of weights, which is no run's.
+/// Whether this is the name of a weight file of another program.
 fn is_weight_file(what: &str) -> bool {
     let extension = Path::new(what).extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|e| ["pth", "pt", "ckpt", "bin", "pkl", "pickle", "tar", "h5", "onnx"].contains(&e))
 }
 
-/// Where a row of a table comes from.
+/// Prints where a row of a table comes from.
 fn show_stage(stage: &StageResult, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(stage);
     }
     println!("{}: {:?}, {:.1} s\n", stage.id, stage.status, stage.seconds);
     println!(
-        "made by:  {}",
-        stage.environment.as_ref().map_or_else(|| "an older version".to_owned(), made_by)
+        "from:     {}",
+        stage.environment.as_ref().map_or_else(|| "an older version".to_owned(), origin_of)
     );
     for (name, hash) in &stage.files {
         println!("file:     {name}, blake3 {hash}");
@@ -59,11 +76,11 @@ fn show_stage(stage: &StageResult, json: bool) -> anyhow::Result<()> {
     for (layer, kept) in &stage.kept {
         println!("kept:     {layer}: {} of {}: {:?}", kept.kept().len(), kept.width(), kept.kept());
     }
-    println!("\n## What can change it\n\n{}", serde_json::to_string_pretty(&stage.inputs)?);
+    println!("\n## What its id depends on\n\n{}", serde_json::to_string_pretty(&stage.inputs)?);
     Ok(())
 }
 
-fn made_by(environment: &Environment) -> String {
+fn origin_of(environment: &Environment) -> String {
     let commit = environment.program_commit.as_deref();
     let commit = commit.map_or("an unknown commit", |commit| &commit[..commit.len().min(12)]);
     let dirty = if environment.program_dirty == Some(true) { " with changes" } else { "" };
@@ -74,44 +91,44 @@ fn made_by(environment: &Environment) -> String {
     )
 }
 
-/// Who made the stages of a run, and how many.
-fn makers(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
-    let mut makers = BTreeMap::new();
+/// Which programs and machines computed the stages of a run, and how many each.
+fn origins(results: &Path, folder: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut origins = BTreeMap::new();
     let store = Store::at(results);
     for stage in Manifest::read(folder)?.into_iter().flat_map(|list| list.stages) {
         let result = match store.find(&stage.id) {
             Err(HarnessError::Damaged { .. }) => {
-                *makers.entry("a record that cannot be read".to_owned()).or_default() += 1;
+                *origins.entry("a record that cannot be read".to_owned()).or_default() += 1;
                 continue;
             }
             result => result?,
         };
         if let Some(result) = result {
-            let maker = result.environment.as_ref().map_or_else(|| "an older version".to_owned(), made_by);
-            *makers.entry(maker).or_default() += 1;
+            let origin = result.environment.as_ref().map_or_else(|| "an older version".to_owned(), origin_of);
+            *origins.entry(origin).or_default() += 1;
         }
     }
-    Ok(makers)
+    Ok(origins)
 }
 
 fn show_run(run: &Run, json: bool) -> anyhow::Result<()> {
     let folder = run.folder();
     let spec = run_spec(&folder)?;
-    // There is none until a run has ended once.
+    // A run that has never ended has none.
     let environment = run_environment(&folder)?.unwrap_or_else(|| "null".to_owned());
-    let makers = makers(&run.results, &folder)?;
+    let origins = origins(&run.results, &folder)?;
     if json {
         let spec: toml::Value = toml::from_str(&spec)?;
         let environment: serde_json::Value = serde_json::from_str(&environment)?;
         return print_json(&serde_json::json!({
-            "folder": folder, "spec": spec, "environment": environment, "stages-made-by": makers,
+            "folder": folder, "spec": spec, "environment": environment, "stages-made-by": origins,
         }));
     }
     let path = folder.display();
     println!("# {path}\n\n## Spec, every default filled in\n\n{spec}\n## Environment\n\n{environment}");
-    println!("## Stages were made by\n");
-    for (maker, stages) in makers {
-        println!("{stages} × {maker}");
+    println!("## Stages were computed by\n");
+    for (origin, stages) in origins {
+        println!("{stages} × {origin}");
     }
     Ok(())
 }
@@ -159,7 +176,7 @@ fn print_graph(graph: &Graph) {
     }
 }
 
-/// A file with the names of another library: an exported net with its graph, or what another program wrote.
+/// A file with the names of another library: an exported net with its graph, or a file of another program.
 fn show_foreign(path: &Path, contents: &FileContents, json: bool) -> anyhow::Result<()> {
     let FileContents { graph, tensors, metadata } = contents;
     if json {
@@ -174,7 +191,7 @@ fn show_foreign(path: &Path, contents: &FileContents, json: bool) -> anyhow::Res
     }
     match graph {
         Some(graph) => print_graph(graph),
-        None => println!("{}: no graph in its metadata, so it is no net of this program", path.display()),
+        None => println!("{}: no graph in its metadata, so it is not a net of this program", path.display()),
     }
     for (name, dtype, shape) in tensors {
         let dtype = if dtype == "f32" { String::new() } else { format!(" {dtype}") };

@@ -1,23 +1,52 @@
-//! `thinet status`: what is stored, running, queued and failed; needs neither data nor device.
+//! `thinet status`: shows which stages are stored, running, queued or failed; needs neither data nor device.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_runs;
 use thinet_harness::inspect::status::{RunStatus, StageState, Tally};
-use thinet_harness::run::slurm::{Queued, queue};
+use thinet_harness::run::slurm::{QueueEntry, queue};
 use thinet_harness::store::{StageKind, list_runs, paths};
 use thinet_report::tables::one_line;
 
-use super::{duration, print_json, stages_in_words};
-use crate::args::StatusOf;
 use crate::exit::BadArgument;
+use crate::output::print_json;
+use crate::words::{duration, stages_in_words, tally_in_words};
 
-/// Failures and running stages of a run that are told one by one.
-const TOLD: usize = 20;
+/// Show which stages of an experiment are stored, running, queued or failed, or a line for each run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs neither the data nor the device, and runs on any machine that sees the results folder.
+Records are compared with their checksums and files with their sizes; --check reads every file.
 
-pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
+Examples:
+  thinet status
+  thinet status experiments/fashion-mnist-selectors.toml")]
+pub(crate) struct Arguments {
+    /// An experiment's TOML file, or a run: its name or id or the beginning of one, its folder or a table of it
+    /// [default: all runs]
+    #[arg(value_name = "SPEC|RUN")]
+    what: Option<String>,
+    /// Number of root seeds, if `run` was given another than the spec's
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Also compare every stored file of the run with its checksum
+    #[arg(long)]
+    check: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How many failed and running stages are printed one by one.
+const SHOWN: usize = 20;
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let results = &arguments.results;
     let look: Look = if arguments.check { RunStatus::checked } else { RunStatus::of };
     let Some(what) = &arguments.what else { return all(results, look, arguments.json) };
@@ -26,11 +55,11 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     let (results, name) = (&run.results, &run.name);
     let Some(status) = look(results, name)? else {
         return Err(BadArgument(format!(
-            "{name} was made by an older version and has no list of stages; thinet run notes it"
+            "{name} is of an older version and has no list of stages; thinet run writes one"
         ))
         .into());
     };
-    // What was never submitted needs no Slurm, and where the queue cannot be asked the store still tells.
+    // A run that was never submitted needs no Slurm; without the queue, what is stored is still reported.
     let (queued, problem) = match queue(&paths::runs(results).join(name)) {
         Ok(queued) => (queued, None),
         Err(error) => (BTreeMap::new(), Some(error.to_string())),
@@ -42,9 +71,9 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     }
     print(&status, &queued);
     if let Some(problem) = problem {
-        eprintln!("Slurm cannot be asked: {problem}");
+        eprintln!("cannot read Slurm's queue: {problem}");
     }
-    // A run's own results folder holds its stages: one that was copied alone does not.
+    // Stages lie beside the runs in a results folder: a run that was copied alone has none.
     if status.tally(None).missing == status.stages.len() && name.contains('/') {
         eprintln!(
             "none of its stages is in {}/store; --results names the results folder that the run was copied from",
@@ -53,18 +82,18 @@ pub(crate) fn status(arguments: &StatusOf) -> anyhow::Result<()> {
     }
     if !others.is_empty() {
         let others: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
-        eprintln!("other runs of this: {}", others.join(", "));
+        eprintln!("other runs of this spec: {}", others.join(", "));
     }
     Ok(())
 }
 
 type Look = fn(&Path, &str) -> Result<Option<RunStatus>, HarnessError>;
 
-/// A line for each run.
+/// Prints a line for each run.
 fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let mut known = Vec::new();
     for name in list_runs(results)? {
-        // A run that cannot be read is no reason to hide the others.
+        // A run that cannot be read does not hide the others.
         let tally = look(results, &name).map(|status| status.map(|status| status.tally(None)));
         known.push((name, tally));
     }
@@ -82,7 +111,7 @@ fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     let width = known.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, tally) in known {
         let tally = match tally {
-            Ok(tally) => tally.map_or_else(|| "made by an older version".to_owned(), words),
+            Ok(tally) => tally.map_or_else(|| "of an older version".to_owned(), tally_in_words),
             Err(error) => error.to_string(),
         };
         println!("{name:<width$}  {tally}");
@@ -90,25 +119,8 @@ fn all(results: &Path, look: Look, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn words(tally: Tally) -> String {
-    let Tally { done, diverged, running, failed, missing, damaged } = tally;
-    let mut words = vec![format!("{done} of {} stages done", done + running + failed + missing)];
-    for (count, word) in [
-        (diverged, "diverged"),
-        (running, "running"),
-        (failed, "failed"),
-        (missing, "missing"),
-        (damaged, "of these damaged"),
-    ] {
-        if count > 0 {
-            words.push(format!("{count} {word}"));
-        }
-    }
-    words.join(", ")
-}
-
-fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
-    println!("{}: {}", status.name, words(status.tally(None)));
+fn print(status: &RunStatus, queued: &BTreeMap<String, QueueEntry>) {
+    println!("{}: {}", status.name, tally_in_words(status.tally(None)));
     let count = |kind| status.stages.iter().filter(|stage| stage.stage.kind == kind).count();
     let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
     println!("stages: {}", stages_in_words(kinds));
@@ -126,7 +138,7 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
         let states: Vec<String> = states.iter().map(|(state, n)| format!("{n} {state}")).collect();
         println!("Slurm: {}", states.join(", "));
     }
-    let mut told = 0;
+    let mut shown = 0;
     for stage in &status.stages {
         let line = match &stage.state {
             StageState::Running { holder } => {
@@ -142,19 +154,19 @@ fn print(status: &RunStatus, queued: &BTreeMap<String, Queued>) {
             StageState::Damaged { problem } => format!("damaged  {}: {problem}", stage.stage.label),
             StageState::Done { .. } | StageState::Missing => continue,
         };
-        told += 1;
-        if told <= TOLD {
+        shown += 1;
+        if shown <= SHOWN {
             println!("{}", one_line(&line));
         }
     }
-    if told > TOLD {
-        println!("and {} more, see --json", told - TOLD);
+    if shown > SHOWN {
+        println!("and {} more, see --json", shown - SHOWN);
     }
     let is_worked_on = status.parent.is_some() || status.tally(None).running > 0;
     match status.seconds_left {
         Some(0.0) => {}
         Some(left) if is_worked_on => println!("left: about {}", duration(left)),
-        Some(left) => println!("left: about {} one after the other; nobody works on it", duration(left)),
+        Some(left) => println!("left: about {} one after the other; nothing is running", duration(left)),
         None => println!("left: unknown"),
     }
 }

@@ -1,31 +1,77 @@
-//! `thinet submit`: the missing stages of an experiment as Slurm job arrays. And the hidden task that makes stages there.
+//! `thinet submit`: submits the missing stages of an experiment as Slurm job arrays.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use signal_hook::consts::SIGUSR1;
-use signal_hook::flag::register;
-use thinet_harness::HarnessError;
-use thinet_harness::events::Logged;
-use thinet_harness::run::StageRunner;
-use thinet_harness::run::slurm::{SlurmOptions, submit as submit_plan};
-use thinet_harness::store::paths;
+use clap::Args;
+use thinet_harness::run::slurm::{SlurmOptions, submit};
 use thinet_harness::study::Plan;
 use thinet_models::Device;
 
-use super::run::stage_arguments;
-use super::{open_plan, plan_elsewhere, signals};
-use crate::args::{Pace, Place, Study, Submit};
-use crate::bars::Progress;
+use crate::options::{Pace, Place, Study, program_file};
 
-pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
+/// Submit what is missing of an experiment to Slurm: dense nets, then an array of cells, then the tables
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each task runs one stage. A task that is pre-empted or reaches its time limit is queued again and
+continues where it stopped. A second submit sends what is neither stored nor in the queue. All nodes
+must see the results folder. Options for sbatch go after `--`.
+
+Examples:
+  thinet submit experiments/imagenet/vgg16-conv.toml --data /data/ILSVRC2012 --partition gpu \\
+      --gpus-per-task 1 --time 24:00:00 -- --account=lab --constraint=a100
+  thinet submit experiments/cifar10-selectors.toml --time 1:00:00 --dry-run")]
+pub(crate) struct Arguments {
+    /// The experiment's TOML file
+    #[arg(value_name = "SPEC")]
+    spec: PathBuf,
+    /// Number of root seeds, in place of the spec's
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Device of a task: cpu or cuda [default: cuda if --gpus-per-task is given, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
+    /// Folder of the dataset [default: data/<dataset>]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Results folder
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Partition
+    #[arg(long, value_name = "NAME")]
+    partition: Option<String>,
+    /// GPUs per task
+    #[arg(long, value_name = "N")]
+    gpus_per_task: Option<u16>,
+    /// CPU cores per task [default: compute.threads]
+    #[arg(long, value_name = "N")]
+    cpus_per_task: Option<u16>,
+    /// Memory per task, such as 16G
+    #[arg(long, value_name = "SIZE")]
+    mem: Option<String>,
+    /// Time limit per task, such as 8:00:00; a task that needs more is queued again
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+    /// Largest number of tasks that run at a time
+    #[arg(long, value_name = "N")]
+    max_running: Option<u32>,
+    /// Write the batch scripts only, submit nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    pace: Pace,
+    /// Further options for sbatch
+    #[arg(last = true, value_name = "SBATCH-OPTION")]
+    sbatch: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let gpus = arguments.gpus_per_task.unwrap_or(0);
     let device = arguments.device.unwrap_or(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu });
     let place = Place { device, data: arguments.data.clone(), results: arguments.results.clone() };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
-    let plan = plan_elsewhere(&study.spec, &study.place.options(study.seeds))?;
-    let jobs = submit_plan(&plan, &slurm_options(arguments, &study, &plan)?, arguments.dry_run)?;
+    let plan = study.plan_elsewhere()?;
+    let jobs = submit(&plan, &slurm_options(arguments, &study, &plan)?, arguments.dry_run)?;
     if jobs.is_empty() {
         eprintln!("{}: nothing to submit: every stage is stored or in the queue", plan.spec.name);
         return Ok(());
@@ -39,12 +85,12 @@ pub(crate) fn submit(arguments: &Submit) -> anyhow::Result<()> {
         let number = job.job.map_or_else(|| "not submitted".to_owned(), |job| format!("job {job}"));
         println!("{number}: {tasks} ({})", job.script.display());
     }
-    eprintln!("to follow them: thinet status {}", study.spec.display());
+    eprintln!("follow them with: thinet status {}", study.spec.display());
     Ok(())
 }
 
-fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Result<SlurmOptions> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+fn slurm_options(arguments: &Arguments, study: &Study, plan: &Plan) -> anyhow::Result<SlurmOptions> {
+    let program = program_file()?;
     let threads = u16::try_from(plan.spec.compute.threads).unwrap_or(u16::MAX);
     let mut sbatch = vec!["--ntasks=1".to_owned()];
     sbatch.push(format!("--cpus-per-task={}", arguments.cpus_per_task.unwrap_or(threads)));
@@ -56,11 +102,10 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
     option("gpus-per-task", arguments.gpus_per_task.map(|n| n.to_string()));
     sbatch.extend(arguments.sbatch.iter().cloned());
     let words = |command: &str, pace: &Pace| -> anyhow::Result<Vec<String>> {
-        let mut words = vec![program.display().to_string(), command.to_owned()];
-        words.extend(["--device".to_owned(), study.place.device.to_string()]);
-        for argument in stage_arguments(study, pace) {
+        let mut words = vec![program.display().to_string()];
+        for argument in study.command_line(command, pace) {
             let word =
-                argument.into_string().ok().context("a path is not text that a batch script can hold")?;
+                argument.into_string().ok().context("a path is not valid UTF-8, which batch scripts need")?;
             words.push(word);
         }
         Ok(words)
@@ -71,35 +116,4 @@ fn slurm_options(arguments: &Submit, study: &Study, plan: &Plan) -> anyhow::Resu
         task: words("task", &arguments.pace)?,
         tables: words("table", &Pace::default())?,
     })
-}
-
-/// Makes stages of an experiment one after the other. SIGTERM, as at pre-emption, keeps what there is and ends; SIGUSR1, sent
-/// before the time is over, does the same and asks Slurm to queue the task again.
-pub(crate) fn task(study: &Study, ids: &[String], pace: &Pace) -> anyhow::Result<()> {
-    thinet_harness::run::keep_panics();
-    let stop = signals::stop_when_asked()?;
-    let queue_again = Arc::new(AtomicBool::new(false));
-    register(SIGUSR1, queue_again.clone()).context("cannot handle signals")?;
-    register(SIGUSR1, stop.flag()).context("cannot handle signals")?;
-    let plan = open_plan(&study.spec, &study.place.options(study.seeds))?;
-    let runner = StageRunner::new(&plan, &pace.options(stop))?;
-    let progress = Progress::new(ids.len());
-    let log = Logged::open(&plan.run_folder().join(paths::LOG), &progress)?;
-    let result = ids.iter().try_for_each(|id| runner.run_stage_caught(id, &log));
-    progress.close();
-    if matches!(result, Err(HarnessError::Stopped)) && queue_again.load(Ordering::SeqCst) {
-        queue_task_again();
-    }
-    Ok(result?)
-}
-
-fn queue_task_again() {
-    let Ok(job) = std::env::var("SLURM_JOB_ID") else { return };
-    let asked = std::process::Command::new("scontrol").args(["requeue", &job]).status();
-    match asked {
-        Ok(status) if status.success() => eprintln!("time is nearly over: queued again as job {job}"),
-        _ => eprintln!(
-            "time is nearly over and the job could not be queued again; thinet submit sends what is missing"
-        ),
-    }
 }

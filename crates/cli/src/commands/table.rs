@@ -1,19 +1,43 @@
-//! `thinet table`: tables that need no run, and tables of experiments made again from what is stored.
+//! `thinet table`: writes tables that need no run, and tables of experiments from what is stored.
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::find_run;
 use thinet_harness::run::{unwritten_tables, write_tables};
 use thinet_harness::store::{Manifest, paths};
 use thinet_harness::study::{Spec, gather};
-use thinet_report::tables::{self, Table, Written};
+use thinet_report::tables::{self, Table, TableFiles};
 
-use super::{plan_elsewhere, print_json};
-use crate::args::Place;
 use crate::exit::BadArgument;
+use crate::options::{Place, Study};
+use crate::output::{print_json, print_tables, report_written};
 
-pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: bool) -> anyhow::Result<()> {
+/// Write and print tables from what is stored, or the tables that need no run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  thinet table compression figure4-flops latency
+  thinet table experiments/fashion-mnist-selectors.toml")]
+pub(crate) struct Arguments {
+    /// `compression`, `figure4-flops`, `latency` (once measured), spec files of experiments
+    /// that were run, or runs
+    #[arg(required = true, value_name = "TABLE|SPEC")]
+    names: Vec<String>,
+    /// Number of root seeds, if `run` was given another than the spec's
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { names, seeds, place, json } = arguments;
+    let json = *json;
     for name in names {
         let (all, run) = match name.as_str() {
             "compression" => (vec![tables::compression()?], tables::DERIVED.to_owned()),
@@ -23,8 +47,8 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                 continue;
             }
             what => {
-                let (spec, seeds) = spec_of(what, seeds, &place.results)?;
-                let plan = plan_elsewhere(&spec, &place.options(seeds))?;
+                let (spec, seeds) = spec_of(what, *seeds, &place.results)?;
+                let plan = Study { spec, seeds, place: place.clone() }.plan_elsewhere()?;
                 let study = gather(&plan)?;
                 if json {
                     print_json(&study)?;
@@ -37,7 +61,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
                     }
                     outcome => outcome?,
                 };
-                super::run::show(&outcome);
+                print_tables(&outcome);
                 continue;
             }
         };
@@ -46,7 +70,7 @@ pub(crate) fn table(names: &[String], seeds: Option<u64>, place: &Place, json: b
     Ok(())
 }
 
-/// The spec that a name stands for: itself, or that of the run it names with as many seeds as the run has.
+/// The spec file `what`, or that of the run it names; with the run's number of seeds unless `seeds` says otherwise.
 fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(PathBuf, Option<u64>)> {
     if Path::new(what).extension().is_some_and(|extension| extension == "toml") {
         return Ok((what.into(), seeds));
@@ -57,7 +81,7 @@ fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(Pa
     })?;
     let resolved = run.folder().join("resolved.toml");
     let of_run = Spec::read(&resolved).map_err(HarnessError::from)?.seeds;
-    // Paths in a spec are relative to where it lies, so the file that was run comes first.
+    // Paths in a spec are relative to its folder, so the file that was run comes first.
     let given = Manifest::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());
     Ok((given.unwrap_or(resolved), seeds.or(Some(of_run))))
 }
@@ -67,7 +91,7 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
         let written = match tables::write(folder, table, run).map_err(HarnessError::from) {
             Err(error) if error.is_read_only() => {
                 not_written(&error);
-                Written::default()
+                TableFiles::default()
             }
             written => written?,
         };
@@ -81,20 +105,7 @@ fn emit(all: &[Table], folder: &Path, run: &str, json: bool) -> anyhow::Result<(
     Ok(())
 }
 
-/// A results folder that may only be read is no reason not to print.
+/// Reports that a table was not written; it is printed all the same.
 fn not_written(error: &HarnessError) {
     eprintln!("not written: {error}");
-}
-
-/// Says where a table lies, and where a table of another run went.
-pub(crate) fn report_written(written: &Written) {
-    if let Some(first) = written.files.first() {
-        // `kept.json` of `smoke.kept.json`: a table's name holds no dot.
-        let suffix = |file: &PathBuf| Some(file.file_name()?.to_str()?.split_once('.')?.1.to_owned());
-        let others: Vec<String> = written.files[1..].iter().filter_map(suffix).collect();
-        eprintln!("written: {} (and {})", first.display(), others.join(", "));
-    }
-    for file in &written.set_aside {
-        eprintln!("kept:    {} (of another run)", file.display());
-    }
 }

@@ -1,19 +1,62 @@
-//! `thinet verify`: cells of a table made again, and compared with it.
+//! `thinet verify`: computes cells of a table again and compares them with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::inspect::{
-    Verification, Verified, VerifyOptions, find_run, table_of_file, tables_of, verify as verify_table,
+    CellVerification, Verification, VerifyOptions, find_run, table_of_file, tables_of, verify,
 };
 use thinet_harness::store::paths;
 
-use super::print_json;
-use crate::args::Verify;
 use crate::bars::Progress;
 use crate::exit::BadArgument;
+use crate::options::Place;
+use crate::output::print_json;
 
-pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
+/// Compute cells of a table again and compare every number with it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is promised: on a CPU the same numbers, with the same libtorch, threads and instruction set; on
+a GPU with compute.deterministic the same numbers, on the same model of card with the same
+libraries; on a GPU without it accuracies within the tolerance. If cells differ, the differences
+between the environment of the table and this one are listed. Uses the spec beside the table, and
+the dense net of the store if it is there.
+
+Examples:
+  thinet verify selectors-fashion-mnist
+  thinet verify selectors-fashion-mnist --cells 5 --dense
+  thinet verify cub200-selectors --device cuda:0 --data ~/CUB_200_2011 --tolerance 0.3")]
+pub(crate) struct Arguments {
+    /// The table, such as selectors-fashion-mnist, or the run that wrote it
+    table: String,
+    /// Number of cells to compute, spread over the table
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    cells: u16,
+    /// Compute these cells, named by the table's last column
+    #[arg(long, value_name = "ID", conflicts_with = "cells")]
+    cell: Vec<String>,
+    /// Compute every cell
+    #[arg(long, conflicts_with_all = ["cells", "cell"])]
+    all: bool,
+    /// Also train the dense net again
+    #[arg(long)]
+    dense: bool,
+    /// Largest allowed difference of top-1 and top-5, in points [default: 0; on a GPU without compute.deterministic
+    /// 0.5, which is an assumption]
+    #[arg(long, value_name = "D")]
+    tolerance: Option<f64>,
+    /// Spec to use if the one beside the table does not find the dense net's weights
+    #[arg(long, value_name = "SPEC")]
+    spec: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = VerifyOptions {
         cells: arguments.cell.clone(),
         count: if arguments.all { usize::MAX } else { usize::from(arguments.cells) },
@@ -23,7 +66,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     let place = arguments.place.options(None);
     let table = table_of(&arguments.table, &place.results)?;
     let progress = Progress::new(0);
-    let verified = verify_table(&table, arguments.spec.as_deref(), &place, &options, &progress);
+    let verified = verify(&table, arguments.spec.as_deref(), &place, &options, &progress);
     progress.close();
     let verified = verified?;
     let cells = &verified.cells;
@@ -49,7 +92,7 @@ pub(crate) fn verify(arguments: &Verify) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The table of this name, or the one that the run of this name made.
+/// The table of this name, or that of the run of this name.
 fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
     let name = table_of_file(what);
     if paths::tables(results).join(format!("{name}.csv")).is_file() {
@@ -66,28 +109,28 @@ fn table_of(what: &str, results: &Path) -> anyhow::Result<String> {
         return Err(BadArgument(problem).into());
     };
     tables_of(results, Some(&run.id))?.into_iter().min_by_key(String::len).ok_or_else(|| {
-        let problem = format!("no table in {} was made by {}", paths::tables(results).display(), run.name);
+        let problem = format!("no table in {} is of {}", paths::tables(results).display(), run.name);
         BadArgument(problem).into()
     })
 }
 
-/// What can have made the difference.
+/// Prints what may have caused the differences.
 fn print_environment(verified: &Verification) {
     let Some(differences) = &verified.environment else {
-        return println!("the table has no environment beside it, so where it was made is not known");
+        return println!("the table has no environment beside it, so it is not known where it was computed");
     };
     if differences.is_empty() {
         return println!("nothing differs between the environment of the table and this one");
     }
-    println!("between the environment of the table and this one there differ:");
+    println!("differences between the environment of the table and this one:");
     for difference in differences {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not recorded".to_owned());
         println!("  {}: {} -> {}", difference.key, value(&difference.first), value(&difference.second));
     }
 }
 
-fn print(verified: &Verified) {
-    let Verified { cell, label, differences, same_weights } = verified;
+fn print(verified: &CellVerification) {
+    let CellVerification { cell, label, differences, same_weights } = verified;
     let weights = match same_weights {
         Some(true) => ", weights too",
         Some(false) => ", weights differ from the stored ones",

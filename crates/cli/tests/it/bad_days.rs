@@ -1,60 +1,26 @@
-//! What happens to long runs: full disks, read-only folders, clocks, two starts at once, copies, old versions, ten thousand cells.
+//! Accidents of long runs: full disks, read-only folders, clocks, two starts at once, copies, old versions, ten thousand cells.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::fixture::{Fixture, SPEC};
-
-/// A fixture with its images, the study of [`SPEC`] as `small.toml`, and the tables of an unbroken run.
-pub(crate) fn small() -> (Fixture, BTreeMap<String, Vec<u8>>) {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
-    let unbroken = fixture.run(&["run", "small.toml", "--data", "images", "--results", "unbroken"]);
-    assert_eq!(unbroken.code, 0, "{}", unbroken.err);
-    let expected = tables(&fixture.path("unbroken"));
-    (fixture, expected)
-}
-
-/// Every table below a results folder with its bytes, the environment aside.
-pub(crate) fn tables(results: &Path) -> BTreeMap<String, Vec<u8>> {
-    files(&results.join("tables"))
-        .into_iter()
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
-        .filter(|(name, _)| !name.ends_with("env.json") && !name.ends_with("seconds.csv"))
-        .collect()
-}
-
-/// All files below a folder.
-pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
+use crate::fixture::{Fixture, SPEC, files, long_spec, other_spec, tables, wait_until};
 
 /// Runs a script in a namespace where it may mount file systems, as `$thinet` the program.
 fn with_mounts(fixture: &Fixture, script: &str) -> String {
-    let output = std::process::Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-euc", script])
-        .current_dir(fixture.path(""))
-        .env("thinet", env!("CARGO_BIN_EXE_thinet"))
-        .output()
-        .expect("unshare of util-linux is needed for this test");
+    // Of util-linux.
+    let unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-euc"];
+    let output = fixture.script(&unshare, script);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
 #[test]
-fn a_disk_that_fills_up_at_any_write_costs_nothing_but_the_work_since_the_last_one() {
-    let (fixture, expected) = small();
+fn a_full_disk_costs_only_the_work_since_the_last_write() {
+    let (fixture, expected) = Fixture::with_unbroken_run();
     // The disk is full on every start, a little later each time, until it is large enough.
     let text = with_mounts(
         &fixture,
@@ -86,8 +52,8 @@ fn a_disk_that_fills_up_at_any_write_costs_nothing_but_the_work_since_the_last_o
 }
 
 #[test]
-fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
-    let (fixture, expected) = small();
+fn a_read_only_results_folder_is_read_by_every_command() {
+    let (fixture, expected) = Fixture::with_unbroken_run();
     let text = with_mounts(
         &fixture,
         r#"
@@ -103,7 +69,7 @@ fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
         cell=$(ls ro/results/store | grep cell- | head -n 1)
         "$thinet" show "$run" --results ro/results >out && grep -q "every default filled in" out
         "$thinet" show "$cell" --results ro/results >out && grep -q "$cell" out
-        "$thinet" diff "$run" "$run" --results ro/results >out && grep -q "3 stages of both have the same outcome" out
+        "$thinet" diff "$run" "$run" --results ro/results >out && grep -q "3 stages have the same outcome in both" out
         "$thinet" export "$cell" -o exported.safetensors --results ro/results >out && test -s exported.safetensors
         "$thinet" clean --dry-run --results ro/results
         "$thinet" table small.toml --data images --results ro/results >out 2>err
@@ -121,28 +87,25 @@ fn a_results_folder_that_is_read_only_is_read_and_nothing_else() {
     assert_eq!(tables(&fixture.path("results")), expected);
 }
 
-/// Starts the study and kills it once a stage is stored.
+/// Starts the study and kills it as soon as a stage is stored.
 fn killed_halfway(fixture: &Fixture) {
     let arguments = ["run", "small.toml", "--data", "images", "--jobs", "1"];
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
     let stored = || {
         let Ok(stages) = fs::read_dir(fixture.path("results/store")) else { return false };
         stages.filter_map(Result::ok).any(|stage| stage.path().join("result.json").exists())
     };
-    while !stored() && started.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let is_stored = wait_until(stored);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(stored());
+    assert!(is_stored);
 }
 
 #[test]
 fn a_clock_that_was_set_back_changes_nothing() {
-    let (fixture, expected) = small();
+    let (fixture, expected) = Fixture::with_unbroken_run();
     killed_halfway(&fixture);
-    // All that is there was written in a future that has not come yet.
+    // All files were written in the future.
     let future = SystemTime::now() + Duration::from_secs(400 * 24 * 3600);
     for file in files(&fixture.path("results")) {
         fs::File::options().append(true).open(file).unwrap().set_modified(future).unwrap();
@@ -156,7 +119,7 @@ fn a_clock_that_was_set_back_changes_nothing() {
 
 #[test]
 fn of_two_starts_at_once_one_runs_and_one_is_refused() {
-    let (fixture, expected) = small();
+    let (fixture, expected) = Fixture::with_unbroken_run();
     let start = || {
         let mut command = fixture.command(&["run", "small.toml", "--data", "images"]);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -171,9 +134,8 @@ fn of_two_starts_at_once_one_runs_and_one_is_refused() {
 
 #[test]
 fn two_studies_at_once_share_what_they_have_in_common() {
-    let (fixture, expected) = small();
-    let other = SPEC.replace("name = \"small\"\ntable = \"small\"", "name = \"other\"\ntable = \"other\"");
-    fixture.write("other.toml", &other.replace("\"random\"", "\"apoz\""));
+    let (fixture, expected) = Fixture::with_unbroken_run();
+    fixture.write("other.toml", &other_spec());
     let start = |spec: &str| {
         let mut command = fixture.command(&["run", spec, "--data", "images", "--jobs", "1"]);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -189,7 +151,7 @@ fn two_studies_at_once_share_what_they_have_in_common() {
     let small: BTreeMap<_, _> =
         tables(&fixture.path("results")).into_iter().filter(|(name, _)| name.starts_with("small")).collect();
     assert_eq!(small, expected);
-    // The dense net and the cell of ThiNet are each made once, whichever study was first.
+    // The dense net and the cell of ThiNet are each computed once, whichever study was first.
     let mut finished: Vec<String> = Vec::new();
     for log in files(&fixture.path("results/runs")).iter().filter(|file| file.ends_with("log.jsonl")) {
         for line in fs::read_to_string(log).unwrap().lines() {
@@ -200,16 +162,16 @@ fn two_studies_at_once_share_what_they_have_in_common() {
         }
     }
     finished.sort();
-    let made = finished.len();
+    let computed = finished.len();
     finished.dedup();
-    assert_eq!((made, finished.len()), (4, 4));
+    assert_eq!((computed, finished.len()), (4, 4));
 }
 
 #[test]
 fn a_folder_copied_from_another_machine_in_the_middle_of_a_run_goes_on() {
-    let (fixture, expected) = small();
+    let (fixture, expected) = Fixture::with_unbroken_run();
     killed_halfway(&fixture);
-    // What the kill left behind looks as if it were another machine's.
+    // The claims that the kill left behind are those of another machine.
     let mut claims = vec![fixture.path("results/store/claims/cell-of-nobody")];
     claims.extend(files(&fixture.path("results")).into_iter().filter(|file| file.ends_with("claim")));
     let text = fs::read_to_string(claims.last().unwrap()).unwrap();
@@ -233,8 +195,8 @@ fn a_folder_copied_from_another_machine_in_the_middle_of_a_run_goes_on() {
 
 #[test]
 fn a_run_of_an_older_version_is_read_and_used() {
-    let (fixture, expected) = small();
-    // As version 0.1 left it: no list of stages, no claims but locks, records that do not tell who made them, and the
+    let (fixture, expected) = Fixture::with_unbroken_run();
+    // As version 0.1 left it: no list of stages, locks instead of claims, records without an environment, and the
     // checkpoint of a training under its old name.
     fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
     let results = fixture.path("results");
@@ -252,16 +214,12 @@ fn a_run_of_an_older_version_is_read_and_used() {
         }
     }
     fs::create_dir(results.join("store/locks")).unwrap();
-    let cell = fs::read_dir(results.join("store"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("cell-"))
-        .unwrap();
+    let cell = fixture.entry("results/store", "cell-");
     fs::remove_file(cell.join("result.json")).unwrap();
     fs::write(cell.join("train-checkpoint.safetensors"), "old").unwrap();
 
     let listed = fixture.run(&["list", "runs"]);
-    assert!(listed.out.contains("made by an older version"), "{}", listed.out);
+    assert!(listed.out.contains("of an older version"), "{}", listed.out);
     let run = listed.out.split(' ').next().unwrap().to_owned();
     assert_eq!(fixture.run(&["show", &run]).code, 0);
     assert_eq!(fixture.run(&["diff", &run, &run]).code, 0);
@@ -269,7 +227,7 @@ fn a_run_of_an_older_version_is_read_and_used() {
     assert!(status.err.contains("older version"), "{}", status.err);
     let clean = fixture.run(&["clean", "--dry-run"]);
     assert!(
-        clean.err.contains("older runs do not tell theirs") && !clean.out.contains("cell-"),
+        clean.err.contains("runs of older versions have no list of stages") && !clean.out.contains("cell-"),
         "{}",
         clean.out
     );
@@ -286,13 +244,13 @@ fn a_run_of_an_older_version_is_read_and_used() {
 }
 
 #[test]
-fn ten_thousand_cells_are_told_from_the_store_alone() {
+fn the_status_of_ten_thousand_cells_needs_only_the_store() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
     let rates: Vec<String> = (0..100).map(|i| format!("{:.3}", 0.5 + f64::from(i) * 0.004)).collect();
     let spec = SPEC.replace("[0.5]", &format!("[{}]", rates.join(", ")));
     fixture.write("large.toml", &spec.replace("name = \"small\"", "name = \"large\"\nseeds = 50"));
-    // A dry submission makes the folder of a run and the list of its stages.
+    // A dry submission writes the folder of a run and the list of its stages.
     let listed = fixture.run(&["submit", "large.toml", "--data", "images", "--dry-run"]);
     assert_eq!(listed.code, 0, "{}", listed.err);
     assert!(listed.out.contains("1000 tasks"), "{}", listed.out);
@@ -318,11 +276,10 @@ fn ten_thousand_cells_are_told_from_the_store_alone() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
+fn ctrl_c_saves_the_state_of_a_training_and_a_second_one_ends_at_once() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
-    fixture
-        .write("long.toml", &SPEC.replace("dense.train = { epochs = 1", "dense.train = { epochs = 100000"));
+    fixture.write("long.toml", &long_spec());
     let arguments = ["run", "long.toml", "--data", "images", "--jobs", "1", "--checkpoint-every", "1000"];
     let checkpoint = || {
         let Ok(stages) = fs::read_dir(fixture.path("results/store")) else { return false };
@@ -338,11 +295,7 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
     };
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let until_it_trains = || {
-        let started = Instant::now();
-        let is_training = || fixture.run(&["status", "long.toml"]).out.contains("train ");
-        while !is_training() && started.elapsed() < Duration::from_secs(60) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait_until(|| fixture.run(&["status", "long.toml"]).out.contains("train "));
     };
     until_it_trains();
     assert!(!checkpoint());
@@ -353,7 +306,7 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
     let status = fixture.run(&["status", "long.toml"]);
     assert!(status.out.contains("0 of 3 stages done, 3 missing"), "{}", status.out);
 
-    // Two in a row, the second one before the first can have come to anything: a worker that hears nothing.
+    // Two in a row, the second before the first has any effect, as if a worker did not react.
     let mut child = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until_it_trains();
     interrupt(child.id());
@@ -366,21 +319,17 @@ fn ctrl_c_keeps_what_a_training_has_come_to_and_a_second_one_ends_at_once() {
 
 #[test]
 fn cleaning_removes_what_no_run_needs_and_nothing_else() {
-    let (fixture, expected) = small();
+    let (fixture, expected) = Fixture::with_unbroken_run();
     fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
-    let other = SPEC.replace("name = \"small\"\ntable = \"small\"", "name = \"other\"\ntable = \"other\"");
-    fixture.write("other.toml", &other.replace("\"random\"", "\"apoz\""));
+    fixture.write("other.toml", &other_spec());
     assert_eq!(fixture.run(&["run", "other.toml", "--data", "images"]).code, 0);
     let of_both = tables(&fixture.path("results"));
     let stored = || fs::read_dir(fixture.path("results/store")).unwrap().count();
     // A dense net and three cells, one of which both have, and the folder of claims.
     assert_eq!(stored(), 5);
     // What killed and frozen processes leave behind.
-    let find = |folder: &str, start: &str| {
-        let entries = fs::read_dir(fixture.path(folder)).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(start)).min().unwrap()
-    };
-    let (stage, run) = (find("results/store", "dense-"), find("results/runs", "small-"));
+    let stage = fixture.entry("results/store", "dense-");
+    let run = fixture.entry("results/runs", "small-");
     let mut left: Vec<PathBuf> = ["tables/.a.tmp", "store/.b.tmp", "verify-x/store/claims/gone"]
         .map(|name| fixture.path("results").join(name))
         .into();

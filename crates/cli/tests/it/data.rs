@@ -1,4 +1,4 @@
-//! `thinet data check` on image folders: many damaged files, one class only, a folder with any name.
+//! `thinet data check` on image folders: many damaged files, one class only, folders of any name.
 
 use std::fs;
 
@@ -6,9 +6,7 @@ use crate::fixture::{Fixture, SPEC};
 
 #[test]
 fn a_check_counts_all_damaged_files_and_names_the_first_twenty() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     for class in 0..2 {
         for image in 0..12 {
             fixture.write(&format!("images/train/class{class}/{image:03}.png"), "no image");
@@ -21,7 +19,7 @@ fn a_check_counts_all_damaged_files_and_names_the_first_twenty() {
     assert!(named[0].starts_with("damaged: images/train/class0/000.png: "), "{}", named[0]);
     assert!(check.out.ends_with("72 of 72 files decoded, 24 damaged\n"), "{}", check.out);
     let json = fixture.run(&["data", "check", "--for", "small.toml", "--data", "images", "--json"]);
-    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let report = json.json();
     assert_eq!((json.code, report["damaged"].as_array().unwrap().len()), (3, 24));
 }
 
@@ -41,7 +39,7 @@ fn images_of_one_class_only_fail_their_check() {
 }
 
 #[test]
-fn a_limit_that_the_images_do_not_meet_is_named_with_its_spec() {
+fn a_limit_above_the_number_of_images_is_refused_with_its_spec() {
     let fixture = Fixture::new();
     fixture.images(3, 4, 2);
     fixture.write("small.toml", &SPEC.replace("size = 16", "size = 16, train-limit = 13"));
@@ -54,7 +52,7 @@ fn a_limit_that_the_images_do_not_meet_is_named_with_its_spec() {
 }
 
 #[test]
-fn a_folder_called_like_an_image_is_one_of_the_counted_faults() {
+fn a_folder_named_like_an_image_counts_as_damaged() {
     let fixture = Fixture::new();
     fixture.images(3, 4, 2);
     fixture.write("small.toml", SPEC);
@@ -70,9 +68,7 @@ fn a_folder_called_like_an_image_is_one_of_the_counted_faults() {
 fn a_folder_whose_name_is_not_utf8_is_checked_and_used() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let odd = OsStr::from_bytes(b"caf\xe9");
     fs::rename(fixture.path("images"), fixture.path("").join(odd)).unwrap();
     for arguments in

@@ -50,7 +50,7 @@ fn bad_input_ends_in_one_line_and_its_exit_code() {
 }
 
 #[test]
-fn names_that_are_no_device_are_refused_with_those_that_are() {
+fn unknown_devices_are_refused_with_the_allowed_ones() {
     let fixture = Fixture::new();
     fixture.write("good.toml", SPEC);
     for arguments in [
@@ -66,7 +66,7 @@ fn names_that_are_no_device_are_refused_with_those_that_are() {
 }
 
 #[test]
-fn a_spec_that_is_left_out_is_asked_for_with_those_there_are() {
+fn a_missing_spec_is_an_error_that_lists_the_specs_here() {
     let fixture = Fixture::new();
     std::fs::create_dir_all(fixture.path("experiments/birds")).unwrap();
     fixture.write("experiments/birds/all.toml", SPEC);
@@ -77,7 +77,7 @@ fn a_spec_that_is_left_out_is_asked_for_with_those_there_are() {
         assert_eq!(ran.code, 2);
         assert!(ran.err.ends_with("specs here:\n  experiments/birds/all.toml\n  own.toml\n"), "{}", ran.err);
     }
-    // What else can be left out is no spec.
+    // Other missing arguments are not specs.
     let ran = fixture.run(&["diff"]);
     assert!(ran.code == 2 && !ran.err.contains("specs here"), "{}", ran.err);
     assert_eq!((fixture.run(&["--help"]).code, fixture.run(&["--version"]).code), (0, 0));
@@ -85,7 +85,7 @@ fn a_spec_that_is_left_out_is_asked_for_with_those_there_are() {
 
 #[cfg(unix)]
 #[test]
-fn results_that_cannot_be_written_are_named_before_any_work() {
+fn a_results_folder_that_cannot_be_written_is_reported_before_any_work() {
     let fixture = Fixture::new();
     fixture.images(3, 8, 4);
     fixture.write("good.toml", SPEC);
@@ -98,9 +98,7 @@ fn results_that_cannot_be_written_are_named_before_any_work() {
 
 #[test]
 fn a_task_of_another_plan_is_refused_before_a_file_is_touched() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let run = fixture.run(&["submit", "small.toml", "--data", "images", "--dry-run"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let refused = fixture.run(&["task", "--data", "images", "--", "small.toml", "../escape"]);

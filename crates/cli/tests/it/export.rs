@@ -1,4 +1,4 @@
-//! Nets from real cells in PyTorch: `scripts/load_exported.py` builds them from the exported file alone and gives our logits.
+//! Nets from real cells in PyTorch: `scripts/load_exported.py` builds them from the exported file alone and computes our logits.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,14 @@ use crate::fixture::Fixture;
 
 /// Images of a class have its colour and some pattern, 20×20; three classes.
 fn images(fixture: &Fixture) {
-    for (split, count) in [("train", 4), ("test", 4)] {
-        for class in 0..3_u32 {
-            let folder = fixture.path("images").join(split).join(format!("class{class}"));
-            std::fs::create_dir_all(&folder).unwrap();
-            for i in 0..count {
-                let image = image::RgbImage::from_fn(20, 20, |x, y| {
-                    let pattern = (x * (i + 2) + y * (i + 5)) % 32;
-                    let value = |channel| if channel == class { 200 } else { 20 + 40 * class } + pattern;
-                    image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
-                });
-                image.save(folder.join(format!("{i}.png"))).unwrap();
-            }
-        }
-    }
+    fixture.draw_images(3, [4, 4], |class, i| {
+        let pixel = |x, y| {
+            let pattern = (x * (i + 2) + y * (i + 5)) % 32;
+            let value = |channel| if channel == class { 200 } else { 20 + 40 * class } + pattern;
+            image::Rgb([0, 1, 2].map(|channel| value(channel) as u8))
+        };
+        image::RgbImage::from_fn(20, 20, pixel).into()
+    });
 }
 
 fn spec(name: &str, channels: usize, input: &str, net: &str, layers: &[&str]) -> String {
@@ -71,8 +65,8 @@ fn test_images(plan: &Plan) -> (Tensor, Tensor, Vec<i64>) {
     (images, pixels, batch.labels)
 }
 
-/// A net that tells the classes apart without any training: random features, and a last layer that takes the class whose mean
-/// is nearest. Statistics, scales and biases are not at their start, so that a mix-up shows.
+/// A net that separates the classes without any training: random features, and a last layer that chooses the class with the
+/// nearest mean. Statistics, scales and biases differ from their initial values, so that a mix-up shows.
 fn nearest_mean(graph: &Graph, images: &Tensor, labels: &[i64]) -> Weights {
     let start = Weights::init(graph, Seed::root(7), Device::Cpu).unwrap();
     let mut weights = Weights::new();
@@ -139,7 +133,7 @@ fn exported(fixture: &Fixture, name: &str, net: &NetSpec, layout: &str, text: &s
 
     let ran = fixture.run(&["run", &format!("{name}.toml"), "--data", "images", "--json"]);
     assert_eq!(ran.code, 0, "{name}: {}", ran.err);
-    let study: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let study = ran.json();
     let cell = study["cells"][0]["id"].as_str().unwrap();
     let file = format!("{name}.safetensors");
     let ran = fixture.run(&["export", cell, "--layout", layout, "-o", &file]);
@@ -207,7 +201,7 @@ fn every_net_of_a_cell_runs_in_pytorch_with_our_logits() {
     let text = spec("torchvisions", 3, grey, "\"resnet50\", width = 0.125, stride = \"3x3\"", bottleneck);
     exported(&fixture, "torchvisions", &net, "torchvision", &text);
 
-    // Set-up makes an environment with torch; with a libtorch of one's own there may be no Python for it.
+    // Set-up creates an environment with torch; with another libtorch there may be no Python for it.
     let Some(python) = python() else { return };
     let folder = script().parent().unwrap().to_owned();
     let done = Command::new(&python)
@@ -217,20 +211,20 @@ fn every_net_of_a_cell_runs_in_pytorch_with_our_logits() {
         .current_dir(fixture.path(""))
         .output()
         .unwrap();
-    let said = String::from_utf8(done.stdout).unwrap();
-    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    let printed = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{printed}{}", String::from_utf8_lossy(&done.stderr));
     let names: BTreeSet<&str> =
-        said.lines().filter_map(|line| line.strip_suffix(" True True True True")).collect();
+        printed.lines().filter_map(|line| line.strip_suffix(" True True True True")).collect();
     let expected: BTreeSet<&str> = Arch::ALL.into_iter().map(Arch::name).chain(["torchvisions"]).collect();
-    assert_eq!(names, expected, "name, same inputs, same logits, logits that differ, same names:\n{said}");
+    assert_eq!(names, expected, "name, same inputs, same logits, logits that differ, same names:\n{printed}");
 
-    assert!(said.contains("\"padding\": \"zeros-before-normalisation\""), "{said}");
-    assert!(said.contains("\"resize\": {\"to\": \"square\", \"side\": 20"), "{said}");
-    assert!(said.lines().last().unwrap().starts_with("logits differ by"), "{said}");
+    assert!(printed.contains("\"padding\": \"zeros-before-normalisation\""), "{printed}");
+    assert!(printed.contains("\"resize\": {\"to\": \"square\", \"side\": 20"), "{printed}");
+    assert!(printed.lines().last().unwrap().starts_with("logits differ by"), "{printed}");
 }
 
 #[test]
-fn the_preprocessing_of_an_old_cell_is_told_from_its_records_or_called_unknown() {
+fn the_preprocessing_of_an_old_cell_comes_from_its_records_or_is_unknown() {
     let fixture = Fixture::new();
     images(&fixture);
     let net = NetSpec::new(Arch::Tiny);
@@ -257,10 +251,10 @@ fn the_preprocessing_of_an_old_cell_is_told_from_its_records_or_called_unknown()
         assert_eq!(ran.code, 0, "{}", ran.err);
         ran.out
     };
-    let told = export("results");
+    let printed = export("results");
     let expected =
         "its inputs: grey images, resizing unknown, cut or padded with zeros to 32×32 before normalisation";
-    assert!(told.contains(expected), "{told}");
+    assert!(printed.contains(expected), "{printed}");
     let (_, metadata) = load_net(&fixture.path("again.safetensors"), Device::Cpu).unwrap();
     assert!(
         metadata["preprocessing"].contains("\"resize\":{\"to\":\"unknown\"}"),
@@ -301,7 +295,7 @@ fn a_file_is_shown_whatever_its_names_are() {
         let expected = format!("holds its weights under the names of {}; ", layout.name());
         assert!(again.code == 1 && again.err.contains(&expected), "{}", again.err);
     }
-    // What another program wrote has no graph.
+    // A file of another program has no graph.
     let header = br#"{"a.weight":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}  "#;
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
     std::fs::write(fixture.path("foreign.safetensors"), bytes).unwrap();

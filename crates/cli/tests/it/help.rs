@@ -1,4 +1,4 @@
-//! Help texts are part of the product: a change shows up here.
+//! Help texts and lists, as snapshots: every change of a word shows here.
 
 use crate::fixture::Fixture;
 
@@ -36,7 +36,7 @@ fn lists_name_everything_a_spec_can_name() {
 }
 
 #[test]
-fn counts_of_the_papers_models_need_nothing() {
+fn counts_of_the_papers_models_need_no_data() {
     let fixture = Fixture::new();
     let all = fixture.run(&["count", "--all"]);
     assert_eq!(all.code, 0, "{}", all.err);
@@ -44,6 +44,6 @@ fn counts_of_the_papers_models_need_nothing() {
     let torch = fixture.run(&["count", "resnet50", "--stride", "3x3"]);
     assert!(torch.out.contains("4,089,184,256"), "{}", torch.out);
     let json = fixture.run(&["count", "vgg16-gap", "--keep-rate", "0.5", "--json"]);
-    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let value = json.json();
     assert_eq!(value["counts"][1]["params"], 8_322_696);
 }

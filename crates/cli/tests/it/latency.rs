@@ -10,7 +10,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn what_was_measured_is_printed_again_until_it_is_forced() {
+fn a_stored_table_is_printed_again_unless_forced() {
     let fixture = Fixture::new();
     let none = fixture.run(&["table", "latency"]);
     assert_eq!((none.code, none.out.as_str()), (0, "not run: thinet latency\n"));
@@ -34,14 +34,14 @@ fn what_was_measured_is_printed_again_until_it_is_forced() {
     assert_eq!(fixture.run(&["table", "latency"]).out, first.out);
     let json = [fixture.run(&with(&["--json"])), fixture.run(&["table", "latency", "--json"])];
     assert_eq!(json[0].out, json[1].out);
-    let value: serde_json::Value = serde_json::from_str(&json[0].out).unwrap();
+    let value = json[0].json();
     let run = value["run"].as_str().unwrap();
     assert!(run.starts_with("latency-cpu-") && run.ends_with("-b1-t1"), "{run}");
     assert!(value["rows"][0]["forward_ms"].is_null());
     assert!(value["rows"][3]["forward_ms"].is_number());
     assert_eq!(read(), bytes, "printing changes nothing");
 
-    // The same device, batch and threads, but not what is stored.
+    // The same device, batch and threads, but other models or repeats than stored.
     let all = ["latency", "--batch", "1", "--threads", "1"];
     for other in [&all[..], &with(&["--models", "vgg16"]), &[&all[..], &["--repeats", "2"]].concat()] {
         let refused = fixture.run(other);
@@ -59,7 +59,7 @@ fn what_was_measured_is_printed_again_until_it_is_forced() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named_before_anything_is_timed() {
+fn a_folder_that_cannot_be_created_is_reported_before_any_timing() {
     let fixture = Fixture::new();
     fixture.write("blocked", "");
     let ran = fixture.run(&with(&["--results", "blocked", "--force"]));

@@ -1,4 +1,4 @@
-//! The command line as a user meets it: help, tables that need no data, exit codes, errors of one line.
+//! The command line as a user meets it: help, tables that need no data, exit codes, one-line errors.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, SPEC, files};
 
 fn shipped(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments").join(name).display().to_string()
@@ -20,16 +20,14 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let last = first.out.lines().last().unwrap();
     assert!(last.starts_with("Not run: cub200-selectors, vgg16-conv, vgg16-conv-twins, latency"), "{last}");
     assert!(last.ends_with("IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 DEVICE=cuda:0"), "{last}");
-    // Of what was not run nothing but a line is printed; the tables are in their files.
+    // For tables that were not run a line is printed; they are in their files.
     assert!(first.out.lines().count() <= 25, "{}", first.out);
     assert!(first.out.contains("imagenet-vgg16.md    6 rows, not run"), "{}", first.out);
     let table = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.md")).unwrap();
     let line = table.lines().find(|line| line.contains("| thinet-conv | vgg16-conv ")).unwrap();
     assert!(line.contains("not run") && line.contains("69.80") && line.contains("1.70"), "{line}");
     let tables = || {
-        let folder = fixture.path("results/tables");
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
+        let files = files(&fixture.path("results/tables"));
         files.into_iter().map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
     };
     let before = tables();
@@ -39,7 +37,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(tables(), before);
 
-    // What was measured earlier stays, and does not count as missing.
+    // A table that was measured earlier stays, and does not count as missing.
     let stored = "run,experiment,status\n0123456789ab,vgg16-conv,done\n";
     fixture.write("results/tables/imagenet-vgg16.csv", stored);
     fixture.write("results/tables/imagenet-vgg16.md", "measured earlier\n");
@@ -50,7 +48,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let csv = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.csv")).unwrap();
     assert_eq!(csv, stored);
 
-    // Nor is the place of another experiment's table taken.
+    // Nor is the table of another experiment overwritten.
     let foreign = "run,experiment,status\nnot-run,birds,not-run\n";
     fixture.write("results/tables/imagenet-vgg16.csv", foreign);
     let with_data = [&arguments[..], &["--imagenet", "nowhere"]].concat();
@@ -65,10 +63,8 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
 }
 
 #[test]
-fn the_last_lines_begin_with_the_studys_result() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+fn the_closing_lines_begin_with_the_result_of_the_study() {
+    let fixture = Fixture::with_study();
     assert_eq!(fixture.run(&["run", "small.toml", "--data", "images"]).code, 0);
     let ran = fixture.run(&["paper", &shipped("cub200/selectors.toml"), "--study", "small.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -115,11 +111,9 @@ fn a_plan_of_a_paper_scale_experiment_needs_neither_data_nor_device() {
 
 #[test]
 fn a_stored_net_is_exported_once() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+    let fixture = Fixture::with_study();
     let ran = fixture.run(&["run", "small.toml", "--data", "images", "--json"]);
-    let study: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let study = ran.json();
     let cell = study["cells"][0]["id"].as_str().unwrap().to_owned();
     let arguments = ["export", &cell, "--layout", "own", "-o", "net.safetensors"];
     let first = fixture.run(&arguments);

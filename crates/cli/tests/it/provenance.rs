@@ -1,4 +1,4 @@
-//! Where results come from: the program's commit and the spec's, the processor, and what `verify` says when cells differ.
+//! Where results come from: the program's commit and the spec's, the processor, and what `verify` prints when cells differ.
 
 use std::fs;
 use std::process::Command;
@@ -13,10 +13,8 @@ fn git(folder: &std::path::Path, arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_environment_names_the_commits_of_program_and_spec_and_what_chooses_kernels() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+fn the_environment_records_the_commits_of_program_and_spec_and_what_chooses_kernels() {
+    let fixture = Fixture::with_study();
     let here = fixture.path("");
     for arguments in [&["init", "-q"][..], &["add", "small.toml"], &["commit", "-q", "-m", "spec"]] {
         git(&here, arguments).unwrap();
@@ -31,7 +29,7 @@ fn the_environment_names_the_commits_of_program_and_spec_and_what_chooses_kernel
     let environment = run("results");
     assert_eq!(environment["spec-commit"].as_str(), git(&here, &["rev-parse", "HEAD"]).as_deref());
     assert_eq!(environment["spec-dirty"], false);
-    // Not compared with what git says now: a commit while the tests run changes that, and not what the program is.
+    // Not compared with git's present commit: a commit during the tests would change it, but not the program.
     let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let is_checkout = git(project, &["ls-files", "--error-unmatch", "Cargo.toml"]).is_some();
     let commit = environment["program-commit"].as_str();
@@ -50,16 +48,14 @@ fn the_environment_names_the_commits_of_program_and_spec_and_what_chooses_kernel
 }
 
 #[test]
-fn verify_compares_numbers_and_says_what_differs_between_the_environments() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+fn verify_compares_numbers_and_lists_differences_of_the_environments() {
+    let fixture = Fixture::with_study();
     assert_eq!(fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "1"]).code, 0);
     let table = fixture.path("results/tables/small.csv");
     let csv = fs::read_to_string(&table).unwrap();
     let verify = || fixture.run(&["verify", "small", "--data", "images", "--all"]);
 
-    // As an older version left them: without checksums, which would tell that the files have changed.
+    // As an older version left them: without checksums, which would show that the files have changed.
     fs::remove_file(fixture.path("results/tables/small.sums.json")).unwrap();
     // The same numbers written in another way are the same numbers.
     fs::write(&table, csv.replace(",0.5,", ",0.500,")).unwrap();

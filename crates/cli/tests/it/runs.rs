@@ -13,8 +13,8 @@ fn studied() -> (Fixture, String) {
     fixture.write("small.toml", &one_shot);
     let ran = fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "2", "--seeds", "2"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    let run = fs::read_dir(fixture.path("results/runs")).unwrap().next().unwrap().unwrap().file_name();
-    (fixture, run.into_string().unwrap())
+    let run = fixture.entry("results/runs", "").file_name().unwrap().to_str().unwrap().to_owned();
+    (fixture, run)
 }
 
 #[test]
@@ -64,12 +64,12 @@ fn a_run_is_found_by_name_id_folder_spec_and_table() {
         let shown = fixture.run(&["show", what]);
         assert!(shown.out.contains(&format!("runs/{name}\n")), "{what}: {}{}", shown.out, shown.err);
         let differs = fixture.run(&["diff", what, &name]);
-        assert!(differs.code == 0 && differs.out.contains(" another one"), "{what}: {}", differs.err);
+        assert!(differs.code == 0 && differs.out.contains(" differ"), "{what}: {}", differs.err);
         let cleaned = fixture.run(&["clean", "--run", what, "--dry-run"]);
         assert!(cleaned.code == 0 && cleaned.out.contains(&name), "{what}: {}{}", cleaned.out, cleaned.err);
         if what != "small.toml" {
-            let made = fixture.run(&["table", what, "--data", "images"]);
-            assert!(made.code == 0 && made.out.contains("| random"), "{what}: {}", made.err);
+            let written = fixture.run(&["table", what, "--data", "images"]);
+            assert!(written.code == 0 && written.out.contains("| random"), "{what}: {}", written.err);
             let verified = fixture.run(&["verify", what, "--data", "images"]);
             assert!(
                 verified.code == 0 && verified.out.contains("1 of 1 cells agree"),
@@ -102,7 +102,7 @@ fn a_run_is_found_by_name_id_folder_spec_and_table() {
 }
 
 #[test]
-fn copies_of_a_run_and_of_a_results_folder_are_told_by_what_they_hold() {
+fn copies_of_runs_and_of_results_folders_are_found_with_their_stages() {
     let (fixture, name) = studied();
     let copy = |from: &str, to: &str| {
         let status =

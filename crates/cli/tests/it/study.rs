@@ -2,18 +2,15 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, long_spec, wait_until};
 
 #[test]
-fn a_study_runs_in_workers_and_again_without_work() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+fn a_study_runs_in_workers_and_a_second_run_has_no_work() {
+    let fixture = Fixture::with_study();
     let arguments = ["run", "small.toml", "--data", "images", "--jobs", "2"];
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
-    let before: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+    let before = plan.json();
     assert_eq!((&before["cost"]["stages"], &before["cost"]["done"]), (&3.into(), &0.into()));
     assert!(!fixture.path("results").exists(), "plan touches nothing");
 
@@ -25,7 +22,7 @@ fn a_study_runs_in_workers_and_again_without_work() {
     assert_eq!((again.code, &again.out), (0, &first.out));
     assert_eq!(std::fs::read(fixture.path("results/tables/small.csv")).unwrap(), csv);
 
-    // One process and two, and one for each device, give the same bytes.
+    // One process, two, and one for each device: the same bytes.
     for (results, workers) in [("alone", ["--jobs", "1"]), ("spread", ["--devices", "cpu,cpu"])] {
         let mut arguments = vec!["run", "small.toml", "--data", "images", "--results", results];
         arguments.extend(workers);
@@ -35,7 +32,7 @@ fn a_study_runs_in_workers_and_again_without_work() {
     }
 
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
-    let after: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
+    let after = plan.json();
     assert_eq!(after["cost"]["done"], 3);
     let table = fixture.run(&["table", "small.toml", "--data", "images"]);
     assert_eq!(table.out, first.out);
@@ -65,7 +62,7 @@ fn the_smoke_study_from_nothing_gives_the_same_bytes_twice() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_no_command_in_a_panic() {
+fn a_closed_pipe_causes_no_panic() {
     let fixture = Fixture::new();
     let mut child = fixture
         .command(&["count", "resnet50", "--layers"])
@@ -82,19 +79,15 @@ fn a_reader_that_leaves_ends_no_command_in_a_panic() {
 fn a_second_start_while_the_first_runs_is_refused() {
     let fixture = Fixture::new();
     fixture.images(3, 16, 8);
-    let long = SPEC.replace("dense.train = { epochs = 1", "dense.train = { epochs = 100000");
-    fixture.write("long.toml", &long);
+    fixture.write("long.toml", &long_spec());
     let arguments = ["run", "long.toml", "--data", "images", "--jobs", "1"];
     let mut first = fixture.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
     let locked = || {
         let runs = std::fs::read_dir(fixture.path("results/runs")).ok()?;
         let claim = runs.filter_map(Result::ok).next()?.path().join("claim");
         std::fs::read_to_string(claim).ok().filter(|holder| !holder.is_empty())
     };
-    while locked().is_none() && started.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(|| locked().is_some());
     let second = fixture.run(&arguments);
     first.kill().unwrap();
     first.wait().unwrap();

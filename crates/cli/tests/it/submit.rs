@@ -1,20 +1,18 @@
-//! What a submission asks of Slurm. That Slurm understands it, `make test-slurm` shows.
+//! The batch scripts of a submission. `make test-slurm` runs them through Slurm.
 
 use std::fs;
 
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::Fixture;
 
 #[test]
-fn scripts_ask_for_what_was_said_and_name_the_device_of_the_tasks() {
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
+fn batch_scripts_hold_the_options_and_the_device_of_the_tasks() {
+    let fixture = Fixture::with_study();
     let mut arguments = vec!["submit", "small.toml", "--data", "images", "--dry-run", "--partition", "gpu"];
     arguments.extend(["--gpus-per-task", "1", "--time", "8:00:00", "--mem", "4G", "--max-running", "3"]);
     arguments.extend(["--checkpoint-every", "60", "--", "--account=lab", "--constraint=a100|h100"]);
     let asked = fixture.run(&arguments);
     assert_eq!(asked.code, 0, "{}", asked.err);
-    let run = fs::read_dir(fixture.path("results/runs")).unwrap().next().unwrap().unwrap().path();
+    let run = fixture.entry("results/runs", "");
     let mut text = asked.out;
     for name in ["001-dense-0", "001-cells-0", "001-tables"] {
         let script = fs::read_to_string(run.join(format!("slurm/{name}.sbatch"))).unwrap();

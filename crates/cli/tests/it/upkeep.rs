@@ -1,20 +1,15 @@
-//! A results folder over time: what changed on the disk, who may read it, and what its progress counts.
+//! A results folder over time: files that changed on the disk, permissions, and the count of finished stages.
 
 use std::fs;
 use std::path::Path;
 
-use crate::bad_days::{files, small, tables};
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, SPEC, files, tables};
 
 #[test]
-fn what_changed_in_the_store_is_named_and_made_again() {
-    let (fixture, expected) = small();
+fn changed_files_of_the_store_are_reported_and_computed_again() {
+    let (fixture, expected) = Fixture::with_unbroken_run();
     fs::rename(fixture.path("unbroken"), fixture.path("results")).unwrap();
-    let cell = fs::read_dir(fixture.path("results/store"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("cell-"))
-        .unwrap();
+    let cell = fixture.entry("results/store", "cell-");
     let (weights, record) = (cell.join("weights.safetensors"), cell.join("result.json"));
     let whole = fs::read(&weights).unwrap();
     let status = |check: &[&str]| {
@@ -37,7 +32,7 @@ fn what_changed_in_the_store_is_named_and_made_again() {
     };
     let set_aside = "set aside as results/store/damaged/";
 
-    // An emptied file and a digit of a record, both without being asked.
+    // An emptied file and a changed digit of a record are found without --check.
     fs::write(&weights, "").unwrap();
     let text = status(&[]);
     assert!(text.contains("2 of 3 stages done, 1 missing, 1 of these damaged"), "{text}");
@@ -53,7 +48,7 @@ fn what_changed_in_the_store_is_named_and_made_again() {
     assert!(text.contains("2 of 3 stages done") && text.contains("result.json has changed"), "{text}");
     assert!(run(&[]).contains(set_aside));
 
-    // A bit of the weights, which nobody reads, when asked.
+    // A changed bit of weights that nobody reads is found with --check.
     let mut changed = whole.clone();
     *changed.last_mut().unwrap() ^= 1;
     fs::write(&weights, changed).unwrap();
@@ -70,20 +65,11 @@ fn what_changed_in_the_store_is_named_and_made_again() {
 }
 
 #[test]
-fn every_file_is_for_whom_the_umask_allows() {
+fn every_file_follows_the_umask() {
     use std::os::unix::fs::PermissionsExt as _;
-    let fixture = Fixture::new();
-    fixture.images(3, 16, 8);
-    fixture.write("small.toml", SPEC);
-    let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "umask 0007 && exec \"$thinet\" run small.toml --data images --jobs 1 --checkpoint-every 0",
-        ])
-        .current_dir(fixture.path(""))
-        .env("thinet", env!("CARGO_BIN_EXE_thinet"))
-        .output()
-        .unwrap();
+    let fixture = Fixture::with_study();
+    let script = "umask 0007 && exec \"$thinet\" run small.toml --data images --jobs 1 --checkpoint-every 0";
+    let output = fixture.script(&["sh", "-c"], script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found = files(&fixture.path("results"));
     assert!(found.len() > 15, "{found:?}");

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use thinet_files::{FileError, write_atomically_with};
+
 use super::{INSTALLED, NAME, files};
 use crate::DataError;
 use crate::command::{Programs, run};
@@ -157,27 +159,19 @@ fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), R
     for path in checked {
         let Some(name) = path.file_name() else { continue };
         let target = folder.join(name);
-        copy_in_place(&path, &target).map_err(DataError::io(&target, "write")).map_err(Refusal::Folder)?;
+        copy_in_place(&path, &target)
+            .map_err(|e| DataError::io(&target, "write")(e.source))
+            .map_err(Refusal::Folder)?;
     }
     Ok(())
 }
 
 /// Copies a file atomically: under its name there is never a part of it.
-fn copy_in_place(from: &Path, target: &Path) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".fetch-");
-    // Temporary files can be read by their owner only; a dataset follows the umask.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    io::copy(&mut fs::File::open(from)?, &mut file)?;
-    file.as_file().sync_all()?;
-    file.persist(target)?;
-    Ok(())
+fn copy_in_place(from: &Path, target: &Path) -> Result<(), FileError> {
+    let mut from = fs::File::open(from).map_err(FileError::at("read", from))?;
+    write_atomically_with(target, |file| {
+        io::copy(&mut from, file).map(drop).map_err(FileError::at("write", target))
+    })
 }
 
 #[cfg(unix)]

@@ -1,74 +1,50 @@
-//! What a run tells while it works. The harness reports events; who shows them, and how, is the caller's matter.
+//! Events of a run. The harness reports them to a [`Reporter`] of the caller.
 
 use serde::{Deserialize, Serialize};
 use thinet_report::records::Row;
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Event {
-    /// A run starts to make what is missing.
+    /// A run starts with its missing stages.
     RunStarted {
-        /// Stages that it makes: dense nets, shared calibrations and cells.
+        /// Missing stages: dense nets, shared calibrations and cells.
         stages: usize,
     },
-    /// A stage starts: the dense net or a cell.
-    StageStarted {
-        /// The stage's id.
-        id: String,
-        /// What it is, for people.
-        label: String,
-    },
+    /// A stage starts.
+    StageStarted { id: String, label: String },
     /// A step of a stage advances: training, calibration or evaluation.
     Progress {
-        /// The stage's id.
         id: String,
         /// The step, such as `train` or `conv2_1: tune`.
         step: String,
-        /// Units done.
+        /// Finished units: batches or images.
         done: u64,
-        /// Units in all.
+        /// All units.
         total: u64,
         /// Running training loss, if the step has one.
         loss: Option<f64>,
-        /// Learning rate, likewise.
+        /// Learning rate, if the step has one.
         lr: Option<f64>,
     },
-    /// Values of a stage are known.
-    Measured {
-        /// The stage's id.
-        id: String,
-        /// The values.
-        rows: Vec<Row>,
-    },
-    /// Something worth a line in the log.
-    Note {
-        /// The stage's id.
-        id: String,
-        /// The line.
-        text: String,
-    },
+    /// Values of a stage were measured.
+    Measured { id: String, rows: Vec<Row> },
+    /// A message for the log.
+    Note { id: String, text: String },
     /// A stage failed.
-    StageFailed {
-        /// The stage's id.
-        id: String,
-        /// What it is, for people.
-        label: String,
-        /// Why.
-        error: String,
-    },
+    StageFailed { id: String, label: String, error: String },
     /// A stage is complete and stored.
     StageFinished {
-        /// The stage's id.
         id: String,
-        /// Its result in a few words.
+        /// Its result in a few words, such as `top-1 91.20 %`.
         summary: String,
         /// Wall time in seconds.
         seconds: f64,
     },
 }
 
-/// Receives events, from any thread.
+/// Receives events from any thread.
 pub trait Reporter: Sync {
     /// Called for each event.
     fn event(&self, event: &Event);

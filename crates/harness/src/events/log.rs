@@ -1,4 +1,4 @@
-//! The log of a run: its events as lines of JSON, each with its time.
+//! The log of a run: its events as JSON lines with their times.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,20 +9,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
 
-/// The wall clock, for people who read logs and curves; nothing else depends on it.
+/// Wall-clock time for logs and curves. No result depends on it.
 pub(crate) fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Passes events on and keeps those that last in a file of JSON lines.
-pub struct Logged<'a> {
+/// Forwards events and appends all but progress to a file of JSON lines.
+pub struct EventLog<'a> {
     path: PathBuf,
     file: Mutex<fs::File>,
     inner: &'a dyn Reporter,
 }
 
-impl<'a> Logged<'a> {
-    /// Goes on with the file, or starts it.
+impl<'a> EventLog<'a> {
+    /// Opens the file for appending, creating it if it does not exist.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -33,7 +33,7 @@ impl<'a> Logged<'a> {
     }
 }
 
-impl Reporter for Logged<'_> {
+impl Reporter for EventLog<'_> {
     fn event(&self, event: &Event) {
         self.inner.event(event);
         if matches!(event, Event::Progress { .. }) {
@@ -41,8 +41,8 @@ impl Reporter for Logged<'_> {
         }
         let line = serde_json::json!({ "unix-seconds": unix_seconds(), "what": event }).to_string() + "\n";
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log that cannot be written must not end a run whose results can. One call, so that lines of several
-        // processes do not mix.
+        // A failed write to the log must not end the run. One call for each line, so that lines of several processes do not
+        // interleave.
         if let Err(e) = file.write_all(line.as_bytes()) {
             let text = format!("cannot write {}: {e}", self.path.display());
             self.inner.event(&Event::Note { id: String::new(), text });

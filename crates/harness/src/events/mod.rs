@@ -1,10 +1,9 @@
-//! Who is informed while work is done: the events, the log and the event files for TensorBoard. Who shows events to people is the
-//! caller's choice.
+//! Progress of a run: events, the log, and event files for TensorBoard.
 
 mod event;
 mod log;
 mod tensorboard;
 
 pub use event::{Event, Reporter, Silent};
-pub use log::Logged;
+pub use log::EventLog;
 pub(crate) use tensorboard::TensorBoard;

@@ -1,7 +1,7 @@
-//! Event files that TensorBoard opens: loss, learning rate, accuracy and reconstruction error of each stage.
+//! Event files for TensorBoard: loss, learning rate, accuracy and reconstruction error of each stage.
 //!
-//! A file is a row of records (length, its checksum, bytes, their checksum) that hold protocol buffers of the type `Event`. Only the
-//! four fields that a scalar needs are written, by hand: they are fewer lines than a compiler of protocol buffers.
+//! A file is a sequence of records (length, its checksum, bytes, their checksum) that hold protocol buffers of the type `Event`. The
+//! four fields that a scalar needs are encoded by hand, which takes fewer lines than a protocol buffer compiler.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,12 +18,12 @@ use super::event::{Event, Reporter};
 use super::log::unix_seconds;
 use crate::store::host_name;
 
-/// Curves need no more points than this.
+/// Minimum time between two points of a curve.
 const POINT_EVERY: Duration = Duration::from_millis(250);
-/// A crash loses at most so much of the curves.
+/// A crash loses at most this much of the curves.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
-/// Passes events on and draws the curves of one stage, in a folder named after it.
+/// Forwards events and writes the curves of one stage to a folder named after it.
 pub(crate) struct TensorBoard<'a> {
     folder: PathBuf,
     inner: &'a dyn Reporter,
@@ -35,17 +35,17 @@ struct State {
     file: Option<BufWriter<File>>,
     last_point: BTreeMap<String, Instant>,
     last_flush: Option<Instant>,
-    /// A row's place on the horizontal axis is the number of rows of its kind before it.
+    /// Number of rows by tag: the position of the next row on the horizontal axis.
     measured: BTreeMap<String, i64>,
 }
 
 impl<'a> TensorBoard<'a> {
-    /// The stage's folder is made when it starts.
+    /// The stage's folder is created when the stage starts.
     pub(crate) fn new(folder: &Path, inner: &'a dyn Reporter) -> Self {
         Self { folder: folder.to_owned(), inner, state: Mutex::default() }
     }
 
-    /// Curves that cannot be written must not end a run whose results can.
+    /// Writes what the event adds to the curves.
     fn draw(&self, event: &Event) -> std::io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
@@ -84,7 +84,7 @@ impl Reporter for TensorBoard<'_> {
         self.inner.event(event);
         if let Err(error) = self.draw(event) {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Reported once: without a file nothing is drawn any more.
+            // A failed write must not end the run. It is reported once: without a file no more curves are written.
             state.file = None;
             let text = format!("no curves for TensorBoard: {}: {error}", self.folder.display());
             self.inner.event(&Event::Note { id: String::new(), text });
@@ -104,13 +104,13 @@ impl State {
     }
 }
 
-/// Values of the whole net by metric and stage, those of a layer by their layer.
+/// Values of the whole net are grouped by metric and phase, those of a layer by layer.
 fn tag(row: &Row) -> String {
-    let (metric, stage) = (row.metric.name(), row.phase.name());
-    if row.layer.is_empty() { format!("{metric}/{stage}") } else { format!("{metric} {stage}/{}", row.layer) }
+    let (metric, phase) = (row.metric.name(), row.phase.name());
+    if row.layer.is_empty() { format!("{metric}/{phase}") } else { format!("{metric} {phase}/{}", row.layer) }
 }
 
-/// A label without what file systems or shells mind: `thinet r=0.5 seed 0` becomes `thinet-r0.5-seed-0`.
+/// A label without characters that are special to file systems or shells: `thinet r=0.5 seed 0` becomes `thinet-r0.5-seed-0`.
 fn folder_name(label: &str) -> String {
     let kept =
         |c: char| if c.is_alphanumeric() || ".+_".contains(c) { Some(c) } else { (c != '=').then_some('-') };
@@ -118,7 +118,7 @@ fn folder_name(label: &str) -> String {
     name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
-/// A new file: a stage that is continued gets another one, which TensorBoard shows as one curve with the first.
+/// Creates an event file. A resumed stage gets another one, which TensorBoard joins with the first.
 fn start(folder: &Path) -> std::io::Result<BufWriter<File>> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder)?;
@@ -126,7 +126,7 @@ fn start(folder: &Path) -> std::io::Result<BufWriter<File>> {
         let (serial, seconds) = (SERIAL.fetch_add(1, Ordering::Relaxed), unix_seconds() as u64);
         let name =
             format!("events.out.tfevents.{seconds:010}.{}.{}.{serial}", host_name(), std::process::id());
-        // Containers may share all of these.
+        // Containers can share host name and process id.
         match File::create_new(folder.join(name)) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             created => break created?,
@@ -183,7 +183,7 @@ fn record(file: &mut impl Write, data: &[u8]) -> std::io::Result<()> {
     file.write_all(&masked(data).to_le_bytes())
 }
 
-/// CRC-32C, rotated and shifted as record files want it.
+/// The masked CRC-32C of the record format.
 fn masked(data: &[u8]) -> u32 {
     const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
     CRC32C.checksum(data).rotate_right(15).wrapping_add(0xa282_ead8)
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_draws_into_a_folder_of_its_own() {
+    fn a_stage_writes_its_curves_to_a_folder_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let board = TensorBoard::new(dir.path(), &Silent);
         let id = String::from("cell-1");

@@ -1,5 +1,5 @@
-//! What a results folder could do without: stages that no run lists, damaged ones that were set aside, calibration images,
-//! leftovers of processes that were killed; and whole runs.
+//! Finds files that can be removed from a results folder: stages that no run lists, damaged ones that were set aside, calibration
+//! images, leftovers of killed processes, and whole runs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,33 +11,31 @@ use super::verify::SCRATCH;
 use crate::error::HarnessError;
 use crate::store::{GUARD, Manifest, Store, holder, leftovers, list_runs, paths};
 
-/// Something that can go.
+/// A file or folder that can be removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Garbage {
-    /// File or folder.
     pub path: PathBuf,
     /// Its size on disk.
     pub bytes: u64,
-    /// Why it can go.
+    /// Why it can be removed.
     pub why: &'static str,
 }
 
-/// What was found.
+/// The result of [`find_garbage`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Cleaning {
-    /// What can go.
     pub garbage: Vec<Garbage>,
-    /// Runs of old versions, which do not tell their stages: while there are any, stages that no run lists stay.
+    /// Runs of old versions, which have no manifest: while there are any, stages that no run lists stay.
     pub unlisted: Vec<String>,
 }
 
-/// Looks for what can go; removes nothing. `runs` are to go, too, with the stages that only they list; `crops` says whether kept
-/// calibration images are.
+/// Finds files that can be removed; removes nothing. Includes `runs` with the stages that only they list, and calibration images if
+/// `crops` is set.
 ///
 /// # Errors
-/// If the folder cannot be read, or somebody works in it.
+/// If the folder cannot be read, or a process works in it.
 pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Cleaning, HarnessError> {
     let (mut listed, mut unlisted, mut cleaning) = (BTreeSet::new(), Vec::new(), Cleaning::default());
     for name in list_runs(results)? {
@@ -50,7 +48,7 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
             continue;
         }
         match Manifest::read(&folder)? {
-            Some(list) => listed.extend(list.stages.into_iter().map(|stage| stage.id)),
+            Some(manifest) => listed.extend(manifest.stages.into_iter().map(|stage| stage.id)),
             None => unlisted.push(name),
         }
     }
@@ -68,7 +66,7 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match name.as_str() {
             paths::CLAIMS => {}
-            paths::DAMAGED => cleaning.add(&path, "damaged stages that were made again")?,
+            paths::DAMAGED => cleaning.add(&path, "damaged stages that were set aside")?,
             // Version 0.1 locked stages by files.
             "locks" => cleaning.add(&path, "locks of an old version")?,
             _ if path.is_file() => cleaning.add_temporary(&path)?,
@@ -84,7 +82,7 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
     cleaning.add_temporary(&paths::tables(results))?;
     cleaning.add_verifications(results)?;
     match crops {
-        true => cleaning.add(&paths::crops(results), "calibration images, made again when needed")?,
+        true => cleaning.add(&paths::crops(results), "calibration images, decoded again when needed")?,
         false => cleaning.add_temporary(&paths::crops(results))?,
     }
     cleaning.unlisted = unlisted;
@@ -92,16 +90,16 @@ pub fn find_garbage(results: &Path, runs: &[String], crops: bool) -> Result<Clea
 }
 
 impl Cleaning {
-    /// Bytes that would be free.
+    /// Total size, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.garbage.iter().map(|garbage| garbage.bytes).sum()
     }
 
-    /// Removes all of it.
+    /// Removes all of them.
     ///
     /// # Errors
-    /// If a file cannot be removed; what came before it is gone.
+    /// If a file cannot be removed; those before it are removed.
     pub fn remove(&self) -> Result<(), HarnessError> {
         for Garbage { path, .. } in &self.garbage {
             let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -117,31 +115,31 @@ impl Cleaning {
         Ok(())
     }
 
-    /// What an unfinished write has left, at a path and everywhere below it.
+    /// Adds temporary files of unfinished writes at a path and below it.
     fn add_temporary(&mut self, path: &Path) -> Result<(), HarnessError> {
         for entry in entries(path)? {
             self.add_temporary(&entry)?;
         }
         match is_temporary(path) {
-            true => self.add(path, "a file that was not written to its end"),
+            true => self.add(path, "an unfinished file"),
             false => Ok(()),
         }
     }
 
-    /// All that is no part of a finished stage; of an unfinished one, whose checkpoints and failure are needed, less.
+    /// Adds all files that do not belong to a finished stage; only temporary files of an unfinished one, as its checkpoints are needed.
     fn add_leftovers(&mut self, results: &Path, folder: &Path, id: &str) -> Result<(), HarnessError> {
         let Ok(Some(result)) = Store::at(results).find(id) else { return self.add_temporary(folder) };
         for path in leftovers(folder, &result).map_err(HarnessError::io("read", folder))? {
             let why = match is_temporary(&path) {
-                true => "a file that was not written to its end",
-                false => "left over from the making of a finished stage",
+                true => "an unfinished file",
+                false => "left over from a finished stage",
             };
             self.add(&path, why)?;
         }
         Ok(())
     }
 
-    /// The scratch folders of verifications that were killed.
+    /// Adds the scratch folders of killed verifications.
     fn add_verifications(&mut self, results: &Path) -> Result<(), HarnessError> {
         for path in entries(results)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -155,7 +153,7 @@ impl Cleaning {
     }
 }
 
-/// Whether a file's name is that of an unfinished write. Files get such names in their folder before they get their own.
+/// Whether a path is a temporary file of an unfinished write; `.partial` is the extension of old versions.
 fn is_temporary(path: &Path) -> bool {
     let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let is_unfinished =
@@ -163,7 +161,7 @@ fn is_temporary(path: &Path) -> bool {
     is_hidden && is_unfinished && path.is_file()
 }
 
-/// Paths in a folder, sorted; none if it is not there.
+/// Paths in a folder, sorted; empty if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, HarnessError> {
     if !folder.is_dir() {
         return Ok(Vec::new());

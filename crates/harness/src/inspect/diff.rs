@@ -1,4 +1,4 @@
-//! What differs between two runs: spec, environment, kept channels, metrics.
+//! Differences between two runs: spec, environment, kept channels, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,50 +12,48 @@ use crate::inspect::tensors::differing_tensors;
 use crate::store::run_folder::{run_environment, run_spec};
 use crate::store::{Manifest, StageResult, Store};
 
-/// A stage of both runs whose outcome differs.
+/// A stage of both runs with different outcomes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StageDifference {
     /// The stage, such as `thinet r=0.5 seed 0`.
     pub label: String,
-    /// How it ended, measured values, and on how many images.
+    /// Status, measured values and number of test images.
     pub metrics: Vec<Difference>,
-    /// For each layer with other channels: how many are kept in both, in the first only, in the second only.
+    /// For each layer with different channels: the numbers kept in both, in the first only, in the second only.
     pub kept: Vec<(String, [usize; 3])>,
-    /// Tensors of its files that differ in a bit, as `weights.safetensors: conv1.weight`; empty unless asked for.
+    /// Tensors of its files that differ in a bit, such as `weights.safetensors: conv1.weight`; empty unless requested.
     pub tensors: Vec<String>,
 }
 
-/// All that differs.
+/// The differences between two runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RunDifference {
     /// Keys of the specs, every default filled in.
     pub spec: Vec<Difference>,
-    /// Where the runs were made.
     pub environment: Vec<Difference>,
-    /// What went into the dense nets beside the spec, such as the fingerprint of the images.
+    /// Inputs of the dense nets besides the spec, such as the fingerprint of the images.
     pub inputs: Vec<Difference>,
-    /// Stages of one run only, or stored of one run only.
+    /// Stages that only the first run lists or has stored.
     pub only_first: Vec<String>,
-    /// Likewise.
+    /// Stages that only the second run lists or has stored.
     pub only_second: Vec<String>,
-    /// Stages of both whose outcome differs.
+    /// Stages of both with different outcomes.
     pub stages: Vec<StageDifference>,
-    /// Stages of both with the same outcome.
+    /// Number of stages of both with the same outcome.
     pub same: usize,
 }
 
 impl RunDifference {
-    /// Whether every stage is stored of both runs, with the same outcome.
+    /// Whether every stage is stored for both runs with the same outcome.
     #[must_use]
     pub fn has_same_stages(&self) -> bool {
         self.only_first.is_empty() && self.only_second.is_empty() && self.stages.is_empty()
     }
 }
 
-/// Compares two runs; with `tensors`, their stored tensors as well, bit by bit. A stage whose record cannot be read counts as not
-/// stored.
+/// Compares two runs; with `tensors`, their stored tensors as well, bit by bit. A damaged stage counts as not stored.
 ///
 /// # Errors
 /// If another file of either cannot be read.
@@ -104,14 +102,14 @@ fn differing_files(
             differing.push(format!("{name}: stored of one only"));
             continue;
         }
-        // The files themselves, whatever their records say.
+        // Compares the files themselves, not the checksums in their records.
         let tensors = differing_tensors(&file(store, one), &file(other_store, other))?;
         differing.extend(tensors.into_iter().map(|tensor| format!("{name}: {tensor}")));
     }
     Ok(differing)
 }
 
-/// What is known of a run.
+/// The data of a run that is compared.
 struct Facts {
     store: Store,
     spec: BTreeMap<String, String>,
@@ -128,14 +126,14 @@ impl Facts {
         let spec: toml::Value =
             toml::from_str(&run_spec(&folder)?).map_err(|e| damaged(format!("resolved.toml: {e}")))?;
         let spec = serde_json::to_value(spec).map_err(HarnessError::Json)?;
-        // A run that was stopped before its first end has none yet.
+        // A run that never ended has none.
         let environment = match run_environment(&folder)? {
             Some(text) => serde_json::from_str(&text).map_err(|e| damaged(format!("env.json: {e}")))?,
             None => serde_json::Value::Null,
         };
         let store = Store::at(&run.results);
         let (mut stages, mut inputs) = (BTreeMap::new(), BTreeMap::new());
-        for stage in Manifest::read(&folder)?.into_iter().flat_map(|list| list.stages) {
+        for stage in Manifest::read(&folder)?.into_iter().flat_map(|manifest| manifest.stages) {
             let stored = match store.find(&stage.id) {
                 Err(HarnessError::Damaged { .. }) => None,
                 stored => stored?,
@@ -143,7 +141,7 @@ impl Facts {
             if let Some(result) = stored {
                 if stage.needs.is_empty() {
                     let mut of_stage = result.inputs.clone();
-                    // The net is told by the spec in fewer words.
+                    // The spec describes the net more briefly.
                     of_stage.as_object_mut().map(|inputs| inputs.remove("graph"));
                     inputs.extend(leaves(&serde_json::json!({ &stage.label: of_stage })));
                 }

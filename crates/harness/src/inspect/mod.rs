@@ -1,4 +1,4 @@
-//! Looking back at what is stored: runs, their state, differences between them, verification, and what can be removed.
+//! Inspecting results: runs, their state, differences between them, verification, and cleaning up.
 
 mod clean;
 mod diff;
@@ -10,4 +10,4 @@ mod verify;
 pub use clean::{Cleaning, Garbage, find_garbage};
 pub use diff::{RunDifference, StageDifference, diff};
 pub use runs::{Run, all_runs, find_run, find_runs, table_of_file, tables_of};
-pub use verify::{Promise, Verification, Verified, VerifyOptions, verify};
+pub use verify::{CellVerification, Promise, Verification, VerifyOptions, verify};

@@ -1,5 +1,4 @@
-//! The one notion of a run: a folder with a resolved spec, found by its name or the beginning of it, its id, its path, its
-//! spec file or a table that it made.
+//! Finds runs, folders with a resolved spec, by name, id, a prefix of either, path, spec file, or a table that they wrote.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,51 +9,52 @@ use thinet_report::tables::{BESIDE, StoredTable};
 use crate::error::HarnessError;
 use crate::store::paths::SPEC as RESOLVED;
 use crate::store::{Manifest, paths};
-use crate::study::identity::asked;
+use crate::study::identity::spec_hash;
 use crate::study::{Options, ResolvedStudy};
+
 /// A run that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The results folder whose store holds its stages.
     pub results: PathBuf,
-    /// Name of its folder below `runs`; of a folder that was copied elsewhere its path.
+    /// Name of its folder below `runs`; for a folder that was copied elsewhere its path.
     pub name: String,
-    /// The experiment's name.
-    pub experiment: String,
-    /// The run's id, as tables print it. Runs of old versions have it in their folder's name alone.
+    /// Name of its study.
+    pub study: String,
+    /// The run's id as in tables. For runs of old versions taken from the folder's name.
     pub id: String,
     started: Option<SystemTime>,
 }
 
 impl Run {
-    /// The run in a folder, if it is one.
+    /// The run in a folder; `None` if it is no run.
     fn at(results: &Path, name: String) -> Option<Self> {
         let folder = paths::runs(results).join(&name);
         let resolved = folder.join(RESOLVED);
         let text = fs::read_to_string(&resolved).ok()?;
         let spec: toml::Table = text.parse().ok()?;
-        let experiment = spec.get("name")?.as_str()?.to_owned();
-        // A list that cannot be read is an error for whoever needs it.
-        let listed = Manifest::read(&folder).ok().flatten().map(|list| list.run);
+        let study = spec.get("name")?.as_str()?.to_owned();
+        // An unreadable manifest is reported where its stages are needed.
+        let listed = Manifest::read(&folder).ok().flatten().map(|manifest| manifest.run);
         let id = listed.unwrap_or_else(|| name.rsplit('-').next().unwrap_or_default().to_owned());
         let started = fs::metadata(&resolved).and_then(|file| file.modified()).ok();
-        Some(Self { results: results.to_owned(), name, experiment, id, started })
+        Some(Self { results: results.to_owned(), name, study, id, started })
     }
 
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        // A path takes the place of what it is joined to.
+        // An absolute path replaces the path it is joined to.
         paths::runs(&self.results).join(&self.name)
     }
 
-    /// Whether the folder has the name that it was made with, and is no copy beside it.
+    /// Whether the folder has its original name, so that it is not a copy.
     fn is_original(&self) -> bool {
-        self.name == format!("{}-{}", self.experiment, self.id)
+        self.name == format!("{}-{}", self.study, self.id)
     }
 }
 
-/// Every run below a results folder, the last started last.
+/// Every run below a results folder, in the order of their starts.
 ///
 /// # Errors
 /// If the folder exists and cannot be read.
@@ -65,10 +65,10 @@ pub fn all_runs(results: &Path) -> Result<Vec<Run>, HarnessError> {
     Ok(runs)
 }
 
-/// The runs that `what` names, the last started last: a folder, a spec file, a name, an id, the beginning of one, or a table.
+/// The runs that `what` names, in the order of their starts: a folder, a spec file, a name, an id, a prefix of either, or a table.
 ///
 /// # Errors
-/// If there is none (what there is gets listed), a spec file is wrong, or a folder cannot be read.
+/// If there is none (the message lists the runs), the spec file is invalid, or a folder cannot be read.
 pub fn find_runs(results: &Path, what: &str, seeds: Option<u64>) -> Result<Vec<Run>, HarnessError> {
     let path = Path::new(what);
     if path.join(RESOLVED).is_file() {
@@ -89,19 +89,21 @@ pub fn find_runs(results: &Path, what: &str, seeds: Option<u64>) -> Result<Vec<R
     found.ok_or_else(|| {
         let place = results.display();
         let problem = match by_table {
-            Some(id) => format!("the table {name} was made by run {id}, whose folder is not in {place}/runs"),
+            Some(id) => {
+                format!("the table {name} was written by run {id}, whose folder is not in {place}/runs")
+            }
             None => {
-                format!("no run in {place} is called {what:?}, has it as id or made a table of this name")
+                format!("no run in {place} is called {what:?}, has it as id or wrote a table of this name")
             }
         };
         HarnessError::NoSuchRun(format!("{problem}; stored: {}", listed(&runs)))
     })
 }
 
-/// The one run that `what` names, as [`find_runs`].
+/// The single run that `what` names, see [`find_runs`].
 ///
 /// # Errors
-/// As there, and if there are several.
+/// As for [`find_runs`], and if there are several.
 pub fn find_run(results: &Path, what: &str) -> Result<Run, HarnessError> {
     let found = find_runs(results, what, None)?;
     if let [one] = &found[..] {
@@ -124,8 +126,7 @@ fn listed(runs: &[Run]) -> String {
     runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// A run by its folder. One below a `runs` folder belongs to that results folder; a copy elsewhere has its stages in the
-/// results folder that was named.
+/// The run in a folder. One below a `runs` folder belongs to that results folder; a copy elsewhere belongs to `results`.
 fn in_folder(results: &Path, folder: &Path) -> Result<Run, HarnessError> {
     let folder = folder.canonicalize().map_err(HarnessError::io("open", folder))?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -141,16 +142,17 @@ fn in_folder(results: &Path, folder: &Path) -> Result<Run, HarnessError> {
     })
 }
 
-/// Runs of a spec's experiment. Those that this file with these seeds asks for come last, as the last is what is meant.
+/// Runs of a spec's study. Those of exactly this spec with these seeds come last, as callers take the last one.
 fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, HarnessError> {
     let options = Options { seeds, results: results.to_owned(), ..Options::default() };
     let spec = ResolvedStudy::read(path, &options)?;
-    let asked = asked(&spec)?;
+    let hash = spec_hash(&spec)?;
     let runs = all_runs(results)?;
-    let is_asked =
-        |run: &Run| Manifest::read(&run.folder()).ok().flatten().is_some_and(|list| list.asked == asked);
-    let of_experiment = runs.iter().filter(|run| run.experiment == spec.name);
-    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_experiment.cloned().partition(|run| !is_asked(run));
+    let is_exact = |run: &Run| {
+        Manifest::read(&run.folder()).ok().flatten().is_some_and(|manifest| manifest.asked == hash)
+    };
+    let of_study = runs.iter().filter(|run| run.study == spec.name);
+    let (mut found, exact): (Vec<Run>, Vec<Run>) = of_study.cloned().partition(|run| !is_exact(run));
     if exact.is_empty() && (found.is_empty() || seeds.is_some()) {
         let (path, place) = (path.display(), results.display());
         let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();
@@ -164,22 +166,22 @@ fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, 
     Ok(found)
 }
 
-/// The table of cells that a file or a derived table belongs to: `smoke` of `results/tables/smoke-summary.md`.
+/// The table of cells that a file or a derived table belongs to: `smoke` for `results/tables/smoke-summary.md`.
 #[must_use]
 pub fn table_of_file(file: &str) -> &str {
     let name = file.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    // A table's name holds no dot.
+    // Names of tables contain no dot.
     let name = name.split('.').next().unwrap_or_default();
     BESIDE.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
-/// The run that made a table, by the table's own first column.
+/// The run that wrote a table, from the table's first column.
 fn table_run(results: &Path, name: &str) -> Option<String> {
     let path = paths::tables(results).join(format!("{}.csv", table_of_file(name)));
     StoredTable::parse(fs::read(path).ok()?).ok()?.run().map(str::to_owned)
 }
 
-/// Names of the tables of cells that a run made, or all there are.
+/// Names of the tables of cells that a run wrote, or of all runs.
 ///
 /// # Errors
 /// If the folder exists and cannot be read.
@@ -196,13 +198,13 @@ pub fn tables_of(results: &Path, run: Option<&str>) -> Result<Vec<String>, Harne
     {
         let path = entry.map_err(HarnessError::io("read", &folder))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".csv"));
-        // What belongs to a table has a dot in its name, such as its times.
+        // Files that belong to a table, such as its times, have a dot in their names.
         let Some(name) = name.filter(|name| !name.contains('.')) else { continue };
         if table_of_file(name) != name {
             continue;
         }
-        let made_by = table_run(results, name);
-        if made_by.is_some() && (run.is_none() || made_by.as_deref() == run) {
+        let writer = table_run(results, name);
+        if writer.is_some() && (run.is_none() || writer.as_deref() == run) {
             names.push(name.to_owned());
         }
     }
@@ -217,8 +219,8 @@ mod tests {
     /// A results folder with runs of these names, started in this order.
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (i, (name, experiment)) in runs.iter().enumerate() {
-            add(folder.path(), name, experiment);
+        for (i, (name, study)) in runs.iter().enumerate() {
+            add(folder.path(), name, study);
             let file = folder.path().join("runs").join(name).join(RESOLVED);
             let started = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + i as u64);
             fs::File::options().append(true).open(file).unwrap().set_modified(started).unwrap();
@@ -226,10 +228,10 @@ mod tests {
         folder
     }
 
-    fn add(results: &Path, name: &str, experiment: &str) {
+    fn add(results: &Path, name: &str, study: &str) {
         let folder = results.join("runs").join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(RESOLVED), format!("name = {experiment:?}\n")).unwrap();
+        fs::write(folder.join(RESOLVED), format!("name = {study:?}\n")).unwrap();
     }
 
     const A: &str = "birds-0123456789ab";
@@ -237,7 +239,7 @@ mod tests {
     const C: &str = "birds-cdef01234567";
 
     #[test]
-    fn a_run_is_found_by_name_id_beginning_folder_and_table() {
+    fn a_run_is_found_by_name_id_prefix_folder_and_table() {
         let folder = results(&[(A, "birds"), (B, "birds-two"), (C, "birds")]);
         let place = folder.path();
         fs::create_dir_all(place.join("tables")).unwrap();
@@ -249,7 +251,7 @@ mod tests {
         assert_eq!(find_run(place, "birds-two").unwrap().name, B);
         let several = find_run(place, "birds").unwrap_err().to_string();
         assert!(several.contains(A) && several.contains(B) && several.contains(C), "{several}");
-        assert_eq!(find_runs(place, "birds", None).unwrap().last().unwrap().name, C, "the last started");
+        assert_eq!(find_runs(place, "birds", None).unwrap().last().unwrap().name, C, "the last one to start");
         let none = find_run(place, "fish").unwrap_err().to_string();
         assert!(none.contains("\"fish\"") && none.contains(A) && none.contains(B), "{none}");
         assert_eq!(tables_of(place, Some("0123456789ab")).unwrap(), ["selected"]);
@@ -261,7 +263,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("tables")).unwrap();
         fs::write(folder.path().join("tables/old.csv"), "run,cell\nffffffffffff,cell-1\n").unwrap();
         let error = find_run(folder.path(), "old").unwrap_err().to_string();
-        assert!(error.contains("made by run ffffffffffff, whose folder is not in"), "{error}");
+        assert!(error.contains("written by run ffffffffffff, whose folder is not in"), "{error}");
     }
 
     #[test]

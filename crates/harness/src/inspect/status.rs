@@ -1,4 +1,4 @@
-//! What is stored, running and failed of a run: from the list of its stages, the store and the claims. Needs no data and no device.
+//! The state of a run: which stages are stored, running or failed, from manifest, store and claims. Needs no data and no device.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::store::run_folder::run_spec;
 use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder, paths};
 use crate::study::{Spec, assumed_rate, unfit};
 
-/// How a stage is.
+/// The state of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum StageState {
@@ -26,107 +26,96 @@ pub enum StageState {
         /// Wall time it took.
         seconds: f64,
     },
-    /// Somebody makes it.
+    /// A process works on it.
     Running {
-        /// Who, and how far it is.
+        /// The process, with its progress.
         holder: Holder,
     },
-    /// It failed the last time.
-    Failed {
-        /// Why.
-        error: String,
-    },
-    /// It is stored, but not as it was written; `thinet run` makes it again.
-    Damaged {
-        /// What is wrong.
-        problem: String,
-    },
-    /// Nobody has made it yet.
+    /// It failed last.
+    Failed { error: String },
+    /// Stored but damaged; `thinet run` runs it again.
+    Damaged { problem: String },
+    /// Not stored yet.
     Missing,
 }
 
-/// A stage and how it is.
+/// A stage and its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StageStatus {
-    /// What it is.
     #[serde(flatten)]
     pub stage: ManifestEntry,
-    /// How it is.
     #[serde(flatten)]
     pub state: StageState,
 }
 
-/// How a run is.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RunStatus {
-    /// Name of the run's folder.
     pub name: String,
-    /// The spec file as it was given.
+    /// Path of the spec file as given on the command line.
     pub spec: PathBuf,
-    /// Whether a `thinet run` works on it.
+    /// The `thinet run` that works on it, if any.
     pub parent: Option<Holder>,
-    /// Each stage.
     pub stages: Vec<StageStatus>,
-    /// Seconds left with as many stages at a time as run now, or one; while none is stored by the rate that `run` assumes.
-    /// Unknown if the run's spec cannot be read then.
+    /// Seconds left with the current number of parallel stages, at least one, by the rate of the stored stages, or the rate that `run`
+    /// assumes while none is stored. `None` if the spec is needed for that and cannot be read.
     pub seconds_left: Option<f64>,
 }
 
-/// How many stages are in each state.
+/// Numbers of stages by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Stored, diverged ones among them.
+    /// Stored, including diverged ones.
     pub done: usize,
-    /// Of these, diverged.
+    /// Diverged.
     pub diverged: usize,
-    /// Being made.
+    /// Running.
     pub running: usize,
-    /// Failed.
     pub failed: usize,
-    /// Not made yet, or to be made again.
+    /// Not stored, or damaged.
     pub missing: usize,
-    /// Of these, stored and damaged.
+    /// Damaged.
     pub damaged: usize,
 }
 
 impl RunStatus {
-    /// Looks at a run by the name of its folder; `None` if it has no list of stages, as runs of old versions. Compares each
-    /// record with its checksum, and that the files it lists are there with their sizes.
+    /// The state of a run by the name of its folder; `None` if it has no manifest, as runs of old versions. Compares the checksum of
+    /// each record and the sizes of its files.
     ///
     /// # Errors
-    /// If the list cannot be read.
+    /// If the manifest cannot be read.
     pub fn of(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
         Self::look(results, name, Depth::Sizes)
     }
 
-    /// The same, and compares all files with their checksums: every byte that is stored of the run is read.
+    /// As [`RunStatus::of`], but also compares the checksums of all files: every stored byte of the run is read.
     ///
     /// # Errors
-    /// If the list cannot be read.
+    /// If the manifest cannot be read.
     pub fn checked(results: &Path, name: &str) -> Result<Option<Self>, HarnessError> {
         Self::look(results, name, Depth::Checksums)
     }
 
     fn look(results: &Path, name: &str, depth: Depth) -> Result<Option<Self>, HarnessError> {
         let folder = paths::runs(results).join(name);
-        let Some(list) = Manifest::read(&folder)? else { return Ok(None) };
+        let Some(manifest) = Manifest::read(&folder)? else { return Ok(None) };
         let store = Store::at(results);
-        let mut stages = states(&store, list.stages, depth);
+        let mut stages = states(&store, manifest.stages, depth);
         let spec = run_spec(&folder).ok().and_then(|text| Spec::parse(&text, &folder).ok());
         let unfit = fail_unfit(&store, spec.as_ref(), &mut stages);
-        let assumed = spec.map(|spec| assumed_rate(&spec, list.is_gpu));
+        let assumed = spec.map(|spec| assumed_rate(&spec, manifest.is_gpu));
         Ok(Some(Self {
             name: name.to_owned(),
-            spec: list.spec,
+            spec: manifest.spec,
             parent: holder(&folder.join(paths::CLAIM)),
             seconds_left: seconds_left(&stages, &unfit, assumed),
             stages,
         }))
     }
 
-    /// Counts stages, of one kind or all.
+    /// Counts the stages of one kind, or all.
     #[must_use]
     pub fn tally(&self, kind: Option<StageKind>) -> Tally {
         let mut tally = Tally::default();
@@ -150,7 +139,7 @@ impl RunStatus {
     }
 }
 
-/// How stages are, in their order; all cores look.
+/// The states of the stages in order, read on all cores.
 fn states(store: &Store, stages: Vec<ManifestEntry>, depth: Depth) -> Vec<StageStatus> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let part = stages.len().div_ceil(threads).max(1);
@@ -185,9 +174,9 @@ fn state(store: &Store, id: &str, depth: Depth) -> StageState {
     store.failure(id).map_or(StageState::Missing, |error| StageState::Failed { error })
 }
 
-/// Dense nets that are stored and unfit fail, and with them what needs them and is not stored; returns the ids of those nets.
+/// Marks unfit dense nets, and the missing stages that need them, as failed; returns the ids of those nets.
 fn fail_unfit(store: &Store, spec: Option<&Spec>, stages: &mut [StageStatus]) -> BTreeSet<String> {
-    // Without its spec, a net near chance passes for what the study wanted.
+    // Without the spec, a net near chance counts as allowed.
     let allow_chance = spec.is_none_or(|spec| spec.dense.allow_chance);
     let mut unfit = BTreeSet::new();
     for StageStatus { stage, state } in stages.iter_mut().filter(|s| s.stage.kind == StageKind::Dense) {
@@ -199,7 +188,7 @@ fn fail_unfit(store: &Store, spec: Option<&Spec>, stages: &mut [StageStatus]) ->
         let Some(Ok(graph)) = graph else { continue };
         let Some(why) = unfit::of_result(&result, graph.classes(), allow_chance) else { continue };
         unfit.insert(stage.id.clone());
-        // One that diverged has a state of its own.
+        // A diverged one has its own state.
         if let Unfit::NearChance { top1, chance } = why {
             let error =
                 format!("{top1:.2} % top-1, chance is {chance:.2} %; the cells that need it are left out");
@@ -215,8 +204,7 @@ fn fail_unfit(store: &Store, spec: Option<&Spec>, stages: &mut [StageStatus]) ->
     unfit
 }
 
-/// By the rate of the stages that are stored, without one by the `assumed` one, as `run` estimates. What an unfit dense net stands in
-/// the way of takes no time.
+/// Seconds left by the rate of the stored stages, else by the `assumed` one. Stages that need an unfit dense net are not counted.
 fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>, assumed: Option<f64>) -> Option<f64> {
     let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
     let is_unfit = |id: &String| unfit.contains(id);

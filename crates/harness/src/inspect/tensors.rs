@@ -1,4 +1,4 @@
-//! Stored tensors compared bit by bit.
+//! Bitwise comparison of stored tensors.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,8 +8,7 @@ use thinet_models::load_tensors;
 
 use crate::error::HarnessError;
 
-/// Names of the tensors of two files that differ in a bit, in type or in shape, or that one file does not have. What else the files
-/// hold, such as metadata, is not compared.
+/// Names of the tensors that differ between two files in a bit, type or shape, or are missing in one. Metadata is not compared.
 ///
 /// # Errors
 /// If a file cannot be read.
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_differ_by_bits_type_shape_and_presence_and_metadata_is_not_looked_at() {
+    fn tensors_differ_by_bits_type_shape_and_presence_but_not_by_metadata() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, tensors: &[(&str, Tensor)], note: &str| {
             let path = folder.path().join(name);

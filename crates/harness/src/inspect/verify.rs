@@ -1,11 +1,11 @@
-//! A table put to the test: cells of it are made again and their rows compared, as exactly as is promised where they are
-//! made. Where they differ, what differs between the two environments is named.
+//! Verifies a table: runs cells of it again and compares their rows, as exactly as the device promises. If they differ, reports the
+//! differences between the two environments.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use thinet_files::sealed;
+use thinet_files::{read_text_if_exists, sealed};
 use thinet_models::Device;
 use thinet_report::records::{Difference, Environment};
 use thinet_report::tables::{self, StoredTable};
@@ -18,23 +18,23 @@ use crate::store::paths::WEIGHTS;
 use crate::store::{Depth, StageId, Store, paths};
 use crate::study::{Options, Plan, gather};
 
-/// How the names of scratch folders begin.
+/// Prefix of the names of scratch folders.
 pub(crate) const SCRATCH: &str = "verify-";
 
-/// Which cells are made again, and how exactly they must agree.
+/// Which cells to run again, and how exactly they must agree.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
-    /// Ids of cells; empty: `count` of them, spread over the table.
+    /// Ids of the cells; if empty, `count` cells spread over the table.
     pub cells: Vec<String>,
-    /// How many.
+    /// Number of cells if `cells` is empty.
     pub count: usize,
-    /// Whether the dense net is trained again, too, although it is stored.
+    /// Whether to train the dense net again even if it is stored.
     pub with_dense: bool,
-    /// Points of top-1 or top-5 that may lie between; none: what is promised where the cells are made.
+    /// Tolerated difference of top-1 and top-5, points; `None`: the tolerance of the device's [`Promise`].
     pub tolerance: Option<f64>,
 }
 
-/// How far two makings of a cell agree.
+/// How exactly two runs of a cell agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Promise {
@@ -47,11 +47,11 @@ pub enum Promise {
 }
 
 impl Promise {
-    /// Points of accuracy that may lie between two makings of a cell on a GPU whose sums have no fixed order. An assumption,
-    /// not a measurement: the standard error of an accuracy of 75 % on 7,500 test images.
+    /// Tolerated difference of accuracy between two runs of a cell on a GPU whose sums have no fixed order, points. An assumption, not a
+    /// measurement: the standard error of an accuracy of 75 % on 7,500 test images.
     pub const FAST_GPU: f64 = 0.5;
 
-    /// What holds on a device.
+    /// The promise of a device.
     #[must_use]
     pub fn on(device: Device, is_deterministic: bool) -> Self {
         match (device.is_gpu(), is_deterministic) {
@@ -61,13 +61,13 @@ impl Promise {
         }
     }
 
-    /// Points of accuracy that may lie between.
+    /// Tolerated difference of accuracy, points.
     #[must_use]
     pub fn tolerance(self) -> f64 {
         if self == Self::NearAccuracies { Self::FAST_GPU } else { 0.0 }
     }
 
-    /// The same in words.
+    /// A description for messages.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -82,38 +82,34 @@ impl Promise {
     }
 }
 
-/// What came out of making cells again.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Verification {
-    /// How far they ought to agree here.
     pub promise: Promise,
-    /// Points of accuracy that were allowed to lie between.
+    /// Tolerated difference of accuracy, points.
     pub tolerance: f64,
-    /// What can change bits and differs between the table's environment and this one; none if the table has no environment.
+    /// Relevant differences between the table's environment and this one; `None` if the table has no environment.
     pub environment: Option<Vec<Difference>>,
-    /// The cells.
-    pub cells: Vec<Verified>,
+    pub cells: Vec<CellVerification>,
 }
 
-/// A cell that was made again.
+/// A cell that was run again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Verified {
-    /// Its id.
+pub struct CellVerification {
     pub cell: String,
-    /// What it is, for people.
     pub label: String,
-    /// Columns that differ: name, value in the table, value now.
+    /// Columns with differences: name, value in the table, value now.
     pub differences: Vec<(String, String, String)>,
-    /// Whether the weights are those that are stored, bit by bit; none if nothing whole is stored.
+    /// Whether the weights equal the stored ones, bit by bit; `None` if none are stored intact.
     pub same_weights: Option<bool>,
 }
 
-/// Makes cells of `<results>/tables/<table>.csv` again in a scratch folder and compares their rows.
+/// Runs cells of `<results>/tables/<table>.csv` again in a scratch folder and compares their rows.
 ///
 /// # Errors
-/// If the table or its spec is not there, spec, data, device or version would make another run, or a cell fails.
+/// If the table or its spec is missing, spec, data, device or version give another run, or a cell fails.
 pub fn verify(
     table: &str,
     spec: Option<&Path>,
@@ -124,17 +120,17 @@ pub fn verify(
     let folder = paths::tables(&options.results);
     let path = folder.join(format!("{table}.csv"));
     let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
-    let unfit = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
+    let unverifiable = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
     fs::metadata(&path).map_err(HarnessError::io("read", &path))?;
     let file = tables::read_table_file(&folder, table, "csv")?;
-    let file = file.ok_or_else(|| unfit("it is not there any more".to_owned()))?;
+    let file = file.ok_or_else(|| unverifiable("it does not exist any more".to_owned()))?;
     if !file.is_checked {
         let text = format!("{} has no checksums (an older version wrote it): taken as it is", path.display());
         reporter.event(&Event::Note { id: String::new(), text });
     }
-    let stored = StoredTable::parse(file.bytes).map_err(|error| unfit(error.to_string()))?;
+    let stored = StoredTable::parse(file.bytes).map_err(|error| unverifiable(error.to_string()))?;
     if !spec.is_file() {
-        return Err(unfit(format!("its spec {} is not there", spec.display())));
+        return Err(unverifiable(format!("its spec {} does not exist", spec.display())));
     }
 
     let scratch = scratch_folder(&options.results)?;
@@ -143,11 +139,11 @@ pub fn verify(
         && run != plan.run
     {
         let here = &plan.run;
-        return Err(unfit(format!(
-            "it is of run {run}; this spec, data, device and version make run {here}"
+        return Err(unverifiable(format!(
+            "it belongs to run {run}; this spec, data, device and version give run {here}"
         )));
     }
-    let chosen = choose(&plan, &stored, verify).map_err(unfit)?;
+    let chosen = choose(&plan, &stored, verify).map_err(unverifiable)?;
 
     let (old, runner) = (Store::at(&options.results), StageRunner::new(&plan, &RunOptions::default())?);
     for &index in &chosen {
@@ -164,18 +160,18 @@ pub fn verify(
         runner.run_stage(cell.id.as_str(), reporter)?;
     }
 
-    let made = gather(&plan)?;
-    let frame = tables::selectors(&made)?.swap_remove(0).frame;
-    let made = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
+    let study = gather(&plan)?;
+    let frame = tables::selectors(&study)?.swap_remove(0).frame;
+    let repeated = StoredTable::parse(tables::csv_text(&frame, &plan.run)?.into_bytes())?;
     let promise = Promise::on(plan.device, plan.spec.compute.deterministic);
     let tolerance = verify.tolerance.unwrap_or(promise.tolerance());
     let mut cells = Vec::new();
     for index in chosen {
         let cell = &plan.cells[index];
         let id = cell.id.to_string();
-        let differences = differences(&stored, &made, &id, tolerance);
+        let differences = differences(&stored, &repeated, &id, tolerance);
         let same_weights = has_same_weights(&old, &Store::at(scratch.path()), &cell.id)?;
-        cells.push(Verified { cell: id, label: cell.design.label(), differences, same_weights });
+        cells.push(CellVerification { cell: id, label: cell.design.label(), differences, same_weights });
     }
     let environment = environment_of(&folder, table)?
         .map(|of_table| of_table.relevant_differences(&environment(&plan)))
@@ -184,8 +180,8 @@ pub fn verify(
     Ok(Verification { promise, tolerance, environment, cells })
 }
 
-/// A folder for the cells that are made again: beside the results, as nets can be large, or where temporary files go if the results
-/// are read-only.
+/// Creates a folder for the repeated cells: in the results folder, as nets can be large, or in the system's temporary folder if the
+/// results are read-only.
 fn scratch_folder(results: &Path) -> Result<tempfile::TempDir, HarnessError> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(SCRATCH);
@@ -198,8 +194,8 @@ fn scratch_folder(results: &Path) -> Result<tempfile::TempDir, HarnessError> {
     }
 }
 
-/// Whether a cell's tensors are those that are stored; none if none are stored, or they are damaged. The files themselves may differ:
-/// those of old versions hold the name of the run that made them.
+/// Whether a cell's tensors equal the stored ones; `None` if none are stored, or they are damaged. The files themselves may differ:
+/// those of old versions hold the name of their run.
 fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<bool>, HarnessError> {
     let (Some(before), Some(now)) = (old.intact(cell, Depth::Checksums, &mut |_| ())?, new.result(cell)?)
     else {
@@ -215,10 +211,7 @@ fn has_same_weights(old: &Store, new: &Store, cell: &StageId) -> Result<Option<b
 /// The environment beside a table, if there is one.
 fn environment_of(folder: &Path, table: &str) -> Result<Option<Environment>, HarnessError> {
     let path = folder.join(format!("{table}.env.json"));
-    let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(HarnessError::io("read", &path))?,
-    };
+    let Some(text) = read_text_if_exists(&path)? else { return Ok(None) };
     let unusable =
         |problem: String| HarnessError::Unverifiable { path, problem: format!("its environment: {problem}") };
     sealed::check(&text)
@@ -227,11 +220,11 @@ fn environment_of(folder: &Path, table: &str) -> Result<Option<Environment>, Har
         .map_err(unusable)
 }
 
-/// Columns of a cell that differ: name, value in the table, value now. A column that the table does not have yet, as it was
-/// made by an older version, has nothing to be compared with; one that is gone is empty.
+/// Columns of a cell with differences: name, value in the table, value now. Columns that the table of an older version lacks are not
+/// compared; a column that no longer exists has an empty value.
 fn differences(
     stored: &StoredTable,
-    made: &StoredTable,
+    repeated: &StoredTable,
     cell: &str,
     tolerance: f64,
 ) -> Vec<(String, String, String)> {
@@ -241,12 +234,12 @@ fn differences(
     };
     let columns = stored.columns().into_iter();
     columns
-        .map(|name| (name.to_owned(), value(stored, name), value(made, name)))
+        .map(|name| (name.to_owned(), value(stored, name), value(repeated, name)))
         .filter(|(name, before, now)| !agree(name, before, now, tolerance))
         .collect()
 }
 
-/// Positions in the plan of the cells to make.
+/// Positions of the chosen cells in the plan.
 fn choose(plan: &Plan, stored: &StoredTable, verify: &VerifyOptions) -> Result<Vec<usize>, String> {
     let known = |id: &str| plan.cells.iter().position(|cell| cell.id.as_str() == id);
     if !verify.cells.is_empty() {
@@ -269,7 +262,7 @@ fn choose(plan: &Plan, stored: &StoredTable, verify: &VerifyOptions) -> Result<V
     Ok((0..count).map(|i| run[i * run.len() / count]).collect())
 }
 
-/// Copies a stage that is stored as its record says; false if there is none.
+/// Copies an intact stage; false if there is none.
 fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessError> {
     if to.is_done(id) {
         return Ok(true);
@@ -284,8 +277,8 @@ fn copy_stage(from: &Store, to: &Store, id: &StageId) -> Result<bool, HarnessErr
     Ok(true)
 }
 
-/// Whether two values of a column agree: the same text or the same number, and accuracies within `tolerance` points. Where
-/// there is a tolerance, losses and errors follow sums of another order and are not compared; times never are.
+/// Whether two values of a column agree: the same text or number, and accuracies within `tolerance` points. With a tolerance, losses and
+/// errors are not compared, as their sums have another order; times are never compared.
 fn agree(column: &str, before: &str, now: &str, tolerance: f64) -> bool {
     let is = |words: &[&str]| words.iter().any(|word| column.contains(word));
     if before == now || is(&["seconds"]) {
@@ -326,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bits_are_promised_but_on_a_gpu_that_may_hurry() {
+    fn the_same_bits_are_promised_except_on_a_gpu_without_deterministic_algorithms() {
         assert_eq!(Promise::on(Device::Cpu, false), Promise::SameBits);
         assert_eq!(Promise::on(Device::Cuda(1), true), Promise::SameBitsOnTheSameCard);
         assert_eq!(Promise::on(Device::Cuda(0), false).tolerance(), Promise::FAST_GPU);

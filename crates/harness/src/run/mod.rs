@@ -1,4 +1,4 @@
-//! In which process the work is done: the run of a plan, its queue, worker processes, and batch jobs.
+//! Running a plan: its queue, worker processes, and batch jobs.
 
 mod options;
 mod panics;

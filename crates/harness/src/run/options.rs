@@ -1,22 +1,22 @@
-//! How a plan is run: workers, checkpoints, claims. None of it changes a result.
+//! Options of a run: workers, checkpoints, claims. None of them changes a result.
 
 use std::time::Duration;
 
 use super::workers::WorkerCommand;
 use crate::stop::Stop;
 
-/// How a plan is run; none of it changes a result.
+/// Options of a run; none of them changes a result.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// How to start each worker; as many stages are made at a time. None: everything is done in this process.
+    /// The command of each worker; as many stages run at a time. Empty: all stages run in this process.
     pub workers: Vec<WorkerCommand>,
-    /// A training keeps its state this often, less often if writing would take more than a hundredth of the time; zero: after
-    /// every step.
+    /// Minimum time between two checkpoints of a training; longer if writing would take more than a hundredth of the time. Zero:
+    /// after every step.
     pub checkpoint_every: Duration,
-    /// How long the claim of another machine may stay unchanged until its holder counts as gone. File systems of clusters may
-    /// show a change half a minute late.
+    /// Time after which an unchanged claim of another machine expires. File systems of clusters can show a change half a minute
+    /// late.
     pub claim_expiry: Duration,
-    /// Whether the checksums of all stored files are compared first; those that are read always are.
+    /// Whether to compare the checksums of all stored files first; those of files that are read are always compared.
     pub check: bool,
     /// Asks the run to end.
     pub stop: Stop,

@@ -1,4 +1,4 @@
-//! Panics as errors: where the program has a fault, its message reaches console, log and the note on the stage.
+//! Panics as errors, so that their messages reach the console, the log and the stage's stored failure.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use crate::error::HarnessError;
 /// The first panic since the last one that was caught, whichever thread it was in.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Keeps the place of panics from now on, so that errors can tell it. They are printed as before.
+/// Installs a panic hook that keeps the location of the first panic for error messages, and still prints it.
 pub fn keep_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -28,7 +28,7 @@ fn message(payload: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without a message").to_owned()
 }
 
-/// Does `work`; a panic in it is an error.
+/// Calls `work` and turns a panic into an error.
 pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, HarnessError>) -> Result<T, HarnessError> {
     FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {

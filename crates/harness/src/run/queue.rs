@@ -1,4 +1,4 @@
-//! Which stage is made next: stages in the plan's order, each after those that it needs.
+//! Queue of the stages to run: in the plan's order, each after those that it needs.
 
 use std::ops::Deref;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,6 @@ use crate::stop::Stop;
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) id: String,
-    /// What it is, for people.
     pub(crate) label: String,
     /// Positions of tasks before this one that must be done first.
     pub(crate) needs: Vec<usize>,
@@ -39,9 +38,9 @@ impl Queue {
         Self { tasks, states: Mutex::new(states), changed: Condvar::new() }
     }
 
-    /// The first task that can be made, when there is one; `None` when no more will come, or `stop` is set.
+    /// Waits for a task that is ready and hands it out; `None` when no more can become ready, or `stop` is set.
     pub(crate) fn next(&self, stop: &Stop) -> Option<Turn<'_>> {
-        /// How soon a wish to stop is seen.
+        /// Maximum delay until a set stop flag is noticed.
         const LOOK_EVERY: Duration = Duration::from_millis(100);
         let mut states = self.states();
         loop {
@@ -66,7 +65,7 @@ impl Queue {
         }
     }
 
-    /// Notes how a task ended; what needs a failed one fails, too.
+    /// Records how a task ended; tasks that need a failed one fail as well.
     fn ended(&self, index: usize, result: Result<(), HarnessError>) {
         let mut states = self.states();
         states[index] = match result {
@@ -86,8 +85,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// How many tasks are done, and what failed: one error, by itself if all others only needed it. Tasks that never became
-    /// ready are an error, too; work that was stopped has no outcome.
+    /// The number of finished tasks, and the error: the only cause itself if all other failures depend on it, else a summary. Tasks
+    /// that never became ready are an error, too. Not for a run that was stopped.
     pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
         let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (total, mut done, mut blocked) = (self.tasks.len(), 0, 0);
@@ -104,7 +103,7 @@ impl Queue {
         let only_cause = failed == 1 && blocked == total - 1;
         let mut causes = causes.into_iter();
         let failure = causes.next().map(|(label, error)| {
-            // Alone, the error itself says most, and its kind decides the exit code.
+            // The error itself, as its kind decides the exit code.
             if only_cause {
                 return error;
             }
@@ -119,8 +118,8 @@ impl Queue {
     }
 }
 
-/// A task that was handed out. Dropped before its end is noted, as when a thread panics, it counts as failed: nobody waits
-/// for it.
+/// A task that was handed out. If it is dropped before its end is recorded, as when a thread panics, it counts as failed, so that no
+/// other task waits for it.
 pub(crate) struct Turn<'a> {
     queue: &'a Queue,
     index: usize,
@@ -128,7 +127,7 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Notes how the task ended.
+    /// Records how the task ended.
     pub(crate) fn end(mut self, result: Result<(), HarnessError>) {
         self.is_over = true;
         self.queue.ended(self.index, result);
@@ -146,7 +145,7 @@ impl Deref for Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            let problem = "whoever made it ended without a word".to_owned();
+            let problem = "its thread ended without a result".to_owned();
             let stage = self.id.clone();
             self.queue.ended(self.index, Err(HarnessError::Worker { stage, problem }));
         }
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_come_in_order_after_what_they_need() {
+    fn tasks_are_handed_out_in_order_after_those_they_need() {
         let queue = tasks(&[&[], &[], &[0], &[1], &[0]]);
         let stop = Stop::default();
         let first = queue.next(&stop).unwrap();
@@ -191,16 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_costs_what_needs_it_and_nothing_else() {
+    fn a_failure_fails_the_tasks_that_need_it_and_no_others() {
         let queue = tasks(&[&[], &[], &[0], &[1], &[2]]);
         let stop = Stop::default();
-        let mut made = Vec::new();
+        let mut run = Vec::new();
         while let Some(task) = queue.next(&stop) {
-            made.push(task.id.clone());
+            run.push(task.id.clone());
             let result = if task.id == "0" { failed() } else { Ok(()) };
             task.end(result);
         }
-        assert_eq!(made, ["0", "1", "3"]);
+        assert_eq!(run, ["0", "1", "3"]);
         let (done, failure) = queue.outcome();
         assert_eq!(done, 2);
         let text = failure.unwrap().to_string();
@@ -238,11 +237,11 @@ mod tests {
 
     #[test]
     fn several_causes_are_counted_apart_from_what_needs_them() {
-        let schedule = tasks(&[&[], &[], &[0], &[1]]);
+        let queue = tasks(&[&[], &[], &[0], &[1]]);
         for _ in 0..2 {
-            schedule.next(&Stop::default()).unwrap().end(failed());
+            queue.next(&Stop::default()).unwrap().end(failed());
         }
-        let text = schedule.outcome().1.unwrap().to_string();
+        let text = queue.outcome().1.unwrap().to_string();
         let expected =
             "2 of 4 stages failed, 2 were not run as they need one that failed; the first failure: task 0: ";
         assert!(text.starts_with(expected), "{text}");
@@ -252,12 +251,12 @@ mod tests {
     fn a_stopped_task_is_neither_done_nor_failed() {
         let queue = tasks(&[&[]]);
         queue.next(&Stop::default()).unwrap().end(Err(HarnessError::Stopped));
-        assert!(queue.next(&Stop::default()).is_some(), "it can be made again");
+        assert!(queue.next(&Stop::default()).is_some(), "it can run again");
     }
 
     #[test]
-    fn tasks_that_can_never_start_end_the_schedule_and_are_named() {
-        // The first is ready, the next two need each other, the fourth something that nobody makes.
+    fn tasks_that_can_never_start_end_the_queue_and_are_named() {
+        // The first is ready, the next two need each other, the fourth needs a task that does not exist.
         let queue = tasks(&[&[], &[2], &[1], &[9]]);
         queue.next(&Stop::default()).unwrap().end(Ok(()));
         assert!(queue.next(&Stop::default()).is_none());
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_task_whose_maker_panicked() {
+    fn a_task_whose_thread_panicked_counts_as_failed() {
         let queue = tasks(&[&[], &[0], &[]]);
         let stop = Stop::default();
         std::thread::scope(|scope| {

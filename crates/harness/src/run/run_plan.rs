@@ -1,4 +1,4 @@
-//! Running a plan: the missing stages in order, in this process or in workers, then the records and the tables.
+//! Runs a plan: the missing stages in order, in this process or in workers, then the records and the tables.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,52 +14,54 @@ use super::queue::{Queue, Task, Turn};
 use super::stage_runner::{StageRunner, environment};
 use super::workers::{Inputs, Slot, StageEnd};
 use crate::error::HarnessError;
-use crate::events::{Event, Logged, Reporter};
+use crate::events::{Event, EventLog, Reporter};
 use crate::stop::Stop;
-use crate::store::{Claim, Depth, ManifestEntry, Patience, StageId, StageKind, Store, paths, run_folder};
-use crate::study::{Plan, Spec, check, gather, unfit};
+use crate::store::{Claim, ClaimTiming, Depth, ManifestEntry, StageId, StageKind, Store, paths, run_folder};
+use crate::study::{Plan, Spec, check, gather, manifest, unfit};
 
 /// Result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Everything that was measured.
     pub study: StudyRecord,
-    /// The tables made from it.
+    /// The tables built from it.
     pub tables: Vec<Table>,
-    /// What the writing of the tables did.
-    pub written: Vec<tables::Written>,
-    /// Stages that ran now; the others were stored before.
+    /// The files of each table that was written.
+    pub written: Vec<tables::TableFiles>,
+    /// Number of stages that ran; the others were stored before.
     pub stages_run: usize,
-    /// What failed; the tables say "not run" of it.
+    /// The failure; its stages are marked "not run" in the tables.
     pub failure: Option<HarnessError>,
 }
 
-/// Runs what is missing and writes the tables.
+/// Runs the missing stages and writes the tables.
 ///
 /// # Errors
-/// If the results folder cannot be written, the experiment is running already, it is asked to stop, or no cell comes to an
-/// end. Stages that fail cost what needs them and nothing else, see [`Outcome::failure`].
+/// If the results folder cannot be written, the study is running already, the run is asked to stop, or no cell succeeds. A stage that
+/// fails affects only the stages that need it, see [`Outcome::failure`].
 pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Outcome, HarnessError> {
     let folder = plan.run_folder();
     writable(&plan.results)?;
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    let claim =
-        Claim::try_take(&folder.join(paths::CLAIM), &folder, Patience::expiring_after(options.claim_expiry))?;
+    let claim = Claim::try_take(
+        &folder.join(paths::CLAIM),
+        &folder,
+        ClaimTiming::expiring_after(options.claim_expiry),
+    )?;
     start_folder(plan)?;
-    let log = Logged::open(&folder.join(paths::LOG), reporter)?;
+    let log = EventLog::open(&folder.join(paths::LOG), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &claim, &log)?;
-    // Whoever took the run over while this process was frozen writes its tables.
+    // If another process took the run over while this one was frozen, that one writes the tables.
     claim.check()?;
 
-    // The environment is that of the process which did the work; a run that only reads keeps the old one.
+    // The environment is that of the process that did the work; a run without work keeps the old one.
     if stages_run > 0 {
         let jobs = options.workers.len().max(1);
         run_folder::write_environment(&folder, &environment_of(plan, jobs))?;
     }
     let study = gather(plan)?;
     match failure {
-        // Without a single cell or a verdict on a dense net there is nothing to make tables of.
+        // Without a single cell or an unfit dense net there is nothing to tabulate.
         Some(failure)
             if study.cells.iter().all(|cell| cell.status == Status::NotRun)
                 && study.dense.iter().all(|dense| dense.unfit.is_none()) =>
@@ -70,15 +72,15 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     }
 }
 
-/// Where the process works that does or did the work.
+/// The environment of a run with so many jobs.
 fn environment_of(plan: &Plan, jobs: usize) -> Environment {
     Environment { jobs: Some(jobs), host: None, ..environment(plan) }
 }
 
-/// Writes the rows and the tables of what is stored.
+/// Writes the rows and the tables of a study.
 ///
 /// # Errors
-/// If the tables are those of another experiment, one cannot be made, or a file cannot be written.
+/// If the tables belong to another study, one cannot be built, or a file cannot be written.
 pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessError> {
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
@@ -107,10 +109,10 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
     Ok(outcome)
 }
 
-/// Refuses a spec whose tables would take the place of another experiment's.
+/// Checks that the spec's tables would not replace those of another study.
 ///
 /// # Errors
-/// Names both experiments and the key to change; or a table's file that cannot be read.
+/// If they would; the message names both studies and the key to change. If a table's file cannot be read.
 pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), HarnessError> {
     let folder = paths::tables(results);
     for suffix in [""].iter().chain(&tables::BESIDE) {
@@ -119,7 +121,7 @@ pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), Harn
         if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {
             let (file, own) = (folder.join(format!("{table}.csv")), &spec.name);
             let problem = format!(
-                "{} is of the experiment {other:?}, and this one is {own:?}; give it another table with the key `table`, or \
+                "{} belongs to the experiment {other:?}, and this one is {own:?}; give it another table with the key `table`, or \
                  move that one's files away",
                 file.display()
             );
@@ -129,38 +131,38 @@ pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), Harn
     Ok(())
 }
 
-/// The tables of what is stored, for printing; touches nothing.
+/// The tables of a study, for printing; writes nothing.
 ///
 /// # Errors
-/// If a table cannot be made.
+/// If a table cannot be built.
 pub fn unwritten_tables(study: StudyRecord) -> Result<Outcome, HarnessError> {
     let tables = tables::selectors(&study)?;
     Ok(Outcome { study, tables, written: Vec::new(), stages_run: 0, failure: None })
 }
 
-/// The time that each stored stage took.
+/// The wall time of each stored stage.
 fn stage_seconds(plan: &Plan) -> Vec<StageSeconds> {
     let store = Store::at(&plan.results);
     let of_stage = |stage: ManifestEntry| {
-        // A record that cannot be read is named where its results are needed.
+        // An unreadable record is reported where its results are needed.
         let result = store.find(&stage.id).ok().flatten()?;
         let environment = result.environment;
         let (device, processor) = environment.map(|e| (e.device, e.cpu)).unzip();
         let (stage, label, seconds) = (stage.id, stage.label, result.seconds);
         Some(StageSeconds { stage, label, seconds, device, processor: processor.flatten() })
     };
-    plan.manifest().stages.into_iter().filter_map(of_stage).collect()
+    manifest(plan).stages.into_iter().filter_map(of_stage).collect()
 }
 
-/// What is there from the start of a run: the spec with every default filled in, and the list of its stages.
+/// Writes the files that a run has from its start: the spec with every default filled in, and the manifest.
 pub(crate) fn start_folder(plan: &Plan) -> Result<(), HarnessError> {
     let folder = plan.run_folder();
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     run_folder::write_spec(&folder, &plan.spec.to_toml()?)?;
-    plan.manifest().write(&folder)
+    manifest(plan).write(&folder)
 }
 
-/// Makes what is missing; returns how many stages that were, and what failed.
+/// Runs the missing stages; returns how many were finished, and the failure.
 fn run_stages(
     plan: &Plan,
     options: &RunOptions,
@@ -208,7 +210,7 @@ fn run_in_workers(
                     && let Some(task) = queue.next(&options.stop)
                 {
                     let failed = |problem: String| {
-                        // The worker had no time to.
+                        // A worker that dies cannot store its failure itself.
                         store.note_failure(&task.id, &task.label, &problem);
                         HarnessError::Worker { stage: task.id.clone(), problem }
                     };
@@ -256,17 +258,17 @@ fn note_end(task: Turn<'_>, result: Result<(), HarnessError>, reporter: &dyn Rep
     task.end(result);
 }
 
-/// The stages that are not stored, in the order of the list: each after what it needs.
+/// The stages that are not stored, in the order of the manifest: each after those that it needs.
 fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<Vec<Task>, HarnessError> {
     let store = Store::at(&plan.results);
     let (cells, before): (Vec<_>, Vec<_>) =
-        plan.manifest().stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
-    let asked = if options.check { Depth::Checksums } else { Depth::Sizes };
-    let cells = missing(&store, cells, asked, reporter)?;
-    // Only what is read is worth its checksum: gigabytes of dense nets are left alone when every cell is there.
-    let read = if cells.is_empty() { asked } else { Depth::Checksums };
-    let before = missing(&store, before, read, reporter)?;
-    // An unfit dense net is stored and fails all the same, and with it what needs it.
+        manifest(plan).stages.into_iter().partition(|stage| stage.kind == StageKind::Cell);
+    let depth = if options.check { Depth::Checksums } else { Depth::Sizes };
+    let cells = missing(&store, cells, depth, reporter)?;
+    // Checksums of gigabytes of dense nets are compared only if a cell will read them.
+    let depth = if cells.is_empty() { depth } else { Depth::Checksums };
+    let before = missing(&store, before, depth, reporter)?;
+    // An unfit dense net is stored but fails, and with it the stages that need it.
     let unfit = unfit::stored(plan, &store)?
         .into_iter()
         .map(|dense| (dense.id.to_string(), dense.label(), Vec::new()));
@@ -274,7 +276,7 @@ fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<V
     let mut positions: BTreeMap<String, usize> = BTreeMap::new();
     let mut tasks = Vec::new();
     for (id, label, needs) in unfit.chain(missing) {
-        // What is needed and no task is stored, and fit.
+        // A needed stage without a task is stored and fit.
         let needs = needs.iter().filter_map(|needed| positions.get(needed).copied()).collect();
         positions.insert(id.clone(), tasks.len());
         tasks.push(Task { id, label, needs });
@@ -282,7 +284,7 @@ fn tasks(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result<V
     Ok(tasks)
 }
 
-/// The stages that are not stored. One that is damaged is set aside and made again.
+/// The stages that are not stored. A damaged one is set aside and counts as missing.
 fn missing(
     store: &Store,
     stages: Vec<ManifestEntry>,
@@ -300,7 +302,7 @@ fn missing(
         if let Some(problem) = damage {
             let aside = store.set_aside(&id)?;
             let text = format!(
-                "{label}: stored stage {id} is damaged ({problem}); set aside as {} and made again",
+                "{label}: stored stage {id} is damaged ({problem}); set aside as {} and run again",
                 aside.display()
             );
             reporter.event(&Event::Note { id: id.to_string(), text });
@@ -310,7 +312,7 @@ fn missing(
     Ok(missing)
 }
 
-/// Tries the results folder before any work.
+/// Checks that the results folder can be written.
 fn writable(results: &Path) -> Result<(), HarnessError> {
     for folder in [paths::runs(results), paths::store(results), paths::tables(results)] {
         fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;

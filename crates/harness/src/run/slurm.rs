@@ -1,7 +1,7 @@
-//! Slurm: the missing stages of a run as job arrays, dense nets first, and what the queue says of them.
+//! Slurm: submits the missing stages of a run as job arrays, dense nets first, and reads their state from the queue.
 //!
-//! A submission is a few files in `runs/<run>/slurm`: the batch scripts as they were submitted, and for each a list of stages of which
-//! a task takes one line. Restarting is resuming, so Slurm may requeue a task at any time.
+//! A submission is a few files in `runs/<run>/slurm`: the batch scripts as they were submitted, and for each a list of stages, one line
+//! per task. A restart resumes, so Slurm may requeue a task at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,23 +14,23 @@ use thinet_files::{sealed, write_atomically};
 use super::run_plan::{check_tables, start_folder};
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store, paths};
-use crate::study::Plan;
+use crate::study::{Plan, manifest};
 
 /// Tasks in one array: Slurm's own default limit is 1001, from index 0.
 const ARRAY: usize = 1000;
-/// Seconds before the end of a job's time at which it is asked to keep what it has and to queue again.
+/// Seconds before the end of a job's time limit at which it is asked to store a checkpoint and to requeue.
 const NOTICE: u32 = 120;
 
-/// What a job may use, and the command of its tasks.
+/// Resources of a job, and the command of its tasks.
 #[derive(Clone, Debug, Default)]
 pub struct SlurmOptions {
-    /// Options of `sbatch`, such as `--partition=gpu`, each for the scripts of all arrays.
+    /// Options of `sbatch` for all scripts, such as `--partition=gpu`.
     pub sbatch: Vec<String>,
-    /// Tasks of an array that run at a time.
+    /// Maximum number of tasks of an array that run at a time.
     pub max_running: Option<u32>,
     /// The words of the command to which a task's stage ids are added.
     pub task: Vec<String>,
-    /// The words of the command that makes the tables at the end.
+    /// The words of the command that writes the tables at the end.
     pub tables: Vec<String>,
 }
 
@@ -38,49 +38,49 @@ pub struct SlurmOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SlurmJob {
-    /// Slurm's number; none if it was not submitted.
+    /// Slurm's job id; `None` if it was not submitted.
     pub job: Option<u64>,
     /// The batch script.
     pub script: PathBuf,
-    /// The stages of each task, from task 1 on; none for the job that makes the tables.
+    /// The stages of each task, from task 1 on; empty for the job that writes the tables.
     pub tasks: Vec<Vec<String>>,
 }
 
-/// What the queue says of a stage.
+/// The state of a stage in Slurm's queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Queued {
+pub struct QueueEntry {
     /// Job and task, such as `1234_5`.
     pub task: String,
-    /// Slurm's word, such as `PENDING` or `RUNNING`.
+    /// Slurm's state, such as `PENDING` or `RUNNING`.
     pub state: String,
     /// Why it waits.
     pub reason: String,
 }
 
-/// Writes the batch scripts for what is missing and not in the queue; unless `is_dry`, submits them.
+/// Writes the batch scripts for missing stages that are not in the queue; unless `is_dry`, submits them.
 ///
 /// # Errors
-/// If a file cannot be written, or `sbatch` is missing or refuses.
+/// If a file cannot be written, or `sbatch` is missing or fails.
 pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<SlurmJob>, HarnessError> {
     let run = plan.run_folder();
     check_tables(&plan.spec, &plan.path, &plan.results)?;
     start_folder(plan)?;
     let folder = run.join(paths::SLURM);
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
-    // Scripts run in another folder than this one perhaps.
+    // Scripts can run in another folder.
     let folder = folder.canonicalize().map_err(HarnessError::io("open", &folder))?;
-    let (store, list) = (Store::at(&plan.results), plan.manifest());
+    let (store, manifest) = (Store::at(&plan.results), manifest(plan));
     let queued = if is_dry { BTreeMap::new() } else { queue(&run)? };
     let mut missing = BTreeSet::new();
-    for id in list.stages.iter().filter_map(|stage| StageId::parse(&stage.id)) {
+    for id in manifest.stages.iter().filter_map(|stage| StageId::parse(&stage.id)) {
         if queued.contains_key(id.as_str()) {
             continue;
         }
         match store.brief(&id, Depth::Sizes) {
             Ok(Some(_)) => continue,
             Ok(None) => {}
-            // A task makes what is not there and replaces nothing.
+            // A task runs missing stages and replaces none, so a damaged one is moved away.
             Err(HarnessError::Damaged { .. }) if is_dry => {}
             Err(HarnessError::Damaged { .. }) => drop(store.set_aside(&id)?),
             Err(error) => return Err(error),
@@ -88,9 +88,9 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
         missing.insert(id.to_string());
     }
     let is_missing = |id: &str| missing.contains(id);
-    let of_kind = |kind: StageKind| list.stages.iter().filter(move |stage| stage.kind == kind);
+    let of_kind = |kind: StageKind| manifest.stages.iter().filter(move |stage| stage.kind == kind);
 
-    // The calibration of a dense net goes with it, in one task.
+    // The calibration of a dense net runs in the same task.
     let mut first: Vec<Vec<String>> = Vec::new();
     for dense in of_kind(StageKind::Dense) {
         let mut ids = vec![dense.id.clone()];
@@ -111,7 +111,7 @@ pub fn submit(plan: &Plan, options: &SlurmOptions, is_dry: bool) -> Result<Vec<S
     let mut submission =
         Submission { plan, options, is_dry, number: free_number(&folder)?, folder, jobs: Vec::new() };
     let mut before: Vec<u64> = Vec::new();
-    // Dense nets that an earlier submission has sent count as before, too.
+    // Cells also wait for dense nets of earlier submissions.
     for id in of_kind(StageKind::Dense).chain(of_kind(StageKind::Evidence)).map(|stage| &stage.id) {
         let job = queued.get(id).and_then(|queued| queued.task.split('_').next()?.parse().ok());
         before.extend(job.filter(|job| !before.contains(job)));
@@ -138,7 +138,7 @@ struct Submission<'a> {
 }
 
 impl Submission<'_> {
-    /// Writes and submits one script, which starts when the jobs before it have ended; its job's number. They need not have
+    /// Writes and submits one script, which starts when the jobs in `after` have ended; returns its job id. Those jobs need not have
     /// succeeded: a task whose dense net failed fails at once, and those of other seeds must not.
     fn array(
         &mut self,
@@ -190,7 +190,7 @@ impl Submission<'_> {
         } else {
             let limit = self.options.max_running.map(|n| format!("%{n}")).unwrap_or_default();
             options.push(format!("--array=1-{tasks}{limit}"));
-            // Pre-empted or on a node that died: started again, it goes on.
+            // A pre-empted task, or one on a node that died, resumes after a restart.
             options.push("--requeue".to_owned());
             options.push(format!("--signal=B:USR1@{NOTICE}"));
             quoted(&self.options.task) + " $stages"
@@ -204,12 +204,12 @@ impl Submission<'_> {
             let list = quoted(&[list.display().to_string()]);
             script += &format!("stages=$(sed -n \"${{SLURM_ARRAY_TASK_ID}}p\" {list})\n");
         }
-        // In place of the shell, so that Slurm's signals arrive.
+        // Replaces the shell, so that Slurm's signals reach the program.
         script + "exec " + &command + "\n"
     }
 }
 
-/// Words for a shell.
+/// Quotes words for a shell.
 fn quoted(words: &[String]) -> String {
     let word = |word: &String| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+%@".contains(c);
@@ -222,7 +222,7 @@ fn quoted(words: &[String]) -> String {
     words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The first number of which there is no file; made at once, so that two submissions do not share one.
+/// The first number without a file; creates the file, so that two submissions do not share a number.
 fn free_number(folder: &Path) -> Result<usize, HarnessError> {
     for number in 1.. {
         let mark = folder.join(format!("{number:03}"));
@@ -235,11 +235,11 @@ fn free_number(folder: &Path) -> Result<usize, HarnessError> {
     unreachable!("a folder holds finitely many files")
 }
 
-/// What Slurm's queue says of a run's stages. Empty if nothing was ever submitted.
+/// The stages of a run in Slurm's queue. Empty if nothing was ever submitted.
 ///
 /// # Errors
-/// If something was submitted, and the queue cannot be asked.
-pub fn queue(run: &Path) -> Result<BTreeMap<String, Queued>, HarnessError> {
+/// If something was submitted and `squeue` fails.
+pub fn queue(run: &Path) -> Result<BTreeMap<String, QueueEntry>, HarnessError> {
     let jobs = submitted(run)?;
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
@@ -269,14 +269,14 @@ fn submitted(run: &Path) -> Result<Vec<SlurmJob>, HarnessError> {
     paths.into_iter().map(read).collect()
 }
 
-/// Stages with what `squeue` prints of their tasks: job, task, state and reason, one task a line.
-fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, Queued> {
+/// Maps stages to the state of their tasks in the output of `squeue`: job, task, state and reason, one task per line.
+fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, QueueEntry> {
     let mut found = BTreeMap::new();
     for line in answer.lines() {
         let fields: Vec<&str> = line.split('|').collect();
         let [job, task, state, reason] = fields[..] else { continue };
         let (Ok(job), Ok(task)) = (job.parse::<u64>(), task.parse::<usize>()) else { continue };
-        // Ended jobs stay in the queue for some minutes.
+        // Finished jobs stay in the queue for some minutes.
         if !["PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD"].contains(&state) {
             continue;
         }
@@ -285,8 +285,11 @@ fn joined(jobs: &[SlurmJob], answer: &str) -> BTreeMap<String, Queued> {
             .find(|known| known.job == Some(job))
             .and_then(|known| known.tasks.get(task.checked_sub(1)?));
         for id in ids.into_iter().flatten() {
-            let queued =
-                Queued { task: format!("{job}_{task}"), state: state.to_owned(), reason: reason.to_owned() };
+            let queued = QueueEntry {
+                task: format!("{job}_{task}"),
+                state: state.to_owned(),
+                reason: reason.to_owned(),
+            };
             found.insert(id.clone(), queued);
         }
     }

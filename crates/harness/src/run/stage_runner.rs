@@ -1,4 +1,4 @@
-//! One process at work: libtorch set up as the spec says, and single stages of a plan made under their claims.
+//! Runs single stages of a plan in this process, each under its claim, with libtorch set up as the spec says.
 
 use std::path::Path;
 
@@ -8,51 +8,51 @@ use thinet_report::records::Environment;
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter, TensorBoard};
 use crate::run::{RunOptions, panics};
-use crate::stages::{Busy, Context, Feed, cell, dense, evidence};
-use crate::store::{Claim, Doing, Holder, Patience, Store, environment_here, paths};
+use crate::stages::{BusyTime, Context, Feed, cell, dense, evidence};
+use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here, paths};
 use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
 
-/// Where this process works.
+/// The environment of this process.
 pub(crate) fn environment(plan: &Plan) -> Environment {
     let checkout = plan.path.parent().unwrap_or(Path::new("."));
     environment_here(&plan.program, plan.device, plan.spec.compute.threads, checkout)
 }
 
-/// Makes single stages of a plan in this process.
+/// Runs single stages of a plan in this process.
 pub struct StageRunner<'a> {
     plan: &'a Plan,
     store: Store,
     feed: Feed,
     environment: Environment,
-    patience: Patience,
+    timing: ClaimTiming,
 }
 
 impl<'a> StageRunner<'a> {
     /// Sets libtorch up as the spec says.
     ///
     /// # Errors
-    /// If libtorch refuses a setting.
+    /// If libtorch rejects a setting.
     pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
         let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
-        let patience = Patience::expiring_after(options.claim_expiry);
-        Ok(Self { plan, store, feed, environment: environment(plan), patience })
+        let timing = ClaimTiming::expiring_after(options.claim_expiry);
+        Ok(Self { plan, store, feed, environment: environment(plan), timing })
     }
 
-    /// Makes the stage with this id if it is not stored. What it needs must be. Where another process takes the stage over, as
-    /// this one was frozen for longer than claims last, that one is waited for.
+    /// Runs the stage with this id if it is not stored. The stages that it needs must be stored. If another process takes the stage
+    /// over because this one was frozen for longer than claims last, waits for that process.
     ///
     /// # Errors
-    /// If the plan has no such stage, it fails, or it is asked to stop.
+    /// If the plan has no such stage, the stage fails, or the run is asked to stop.
     pub fn run_stage(&self, id: &str, reporter: &dyn Reporter) -> Result<(), HarnessError> {
         let stage = self.find(id)?;
         loop {
-            match self.make(id, stage, reporter) {
+            match self.compute(id, stage, reporter) {
                 Err(error @ HarnessError::LostClaim { .. }) => {
                     let text = format!("{}: {error}", stage.label());
                     reporter.event(&Event::Note { id: id.to_owned(), text });
                 }
                 result => {
-                    // An unfit dense net is stored: its record says what is wrong.
+                    // An unfit dense net is stored: its record holds the problem.
                     if let Err(error) = &result
                         && !matches!(error, HarnessError::Stopped)
                         && !self.store.record_file(id).is_file()
@@ -65,7 +65,7 @@ impl<'a> StageRunner<'a> {
         }
     }
 
-    /// The same, but a panic is an error, and noted as the stage's failure.
+    /// As [`StageRunner::run_stage`], but a panic is an error, and stored as the stage's failure.
     ///
     /// # Errors
     /// As [`StageRunner::run_stage`].
@@ -78,7 +78,7 @@ impl<'a> StageRunner<'a> {
         result
     }
 
-    /// The plan's stage with this id; another plan's is refused before a file is touched.
+    /// The plan's stage with this id. A stage of another plan is an error before a file is touched.
     fn find(&self, id: &str) -> Result<Stage<'a>, HarnessError> {
         let plan = self.plan;
         let dense = plan.dense.iter().find(|stage| stage.id.as_str() == id).map(Stage::Dense);
@@ -93,33 +93,31 @@ impl<'a> StageRunner<'a> {
         })
     }
 
-    fn make(&self, id: &str, stage: Stage<'_>, reporter: &dyn Reporter) -> Result<(), HarnessError> {
+    fn compute(&self, id: &str, stage: Stage<'_>, reporter: &dyn Reporter) -> Result<(), HarnessError> {
         let plan = self.plan;
         let waiting = |holder: &Holder| {
-            let text = format!("{id}: {holder} makes it; waiting");
+            let text = format!("{id}: {holder} works on it; waiting");
             reporter.event(&Event::Note { id: id.to_owned(), text });
         };
-        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.patience, &waiting)?;
+        let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.timing, &waiting)?;
         self.store.forget_failure(id);
         self.feed.busy.take();
         let reporter = ClaimProgress { claim: &claim, inner: reporter };
         let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
-        let (store, feed, environment, patience) =
-            (&self.store, &self.feed, &self.environment, self.patience);
-        let context =
-            Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, patience };
-        let made = match stage {
+        let (store, feed, environment, timing) = (&self.store, &self.feed, &self.environment, self.timing);
+        let context = Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, timing };
+        let computed = match stage {
             Stage::Dense(stage) => dense::ensure(&context, stage),
             Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
             Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
         };
-        match made {
+        match computed {
             Ok(()) | Err(HarnessError::Stopped) => {}
-            // The new holder may have removed what this one was about to use: that is the cause, not its effect.
+            // If the claim was lost, the new holder can have removed files in use: the lost claim is the cause.
             Err(error) => return Err(claim.check().err().unwrap_or(error)),
         }
         note_left_out(plan, id, &reporter);
-        made
+        computed
     }
 }
 
@@ -132,7 +130,7 @@ enum Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// For people.
+    /// For messages.
     fn label(&self) -> String {
         match self {
             Self::Dense(dense) => dense.label(),
@@ -142,7 +140,7 @@ impl Stage<'_> {
     }
 }
 
-/// Passes events on and shows progress in the claim, where other processes see it.
+/// Forwards events and shows progress in the claim for other processes.
 struct ClaimProgress<'a> {
     claim: &'a Claim,
     inner: &'a dyn Reporter,
@@ -151,17 +149,17 @@ struct ClaimProgress<'a> {
 impl Reporter for ClaimProgress<'_> {
     fn event(&self, event: &Event) {
         if let Event::Progress { step, done, total, loss, .. } = event {
-            self.claim.tell(Doing { step: step.clone(), done: *done, total: *total, loss: *loss });
+            self.claim.show(Activity { step: step.clone(), done: *done, total: *total, loss: *loss });
         }
         self.inner.event(event);
     }
 }
 
-/// How images reach the net.
+/// Sets libtorch up and returns how images reach the net.
 fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     let compute = &plan.spec.compute;
     thinet_models::set_compute_threads(compute.threads)?;
-    // Training alone may round, and says so when it starts.
+    // Only training may round; it allows TF32 while it runs.
     thinet_models::set_tf32(false)?;
     thinet_models::set_deterministic(compute.deterministic, plan.device)?;
     let format = match compute.channels_last {
@@ -179,18 +177,17 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
         loader_threads,
         checkpoint_every: options.checkpoint_every,
         stop: options.stop.clone(),
-        busy: Busy::default(),
+        busy: BusyTime::default(),
     })
 }
 
-/// One thread works ahead where images lie in memory and the cores compute; where photographs are decoded for a GPU,
-/// all cores do.
+/// One loader thread for images in memory, as the cores compute; all cores where photographs are decoded for a GPU.
 fn loader_threads(plan: &Plan) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if plan.device.is_gpu() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
 }
 
-/// Names the files that were left out as damaged.
+/// Reports the files that were left out as damaged.
 fn note_left_out(plan: &Plan, id: &str, reporter: &dyn Reporter) {
     let mut files = plan.data.train.left_out();
     for set in [&plan.data.calibration, &plan.data.test] {

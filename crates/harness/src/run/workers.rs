@@ -1,5 +1,5 @@
-//! Worker processes: each makes one stage after the other. libtorch's global state makes threads unsafe; processes also
-//! survive each other.
+//! Worker processes: each runs one stage after the other. Processes instead of threads, as libtorch has global state, and one that
+//! dies does not end the others.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Lines, Read as _};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::protocol::{self, WorkerMessage};
 use crate::events::{Event, Reporter};
 
-/// How to start a worker process, which speaks the protocol of `protocol.rs` on its standard input and output.
+/// The command of a worker process, which uses the protocol of `protocol.rs` on its standard input and output.
 #[derive(Clone, Debug)]
 pub struct WorkerCommand {
     /// The program.
@@ -21,10 +21,10 @@ pub struct WorkerCommand {
     pub arguments: Vec<OsString>,
 }
 
-/// How a stage ended that is not stored.
+/// Why a stage ended without being stored.
 #[derive(Debug)]
 pub(crate) enum StageEnd {
-    /// The worker said why it failed.
+    /// The stage failed, with the worker's message.
     Failed(String),
     /// The worker was ended by a signal.
     Died(String),
@@ -37,7 +37,7 @@ pub(crate) enum StageEnd {
 pub(crate) struct Inputs(Mutex<Vec<Arc<Mutex<ChildStdin>>>>);
 
 impl Inputs {
-    /// Asks every worker to stop; one that has ended does not hear it.
+    /// Asks every worker to stop; errors are ignored, as a worker may have ended.
     pub(crate) fn stop_all(&self) {
         for input in self.lock().iter() {
             let _ = protocol::ask_to_stop(&mut *input.lock().unwrap_or_else(PoisonError::into_inner));
@@ -78,8 +78,7 @@ impl<'a> Slot<'a> {
         Self { command, inputs, process: None }
     }
 
-    /// Makes a stage. A worker that dies (a signal, no memory) costs its own stage only, which is tried once more by a new
-    /// one: what was finished of it is stored.
+    /// Runs a stage. If the worker dies (a signal, out of memory), a new one tries the stage once more from its last checkpoint.
     pub(crate) fn run(&mut self, id: &str, label: &str, reporter: &dyn Reporter) -> Result<(), StageEnd> {
         let first = self.run_once(id, reporter);
         let Err(StageEnd::Died(how)) = &first else { return first };
@@ -93,7 +92,7 @@ impl<'a> Slot<'a> {
             Some(process) => process,
             none => none.insert(Process::start(self.command, self.inputs)?),
         };
-        // A worker that has ended does not hear it; its output ends at once.
+        // If the worker has ended, its output ends at once.
         let _ = protocol::ask_for(&mut *process.input.lock().unwrap_or_else(PoisonError::into_inner), id);
         let mut failure = None;
         for line in process.output.by_ref().map_while(Result::ok) {
@@ -103,14 +102,15 @@ impl<'a> Slot<'a> {
                     None => return Ok(()),
                     Some(_) if stopped => return Err(StageEnd::Stopped),
                     Some(error) if !panicked => return Err(StageEnd::Failed(error)),
-                    // The worker ends by itself; the next stage gets a new one.
+                    // The worker exits; the next stage gets a new one.
                     Some(error) => {
                         failure = Some(StageEnd::Failed(error));
                         break;
                     }
                 },
                 _ => {
-                    reporter.event(&Event::Note { id: id.to_owned(), text: protocol::describe_unread(&line) })
+                    reporter
+                        .event(&Event::Note { id: id.to_owned(), text: protocol::describe_unread(&line) });
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Process {
         })
     }
 
-    /// Closes its input, which ends it, and says how it ended.
+    /// Closes its input, which ends it, and returns how it ended.
     fn end(mut self, inputs: &Inputs) -> StageEnd {
         inputs.remove(&self.input);
         drop(self.input);
@@ -162,17 +162,17 @@ impl Process {
             Err(e) => return StageEnd::Failed(e.to_string()),
         };
         let errors = self.errors.join().unwrap_or_default();
-        let said = last_words(&String::from_utf8_lossy(&errors));
-        let how = match said {
-            Some(said) if status.code().is_some() => return StageEnd::Failed(said),
-            Some(said) => format!("{status}: {said}"),
+        let last = last_words(&String::from_utf8_lossy(&errors));
+        let how = match last {
+            Some(last) if status.code().is_some() => return StageEnd::Failed(last),
+            Some(last) => format!("{status}: {last}"),
             None => status.to_string(),
         };
         if status.code().is_some() { StageEnd::Failed(how) } else { StageEnd::Died(how) }
     }
 }
 
-/// What a worker wrote to standard error before it ended: the message of its first panic, else its last line.
+/// The last message in a worker's standard error: that of its first panic, else the last line.
 fn last_words(errors: &str) -> Option<String> {
     let lines: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if let Some(at) = lines.iter().position(|line| line.contains(" panicked at ")) {
@@ -182,7 +182,7 @@ fn last_words(errors: &str) -> Option<String> {
     lines.last().map(|last| last.trim_start_matches("error: ").to_owned())
 }
 
-/// Waits for a worker whose input is closed, but not for one that hangs.
+/// Waits for a worker whose input is closed; kills one that does not end within ten seconds.
 fn wait_or_kill(child: &mut Child) -> std::io::Result<ExitStatus> {
     const LOOK_EVERY: Duration = Duration::from_millis(10);
     const LOOKS: u32 = 1000;
@@ -196,11 +196,11 @@ fn wait_or_kill(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-/// The end of what a worker writes to standard error, as much as a message may need.
+/// The last part of a worker's standard error.
 fn last_part(mut errors: ChildStderr) -> Vec<u8> {
     const KEPT: usize = 1 << 14;
     let (mut all, mut part) = (Vec::new(), [0; 4096]);
-    // What cannot be read is not worth more than the exit status.
+    // A read error ends the message early; the exit status is still reported.
     while let Ok(read @ 1..) = errors.read(&mut part) {
         all.extend_from_slice(&part[..read]);
         all.drain(..all.len().saturating_sub(KEPT));
@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// A worker in shell: `$id` is the stage asked for.
+    /// A worker as a shell script: `$id` is the requested stage.
     fn shell(body: &str) -> WorkerCommand {
         let script = format!(
             "while read -r word id; do {body}; echo \"{{\\\"ended\\\":\\\"$id\\\",\\\"error\\\":null,\\\"stopped\\\":false}}\"; done"
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_passed_on_and_a_dying_worker_costs_its_own_stage_only() {
+    fn events_are_forwarded_and_a_dying_worker_fails_its_own_stage_only() {
         let recorder = Recorder::default();
         let command = shell(
             r#"echo '{"event":"note","id":"x","text":"hello"}'; case $id in bad) echo '{"ended":"bad","error":"no luck","stopped":false}'; continue;; killed) kill -9 $$;; esac"#,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_makes_many_stages_and_one_that_dies_once_costs_nothing() {
+    fn one_worker_runs_many_stages_and_is_replaced_when_it_dies() {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("mark").display().to_string();
         let command = shell(&format!(
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_cannot_start_or_refuses_says_why() {
+    fn a_worker_that_cannot_start_or_fails_reports_why() {
         let inputs = Inputs::default();
         let command = WorkerCommand { program: "/no/such/program".into(), arguments: Vec::new() };
         let ended = Slot::new(&command, &inputs).run("a", "a", &crate::events::Silent);

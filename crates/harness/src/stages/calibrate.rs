@@ -10,7 +10,7 @@ use thinet_selectors::{Evidence, Needs};
 use super::{Context, crops};
 use crate::error::HarnessError;
 
-/// Gathers the kinds of evidence in `needs` of each of `layers` (of `net.graph`) in one pass, in their order.
+/// Gathers the kinds of evidence in `needs` for each of `layers` (of `net.graph`) in one pass; returns them in order.
 ///
 /// The draws depend on `seed` alone, so that every kind is gathered from the same images, in the same pass or another.
 pub(crate) fn calibrate(
@@ -57,7 +57,7 @@ fn for_each_batch(
     let total = images.len() as u64;
 
     let _guard = tch::no_grad_guard();
-    let (data, order, indices) = crops::kept(context, data, images, progress)?;
+    let (data, order, indices) = crops::cached(context, data, images, progress)?;
     let feed = context.feed;
     let (mut done, mut batches) = (0, feed.plain(&data, order)?);
     while let Some(batch) = feed.busy.time(|| batches.next()) {

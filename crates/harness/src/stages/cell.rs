@@ -15,10 +15,10 @@ use thinet_selectors::{Evidence, Selector};
 
 use super::calibrate::{calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
-use super::context::{Context, NOT_FINITE, StageOutput, Tested, TrainingName, is_finite, training};
+use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
-use super::train::Trained;
+use super::train::TrainingEnd;
 use super::{dense, evidence};
 use crate::error::HarnessError;
 use crate::events::Event;
@@ -31,15 +31,15 @@ const LAYERS: &str = "layers";
 /// Name of the long tuning among the trainings of a cell.
 const LAST: &str = "last";
 
-/// Makes the cell if it is not stored. Its dense net must be.
+/// Runs the cell if it is not stored. Its dense net must be stored.
 pub(crate) fn ensure(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
     match context.store.result(&cell.id)? {
         Some(result) => Ok(result),
-        None => make(context, cell),
+        None => compute(context, cell),
     }
 }
 
-fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
+fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError> {
     let started = Instant::now();
     context.reporter.event(&Event::StageStarted { id: cell.id.to_string(), label: cell.design.label() });
     let folder = context.store.begin(&cell.id)?;
@@ -65,7 +65,7 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         Err(Halt::Failed(error)) => return Err(error),
     };
 
-    // Nothing but what the stage's id covers: other runs share the file.
+    // Only what the stage's id covers, as other runs share the file.
     let metadata = BTreeMap::from([
         ("stage".to_owned(), cell.id.to_string()),
         ("kept".to_owned(), to_json(&state.facts.kept)?),
@@ -82,15 +82,15 @@ fn make(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessError>
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, context.plan.cell_inputs(cell)?);
-    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
-    context.finish(made, &[WEIGHTS])
+    let output = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
+    context.finish(output, &[WEIGHTS])
 }
 
 /// Why a cell ends before its last step.
 enum Halt {
-    /// A loss, a weight or a test is NaN or infinite; says which.
+    /// A loss, a weight or a test is NaN or infinite; the message names it.
     Diverged(String),
-    /// It failed.
+    /// An error.
     Failed(HarnessError),
 }
 
@@ -113,8 +113,8 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
     let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
-        Trained::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
-        Trained::Done { loss } => {
+        TrainingEnd::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
+        TrainingEnd::Done { loss } => {
             let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
             state.facts.rows.push(Row { layer: String::new(), phase, metric, value: loss });
             state.add(context.evaluate(&cell.id, &state.net, Phase::AfterFineTune)?)
@@ -129,24 +129,24 @@ struct State {
     facts: Facts,
 }
 
-/// What is known of a cell besides its net.
+/// Measurements and selections of a cell in progress.
 #[derive(Default)]
 struct Facts {
     rows: Vec<Row>,
-    /// Channels that stay in each layer that is cut.
+    /// Kept channels of each layer that is cut.
     kept: BTreeMap<String, ChannelSet>,
-    /// The fewest images of a test.
+    /// The smallest number of images of a test.
     test_images: Option<u64>,
 }
 
 impl State {
-    /// Before anything is cut.
+    /// The state before the first cut.
     fn of(net: Net) -> Self {
         Self { net, facts: Facts::default() }
     }
 
-    /// Takes over a test; a net whose answers are no numbers has diverged, and its test is no result.
-    fn add(&mut self, tested: Tested) -> Result<(), Halt> {
+    /// Adds the rows of a test. A net with NaN or infinite outputs has diverged, and its test is dropped.
+    fn add(&mut self, tested: TestResult) -> Result<(), Halt> {
         if !tested.is_finite() {
             return Err(Halt::Diverged(format!("{}: {NOT_FINITE}", tested.name)));
         }
@@ -157,13 +157,13 @@ impl State {
     }
 }
 
-// Names in a checkpoint's metadata.
+// Keys of a checkpoint's metadata.
 const ROWS: &str = "rows";
 const KEPT: &str = "kept";
 const TEST_IMAGES: &str = "test-images";
 
 impl Facts {
-    /// As a checkpoint's metadata.
+    /// The metadata of a checkpoint.
     fn metadata(&self) -> Result<BTreeMap<String, String>, HarnessError> {
         Ok(BTreeMap::from([
             (ROWS.to_owned(), to_json(&self.rows)?),
@@ -172,7 +172,7 @@ impl Facts {
         ]))
     }
 
-    /// Of a checkpoint's metadata; none if it holds no selection, as checkpoints of trainings of old versions.
+    /// Reads a checkpoint's metadata; `None` if it holds no selection, as checkpoints of trainings of old versions.
     fn read(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Option<Self>, HarnessError> {
         let damaged =
             |e: serde_json::Error| HarnessError::Damaged { path: path.to_owned(), problem: e.to_string() };
@@ -236,7 +236,7 @@ impl CellRun<'_> {
         Ok(())
     }
 
-    /// What is known of a layer of the net as pruned and tuned so far.
+    /// Gathers the evidence of a layer of the net as pruned and tuned so far.
     fn calibrate(&self, state: &State, name: &str) -> Result<Evidence, Halt> {
         let layer = prunable_layer(&state.net.graph, name)?;
         let step = format!("{name}: calibrate");
@@ -250,11 +250,11 @@ impl CellRun<'_> {
         );
         match evidence {
             Ok(mut evidence) => Ok(evidence.remove(0)),
-            // Finite weights can be so large that activations are not.
+            // Finite weights can be so large that activations are infinite.
             Err(error @ HarnessError::Sampling(SamplingError::Evidence { .. })) => {
                 let test = &self.context.plan.data.test;
-                let answers = evaluate(&state.net, test, self.context.feed, &|_, _| ())?;
-                match answers.loss.is_finite() {
+                let test_result = evaluate(&state.net, test, self.context.feed, &|_, _| ())?;
+                match test_result.loss.is_finite() {
                     true => Err(error.into()),
                     false => Err(Halt::Diverged(format!("{step}: {NOT_FINITE}"))),
                 }
@@ -294,8 +294,8 @@ impl CellRun<'_> {
         self.tune(state, "all layers", recipe, true)
     }
 
-    /// Takes over what a tuning in progress started from, so that its weights never meet another selection than their own. False if
-    /// there is no such tuning: then `layers` are to be selected.
+    /// Restores the selection that a tuning in progress started from, so that its weights are never combined with another one. False if
+    /// there is no such tuning: then `layers` must be selected.
     fn resume_tuning(&self, state: &mut State, layers: &[&str], kind: &str) -> Result<bool, HarnessError> {
         let checkpoints = self.checkpoints(training(kind));
         let label = self.cell.design.label();
@@ -311,7 +311,7 @@ impl CellRun<'_> {
         };
         let Some(start) = Facts::read(&path, &metadata)?.filter(fits) else {
             note(format!(
-                "the tuning of {kind} in progress does not say what it was cut by; the layer is selected again"
+                "the tuning of {kind} in progress does not name its selection; the layer is selected again"
             ));
             checkpoints.clear()?;
             return Ok(false);
@@ -339,7 +339,7 @@ impl CellRun<'_> {
         Ok(())
     }
 
-    /// The scale of each kept channel; notes the reconstruction error without and with it.
+    /// The scale of each kept channel; adds rows with the reconstruction error before and after scaling.
     fn refit(
         &self,
         state: &mut State,
@@ -381,9 +381,9 @@ impl CellRun<'_> {
             return state.add(tested);
         }
         let rows = &mut state.facts.rows;
-        let of_cut = rows.iter().filter(|row| row.layer.is_empty() && row.phase == Phase::AfterCut);
-        let of_cut = of_cut.map(|row| Row { phase: Phase::AfterReconstruction, ..row.clone() });
-        rows.extend(of_cut.collect::<Vec<_>>());
+        let after_cut = rows.iter().filter(|row| row.layer.is_empty() && row.phase == Phase::AfterCut);
+        let after_cut = after_cut.map(|row| Row { phase: Phase::AfterReconstruction, ..row.clone() });
+        rows.extend(after_cut.collect::<Vec<_>>());
         Ok(())
     }
 
@@ -412,10 +412,10 @@ impl CellRun<'_> {
         let seed = self.seed.child("tune").child(kind);
         let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
         match context.train(id, &mut state.net, recipe, seed, &name)? {
-            Trained::Diverged { step } => {
+            TrainingEnd::Diverged { step } => {
                 return Err(Halt::Diverged(format!("training diverged at step {step} after {layer}")));
             }
-            Trained::Done { loss } => {
+            TrainingEnd::Done { loss } => {
                 let layer = if is_last { String::new() } else { layer.to_owned() };
                 let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
                 state.facts.rows.push(Row { layer, phase, metric, value: loss });
@@ -427,14 +427,14 @@ impl CellRun<'_> {
         Ok(())
     }
 
-    /// One file, renamed into place, holds the whole state: it is either the old or the new one.
+    /// Saves the whole state as one file, so that either the old or the new state exists.
     fn checkpoint(&self, state: &State) -> Result<(), HarnessError> {
         let metadata = state.facts.metadata()?;
         self.checkpoints(LAYERS)
             .save(state.facts.kept.len() as u64, |path| Ok(save_net(path, &state.net, &metadata)?))
     }
 
-    /// The state after the last layer that is finished.
+    /// The state after the last finished layer.
     fn resume(&self) -> Result<State, HarnessError> {
         let note = |name| {
             let label = self.cell.design.label();

@@ -1,5 +1,5 @@
-//! Checkpoints of a stage in progress. A file's name tells how far it is and its checksum, so that a damaged one is known and
-//! an older one can take its place.
+//! Checkpoints of a stage in progress. A file's name holds its progress and checksum, so that a damaged one is detected and an older
+//! one can be used instead.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,17 +19,17 @@ const EXTENSION: &str = "safetensors";
 pub(crate) struct Checkpoints<'a> {
     folder: &'a Path,
     kind: String,
-    /// Asked before the folder changes; none: the folder is the caller's alone.
+    /// Checked before the folder changes; `None` if only the caller uses the folder.
     claim: Option<&'a Claim>,
 }
 
 impl<'a> Checkpoints<'a> {
-    /// `kind` says what is saved, such as `layers` or `train-conv1_1`.
+    /// `kind` names the contents, such as `layers` or `train-conv1_1`.
     pub(crate) fn new(folder: &'a Path, kind: impl Into<String>) -> Self {
         Self { folder, kind: kind.into(), claim: None }
     }
 
-    /// The same in a folder that others may take over: nothing in it is touched once the claim is lost.
+    /// For a folder under a claim: once the claim is lost, the folder is left alone.
     pub(crate) fn under(self, claim: &'a Claim) -> Self {
         Self { claim: Some(claim), ..self }
     }
@@ -38,7 +38,7 @@ impl<'a> Checkpoints<'a> {
         self.claim.map_or(Ok(()), Claim::check)
     }
 
-    /// Saves a checkpoint that is `progress` far; `write` makes the file under a unique name. Older ones go.
+    /// Saves a checkpoint at `progress` and removes older ones; `write` writes the file under a unique temporary name.
     pub(crate) fn save(
         &self,
         progress: u64,
@@ -62,7 +62,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    /// The furthest checkpoint that is as it was written. One that is not is removed, and `damaged` learns its name.
+    /// The latest intact checkpoint. Damaged ones are removed, and their names passed to `damaged`.
     pub(crate) fn latest(&self, damaged: &mut dyn FnMut(String)) -> Result<Option<PathBuf>, HarnessError> {
         let mut all = self.all()?;
         all.sort();
@@ -78,7 +78,7 @@ impl<'a> Checkpoints<'a> {
         Ok(None)
     }
 
-    /// Removes all of this kind.
+    /// Removes all checkpoints of this kind.
     pub(crate) fn clear(&self) -> Result<(), HarnessError> {
         self.check()?;
         for (_, _, path) in self.all()? {
@@ -87,7 +87,7 @@ impl<'a> Checkpoints<'a> {
         Ok(())
     }
 
-    /// Progress, checksum and path of each.
+    /// Progress, checksum and path of each checkpoint of this kind.
     fn all(&self) -> Result<Vec<(u64, String, PathBuf)>, HarnessError> {
         let mut found = Vec::new();
         let entries = match fs::read_dir(self.folder) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_whole_one_is_found_and_kinds_do_not_mix() {
+    fn the_latest_intact_one_is_found_and_kinds_do_not_mix() {
         let dir = tempfile::tempdir().unwrap();
         let (train, other) =
             (Checkpoints::new(dir.path(), "train"), Checkpoints::new(dir.path(), "train-conv1"));
@@ -135,11 +135,11 @@ mod tests {
         let kept = dir.path().join("nine");
         fs::copy(&nine, &kept).unwrap();
         save(&train, 10, "ten");
-        assert!(!nine.exists(), "older ones go");
+        assert!(!nine.exists(), "older ones are removed");
         let ten = train.latest(&mut |_| ()).unwrap().unwrap();
         assert_eq!(fs::read_to_string(&ten).unwrap(), "ten");
 
-        // A copy of the older one is there when the newer one turns out to be damaged.
+        // The older one still exists when the newer one turns out to be damaged.
         fs::rename(&kept, &nine).unwrap();
         fs::write(&ten, "tan").unwrap();
         let mut damaged = Vec::new();

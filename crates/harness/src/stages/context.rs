@@ -1,4 +1,4 @@
-//! What every stage works with, and the steps that stages share: training, testing, storing.
+//! The context of a running stage, and the steps that stages share: training, testing, storing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,27 +13,26 @@ use thinet_seed::Seed;
 use super::checkpoint::Checkpoints;
 use super::evaluate::evaluate;
 use super::feed::Feed;
-use super::train::{Advance, Session, Trained, train};
+use super::train::{Advance, Session, TrainingEnd, train};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
-use crate::store::{Claim, Patience, StageId, StageResult, Store};
+use crate::store::{Claim, ClaimTiming, StageId, StageResult, Store};
 use crate::study::{Plan, Recipe};
 
-/// What is said of a loss, a weight or a test that is NaN or infinite.
+/// Message for a loss, a weight or a test that is NaN or infinite.
 pub(crate) const NOT_FINITE: &str = "not finite; the net counts as diverged";
 
-/// What every stage works with.
+/// The context of a running stage.
 pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) store: &'a Store,
     pub(crate) feed: &'a Feed,
     pub(crate) reporter: &'a dyn Reporter,
-    /// Where the work is done.
     pub(crate) environment: &'a Environment,
-    /// The claim under which the stage is made.
+    /// The claim under which the stage runs.
     pub(crate) claim: &'a Claim,
-    /// How long other claims are respected.
-    pub(crate) patience: Patience,
+    /// Timing of further claims that the stage takes.
+    pub(crate) timing: ClaimTiming,
 }
 
 impl Context<'_> {
@@ -46,7 +45,7 @@ impl Context<'_> {
         self.reporter.event(&Event::Measured { id: id.to_string(), rows: rows.to_vec() });
     }
 
-    /// Trains a net of the stage in place. A training that leaves a weight that is not finite has diverged.
+    /// Trains a net of the stage in place. Weights that are not finite afterwards count as diverged.
     pub(crate) fn train(
         &self,
         id: &StageId,
@@ -54,7 +53,7 @@ impl Context<'_> {
         recipe: &Recipe,
         seed: Seed,
         name: &TrainingName<'_>,
-    ) -> Result<Trained, HarnessError> {
+    ) -> Result<TrainingEnd, HarnessError> {
         let folder = self.store.folder(id);
         let TrainingName { step, kind, start } = *name;
         let session = Session {
@@ -70,23 +69,27 @@ impl Context<'_> {
             note: &|text| self.note(id, text),
         };
         let trained = train(net, &self.plan.data.train, &session)?;
-        if matches!(trained, Trained::Done { .. }) && !is_finite(&net.weights)? {
-            return Ok(Trained::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
+        if matches!(trained, TrainingEnd::Done { .. }) && !is_finite(&net.weights)? {
+            return Ok(TrainingEnd::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
         }
         Ok(trained)
     }
 
     /// Stores the stage's result and reports it, unless another process has taken the stage over.
-    pub(crate) fn finish(&self, made: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let summary = made.summary.clone();
-        let result = self.keep(made, files)?;
+    pub(crate) fn finish(
+        &self,
+        output: StageOutput<'_>,
+        files: &[&str],
+    ) -> Result<StageResult, HarnessError> {
+        let summary = output.summary.clone();
+        let result = self.keep(output, files)?;
         self.finished(&result, summary);
         Ok(result)
     }
 
-    /// The same without reporting it.
-    pub(crate) fn keep(&self, made: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary: _ } = made;
+    /// As [`Context::finish`], without reporting it.
+    pub(crate) fn keep(&self, output: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
+        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary: _ } = output;
         self.claim.check()?;
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
@@ -120,7 +123,7 @@ impl Context<'_> {
     }
 
     /// Tests a net of the stage on the test images.
-    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, phase: Phase) -> Result<Tested, HarnessError> {
+    pub(crate) fn evaluate(&self, id: &StageId, net: &Net, phase: Phase) -> Result<TestResult, HarnessError> {
         let test: &Arc<dyn Dataset> = &self.plan.data.test;
         let step = format!("test {}", phase.name());
         let result = evaluate(net, test, self.feed, &|done, total| self.progress(id, &step, done, total))?;
@@ -131,17 +134,17 @@ impl Context<'_> {
             row(Metric::Loss, result.loss),
         ];
         self.measured(id, &rows);
-        Ok(Tested { name: step, rows, images: result.images })
+        Ok(TestResult { name: step, rows, images: result.images })
     }
 }
 
-/// What a training of a stage is called.
+/// The names of a training of a stage.
 pub(crate) struct TrainingName<'a> {
-    /// For people, such as `conv1: tune`.
+    /// For messages, such as `conv1: tune`.
     pub(crate) step: &'a str,
     /// In the names of its checkpoints, such as `conv1`.
     pub(crate) kind: &'a str,
-    /// What its checkpoints hold besides: how its net was made.
+    /// Additional metadata of its checkpoints: how its net was cut.
     pub(crate) start: &'a BTreeMap<String, String>,
 }
 
@@ -160,24 +163,24 @@ pub(crate) fn is_finite(weights: &Weights) -> Result<bool, HarnessError> {
     Ok(true)
 }
 
-/// What a test gave.
-pub(crate) struct Tested {
-    /// For people, such as `test dense`.
+/// The result of a test.
+pub(crate) struct TestResult {
+    /// For messages, such as `test dense`.
     pub(crate) name: String,
     /// Top-1, top-5 and loss as rows of the whole net.
     pub(crate) rows: Vec<Row>,
-    /// On how many images.
+    /// Number of test images.
     pub(crate) images: u64,
 }
 
-impl Tested {
-    /// Whether the net's answers are numbers: if one is not, neither is the loss.
+impl TestResult {
+    /// Whether all outputs of the net are finite: if one is not, neither is the loss.
     pub(crate) fn is_finite(&self) -> bool {
         self.rows.iter().all(|row| row.value.is_finite())
     }
 }
 
-/// A stage that is made and not yet stored.
+/// The output of a stage that is not yet stored.
 pub(crate) struct StageOutput<'a> {
     pub(crate) id: &'a StageId,
     pub(crate) inputs: serde_json::Value,
@@ -186,6 +189,6 @@ pub(crate) struct StageOutput<'a> {
     pub(crate) kept: BTreeMap<String, ChannelSet>,
     pub(crate) test_images: Option<u64>,
     pub(crate) started: Instant,
-    /// Its result in a few words.
+    /// Its result in a few words, such as `top-1 91.20 %`.
     pub(crate) summary: String,
 }

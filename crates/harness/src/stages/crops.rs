@@ -1,36 +1,37 @@
-//! Calibration images of a set of photographs, decoded once and kept as bytes for all cells that look at the same ones.
+//! Cache of calibration images: photographs are decoded once and stored as bytes for all cells that use the same ones.
 //!
-//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other, and a checksum. It is made again
-//! from the photographs at any time, so it counts as no result: `rm -r results/crops` loses nothing but time.
+//! A file `crops/<hash>.u8` in the results folder holds the images of one draw, one after the other, and a checksum. It is no result and
+//! can be removed at any time; it is then decoded again.
 
 use std::fs;
-use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thinet_data::{DataError, Dataset};
+use thinet_files::write_atomically_with;
 
 use super::Context;
 use crate::error::HarnessError;
 use crate::store::{Claim, paths};
 
 /// A dataset to read, the order to read it in, and for each of its indices the index in the whole set.
-type Kept = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
+type CachedImages = (Arc<dyn Dataset>, Vec<usize>, Vec<usize>);
 
-/// The images `drawn` of `data`: as they are where reading costs nothing, else from the file that keeps them.
-pub(crate) fn kept(
+/// The images `drawn` of `data`: from memory, or from the cache where reading means decoding.
+pub(crate) fn cached(
     context: &Context<'_>,
     data: &Arc<dyn Dataset>,
     drawn: Vec<usize>,
     progress: &dyn Fn(u64, u64),
-) -> Result<Kept, HarnessError> {
+) -> Result<CachedImages, HarnessError> {
     if !data.is_decoded_each_time() {
         let indices = (0..data.len()).collect();
         return Ok((data.clone(), drawn, indices));
     }
     let len = data.shape().iter().product::<usize>();
     let path = paths::crops(&context.plan.results).join(format!("{}.u8", name(&**data, &drawn)));
-    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.patience, &|_| ())?;
+    let _claim = Claim::take(&path.with_extension("claim"), &context.feed.stop, context.timing, &|_| ())?;
     let stored = read_flags(&path, drawn.len(), len)?;
     let is_there = match stored {
         Some(is_there) if are_left_out(&**data, &drawn, &is_there, len)? => is_there,
@@ -50,7 +51,7 @@ pub(crate) fn kept(
     Ok((Arc::new(crops), (0..drawn.len()).collect(), drawn))
 }
 
-/// A name that changes with the images and how they are prepared.
+/// A file name that depends on the images and their preprocessing.
 fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"thinet crops v1").update(data.fingerprint().as_bytes());
@@ -63,8 +64,7 @@ fn name(data: &dyn Dataset, drawn: &[usize]) -> String {
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// Which images could be decoded: a byte for each, behind the images. `None`: the file is not there, or not as it was
-/// written.
+/// Which images could be decoded: a byte for each, after the images. `None` if the file does not exist or is damaged.
 fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<bool>>, HarnessError> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
@@ -89,8 +89,8 @@ fn read_flags(path: &PathBuf, count: usize, len: usize) -> Result<Option<Vec<boo
     Ok(flags.map(|flags| flags.into_iter().map(|flag| flag == 1).collect()))
 }
 
-/// Whether the images without bytes are still to be left out: this study may allow fewer than the one that wrote the
-/// file, or a file was mended.
+/// Whether the images that could not be decoded are still left out: this study may allow fewer than the one that wrote the file, or a
+/// photograph was repaired.
 fn are_left_out(
     data: &dyn Dataset,
     drawn: &[usize],
@@ -108,7 +108,7 @@ fn are_left_out(
     Ok(true)
 }
 
-/// Decodes the images on all cores into the file: temporary name, sync, rename.
+/// Decodes the images on all cores and writes the file atomically. Returns which images could be decoded.
 fn decode(
     path: &PathBuf,
     data: &dyn Dataset,
@@ -118,11 +118,8 @@ fn decode(
 ) -> Result<Vec<bool>, HarnessError> {
     /// Images in memory at a time, for each thread.
     const EACH: usize = 16;
-    let folder = path.parent().unwrap_or(std::path::Path::new("."));
-    let mut temporary = thinet_files::temporary(folder).map_err(HarnessError::io("write", path))?;
     let mut is_there = Vec::with_capacity(drawn.len());
-    {
-        let mut file = BufWriter::new(temporary.as_file_mut());
+    write_atomically_with(path, |file| -> Result<(), HarnessError> {
         let mut hasher = blake3::Hasher::new();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for part in drawn.chunks(threads * EACH) {
@@ -139,11 +136,8 @@ fn decode(
         let checksum = hasher.update(&flags).finalize();
         file.write_all(&flags)
             .and_then(|()| file.write_all(checksum.as_bytes()))
-            .and_then(|()| file.flush())
-            .map_err(HarnessError::io("write", path))?;
-    }
-    temporary.as_file().sync_all().map_err(HarnessError::io("write", path))?;
-    temporary.persist(path).map_err(|e| HarnessError::io("write", path)(e.error))?;
+            .map_err(HarnessError::io("write", path))
+    })?;
     Ok(is_there)
 }
 
@@ -179,7 +173,7 @@ fn decode_part(
     Ok(images)
 }
 
-/// The images of one file.
+/// The images of one cache file.
 struct Crops {
     name: String,
     classes: usize,

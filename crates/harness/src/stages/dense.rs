@@ -10,18 +10,18 @@ use thinet_seed::Seed;
 use super::context::{Context, NOT_FINITE, StageOutput, TrainingName};
 use super::evaluate::evaluate_some;
 use super::preprocessing::Preprocessing;
-use super::train::Trained;
+use super::train::TrainingEnd;
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
 use crate::store::paths::WEIGHTS;
 use crate::study::{DensePlan, unfit};
 
-/// Makes the stage if it is not stored. A net that is unfit is stored, and an error all the same.
+/// Runs the stage if it is not stored. An unfit net is stored, and an error.
 pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), HarnessError> {
     let result = match context.store.result(&dense.id)? {
         Some(result) => result,
-        None => make(context, dense)?,
+        None => compute(context, dense)?,
     };
     unfit::check(context.plan, dense, &result)
 }
@@ -38,7 +38,7 @@ pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, Harn
     Ok(Net { weights: net.weights.to_format(context.feed.format)?, graph: net.graph })
 }
 
-fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
+fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, HarnessError> {
     let plan = context.plan;
     let started = Instant::now();
     let label = dense.label();
@@ -52,13 +52,13 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
     if let Some(recipe) = &plan.spec.dense.train {
         let name = TrainingName { step: "train", kind: "dense", start: &BTreeMap::new() };
         match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
-            Trained::Done { loss } => rows.push(Row {
+            TrainingEnd::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 phase: Phase::Dense,
                 metric: Metric::TrainLoss,
                 value: loss,
             }),
-            Trained::Diverged { step } => {
+            TrainingEnd::Diverged { step } => {
                 context.note(&dense.id, format!("training diverged at step {step}"));
                 status = Status::Diverged;
             }
@@ -85,16 +85,17 @@ fn make(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harness
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    let made = StageOutput { id, inputs, status, rows, kept, test_images, started, summary: summary.clone() };
-    let result = context.keep(made, &[WEIGHTS])?;
-    // An unfit net ends as a failure, and a stage has one end.
+    let output =
+        StageOutput { id, inputs, status, rows, kept, test_images, started, summary: summary.clone() };
+    let result = context.keep(output, &[WEIGHTS])?;
+    // A stage ends once: an unfit net ends as a failure.
     if unfit::of_record(plan, &result).is_none() {
         context.finished(&result, summary);
     }
     Ok(result)
 }
 
-/// The net before training: random, or with the tensors of a file.
+/// The net before training: random, or with the weights of a file.
 fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, HarnessError> {
     let plan = context.plan;
     let fresh = || Weights::init(&plan.graph, seed.child("init"), plan.device.into());
@@ -119,14 +120,14 @@ fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, Ha
     Ok(Net { graph: plan.graph.clone(), weights: weights.to_format(context.feed.format)? })
 }
 
-/// Images that show whether a loaded net works at all.
+/// Number of test images for a first check of a loaded net.
 const FIRST_LOOK: usize = 1000;
 
-/// Refuses a loaded net that guesses, before a test on all images.
+/// Checks that a loaded net is better than guessing, before a test on all images.
 fn not_by_chance(context: &Context<'_>, dense: &DensePlan, net: &Net) -> Result<(), HarnessError> {
     let test = &context.plan.data.test;
     let images = test.len().min(FIRST_LOOK);
-    // Spread over the whole set: its images are often sorted by class.
+    // Spread over the whole set, as images are often sorted by class.
     let order: Vec<usize> = (0..images).map(|i| i * test.len() / images.max(1)).collect();
     let progress = |done, total| context.progress(&dense.id, "first look", done, total);
     let look = evaluate_some(net, test, order, context.feed, &progress)?;

@@ -19,7 +19,7 @@ pub(crate) fn evaluate(
     evaluate_some(net, data, (0..data.len()).collect(), feed, progress)
 }
 
-/// The same on some of the images.
+/// As [`evaluate`], on some of the images.
 pub(crate) fn evaluate_some(
     net: &Net,
     data: &Arc<dyn Dataset>,

@@ -1,5 +1,5 @@
-//! The one-shot evidence of a dense net: a stage for each kind that a calibration gathers. It serves all layers, selectors and
-//! keep rates, so that what a study compares changes neither what a cell reads nor what an id means.
+//! The one-shot evidence of a dense net: a stage for each kind that a calibration gathers. It covers all layers and is shared by all
+//! selectors and keep rates, so that evidence and ids do not depend on the methods that a study compares.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::events::Event;
 use crate::store::paths::EVIDENCE;
 use crate::study::{DensePlan, EvidencePlan};
 
-/// Makes the stage if it is not stored. The dense net must be.
+/// Runs the stage if it is not stored. The dense net must be stored.
 pub(crate) fn ensure(
     context: &Context<'_>,
     dense: &DensePlan,
@@ -42,7 +42,7 @@ pub(crate) fn ensure(
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
     save_tensors(&folder.join(EVIDENCE), &tensors_of(&evidence, needs)?, &metadata)?;
-    let made = StageOutput {
+    let output = StageOutput {
         id,
         inputs: stage.inputs.clone(),
         status: Status::Done,
@@ -52,7 +52,7 @@ pub(crate) fn ensure(
         started,
         summary: format!("{} layers", evidence.len()),
     };
-    context.finish(made, &[EVIDENCE])?;
+    context.finish(output, &[EVIDENCE])?;
     Ok(())
 }
 
@@ -68,8 +68,8 @@ fn tensors_of(evidence: &[Evidence], needs: Needs) -> Result<Vec<(String, Tensor
     Ok(tensors)
 }
 
-/// The kinds of evidence in `needs` about each pruned layer, in pruning order: what was gathered from its stages, the rest
-/// from the dense net.
+/// The kinds of evidence in `needs` for each pruned layer, in pruning order: gathered kinds from their stages, the others from the
+/// dense net.
 pub(crate) fn load(
     context: &Context<'_>,
     dense: &DensePlan,
@@ -95,7 +95,7 @@ pub(crate) fn load(
     Ok(all)
 }
 
-/// The tensors of a stored stage, and the file they come from.
+/// The tensors of a stored stage, and their file.
 fn stored_tensors(
     context: &Context<'_>,
     stage: &EvidencePlan,

@@ -1,4 +1,4 @@
-//! How images reach a net: batches as tensors on the device, and the time spent on them.
+//! Feeds images to a net: batches as tensors on the device, and the time spent on them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +13,18 @@ use crate::error::HarnessError;
 use crate::stop::Stop;
 use crate::study::Recipe;
 
-/// Most images per forward pass where no gradient is needed.
+/// Maximum number of images per forward pass without gradients.
 const EVAL_BATCH: usize = 250;
-/// Most pixels per such pass: 20 images of 224×224, 250 of 64×64.
+/// Maximum number of pixels per such pass: 20 images of 224×224, 250 of 64×64.
 const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
 
-/// How images become tensors.
+/// Settings for feeding images to a net, and for training on them.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) device: Device,
-    /// How images and weights lie in memory.
+    /// Memory layout of images and weights.
     pub(crate) format: MemoryFormat,
-    /// In what type training computes; calibration and testing are always in 32-bit floats.
+    /// Element type of training; calibration and testing always use 32-bit floats.
     pub(crate) precision: Precision,
     /// Whether training may round the factors of 32-bit products to TF32.
     pub(crate) tf32: bool,
@@ -32,19 +32,19 @@ pub(crate) struct Feed {
     pub(crate) transform: Transform,
     /// Loader threads; results do not depend on it.
     pub(crate) loader_threads: usize,
-    /// A training keeps its state this often, less often if writing it takes long; zero: after every step.
+    /// Minimum time between two checkpoints of a training; zero: after every step.
     pub(crate) checkpoint_every: Duration,
-    /// Looked at between batches.
+    /// Checked between batches.
     pub(crate) stop: Stop,
     /// Time spent in libtorch and waiting for images.
-    pub(crate) busy: Busy,
+    pub(crate) busy: BusyTime,
 }
 
-/// Adds up the time that is not the harness's own.
+/// Accumulates the time spent in libtorch and waiting for images.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Busy(Arc<AtomicU64>);
+pub(crate) struct BusyTime(Arc<AtomicU64>);
 
-impl Busy {
+impl BusyTime {
     pub(crate) fn time<T>(&self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();
@@ -59,7 +59,7 @@ impl Busy {
 }
 
 impl Feed {
-    /// Batches of `order`, not augmented. Their size follows from that of the images alone: libtorch's last bits may
+    /// Batches of the images in `order`, not augmented. The batch size depends on the image size alone, as libtorch's last bits can
     /// depend on it.
     pub(crate) fn plain(&self, data: &Arc<dyn Dataset>, order: Vec<usize>) -> Result<Loader, HarnessError> {
         let [_, height, width] = self.transform.output_shape(data.shape())?;
@@ -67,8 +67,8 @@ impl Feed {
         Ok(Loader::new(data.clone(), order, &self.transform, None, self.options(batch, false))?)
     }
 
-    /// Batches of one training epoch from batch `first` on: order and augmentation are drawn from the epoch's own streams,
-    /// augmentation from one for each image, so that what was skipped changes nothing.
+    /// Batches of one training epoch from batch `first` on. Order and augmentation are drawn from streams of the epoch, augmentation
+    /// from one stream per image, so that skipped batches change nothing.
     pub(crate) fn training(
         &self,
         data: &Arc<dyn Dataset>,
@@ -96,7 +96,7 @@ impl Feed {
         Ok((self.format.apply(&images)?, labels))
     }
 
-    /// To a GPU from page-locked memory, so that the copy runs beside the computing.
+    /// Copies to a GPU from page-locked memory, so that copy and computation overlap.
     fn to_device(&self, tensor: &Tensor) -> Result<Tensor, HarnessError> {
         if !self.device.is_gpu() {
             return Ok(tensor.shallow_clone());

@@ -1,5 +1,5 @@
-//! Timing of the paper's eight models on this machine (Luo et al. 2017, tables 1 and 3, "f./b."): random weights and
-//! images, forward and forward + backward, in rounds over all models.
+//! Timings of the paper's eight models on this machine (Luo et al. 2017, tables 1 and 3, "f./b."): random weights and images, forward
+//! and forward + backward, in rounds over all models.
 
 use std::path::Path;
 
@@ -18,39 +18,36 @@ use thiserror::Error;
 
 use crate::store::{cpu_identity, environment_here};
 
-/// Images and weights are the same in every run; times do not depend on their values.
+/// Seed of images and weights; times do not depend on their values.
 const SEED: u64 = 0;
-/// The input of all eight models (ImageNet), channels, height and width.
+/// Input of all eight models (ImageNet): channels, height and width.
 const IMAGE: [usize; 3] = [3, 224, 224];
-/// Their classes.
 const CLASSES: i64 = 1000;
 
-/// What is timed, and how often.
+/// The models to time, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatencyOptions {
-    /// Where.
     pub device: Device,
     /// Images in a batch, 1 or more.
     pub batch: usize,
-    /// Timings of each model that count, 1 or more.
+    /// Measured timings of each model, 1 or more.
     pub repeats: usize,
-    /// libtorch threads.
     pub threads: usize,
     /// Names of [`paper_models`]; empty for all eight.
     pub models: Vec<String>,
-    /// What the program was built from; kept beside the table.
+    /// Build of the program; stored beside the table.
     pub program: Program,
 }
 
 impl LatencyOptions {
-    /// Timings that are thrown away. A CPU is ready after one; a GPU raises its clock and libtorch its pool of memory.
+    /// Timings to discard at the start. A CPU is ready after one; a GPU raises its clock, and libtorch grows its memory pool.
     #[must_use]
     pub fn warm_up(&self) -> usize {
         if self.device.is_gpu() { 5 } else { 1 }
     }
 }
 
-/// What can go wrong when models are timed.
+/// Errors of timing models.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LatencyError {
@@ -65,25 +62,18 @@ pub enum LatencyError {
     /// The batch does not fit.
     #[error("{model}: a batch of {batch} does not fit into the memory of {device}; try a smaller batch")]
     OutOfMemory {
-        /// The model.
         model: String,
         /// Images in a batch.
         batch: usize,
         /// The device.
         device: Device,
-        /// What libtorch says.
         #[source]
         source: Box<ModelError>,
     },
     /// A model cannot be run.
     #[error("{model}: {source}")]
-    Model {
-        /// The model.
-        model: String,
-        /// Why.
-        source: Box<ModelError>,
-    },
-    /// The images cannot be made.
+    Model { model: String, source: Box<ModelError> },
+    /// The images cannot be created.
     #[error("a batch of {batch} images cannot be put on {device}: {message}")]
     Images {
         /// Images in a batch.
@@ -93,7 +83,7 @@ pub enum LatencyError {
         /// First line of libtorch's message.
         message: String,
     },
-    /// The models' specs do not build.
+    /// A model cannot be built.
     #[error(transparent)]
     Net(#[from] thinet_nets::NetError),
     /// The threads cannot be set.
@@ -101,12 +91,11 @@ pub enum LatencyError {
     Setup(#[from] ModelError),
 }
 
-/// How far the timing is.
+/// Progress of the timing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LatencyStep<'a> {
     /// A model was built and warmed up.
     Ready {
-        /// The model.
         model: &'a str,
         /// Models that are ready.
         done: usize,
@@ -117,11 +106,11 @@ pub enum LatencyStep<'a> {
     },
     /// A round over all models was timed.
     Round {
-        /// Rounds that are timed.
+        /// Finished rounds.
         done: usize,
-        /// Rounds in all.
+        /// All rounds.
         of: usize,
-        /// What the round took, milliseconds.
+        /// Duration of the round, milliseconds.
         ms: f64,
     },
 }
@@ -129,7 +118,7 @@ pub enum LatencyStep<'a> {
 /// Times forward and forward + backward of each model. Sets libtorch's threads, switches TF32 off and seeds libtorch's
 /// generator, which dropout draws from.
 ///
-/// All models stay in memory and take turns, so that whatever else the machine does meets all of them.
+/// All models stay in memory and take turns, so that other load on the machine affects all of them.
 ///
 /// # Errors
 /// If a name is not a model of the paper, a number of threads cannot be set, or a batch does not fit the device.
@@ -139,7 +128,7 @@ pub fn latency(
 ) -> Result<LatencyRecord, LatencyError> {
     let chosen = choose_models(&options.models)?;
     set_compute_threads(options.threads)?;
-    // Libtorch lets cuDNN's convolutions round to TF32 unless this is switched off; the table is of 32-bit floats.
+    // By default libtorch lets cuDNN's convolutions round to TF32; the table is for 32-bit floats.
     set_tf32(false)?;
     let seed = Seed::root(SEED).child("latency");
     seed_torch(seed.child("dropout"));
@@ -181,12 +170,12 @@ pub fn latency(
 /// Checks the names of models without building one.
 ///
 /// # Errors
-/// Lists the names that exist if one does not.
+/// If one does not exist; the message lists the names.
 pub fn check_latency_models(names: &[String]) -> Result<(), LatencyError> {
     choose_models(names).map(drop)
 }
 
-/// The models of these names in the order of the paper; all of them if none is named.
+/// The models of these names in the order of the paper; all of them for an empty list.
 fn choose_models(names: &[String]) -> Result<Vec<PaperModel>, LatencyError> {
     let mut models = paper_models(ResNetStride::First1x1)?;
     if let Some(unknown) = names.iter().find(|name| models.iter().all(|model| model.name != **name)) {
@@ -209,7 +198,7 @@ impl LatencyOptions {
 
     fn name_error(&self, model: &str, source: ModelError) -> LatencyError {
         let (model, source) = (model.to_owned(), Box::new(source));
-        // Libtorch's allocators have no error type of their own: CUDA's, the CPU's under two systems.
+        // libtorch has no error type for memory: messages of CUDA, and of the CPU on two systems.
         let says_so = ["out of memory", "can't allocate memory", "not enough memory"];
         let is_memory = matches!(&*source, ModelError::Torch { message, .. }
             if says_so.iter().any(|text| message.contains(text)));
@@ -221,7 +210,7 @@ impl LatencyOptions {
     }
 }
 
-/// What all models are shown: values from [0, 1) and labels, from seeded streams.
+/// The batch of all models: values from [0, 1) and labels, from seeded streams.
 struct Batch {
     images: Tensor,
     labels: Tensor,
@@ -248,7 +237,7 @@ impl Batch {
     }
 }
 
-/// A model with all that a timing needs.
+/// A model with its weights and timings.
 struct Subject {
     graph: Graph,
     weights: Weights,
@@ -301,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_repeat_of_every_chosen_model_is_kept() {
+    fn every_repeat_of_every_chosen_model_is_recorded() {
         set_tf32(true).unwrap();
         let mut steps = Vec::new();
         let record = latency(&options(&["thinet-tiny"]), &mut |step| match step {
@@ -312,7 +301,7 @@ mod tests {
         assert_eq!(steps, ["thinet-tiny 1/1", "round 1/2", "round 2/2"]);
         assert_eq!((record.batch, record.warm_up, record.repeats), (1, 1, 2));
         assert_eq!((record.environment.device.as_str(), record.environment.threads), ("cpu", 1));
-        assert!(!record.tf32, "the table is of 32-bit floats");
+        assert!(!record.tf32, "the table is for 32-bit floats");
         let [times] = &record.models[..] else { panic!("one model") };
         assert_eq!(
             (times.model.as_str(), times.forward_ms.len(), times.both_ms.len()),

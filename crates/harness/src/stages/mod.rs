@@ -1,5 +1,5 @@
-//! How it is computed: the dense net, the one-shot evidence and a cell (Luo et al. 2017, section 3.3), the parts they share, and the
-//! times of the paper's models.
+//! Computing stages: the dense net, the one-shot evidence and a cell (Luo et al. 2017, section 3.3), the parts they share, and timings
+//! of the paper's models.
 
 pub(crate) mod calibrate;
 pub(crate) mod cell;
@@ -15,6 +15,6 @@ mod preprocessing;
 mod train;
 
 pub(crate) use context::Context;
-pub(crate) use feed::{Busy, Feed};
+pub(crate) use feed::{BusyTime, Feed};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use preprocessing::{PREPROCESSING, Preprocessing};

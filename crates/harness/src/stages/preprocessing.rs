@@ -1,4 +1,4 @@
-//! How images became a net's inputs when it was tested, as its weight file tells other programs.
+//! How images become a net's inputs, as stored in its weight file for other programs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub const PREPROCESSING: &str = "preprocessing";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Preprocessing {
-    /// The first step. Records of old versions do not tell it for every dataset.
+    /// The first step. Unknown in records of old versions for some datasets.
     pub resize: Resizing,
     /// Height and width of the inputs. A larger image is cut at its centre, a smaller one gets zeros on all sides.
     pub size: [usize; 2],
@@ -32,11 +32,11 @@ pub struct Preprocessing {
     pub std: Vec<f32>,
 }
 
-/// What is done to an image before anything else.
+/// The first step of the preprocessing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "kebab-case")]
 pub enum Resizing {
-    /// Nothing: all images of the dataset have one size.
+    /// No resizing: all images of the dataset have one size.
     None,
     /// To `side`×`side`, whatever the aspect ratio, then the centre of `crop`×`crop`.
     Square {
@@ -56,7 +56,7 @@ pub enum Resizing {
         /// Height and width that are cut out.
         crop: usize,
     },
-    /// The record does not tell.
+    /// Not recorded.
     Unknown,
 }
 
@@ -68,7 +68,7 @@ pub enum Padding {
     ZerosBeforeNormalisation,
 }
 
-/// What a net's channels are.
+/// The channels of a net's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Channels {
@@ -81,7 +81,7 @@ pub enum Channels {
 }
 
 impl Preprocessing {
-    /// Of a study: its dataset, its transform, and the `[channels, height, width]` of its net's input.
+    /// The preprocessing of a study with this dataset, transform and `[channels, height, width]` of the net's input.
     #[must_use]
     pub fn of(dataset: &DatasetSpec, transform: &Transform, input: [usize; 3]) -> Self {
         let Normalisation { mean, std, order, range } = &transform.normalisation;
@@ -96,14 +96,14 @@ impl Preprocessing {
         }
     }
 
-    /// The metadata entry of a plan's weight files. Everything in it is covered by their ids.
+    /// The metadata entry of a plan's weight files. Their ids cover everything in it.
     pub(crate) fn entry(plan: &Plan) -> Result<(String, String), HarnessError> {
         let found = Self::of(&plan.spec.dataset, &plan.transform, plan.graph.input_shape());
         Ok((PREPROCESSING.to_owned(), serde_json::to_string(&found).map_err(HarnessError::Json)?))
     }
 
-    /// Of a stored stage by its id: what its record says, or that of the dense net it started from; `None` if there is no such
-    /// record or it does not say.
+    /// The preprocessing of a stored stage: from its record, or that of its dense net; `None` if there is no such record or it lacks the
+    /// entry.
     ///
     /// # Errors
     /// If a record is damaged.
@@ -116,14 +116,14 @@ impl Preprocessing {
         Ok(store.find(dense)?.and_then(|stage| Self::from_inputs(&stage.inputs)))
     }
 
-    /// What the inputs of a dense net's record say.
+    /// Reads the preprocessing from the id inputs of a dense net's record.
     fn from_inputs(inputs: &Value) -> Option<Self> {
         let input = inputs.get("input")?;
         let floats = |key: &str| -> Option<Vec<f32>> {
             input.get(key)?.as_array()?.iter().map(|value| value.as_f64().map(|value| value as f32)).collect()
         };
         let shape: [usize; 3] = serde_json::from_value(input.get("shape")?.clone()).ok()?;
-        // Left out where they have their old meaning.
+        // Omitted where they have their old meaning.
         let order = match input.get("order") {
             None => ChannelOrder::Rgb,
             Some(order) => serde_json::from_value(order.clone()).ok()?,
@@ -140,7 +140,7 @@ impl Preprocessing {
         })
     }
 
-    /// One line for people.
+    /// A description in one line.
     #[must_use]
     pub fn line(&self) -> String {
         let resize = match &self.resize {
@@ -192,7 +192,7 @@ mod tests {
     use thinet_data::{Augment, ImagenetSpec, Protocol};
 
     #[test]
-    fn a_study_says_every_step_and_its_old_records_all_but_resizing() {
+    fn a_study_has_every_step_and_its_old_records_all_but_resizing() {
         let dataset = DatasetSpec::Imagenet(ImagenetSpec::new(Protocol::CaffeShort));
         let normalisation = dataset.normalisation();
         let transform = Transform { pad: 0, crop: None, normalisation, augment: Augment::default() };

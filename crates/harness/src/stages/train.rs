@@ -1,4 +1,4 @@
-//! The training loop: seeded order, augmentation and dropout; exact resume from the middle of an epoch.
+//! The training loop: seeded order, augmentation and dropout; resumes exactly from the middle of an epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,10 +18,10 @@ use super::feed::Feed;
 use crate::error::HarnessError;
 use crate::study::Recipe;
 
-/// Writing checkpoints takes at most one part in so many of the time.
+/// Writing checkpoints takes at most one part in this many of the time.
 const CHECKPOINT_SHARE: u32 = 100;
 
-// Names in a training checkpoint.
+// Names of tensors in a training checkpoint.
 const WEIGHT: &str = "weight.";
 const VELOCITY: &str = "velocity.";
 const STEP: &str = "step";
@@ -31,29 +31,29 @@ const GENERATOR: &str = "generator";
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trained {
+pub(crate) enum TrainingEnd {
     /// Mean loss over the steps of the last epoch.
     Done { loss: f64 },
     /// The loss became NaN or infinite at this step.
     Diverged { step: usize },
 }
 
-/// What a training works with besides net and images.
+/// The inputs of a training besides net and images.
 pub(crate) struct Session<'a> {
     pub(crate) feed: &'a Feed,
     pub(crate) recipe: &'a Recipe,
     pub(crate) seed: Seed,
-    /// Where the state is kept; the latest one is continued.
+    /// Checkpoints of this training; it resumes from the latest one.
     pub(crate) checkpoints: Checkpoints<'a>,
-    /// Kept in each checkpoint's metadata: how the net was made that is trained.
+    /// Additional metadata of each checkpoint: how the net was cut.
     pub(crate) start: &'a BTreeMap<String, String>,
-    /// Told how far it is.
+    /// Called after each step.
     pub(crate) progress: &'a dyn Fn(Advance),
-    /// Told what a person should know.
+    /// Called with messages for the log.
     pub(crate) note: &'a dyn Fn(String),
 }
 
-/// How far a training is.
+/// Progress of a training.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Advance {
     pub(crate) done: u64,
@@ -64,12 +64,12 @@ pub(crate) struct Advance {
     pub(crate) lr: f64,
 }
 
-/// Trains `net` in place. TF32 is allowed for as long as that takes, if the spec says so.
+/// Trains `net` in place. If the spec allows TF32, it is allowed during the training only.
 pub(crate) fn train(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingEnd, HarnessError> {
     set_tf32(session.feed.tf32)?;
     let trained = train_steps(net, data, session);
     set_tf32(false)?;
@@ -80,7 +80,7 @@ fn train_steps(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingEnd, HarnessError> {
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
@@ -113,7 +113,7 @@ fn train_steps(
             && let Some(batch) = feed.busy.time(|| batches.next())
         {
             let batch = batch?;
-            // If every image was left out as damaged, the schedule goes on all the same.
+            // A batch whose images were all left out as damaged still counts as a step.
             if !batch.indices.is_empty() {
                 let lr = recipe.lr_at(at.step, total);
                 let value = feed.busy.time(|| {
@@ -122,7 +122,7 @@ fn train_steps(
                         .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
                 })?;
                 if !value.is_finite() {
-                    return Ok(Trained::Diverged { step: at.step });
+                    return Ok(TrainingEnd::Diverged { step: at.step });
                 }
                 at.loss_sum += value;
                 at.loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
@@ -144,17 +144,17 @@ fn train_steps(
             }
         }
     }
-    Ok(Trained::Done { loss: at.loss })
+    Ok(TrainingEnd::Done { loss: at.loss })
 }
 
-/// Where a training is, besides weights and velocities.
+/// The position of a training, besides weights and velocities.
 struct Position {
     step: usize,
     /// Sum of the losses of this epoch's steps.
     loss_sum: f64,
     /// Mean loss of the epoch so far; that of the last epoch until the first step of a new one.
     loss: f64,
-    /// State of libtorch's generator, from which dropout draws, where a checkpoint was made; an epoch starts with its own.
+    /// State of libtorch's generator, used by dropout, at a checkpoint; each epoch starts with a new one.
     generator: Option<Vec<u8>>,
 }
 
@@ -162,7 +162,7 @@ impl Position {
     const START: Self = Self { step: 0, loss_sum: 0.0, loss: f64::NAN, generator: None };
 }
 
-/// One file, renamed into place, holds weights, velocities and the position.
+/// Saves weights, velocities and the position as one file.
 fn save(session: &Session<'_>, net: &Net, sgd: &Sgd, at: &Position) -> Result<(), HarnessError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     for (name, tensor) in net.weights.iter() {
@@ -179,7 +179,7 @@ fn save(session: &Session<'_>, net: &Net, sgd: &Sgd, at: &Position) -> Result<()
     session.checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, session.start)?))
 }
 
-/// Puts net and optimiser back to what [`save`] saw and returns the position.
+/// Restores net and optimiser from a checkpoint of [`save`] and returns the position.
 fn resume(
     path: &Path,
     net: &mut Net,

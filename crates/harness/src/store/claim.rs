@@ -1,13 +1,13 @@
-//! Claims: who works on a run or a stage, on one machine or on several that share a file system.
+//! Claims: exclusive work on a run or a stage, on one machine or on several that share a file system.
 //!
-//! A claim is a file made by an atomic create. Its holder rewrites it every few seconds; a claim that does not change for a while
-//! has lost its holder, and whoever waits for it takes it over. How long "a while" is, the waiting process measures on its own
-//! monotonic clock: clocks that differ between machines, or are set back, mean nothing here. Where the holder ran on
-//! this machine, the system is asked instead, so that a restart after a crash does not wait.
+//! A claim is a file that is created atomically. Its holder rewrites it every few seconds; a claim that does not change for the
+//! expiry time has lost its holder, and a waiting process takes it over. The waiting process measures that time on its own monotonic
+//! clock, so clocks that differ between machines or are set back have no effect. If the holder ran on this machine, the operating
+//! system is asked instead, so that a restart after a crash does not wait.
 //!
-//! A process that was frozen for longer than claims last finds its claim taken over when it wakes. It asks before it writes
-//! anything under a final name ([`Claim::check`]) and then stops: what lies there is the new holder's. Claims save work, they do
-//! not protect results: those are written under unique temporary names and renamed, with checksums in a record that comes last.
+//! A process that was frozen for longer than the expiry time loses its claim. It checks the claim before it writes anything under a
+//! final name ([`Claim::check`]) and stops if it is lost. Claims save work, they do not protect results: results are written under
+//! unique temporary names and renamed, with checksums in a record that comes last.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
@@ -19,35 +19,36 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use thinet_files::read_if_exists;
 
 use super::environment::host_name;
 use crate::error::HarnessError;
 use crate::stop::Stop;
 
-/// How often a holder shows that it is there, and how long nobody may see it before its claim is free.
+/// How often a holder rewrites its claim, and how long a claim may stay unchanged before it is free.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ClaimTiming {
     pub(crate) beat: Duration,
     pub(crate) expiry: Duration,
 }
 
-impl Patience {
-    /// Claims that expire after so long show themselves every three seconds, or more often.
+impl ClaimTiming {
+    /// Claims that expire after this time, rewritten every three seconds or more often.
     pub(crate) fn expiring_after(expiry: Duration) -> Self {
         Self { beat: Duration::from_secs(3).min(expiry / 10).max(Duration::from_millis(1)), expiry }
     }
 }
 
-/// Locked while a claim is removed. It stays: a new file in its place would not be the one that others have locked.
+/// Lock file for the removal of claims. It is never removed: a new file in its place would not be the one that others have locked.
 pub(crate) const GUARD: &str = ".guard";
 
-/// How often a waiting process looks.
+/// How often a waiting process looks at a claim.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What is being done under a claim.
+/// Progress of the work under a claim.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Doing {
+pub struct Activity {
     /// The step, such as `conv2_1: tune`.
     pub step: String,
     /// Units done.
@@ -58,24 +59,22 @@ pub struct Doing {
     pub loss: Option<f64>,
 }
 
-/// Who holds a claim.
+/// The process that holds a claim.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Holder {
     /// Name of the machine.
     pub host: String,
-    /// Its boot and the process's namespace: numbers of processes mean something only within both.
+    /// The machine's boot and the process's namespace: process ids are unique only within both.
     boot: String,
-    /// Number of the process.
     pub pid: u32,
-    /// When the process started, in the system's own count.
+    /// Start time of the process, in clock ticks since boot.
     start: u64,
     /// Distinguishes the claims of one process.
     serial: u64,
-    /// Rises while the holder is there.
+    /// Counts the rewrites of the claim.
     beat: u64,
-    /// What it is doing.
-    pub doing: Doing,
+    pub doing: Activity,
 }
 
 impl Holder {
@@ -89,7 +88,7 @@ impl Holder {
             start: start_of(pid).unwrap_or(0),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             beat: 0,
-            doing: Doing::default(),
+            doing: Activity::default(),
         }
     }
 
@@ -98,7 +97,7 @@ impl Holder {
             == (&other.host, &other.boot, other.pid, other.start, other.serial)
     }
 
-    /// Whether the process is there; `None` if it ran on another machine, or the system does not tell.
+    /// Whether the process runs; `None` if it ran on another machine, or the system does not say.
     fn is_alive(&self) -> Option<bool> {
         let is_here = self.host == host_name() && self.boot == boot() && self.start > 0;
         is_here.then(|| start_of(self.pid) == Some(self.start))
@@ -117,8 +116,8 @@ fn boot() -> String {
     format!("{} {}", boot.trim(), namespace.display())
 }
 
-/// Field 22 of `/proc/<pid>/stat`; the second, a name in parentheses, may hold spaces. A process that has ended and waits
-/// for its parent to notice is not there.
+/// The start time of a process: field 22 of `/proc/<pid>/stat`; the second, a name in parentheses, may hold spaces. `None` if it does
+/// not exist or is a zombie.
 fn start_of(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -128,24 +127,24 @@ fn start_of(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Told of each look at another's claim: its holder, if that can be read, and its bytes.
+/// Called at each look at another process's claim with its holder, if readable, and its bytes.
 type Look<'a> = dyn FnMut(Option<&Holder>, &[u8]) -> Result<(), HarnessError> + 'a;
 
-/// Held until dropped, or until the process ends and somebody notices.
+/// A claim of this process, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
     path: PathBuf,
     holder: Arc<Mutex<Holder>>,
-    /// Dropped to end the beating.
+    /// Dropped to end the thread that rewrites the claim.
     end: Option<Sender<()>>,
     beating: Option<JoinHandle<()>>,
 }
 
 impl Claim {
-    /// Takes the claim, or says that it is in use: at once where the holder can be asked, else when it shows itself.
-    pub(crate) fn try_take(path: &Path, held: &Path, patience: Patience) -> Result<Self, HarnessError> {
-        let first = read(path)?;
-        Self::wait(path, patience, &mut |holder, content| {
+    /// Takes the claim; an error if it is in use, which is known at once for holders on this machine, else after the next rewrite.
+    pub(crate) fn try_take(path: &Path, held: &Path, timing: ClaimTiming) -> Result<Self, HarnessError> {
+        let first = read_if_exists(path)?;
+        Self::wait(path, timing, &mut |holder, content| {
             let shows_itself = holder.and_then(Holder::is_alive) == Some(true)
                 || first.as_deref().is_none_or(|first| first != content);
             if shows_itself {
@@ -156,37 +155,37 @@ impl Claim {
         })
     }
 
-    /// Waits for the claim until told to stop; `waiting` learns once for whom.
+    /// Waits for the claim until asked to stop; calls `waiting` once for each holder.
     pub(crate) fn take(
         path: &Path,
         stop: &Stop,
-        patience: Patience,
+        timing: ClaimTiming,
         waiting: &dyn Fn(&Holder),
     ) -> Result<Self, HarnessError> {
-        let mut told = None;
-        Self::wait(path, patience, &mut |holder, _| {
+        let mut reported = None;
+        Self::wait(path, timing, &mut |holder, _| {
             stop.check()?;
             if let Some(holder) = holder
-                && told.as_ref().is_none_or(|told: &Holder| !told.is_same(holder))
+                && reported.as_ref().is_none_or(|reported: &Holder| !reported.is_same(holder))
             {
                 waiting(holder);
-                told = Some(holder.clone());
+                reported = Some(holder.clone());
             }
             Ok(())
         })
     }
 
-    /// Tries until the claim is ours or `held` (told of each look at another's) ends it.
-    fn wait(path: &Path, patience: Patience, held: &mut Look<'_>) -> Result<Self, HarnessError> {
+    /// Tries to take the claim until it succeeds or `held`, called at each look at another process's claim, fails.
+    fn wait(path: &Path, timing: ClaimTiming, held: &mut Look<'_>) -> Result<Self, HarnessError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(HarnessError::io("create", folder))?;
         }
         let mut seen: Option<(Vec<u8>, Instant)> = None;
         loop {
             if let Some(holder) = create(path)? {
-                return Ok(Self::beat(path, holder, patience.beat));
+                return Ok(Self::beat(path, holder, timing.beat));
             }
-            let Some(content) = read(path)? else { continue };
+            let Some(content) = read_if_exists(path)? else { continue };
             let holder: Option<Holder> = serde_json::from_slice(&content).ok();
             let is_unchanged_for = match &seen {
                 Some((before, since)) if *before == content => since.elapsed(),
@@ -197,14 +196,14 @@ impl Claim {
             };
             let is_gone = match holder.as_ref().and_then(Holder::is_alive) {
                 Some(is_alive) => !is_alive,
-                None => is_unchanged_for >= patience.expiry,
+                None => is_unchanged_for >= timing.expiry,
             };
             if is_gone {
                 remove_stale(path, &content)?;
                 continue;
             }
             held(holder.as_ref(), &content)?;
-            std::thread::sleep(LOOK_EVERY.min(patience.beat));
+            std::thread::sleep(LOOK_EVERY.min(timing.beat));
         }
     }
 
@@ -216,36 +215,37 @@ impl Claim {
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 let mut holder = shown.lock().unwrap_or_else(PoisonError::into_inner);
                 holder.beat += 1;
-                // A beat that cannot be written is made up for by the next one.
+                // A failed write is tolerated: the next one follows.
                 let _ = rewrite(&file, &holder);
             }
         });
         Self { path: path.to_owned(), holder, end: Some(end), beating: beating.ok() }
     }
 
-    /// What the next beat tells.
-    pub(crate) fn tell(&self, doing: Doing) {
+    /// Sets the progress that the next rewrite of the claim shows.
+    pub(crate) fn show(&self, doing: Activity) {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner).doing = doing;
     }
 
-    /// Asks whether the claim is still ours: a process that was frozen for longer than claims last loses it. Called before
-    /// anything gets its final name.
+    /// Checks that the claim is still this process's: a process that was frozen for longer than the expiry time loses it. Called
+    /// before anything gets its final name.
     ///
     /// # Errors
     /// If another process took it over, or the file cannot be read.
     pub(crate) fn check(&self) -> Result<(), HarnessError> {
         let ours = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = read(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+        let found =
+            read_if_exists(&self.path)?.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
         match found {
             Some(found) if found.is_same(&ours) => Ok(()),
             other => Err(HarnessError::LostClaim {
                 path: self.path.clone(),
-                holder: other.map_or_else(|| "which has ended since".to_owned(), |other| other.to_string()),
+                holder: other.map_or_else(|| "which has since ended".to_owned(), |other| other.to_string()),
             }),
         }
     }
 
-    /// Whether another process took the claim over; a file that cannot be read says nothing.
+    /// Whether another process took the claim over; false if the file cannot be read.
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.check(), Err(HarnessError::LostClaim { .. }))
     }
@@ -255,26 +255,26 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.end.take();
         if let Some(thread) = self.beating.take() {
-            // It only panics if memory runs out; the claim is given back all the same.
+            // The thread only panics if memory runs out; the claim is released anyway.
             let _ = thread.join();
         }
         let _guard = Guard::take(&self.path);
         if self.check().is_ok() {
-            // What stays is taken for stale as soon as this process has ended.
+            // A claim that stays becomes stale when this process ends.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The holder of a claim file, if there is one that can be read and may still be there.
+/// The holder of a claim file, unless the file is unreadable or the process has ended.
 pub(crate) fn holder(path: &Path) -> Option<Holder> {
     let read = || serde_json::from_slice::<Holder>(&fs::read(path).ok()?).ok();
-    // The second look is for a file that was being rewritten at the first.
+    // Twice, as the file may be in the middle of a rewrite.
     let holder = read().or_else(read)?;
     (holder.is_alive() != Some(false)).then_some(holder)
 }
 
-/// Makes the file, unless it exists.
+/// Creates the claim file; `None` if it exists.
 fn create(path: &Path) -> Result<Option<Holder>, HarnessError> {
     let mut file = match File::create_new(path) {
         Ok(file) => file,
@@ -290,8 +290,8 @@ fn create(path: &Path) -> Result<Option<Holder>, HarnessError> {
     Ok(Some(holder))
 }
 
-/// Shows a new beat, if the claim is still the holder's. In place: a rename would put the file back that somebody else has just
-/// taken over. Who takes a claim over makes a new file, which is not the one that is open here.
+/// Rewrites the claim, if it is still the holder's. In place: a rename would replace the file of a process that has just taken the
+/// claim over, while a takeover creates a new file, which is not the one that is open here.
 fn rewrite(path: &Path, holder: &Holder) -> std::io::Result<()> {
     let mut file = File::options().read(true).write(true).open(path)?;
     let mut before = Vec::new();
@@ -305,31 +305,23 @@ fn rewrite(path: &Path, holder: &Holder) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, HarnessError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(HarnessError::io("read", path)(e)),
-    }
-}
-
-/// Removes a claim that was seen as `content` and judged stale, unless it has changed since.
+/// Removes a stale claim, unless it has changed from `content`.
 fn remove_stale(path: &Path, content: &[u8]) -> Result<(), HarnessError> {
     let _guard = Guard::take(path);
-    match read(path)? {
+    match read_if_exists(path)? {
         Some(found) if found == content => fs::remove_file(path).map_err(HarnessError::io("remove", path)),
         _ => Ok(()),
     }
 }
 
-/// Held for the moment between reading a claim and removing it, so that nobody removes a new claim for an old one.
+/// Held between reading a claim and removing it, so that no process removes a new claim in place of an old one.
 struct Guard {
     _file: Option<File>,
 }
 
 impl Guard {
-    /// A lock of the file system, which may die with another machine, is tried for a second only: without it two may in rare
-    /// cases hold one claim, which costs work and nothing else.
+    /// Tries to lock for a second only, as locks of a shared file system can outlive their machine. Without the lock two processes
+    /// can in rare cases hold one claim, which costs nothing but work.
     fn take(path: &Path) -> Self {
         const TRIES: u32 = 100;
         let file =
@@ -350,7 +342,8 @@ impl Guard {
 mod tests {
     use super::*;
 
-    const QUICK: Patience = Patience { beat: Duration::from_millis(20), expiry: Duration::from_millis(400) };
+    const QUICK: ClaimTiming =
+        ClaimTiming { beat: Duration::from_millis(20), expiry: Duration::from_millis(400) };
 
     fn foreign(beat: u64) -> Vec<u8> {
         let holder = Holder { host: "elsewhere".into(), beat, ..Holder::here() };
@@ -358,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_taker_is_told_who_holds_it_and_gets_it_after_the_first_is_gone() {
+    fn a_claim_in_use_is_an_error_that_names_the_holder_until_it_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("claims/run");
         let first = Claim::try_take(&path, dir.path(), QUICK).unwrap();
@@ -379,7 +372,7 @@ mod tests {
         let dead = Holder { pid, ..Holder::here() };
         fs::write(&path, serde_json::to_vec(&dead).unwrap()).unwrap();
         assert_eq!(holder(&path), None);
-        let never = Patience { expiry: Duration::from_secs(3600), ..QUICK };
+        let never = ClaimTiming { expiry: Duration::from_secs(3600), ..QUICK };
         let claim = Claim::try_take(&path, dir.path(), never).unwrap();
         claim.check().unwrap();
         // The same number, but another process has it now.
@@ -410,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_say_nothing_about_a_claim() {
+    fn clocks_have_no_effect_on_a_claim() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         // Left in the future by a clock that was set back since, and cut off while it was written.
@@ -443,20 +436,20 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_told_to_stop_and_a_holder_that_lost_its_claim_knows() {
+    fn waiting_ends_when_asked_to_stop_and_a_lost_claim_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         let claim = Claim::try_take(&path, dir.path(), QUICK).unwrap();
-        claim.tell(Doing { step: "train".into(), done: 3, total: 9, loss: Some(0.5) });
+        claim.show(Activity { step: "train".into(), done: 3, total: 9, loss: Some(0.5) });
         let stop = Stop::default();
-        let told = std::thread::scope(|scope| {
+        let error = std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(100));
                 stop.set();
             });
             Claim::take(&path, &stop, QUICK, &|_| ()).unwrap_err()
         });
-        assert!(matches!(told, HarnessError::Stopped), "{told}");
+        assert!(matches!(error, HarnessError::Stopped), "{error}");
         assert_eq!(holder(&path).unwrap().doing.done, 3);
         let other = foreign(0);
         fs::write(&path, &other).unwrap();
@@ -464,6 +457,6 @@ mod tests {
         assert!(matches!(&error, HarnessError::LostClaim { holder, .. } if holder.ends_with("elsewhere")));
         std::thread::sleep(3 * QUICK.beat);
         drop(claim);
-        assert_eq!(fs::read(&path).unwrap(), other, "it is not ours any more");
+        assert_eq!(fs::read(&path).unwrap(), other, "the file belongs to the other process");
     }
 }

@@ -1,4 +1,4 @@
-//! The environment of this process, as it is stored beside results: program, libtorch, processor or GPU, commit of the spec.
+//! The environment of this process as it is stored beside results: program, libtorch, processor or GPU, commit of the spec.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use thinet_report::tables::Machine;
 
 use super::processor::cpu_identity;
 
-/// Variables that change which kernels a CPU runs, and with them the last bits of a result.
+/// Environment variables that select CPU kernels, and with them the last bits of a result.
 const VARIABLES: [&str; 6] = [
     "ATEN_CPU_CAPABILITY",
     "DNNL_MAX_CPU_ISA",
@@ -20,11 +20,11 @@ const VARIABLES: [&str; 6] = [
     "ONEDNN_MAX_CPU_ISA",
 ];
 
-/// The same for a GPU.
+/// Environment variables that select GPU kernels.
 const GPU_VARIABLES: [&str; 3] =
     ["CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"];
 
-/// The environment of this process. What cannot be found out is left empty.
+/// The environment of this process. Unknown entries are empty.
 #[must_use]
 pub fn environment_here(
     program: &Program,
@@ -57,13 +57,13 @@ pub fn environment_here(
     }
 }
 
-/// The GPU that a device is; none on a CPU.
+/// The GPU of a device; `None` for a CPU.
 fn gpu(device: Device) -> Option<Gpu> {
     let thinet_models::Gpu { model, driver, cuda, cudnn } = thinet_models::gpu(device)?;
     Some(Gpu { model, driver, cuda, cudnn })
 }
 
-/// What times on this machine depend on, for a device that is a name; a device that is not here has no card.
+/// The parts of this machine that timings on a device depend on; an unavailable device has no card.
 #[must_use]
 pub fn machine(device: &str) -> Machine {
     let device = device.parse::<Device>().ok().filter(|device| device.check_available().is_ok());
@@ -85,12 +85,12 @@ fn checkout(folder: &Path) -> (Option<String>, Option<bool>) {
         let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    // A run writes into `results`, so what has changed there says nothing about the spec.
+    // A run writes to `results`, so changes there are unrelated to the spec.
     let code = ["status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results"];
     (git(&["rev-parse", "HEAD"]), git(&code).map(|changes| !changes.is_empty()))
 }
 
-/// The processor's model, where the system tells.
+/// The processor's model name, if the system provides it.
 #[must_use]
 pub fn cpu_model() -> Option<String> {
     cpu_identity().name
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_and_the_folder_of_the_spec_are_told_apart() {
+    fn the_program_and_the_folder_of_the_spec_have_commits_of_their_own() {
         let nowhere = tempfile::tempdir().unwrap();
         let program = Program { commit: Some("c0ffee".into()), dirty: Some(false) };
         let here_now = here(&program, nowhere.path());
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_chooses_a_cpus_kernels_is_recorded() {
+    fn the_settings_that_select_cpu_kernels_are_recorded() {
         let here = here(&Program::default(), Path::new("."));
         assert!(here.cpu_capability.is_some_and(|name| !name.is_empty()));
         assert!(here.processor.is_some() && here.gpu.is_none());

@@ -1,21 +1,20 @@
-//! The manifest of a run: the list of its stages beside its spec, by which its state is known without its data.
+//! The manifest of a run: its stages, stored in the run's folder, so that its state can be reported without its data.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
-use thinet_files::{sealed, write_atomically};
+use thinet_files::{read_if_exists, sealed, write_atomically};
 
 use super::paths;
 use crate::error::HarnessError;
 
-/// What a stage is.
+/// The kind of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageKind {
     /// A dense net.
     Dense,
-    /// One kind of the one-shot evidence of a dense net.
+    /// One kind of one-shot evidence of a dense net.
     Evidence,
     /// A method at a keep rate with a seed.
     Cell,
@@ -27,51 +26,45 @@ pub enum StageKind {
 pub struct ManifestEntry {
     /// Its id in the store.
     pub id: String,
-    /// What it is, for people.
+    /// For messages, such as `thinet r=0.5 seed 0`.
     pub label: String,
-    /// What it is.
     pub kind: StageKind,
-    /// Ids of the stages that must be stored before.
+    /// Ids of the stages that it depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_several")]
     pub needs: Vec<String>,
-    /// Multiply-adds it takes, estimated.
+    /// Estimated multiply-adds.
     pub macs: f64,
 }
 
-/// The stages of a run in the order in which they are made.
+/// The stages of a run in the order in which they run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Manifest {
-    /// The spec file as it was given.
+    /// Path of the spec file as given on the command line.
     pub spec: PathBuf,
-    /// Hash of the spec with the command line's changes, before anything is filled in.
+    /// Hash of the spec with the command line's overrides, defaults left out.
     pub asked: String,
-    /// The run's id.
     pub run: String,
-    /// Whether it is planned for a GPU.
+    /// Whether the run is planned for a GPU.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_gpu: bool,
-    /// The stages.
     pub stages: Vec<ManifestEntry>,
 }
 
 impl Manifest {
-    /// Writes the list to a run's folder.
+    /// Writes the manifest to a run's folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), HarnessError> {
         let text = sealed::seal(&serde_json::to_string(self).map_err(HarnessError::Json)?);
         Ok(write_atomically(&folder.join(paths::MANIFEST), text.as_bytes())?)
     }
 
-    /// Reads the list of a run; `None` if there is none, as in runs of old versions.
+    /// Reads the manifest of a run; `None` if it does not exist, as in runs of old versions.
     ///
     /// # Errors
     /// If it cannot be read or has changed since it was written.
     pub fn read(folder: &Path) -> Result<Option<Self>, HarnessError> {
         let path = folder.join(paths::MANIFEST);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes.map_err(HarnessError::io("read", &path))?,
-        };
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
         let damaged = |problem: String| HarnessError::DamagedFile { path: path.clone(), problem };
         let text = String::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         sealed::check(&text).map_err(damaged)?;
@@ -79,7 +72,7 @@ impl Manifest {
     }
 }
 
-/// Lists of old versions name one stage, not several.
+/// Manifests of old versions name one needed stage, not several.
 fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -98,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_old_versions_are_read() {
+    fn manifests_of_old_versions_are_read() {
         let read = |needs: &str| {
             let text = format!(r#"{{"id":"cell-1","label":"x","kind":"cell",{needs}"macs":1.0}}"#);
             serde_json::from_str::<ManifestEntry>(&text).unwrap().needs

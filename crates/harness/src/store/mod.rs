@@ -1,5 +1,5 @@
-//! What is stored: finished stages, claims on unfinished ones, the folders of runs, and where the work was done. Knows neither specs
-//! nor plans.
+//! The results folder: finished stages, claims on unfinished ones, the folders of runs, and the environment. Independent of specs and
+//! plans.
 
 mod claim;
 mod environment;
@@ -10,8 +10,8 @@ pub(crate) mod run_folder;
 mod stage_record;
 mod stage_store;
 
-pub(crate) use claim::{Claim, GUARD, Patience, holder};
-pub use claim::{Doing, Holder};
+pub use claim::{Activity, Holder};
+pub(crate) use claim::{Claim, ClaimTiming, GUARD, holder};
 pub use environment::{cpu_model, environment_here, host_name, machine};
 pub use manifest::{Manifest, ManifestEntry, StageKind};
 pub use processor::{cpu_identity, instruction_set};

@@ -3,7 +3,7 @@
 //! ```text
 //! results/
 //!   store/<stage>/        result.json (the record, last), weights.safetensors, evidence.safetensors, failure.json, checkpoints
-//!   store/claims/<stage>  who works on a stage
+//!   store/claims/<stage>  claims on stages
 //!   store/damaged/        damaged stages that were set aside
 //!   crops/                calibration images of photographs
 //!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, rows.parquet, claim, tensorboard/, slurm/
@@ -14,27 +14,27 @@ use std::path::{Path, PathBuf};
 
 /// Record that makes a stage complete.
 pub const RESULT: &str = "result.json";
-/// Why a stage failed the last time.
+/// Why a stage failed last.
 pub const FAILURE: &str = "failure.json";
 /// Net of a stage.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// One-shot evidence of a stage.
 pub const EVIDENCE: &str = "evidence.safetensors";
 
-/// Claims on stages, in the folder of all stages; not in those of stages, so that a finished stage holds nothing else.
+/// Folder of the claims on stages, outside the folders of stages, so that a finished stage holds nothing else.
 pub const CLAIMS: &str = "claims";
-/// Damaged stages that were set aside, in the folder of all stages.
+/// Folder of damaged stages that were set aside.
 pub const DAMAGED: &str = "damaged";
 
-/// Spec of a run with every default filled in. It makes a folder a run's.
+/// Spec of a run with every default filled in. A folder with this file is a run.
 pub const SPEC: &str = "resolved.toml";
 /// Stages of a run.
 pub const MANIFEST: &str = "stages.json";
-/// Events of a run, one JSON object a line.
+/// Events of a run, one JSON object per line.
 pub const LOG: &str = "log.jsonl";
 /// Measured values of a run in long form.
 pub const ROWS: &str = "rows.parquet";
-/// Who works on a run.
+/// Claim on a run.
 pub const CLAIM: &str = "claim";
 /// Event files of a run for TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";

@@ -1,8 +1,8 @@
-//! Reads which processor this is, from the system and by libtorch's rules.
+//! Identifies the processor of this machine and the instruction set that libtorch selects on it.
 
 use thinet_report::records::CpuIdentity;
 
-/// The processor of this machine. What the system does not tell is left empty.
+/// The processor of this machine. Unknown entries are empty.
 #[must_use]
 pub fn cpu_identity() -> CpuIdentity {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -34,15 +34,15 @@ fn described(text: &str) -> CpuIdentity {
     }
 }
 
-/// The instruction set of libtorch's own kernels (`avx512`, `avx2` or `default`), as libtorch chooses it from the processor
-/// and `ATEN_CPU_CAPABILITY`. A limit that `ONEDNN_MAX_CPU_ISA` sets to oneDNN's kernels is named behind it.
+/// The instruction set of libtorch's own kernels (`avx512`, `avx2` or `default`), as libtorch selects it from the processor
+/// and `ATEN_CPU_CAPABILITY`, followed by the limit that `ONEDNN_MAX_CPU_ISA` sets for oneDNN's kernels.
 #[must_use]
 pub fn instruction_set() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     named(capability(), variable("ATEN_CPU_CAPABILITY"), variable("ONEDNN_MAX_CPU_ISA"))
 }
 
-/// What the processor offers, by libtorch's rule.
+/// The processor's capability by libtorch's rule.
 #[cfg(target_arch = "x86_64")]
 fn capability() -> &'static str {
     use std::arch::is_x86_feature_detected as has;
@@ -55,14 +55,14 @@ fn capability() -> &'static str {
     }
 }
 
-/// What the processor offers: elsewhere the kernels are chosen when libtorch is built.
+/// On other architectures the kernels are selected when libtorch is built.
 #[cfg(not(target_arch = "x86_64"))]
 fn capability() -> &'static str {
     "default"
 }
 
 fn named(capability: &str, asked: Option<String>, onednn: Option<String>) -> String {
-    // libtorch obeys these three words and ignores others.
+    // libtorch ignores other values.
     let asked = asked.filter(|word| ["avx512", "avx2", "default"].contains(&word.as_str()));
     let used = asked.unwrap_or_else(|| capability.to_owned());
     match onednn {
@@ -90,21 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_moves_a_time_is_in_the_key() {
-        let here = CpuIdentity { instruction_set: "avx2".to_owned(), cores: 2, ..described(MILAN) };
-        assert_eq!(here.describe(), "AMD EPYC, family 25, model 1, stepping 1, avx2, 2 cores");
-        for other in [
-            CpuIdentity { stepping: Some("2".to_owned()), ..here.clone() },
-            CpuIdentity { family: None, ..here.clone() },
-            CpuIdentity { instruction_set: "avx512".to_owned(), ..here.clone() },
-            CpuIdentity { cores: 4, ..here.clone() },
-        ] {
-            assert_ne!(other.key(), here.key(), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn arm_tells_the_same_under_other_names() {
+    fn arm_has_the_same_fields_under_other_names() {
         let text = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\n\
                     CPU part\t: 0xd0c\nCPU revision\t: 1\n";
         let arm = described(text);
@@ -115,11 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_limit_the_kernels_are_told() {
+    fn variables_that_limit_the_kernels_are_reported() {
         let text = |word: &str| Some(word.to_owned());
         assert_eq!(named("avx512", None, None), "avx512");
         assert_eq!(named("avx512", text("avx2"), None), "avx2");
-        assert_eq!(named("avx512", text("AVX2"), None), "avx512", "libtorch knows the small letters only");
+        assert_eq!(named("avx512", text("AVX2"), None), "avx512", "libtorch accepts lower case only");
         assert_eq!(named("avx2", None, text("sse41")), "avx2 (oneDNN up to SSE41)");
         assert!(!instruction_set().is_empty());
     }

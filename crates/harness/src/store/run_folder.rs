@@ -1,23 +1,22 @@
-//! The files of a run's folder that are read back: the spec with every default filled in, and where the run was made. Both carry
-//! a checksum.
+//! The files of a run's folder that are read back: the spec with every default filled in, and the environment. Both carry a
+//! checksum.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
-use thinet_files::{sealed, write_atomically};
+use thinet_files::{read_text_if_exists, sealed, write_atomically};
 use thinet_report::records::Environment;
 use thinet_report::tables::{ENVIRONMENT, environment_text};
 
 use super::paths;
 use crate::error::HarnessError;
 
-/// Writes the filled-in spec.
+/// Writes the spec with every default filled in.
 pub(crate) fn write_spec(folder: &Path, toml: &str) -> Result<(), HarnessError> {
     Ok(write_atomically(&folder.join(paths::SPEC), sealed::seal_lines(toml).as_bytes())?)
 }
 
-/// The filled-in spec of a run, TOML.
+/// The spec of a run with every default filled in, TOML.
 ///
 /// # Errors
 /// If it cannot be read or has changed since it was written.
@@ -28,22 +27,19 @@ pub fn run_spec(folder: &Path) -> Result<String, HarnessError> {
     opened.map_err(|problem| HarnessError::DamagedFile { path, problem })
 }
 
-/// Writes where a run was made.
+/// Writes the environment of a run.
 pub(crate) fn write_environment(folder: &Path, environment: &Environment) -> Result<(), HarnessError> {
     let text = environment_text(environment).map_err(HarnessError::Json)?;
     Ok(write_atomically(&folder.join(ENVIRONMENT), text.as_bytes())?)
 }
 
-/// Where a run was made, JSON; `None` until the run has ended once.
+/// The environment of a run, JSON; `None` until the run has ended once.
 ///
 /// # Errors
 /// If it cannot be read or has changed since it was written.
 pub fn run_environment(folder: &Path) -> Result<Option<String>, HarnessError> {
     let path = folder.join(ENVIRONMENT);
-    let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(HarnessError::io("read", &path))?,
-    };
+    let Some(text) = read_text_if_exists(&path)? else { return Ok(None) };
     sealed::open(&text).map(Some).map_err(|problem| HarnessError::DamagedFile { path, problem })
 }
 

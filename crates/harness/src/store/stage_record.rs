@@ -1,4 +1,4 @@
-//! The record of a finished stage, and the little of it that a survey of many needs.
+//! The record of a finished stage, and the excerpt of it that surveys of many stages read.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,24 @@ use thinet_report::records::{Environment, Row, Status};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageResult {
-    /// blake3 of this record's text without its line; set where it is read. Records of old versions have none.
+    /// blake3 of the record's text without this entry; set when the record is read. Absent in records of old versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// The stage's id, so that a copied folder is recognised.
+    /// The stage's id, so that a copied folder is detected.
     pub id: String,
-    /// What went into the id, for people.
+    /// Inputs of the id, for reference.
     pub inputs: serde_json::Value,
-    /// How it ended.
     pub status: Status,
-    /// What was measured.
     pub rows: Vec<Row>,
     /// Kept channels per pruned layer.
     pub kept: BTreeMap<String, ChannelSet>,
-    /// On how many test images the accuracies were measured, those left out as damaged not counted; the fewest if its tests
-    /// differ. None without a test, and in records of old versions.
+    /// Number of test images behind the accuracies, without images that were left out as damaged; the fewest if tests differ. `None`
+    /// without a test, and in records of old versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_images: Option<u64>,
     /// blake3 of each file of the stage.
     pub files: BTreeMap<String, String>,
-    /// Bytes of each file. Records of old versions do not tell.
+    /// Bytes of each file. Absent in records of old versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sizes: BTreeMap<String, u64>,
     /// Wall time of the stage in seconds since it was last started; feeds time estimates, never a table.
@@ -38,12 +36,12 @@ pub struct StageResult {
     /// Of these, seconds in libtorch and waiting for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_seconds: Option<f64>,
-    /// Where it was made. Records of old versions do not tell.
+    /// Absent in records of old versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
 }
 
-/// The little of a [`StageResult`] that tells how a stage is.
+/// The excerpt of a [`StageResult`] that describes the state of a stage.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Brief {
     id: String,
@@ -54,9 +52,8 @@ pub(crate) struct Brief {
     pub(crate) sizes: BTreeMap<String, u64>,
 }
 
-/// What is read from a stage's record.
+/// A view of a stage's record.
 pub(crate) trait Record: DeserializeOwned {
-    /// The stage's id.
     fn id(&self) -> &str;
 }
 

@@ -1,22 +1,22 @@
 //! The store of finished stages: one folder per stage id, complete if and only if its `result.json` is there.
 //!
-//! A stage's id is a hash of everything that can change its output: what it is, a version of its meaning, its part of
-//! the spec, and the id of the stage it starts from. A stage whose output exists is not run again, so restarting is
-//! resuming. Files are written under a temporary name, synced and renamed; `result.json` comes last.
+//! A stage's id is a hash of everything that can change its output: its kind, a version of its meaning, its part of the spec, and the
+//! id of the stage it starts from. A stage whose output exists is not run again, so a restart resumes. Files are written under a
+//! temporary name, synced and renamed; `result.json` comes last.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use thinet_files::{hash_file, sealed, write_atomically};
+use thinet_files::{hash_file, read_if_exists, sealed, write_atomically};
 
 use super::environment::host_name;
 use super::paths::{self, CLAIMS, DAMAGED, FAILURE, RESULT};
 use super::stage_record::{Brief, Record, StageResult};
 use crate::error::HarnessError;
 
-/// Raised when the meaning of stored stages changes, so that old ones are not taken for new ones.
+/// Raised when the meaning of stored stages changes, so that old ones are not mistaken for new ones.
 const STORE_VERSION: u32 = 1;
 
 /// Identity of a stage: kind and hash.
@@ -25,9 +25,6 @@ pub struct StageId(String);
 
 impl StageId {
     /// Hashes a stage's kind, version and everything that can change its output.
-    ///
-    /// # Errors
-    /// If `inputs` cannot be written as JSON.
     pub fn of(kind: &str, version: u32, inputs: &serde_json::Value) -> Self {
         // serde_json's maps are sorted, so the text is canonical.
         let text =
@@ -37,7 +34,7 @@ impl StageId {
         Self(format!("{kind}-{}", &hash[..16]))
     }
 
-    /// An id as it is written in lists and tables; `None` if no stage can have it.
+    /// Parses an id from a manifest or table; `None` if no stage can have it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         is_plain.then(|| Self(text.to_owned()))
@@ -56,12 +53,12 @@ impl std::fmt::Display for StageId {
     }
 }
 
-/// How closely a finished stage is looked at.
+/// How thoroughly a finished stage is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// The record's checksum, and that the files are there with their sizes.
+    /// The record's checksum, and existence and sizes of the files.
     Sizes,
-    /// The checksums of the files, too: every byte is read.
+    /// In addition the checksums of the files: every byte is read.
     Checksums,
 }
 
@@ -72,19 +69,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store below a results folder. Touches nothing.
+    /// The store below a results folder. Does not touch the file system.
     #[must_use]
     pub fn at(results: &Path) -> Self {
         Self { root: paths::store(results) }
     }
 
-    /// Folder of a stage, whether it exists or not.
+    /// The folder of a stage; it need not exist.
     #[must_use]
     pub fn folder(&self, id: &StageId) -> PathBuf {
         self.root.join(id.as_str())
     }
 
-    /// The record of a stage by its id as text, whether it exists or not.
+    /// The record file of a stage by its id as text; it need not exist.
     pub(crate) fn record_file(&self, id: &str) -> PathBuf {
         self.root.join(id).join(RESULT)
     }
@@ -94,18 +91,18 @@ impl Store {
         self.root.join(CLAIMS).join(id)
     }
 
-    /// Keeps why a stage failed, until it is stored. What cannot be written was told already.
+    /// Stores why a stage failed. Write errors are ignored here: the failure is already reported.
     pub(crate) fn note_failure(&self, id: &str, label: &str, error: &str) {
         let folder = self.root.join(id);
         let failure = serde_json::json!({ "stage": label, "error": error, "host": host_name() });
         let failure = sealed::seal(&failure.to_string());
-        // Who died on the way out has finished all the same.
+        // A process can die after it has stored the stage.
         if !self.record_file(id).exists() && fs::create_dir_all(&folder).is_ok() {
             let _ = write_atomically(&folder.join(FAILURE), failure.as_bytes());
         }
     }
 
-    /// Why a stage failed the last time, if it did.
+    /// Why a stage failed last, if it did.
     #[must_use]
     pub fn failure(&self, id: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join(id).join(FAILURE)).ok()?;
@@ -114,9 +111,9 @@ impl Store {
         Some(failure.get("error")?.as_str()?.to_owned())
     }
 
-    /// Forgets a failure: the stage is tried again.
+    /// Removes the stored failure of a stage.
     pub(crate) fn forget_failure(&self, id: &str) {
-        // If it stays, a finished stage counts as finished all the same.
+        // A finished stage counts as finished even if the file stays.
         let _ = fs::remove_file(self.root.join(id).join(FAILURE));
     }
 
@@ -126,7 +123,7 @@ impl Store {
         self.folder(id).join(RESULT).is_file()
     }
 
-    /// Whether a stage is stored and not damaged as far as its record's checksum and the sizes of its files say.
+    /// Whether a stage is stored, with a valid record and files of the recorded sizes.
     #[must_use]
     pub fn is_whole(&self, id: &StageId) -> bool {
         matches!(self.brief(id, Depth::Sizes), Ok(Some(_)))
@@ -140,14 +137,15 @@ impl Store {
         self.record(id)
     }
 
-    /// A stage's record, after its checksum is compared.
+    /// Reads a stage's record and compares its checksum.
     fn record<T: Record>(&self, id: &StageId) -> Result<Option<T>, HarnessError> {
         let path = self.folder(id).join(RESULT);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            // The second: something in the path is a file; a run says so when it makes its folders.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            Err(e) => return Err(HarnessError::io("read", path)(e)),
+        let bytes = match read_if_exists(&path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            // Part of the path is a file: a run reports that when it creates its folders.
+            Err(error) if error.source.kind() == ErrorKind::NotADirectory => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let damaged = |problem: String| HarnessError::Damaged { path: self.folder(id), problem };
         let text = String::from_utf8(bytes).map_err(|e| damaged(format!("{RESULT}: {e}")))?;
@@ -159,8 +157,8 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// The record of a finished stage as [`Store::result`], once its files are there with their sizes, or also with their
-    /// checksums; a damaged stage counts as none, and `damaged` says why.
+    /// The record of a finished stage after a check of its files. A damaged stage counts as absent, and the problem is passed to
+    /// `damaged`.
     ///
     /// # Errors
     /// If the record or a file cannot be read for another reason.
@@ -185,7 +183,7 @@ impl Store {
         }
     }
 
-    /// The little of a record that a survey of many stages needs, after the same checks as [`Store::intact`].
+    /// The excerpt of a record for surveys, after the same checks as [`Store::intact`].
     ///
     /// # Errors
     /// If the stage is damaged or cannot be read.
@@ -197,7 +195,7 @@ impl Store {
         Ok(brief)
     }
 
-    /// Compares files with their sizes, which old records do not tell, though no file of theirs is empty; and with their checksums.
+    /// Compares the sizes of files, and their checksums. Old records lack sizes; none of their files is empty.
     fn check_files(
         &self,
         id: &StageId,
@@ -230,7 +228,7 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a damaged stage out of the way, where a person can look at it; returns its new folder.
+    /// Moves a damaged stage to the folder of damaged stages for inspection; returns its new path.
     ///
     /// # Errors
     /// If it cannot be renamed.
@@ -244,7 +242,7 @@ impl Store {
         Ok(target)
     }
 
-    /// Path of a file of a finished stage, after its checksum is compared.
+    /// The path of a file of a finished stage, after a comparison of its checksum.
     ///
     /// # Errors
     /// If the file is not recorded, missing or changed.
@@ -279,17 +277,17 @@ impl Store {
         self.checked_file(&id, &result, paths::WEIGHTS).map(Some)
     }
 
-    /// Makes a stage's folder for work in progress.
+    /// Creates a stage's folder for work in progress.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn begin(&self, id: &StageId) -> Result<PathBuf, HarnessError> {
         let folder = self.folder(id);
         fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
         Ok(folder)
     }
 
-    /// Marks a stage complete: hashes `files`, writes the record, then removes what else lies in the folder.
+    /// Completes a stage: hashes `files`, writes the record, then removes everything else from the folder.
     ///
     /// # Errors
     /// If a file cannot be read or the record cannot be written.
@@ -310,7 +308,7 @@ impl Store {
         result.checksum = None;
         let text = sealed::seal(&serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?);
         write_atomically(&folder.join(RESULT), text.as_bytes())?;
-        // The stage is complete whatever stays; `thinet clean` finds it.
+        // The stage is complete even if files stay; `thinet clean` finds them.
         for path in leftovers(&folder, &result).unwrap_or_default() {
             let _ = fs::remove_file(path);
         }
@@ -318,7 +316,7 @@ impl Store {
     }
 }
 
-/// What lies in a finished stage's folder and is no part of it, sorted: checkpoints, temporary files, the note on a failure.
+/// Files in a finished stage's folder that do not belong to it, sorted: checkpoints, temporary files, a stored failure.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -393,7 +391,7 @@ mod tests {
         let error = store.checked_file(&id, &result, "weights").unwrap_err().to_string();
         assert!(error.contains("weights has changed"), "{error}");
 
-        // One digit of what was measured, in a record that can be read all the same.
+        // One digit of a value, in a record that is still valid JSON.
         let text = fs::read_to_string(folder.join(RESULT)).unwrap();
         assert!(text.contains("\"seconds\": 1.5"), "{text}");
         fs::write(folder.join(RESULT), text.replace("1.5", "1.6")).unwrap();
@@ -443,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_finished_stage_is_found() {
+    fn leftovers_of_a_finished_stage_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(dir.path());
         let id = StageId::of("cell", 1, &serde_json::json!(1));

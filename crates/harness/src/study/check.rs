@@ -1,19 +1,18 @@
-//! The checks of a spec's values: each failure names file, key and what is allowed.
+//! Checks of a spec's values; each error names file, key and allowed values.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
-use thinet_graph::{Graph, prunable_layer};
+use thinet_graph::{Graph, nearest, prunable_layer};
 use thinet_models::{ImportRules, has_batch_norm};
 use thinet_report::tables;
 
 use crate::error::{HarnessError, SpecError};
 use crate::study::{DenseSpec, Recipe, Spec};
 
-/// Largest numbers that a spec may ask for: each is far beyond what a machine can serve in its life, and no product of them
-/// leaves the 64 bits that it is counted in.
+// Upper limits of a spec's numbers. Each is far beyond any real study, and no product of them overflows 64 bits.
 const EPOCHS: usize = 1_000_000;
 const STEPS: usize = 1_000_000_000;
 const BATCH: usize = 1_000_000;
@@ -22,10 +21,10 @@ const POSITIONS: usize = 1_000_000;
 const SEEDS: usize = 1000;
 const THREADS: usize = 1024;
 const SIDE: usize = 4096;
-/// Cells of a study; each is a folder of its own.
+/// Cells of a study, each with a folder of its own.
 const CELLS: usize = 100_000;
 
-/// A count from 1 to its limit.
+/// Checks that a count is in 1..=limit.
 fn counted(path: &Path, key: &str, number: usize, limit: usize) -> Result<(), HarnessError> {
     if (1..=limit).contains(&number) {
         return Ok(());
@@ -33,12 +32,12 @@ fn counted(path: &Path, key: &str, number: usize, limit: usize) -> Result<(), Ha
     Err(value(path, key, &format!("{number} is outside 1..={limit}")))
 }
 
-/// A wrong value.
+/// The error for an invalid value.
 pub(crate) fn value(path: &Path, key: &str, problem: &dyn Display) -> HarnessError {
     SpecError::Value { path: path.to_owned(), key: key.to_owned(), problem: problem.to_string() }.into()
 }
 
-/// Everything that can be checked without the data.
+/// Checks everything that does not depend on the data.
 pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     let wrong = |key: &str, problem: &dyn Display| Err(value(path, key, problem));
     for (key, name) in [
@@ -54,7 +53,7 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     }
     for (key, name) in [("table", Some(spec.table_name())), ("paper-table", spec.paper_table.as_deref())] {
         if let Some(name) = name.filter(|name| tables::RESERVED.contains(name)) {
-            return wrong(key, &format!("{name:?} is the name of a table that no experiment makes"));
+            return wrong(key, &format!("{name:?} is reserved for a table that no experiment writes"));
         }
     }
     counted(path, "seeds", usize::try_from(spec.seeds).unwrap_or(usize::MAX), SEEDS)?;
@@ -167,7 +166,7 @@ fn all_recipes(spec: &Spec) -> Vec<(String, &Recipe)> {
     named.chain(exceptions).collect()
 }
 
-/// The layers that recipes, rates and exceptions name are layers of the net, and pruned ones where they have to be.
+/// Checks that recipes, rates and exceptions name layers of the net, and pruned ones where required.
 pub(crate) fn layer_names(
     spec: &Spec,
     path: &Path,
@@ -175,7 +174,7 @@ pub(crate) fn layer_names(
     pruned: &[String],
 ) -> Result<(), HarnessError> {
     let unknown = |key: &str, layer: &str, what: &str, known: Vec<&str>| {
-        let hint = crate::study::spec_text::nearest(layer, known.iter().copied());
+        let hint = nearest(layer, known.iter().copied());
         let hint = hint.map_or_else(|| known.join(", "), |near| format!("did you mean {near:?}?"));
         Err(value(path, key, &format!("{layer:?} is not {what}; {hint}")))
     };
@@ -198,7 +197,7 @@ pub(crate) fn layer_names(
     with_weights.sort_unstable();
     for (key, recipe) in all_recipes(spec) {
         for (name, layers) in [("layer-lr", &recipe.layer_lr), ("layer-decay", &recipe.layer_decay)] {
-            // Single tensors have rates of their own, too: `fc.bias`.
+            // Keys can also name single tensors: `fc.bias`.
             let is_known = |layer: &str| {
                 let is_tensor = tensors.iter().any(|tensor| tensor.trainable && tensor.name == layer);
                 is_tensor || with_weights.binary_search(&layer).is_ok()
@@ -216,7 +215,7 @@ pub(crate) fn layer_names(
     Ok(())
 }
 
-/// Whether every layer has the evidence that the selectors need of it.
+/// Checks that every layer can provide the evidence that the selectors need.
 pub(crate) fn evidence(
     spec: &Spec,
     path: &Path,
@@ -282,7 +281,7 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
     recipe.schedule.check().map_err(|e| value(path, &format!("{key}.schedule"), &e))
 }
 
-/// What only the data can tell.
+/// Checks what depends on the data.
 pub(crate) fn against_data(spec: &Spec, path: &Path, data: &Split) -> Result<(), HarnessError> {
     let images = data.train.len();
     for (key, recipe) in all_recipes(spec) {
@@ -307,7 +306,7 @@ pub(crate) fn against_data(spec: &Spec, path: &Path, data: &Split) -> Result<(),
     Ok(())
 }
 
-/// Pixels to inputs, as the spec says or the dataset recommends.
+/// The transform from pixels to inputs: the spec's values, else the dataset's.
 pub(crate) fn transform(spec: &Spec, path: &Path, shape: [usize; 3]) -> Result<Transform, HarnessError> {
     let usual = spec.dataset.normalisation();
     let normalisation = Normalisation {
@@ -331,7 +330,7 @@ pub(crate) fn transform(spec: &Spec, path: &Path, shape: [usize; 3]) -> Result<T
     Ok(transform)
 }
 
-/// Padding and crop that bring images of `[c, h, w]` to `size`×`size`.
+/// Padding and centre crop that turn images of `[c, h, w]` into `size`×`size`.
 fn placed(size: usize, [_, height, width]: [usize; 3]) -> Result<(usize, Option<usize>), String> {
     let side = height.min(width);
     let missing = size.saturating_sub(side);
@@ -342,7 +341,7 @@ fn placed(size: usize, [_, height, width]: [usize; 3]) -> Result<(usize, Option<
     Ok((missing / 2, (!exact).then_some(size)))
 }
 
-/// The dense net for these images.
+/// Builds the dense net for these images.
 pub(crate) fn build(
     spec: &Spec,
     path: &Path,

@@ -1,42 +1,30 @@
-//! What a study costs: multiply-adds from the graphs, time from stages already stored, else from a stated rate; disk.
-
-use thinet_graph::Graph;
-use thinet_report::records::Size;
+//! Estimates of a study's cost: multiply-adds, time by the rate of stored stages or an assumed one, and disk space.
 
 use super::plan::Plan;
-use super::resolved::{CellDesign, ResolvedStudy, size_of};
-use super::spec::{Recipe, Spec};
+use super::plan_manifest::manifest;
+use super::resolved::ResolvedStudy;
+use super::work::Work;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store};
 
-/// Multiply-adds a second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
-const ASSUMED_RATE: f64 = 2.0e10;
-/// Multiply-adds a second assumed of a GPU of today in bfloat16 and channels-last: a fifteenth of what its data sheet
-/// says, as narrow layers and the decoding of photographs leave most of it idle.
-const ASSUMED_GPU_RATE: f64 = 3.0e13;
-/// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
-const TRAINING_FACTOR: f64 = 3.0;
-/// Bytes of a value in a weight file.
-const BYTES: f64 = 4.0;
-
-/// Cost of what is missing of a plan.
+/// The cost of the missing stages of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Stages in all.
+    /// All stages.
     pub stages: usize,
     /// Of these, dense nets, calibrations and cells.
     pub kinds: [usize; 3],
-    /// Of these, stored already.
+    /// Stages that are stored.
     pub done: usize,
-    /// Multiply-adds still to do.
+    /// Multiply-adds of the missing stages.
     pub macs: f64,
     /// Seconds of compute, divided by the number of jobs.
     pub seconds: f64,
     /// Whether the rate was measured on stored stages of this plan.
     pub is_measured: bool,
-    /// Multiply-adds a second and job that the time rests on.
+    /// Multiply-adds per second and job that the time is based on.
     pub rate: f64,
-    /// Bytes on disk when all is done: nets, calibration images, and the checkpoints of running jobs.
+    /// Bytes on disk at the end: nets, calibration images, and the checkpoints of running jobs.
     pub disk: f64,
 }
 
@@ -46,15 +34,15 @@ pub struct Estimate {
 /// If a stored record is damaged.
 pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let store = Store::at(&plan.results);
-    let work = work(plan);
-    // The same list that `status` counts, so that both say the same.
-    let stages = plan.manifest().stages;
+    let work = Work::of_plan(plan);
+    // The same stages that `status` counts.
+    let stages = manifest(plan).stages;
     let mut done = 0;
     let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
     for stage in &stages {
         let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
         let stored = match store.brief(&id, Depth::Sizes) {
-            // A damaged stage is made again.
+            // A damaged stage is run again.
             Err(HarnessError::Damaged { .. }) => None,
             other => other?,
         };
@@ -62,7 +50,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
             Some(result) => {
                 done += 1;
                 known += stage.macs;
-                // The multiply-adds of calibrations are not known, so their time says nothing of the rate.
+                // The multiply-adds of calibrations are unknown, so their time is left out of the rate.
                 seconds += if stage.macs > 0.0 { result.seconds } else { 0.0 };
             }
             None => missing += stage.macs,
@@ -77,7 +65,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     Ok(Estimate { stages: stages.len(), kinds, done, macs: missing, seconds, is_measured, rate, disk })
 }
 
-/// Estimates the whole work of a study whose data is not there; `images` are the numbers of training and test images.
+/// Estimates the cost of a study whose data is absent; `images` are the numbers of training and test images.
 #[must_use]
 pub fn estimate_without_data(
     resolved: &ResolvedStudy,
@@ -85,14 +73,7 @@ pub fn estimate_without_data(
     is_gpu: bool,
     jobs: usize,
 ) -> Estimate {
-    let work = Work {
-        spec: &resolved.spec,
-        dense: &resolved.graph,
-        dense_macs: macs(&resolved.graph),
-        images,
-        classes: resolved.graph.classes(),
-        image_bytes: resolved.spec.dataset.protocol().map(|_| bytes(resolved.spec.dataset.shape())),
-    };
+    let work = Work::without_data(resolved, images);
     let seeds = resolved.spec.seeds as usize;
     let cells = resolved.cells.iter().map(|cell| work.cell_macs(cell));
     let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
@@ -109,91 +90,4 @@ pub fn estimate_without_data(
         rate,
         disk: work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs),
     }
-}
-
-/// Multiply-adds a second and job assumed while no stage of a study is stored.
-pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
-    if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
-}
-
-/// What the stages of a plan cost.
-pub(crate) fn work(plan: &Plan) -> Work<'_> {
-    let calibration = &plan.data.calibration;
-    Work {
-        spec: &plan.spec,
-        dense: &plan.graph,
-        dense_macs: macs(&plan.graph),
-        images: [plan.data.train.len(), plan.data.test.len()],
-        classes: plan.data.train.classes(),
-        image_bytes: calibration.is_decoded_each_time().then(|| bytes(calibration.shape())),
-    }
-}
-
-pub(crate) struct Work<'a> {
-    spec: &'a Spec,
-    dense: &'a Graph,
-    /// Multiply-adds of the dense net for an image, counted once for all cells.
-    dense_macs: f64,
-    images: [usize; 2],
-    classes: usize,
-    /// Bytes of a calibration image, where those are kept on disk.
-    image_bytes: Option<f64>,
-}
-
-impl Work<'_> {
-    fn assumed_rate(&self, is_gpu: bool) -> f64 {
-        assumed_rate(self.spec, is_gpu)
-    }
-
-    fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {
-        let images = |recipe: &Recipe| recipe.total_steps(self.images[0]) as f64 * recipe.batch as f64;
-        TRAINING_FACTOR * macs * recipe.map_or(0.0, images)
-    }
-
-    pub(crate) fn dense_macs(&self) -> f64 {
-        let dense = self.dense_macs;
-        self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
-    }
-
-    /// Tuning between layers is taken at the mean of the dense and the pruned net's cost.
-    pub(crate) fn cell_macs(&self, cell: &CellDesign) -> f64 {
-        let prune = &self.spec.prune;
-        let test = self.images[1] as f64;
-        let (dense, pruned) = (self.dense_macs, cell.size.paper.macs as f64);
-        if cell.is_from_scratch {
-            return self.training(self.spec.from_scratch.as_ref(), pruned) + pruned * test;
-        }
-        let between = (dense + pruned) / 2.0;
-        let but_last = cell.keep.iter().rev().skip(1);
-        let short: f64 =
-            but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
-        let passes = if self.spec.is_one_shot() { 0 } else { cell.keep.len() };
-        let calibration = between * self.sample() * passes as f64;
-        short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
-    }
-
-    /// Images of one calibration pass.
-    fn sample(&self) -> f64 {
-        self.spec.calibration.images_per_class as f64 * self.classes as f64
-    }
-
-    fn disk(&self, cells: impl Iterator<Item = Size>, seeds: usize, jobs: usize) -> f64 {
-        let file = |size: &Size| BYTES * size.all_parameters.params as f64;
-        let dense = file(&size_of(self.dense));
-        let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
-        // A running job keeps a net after its last layer, and net and velocities of the long training.
-        let checkpoints = 3.0 * dense * jobs as f64;
-        let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
-        let images =
-            self.image_bytes.map_or(0.0, |bytes| bytes * self.sample() * passes as f64 * seeds as f64);
-        nets + checkpoints + images
-    }
-}
-
-fn macs(graph: &Graph) -> f64 {
-    thinet_graph::count(graph, thinet_graph::Convention::Paper).macs as f64
-}
-
-fn bytes(shape: [usize; 3]) -> f64 {
-    shape.iter().product::<usize>() as f64
 }

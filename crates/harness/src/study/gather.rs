@@ -1,4 +1,4 @@
-//! From the store to records: what a plan's stages measured, those that are missing marked as not run.
+//! Gathers the records of a study from the store; missing stages are marked as not run.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageResult, Store};
 use crate::study::{Plan, ResolvedStudy, Spec, tuning_steps};
 
-/// Gathers what is stored for a plan. A damaged record counts as not run, and so do the cells of a dense net that is unfit.
+/// Gathers the stored records of a plan. A damaged record counts as not run, and so do the cells of an unfit dense net.
 ///
 /// # Errors
 /// If the store cannot be read.
@@ -68,7 +68,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
     })
 }
 
-/// The records of a study of which nothing was run, as its data is not here; every cell says so.
+/// The records of a study whose data is absent: every stage is marked as not run.
 #[must_use]
 pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
     let images = resolved.spec.dataset.images().map(|[train, _]| train);
@@ -110,7 +110,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
 }
 
 impl ResolvedStudy {
-    /// The study as a paper table takes it, with its records.
+    /// The study with its records, for a paper table.
     #[must_use]
     pub fn paper_study<'a>(&'a self, study: &'a StudyRecord, is_run: bool) -> PaperStudy<'a> {
         let Spec { dataset, net, dense, seeds, .. } = &self.spec;

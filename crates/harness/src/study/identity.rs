@@ -1,4 +1,4 @@
-//! What enters an id: everything that can change the output of a stage, and nothing else. A key that was added later is left out at
+//! Inputs of stage ids: everything that can change the output of a stage, and nothing else. A key that was added later is omitted at
 //! its default, so that stored results keep their ids.
 
 use serde_json::{Value, json};
@@ -6,24 +6,23 @@ use thinet_data::{ChannelOrder, Normalisation, Split};
 use thinet_models::{Device, ImportRules};
 use thinet_sampling::GatheredKind;
 
-use super::plan::DensePlan;
 use super::resolved::{CellDesign, ResolvedStudy};
 use super::spec::Spec;
 use crate::error::HarnessError;
 use crate::store::StageId;
 
-/// Version of what a dense stage does; raised when its meaning changes.
+/// Version of the dense stage; raised when its meaning changes.
 const DENSE_VERSION: u32 = 1;
-/// Version of what a cell does; raised when its meaning changes.
+/// Version of the cell stage; raised when its meaning changes.
 const CELL_VERSION: u32 = 1;
-/// Version of what the control from a random start does; raised when its meaning changes.
+/// Version of the control from a random start; raised when its meaning changes.
 const SCRATCH_VERSION: u32 = 1;
 
-/// Identifies what a spec file and the command line ask, without the data.
+/// Hash of a spec with the command line's overrides, independent of the data.
 ///
 /// # Errors
 /// If the spec cannot be written as TOML.
-pub(crate) fn asked(spec: &Spec) -> Result<String, HarnessError> {
+pub(crate) fn spec_hash(spec: &Spec) -> Result<String, HarnessError> {
     Ok(blake3::hash(spec.to_toml()?.as_bytes()).to_hex()[..16].to_owned())
 }
 
@@ -47,7 +46,7 @@ pub(crate) fn from_scratch(inputs: &Value) -> StageId {
     StageId::of("scratch", SCRATCH_VERSION, inputs)
 }
 
-/// The run's id: the tables it makes are a function of these stages and of nothing else.
+/// The id of a run. Its tables depend on these stages alone.
 pub(crate) fn run<'a>(stages: impl Iterator<Item = &'a StageId>) -> String {
     let mut hasher = blake3::Hasher::new();
     for id in stages {
@@ -83,14 +82,24 @@ pub(crate) fn dense_inputs(
     inputs
 }
 
+/// The parts of a dense net that enter the ids of the stages that need it.
+#[derive(Clone, Copy)]
+pub(crate) struct DenseFacts<'a> {
+    pub(crate) id: &'a StageId,
+    /// Everything that went into the id.
+    pub(crate) inputs: &'a Value,
+    /// Fingerprint of the training images as selectors see them.
+    pub(crate) calibration_data: &'a str,
+}
+
 /// Everything that can change one kind of a dense net's evidence. Does not depend on the methods that are compared.
-pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: &DensePlan) -> Value {
+pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: DenseFacts<'_>) -> Value {
     let mut inputs = json!({
         "dense": dense.id.as_str(),
         "layers": resolved.layers,
         "calibration": resolved.spec.calibration,
     });
-    if dense.inputs["train-data"] != dense.calibration_data.as_str() {
+    if dense.inputs["train-data"] != dense.calibration_data {
         inputs["data"] = json!(dense.calibration_data);
     }
     inputs
@@ -101,11 +110,11 @@ pub(crate) fn cell_inputs(
     spec: &Spec,
     layers: &[String],
     cell: &CellDesign,
-    parent: &DensePlan,
+    parent: DenseFacts<'_>,
 ) -> Result<Value, HarnessError> {
     let prune = &spec.prune;
     if cell.is_from_scratch {
-        // The control knows nothing of the dense net: what it shares with it is data, input and environment.
+        // The control does not depend on the dense net; it shares data, input and environment with it.
         let mut inputs = parent.inputs.clone();
         inputs["graph"] = json!(*cell.graph);
         inputs["train"] = json!(spec.from_scratch);
@@ -133,7 +142,7 @@ pub(crate) fn cell_inputs(
     if !prune.exceptions.is_empty() {
         inputs["exceptions"] = json!(prune.exceptions);
     }
-    if parent.inputs["train-data"] != parent.calibration_data.as_str() {
+    if parent.inputs["train-data"] != parent.calibration_data {
         inputs["calibration-data"] = json!(parent.calibration_data);
     }
     add_versions(
@@ -144,7 +153,7 @@ pub(crate) fn cell_inputs(
     Ok(inputs)
 }
 
-/// Version 1 is left out of ids, so that results that were stored before there were versions keep theirs.
+/// Version 1 is omitted, so that results stored before versions existed keep their ids.
 fn add_versions(inputs: &mut Value, selector: u32, reconstruction: u32) {
     for (key, version) in [("selector-version", selector), ("reconstruction-version", reconstruction)] {
         if version != 1 {
@@ -153,7 +162,7 @@ fn add_versions(inputs: &mut Value, selector: u32, reconstruction: u32) {
     }
 }
 
-/// How bytes become inputs. Keys that came later are left out at their old meaning, so that ids stay.
+/// How bytes become inputs. Keys that were added later are omitted at their old meaning, so that ids stay the same.
 fn input_of(resolved: &ResolvedStudy) -> Value {
     let Normalisation { mean, std, order, range } = &resolved.transform.normalisation;
     let mut input = json!({ "shape": resolved.graph.input_shape(), "mean": mean, "std": std });
@@ -164,7 +173,7 @@ fn input_of(resolved: &ResolvedStudy) -> Value {
     input
 }
 
-/// A device's kind can change a result's bits, its index cannot.
+/// The kind of a device: it can change the bits of a result, the index cannot.
 fn device_kind(device: Device) -> &'static str {
     match device {
         Device::Cuda(_) => "cuda",

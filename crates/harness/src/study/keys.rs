@@ -1,16 +1,16 @@
-//! Every key that a spec can have, with type, default and a line about it: what `thinet list keys` prints. A test holds it
-//! against the types that read specs.
+//! Every key of a spec with type, default and description, as `thinet list keys` prints them. A test compares the list with the
+//! types that read specs.
 
 use serde::Serialize;
 use thinet_data::{DatasetSpec, Key};
 
-/// Keys that stand together in a table.
+/// The keys of one table of a spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListedTable {
     /// The dotted name of the table; empty for the top level.
     pub table: &'static str,
-    /// Where else, or under which kind, these keys stand.
+    /// Where else, or for which kind, these keys apply.
     pub about: String,
     /// The keys.
     pub keys: Vec<Key>,
@@ -52,12 +52,12 @@ pub fn tables() -> Vec<ListedTable> {
         keys: keys.to_vec(),
     });
     let mut tables: Vec<ListedTable> = others.collect();
-    // Behind the top level.
+    // After the top level.
     tables.splice(1..1, datasets);
     tables
 }
 
-/// Every key but those of datasets.
+/// Every key except those of datasets.
 const KEYS: &[KeyTable] = &[
     KeyTable {
         table: "",
@@ -65,12 +65,12 @@ const KEYS: &[KeyTable] = &[
         keys: &[
             key("name", "text", REQUIRED, "name of the experiment: lower-case letters, digits and dashes"),
             key("table", "text", "as name", "name of its table"),
-            key("paper-table", "text", "none", "the table that sets it beside the paper's rows, with others"),
+            key("paper-table", "text", "none", "table that compares it and others with the paper's rows"),
             key("seeds", "count", "1", "root seeds 0, 1, …; each trains a dense net of its own"),
             key("dataset", "table", REQUIRED, "where the images come from"),
             key("input", "table", "the dataset's", "how pixels become inputs"),
             key("net", "table", REQUIRED, "the network"),
-            key("compute", "table", "see below", "what can change bits besides the mathematics"),
+            key("compute", "table", "see below", "settings that can change the bits of a result"),
             key("dense", "table", REQUIRED, "the net before pruning: [dense.train], weights, or both"),
             key("prune", "table", REQUIRED, "what is pruned, and how the net is tuned"),
             key("calibration", "table", "see below", "how many images and positions a selector sees"),
@@ -96,7 +96,7 @@ const KEYS: &[KeyTable] = &[
             ),
             key("std", "numbers", "the dataset's", "standard deviation of each channel"),
             key("order", "text", "the dataset's", "which channel comes first: rgb or bgr"),
-            key("range", "number", "the dataset's", "what the brightest value becomes: 1 or 255"),
+            key("range", "number", "the dataset's", "value of the brightest pixel: 1 or 255"),
         ],
     },
     KeyTable {
@@ -138,8 +138,8 @@ const KEYS: &[KeyTable] = &[
                 "none",
                 "read it from this file, relative to the spec: safetensors or PyTorch",
             ),
-            key("import", "table", "see below", "how the file's tensors become this net's"),
-            key("allow-chance", "true/false", "false", "prune a net that guesses all the same"),
+            key("import", "table", "see below", "how the file's tensors are mapped to this net's"),
+            key("allow-chance", "true/false", "false", "prune a net near chance anyway"),
         ],
     },
     KeyTable {
@@ -149,18 +149,13 @@ const KEYS: &[KeyTable] = &[
             key(
                 "layout",
                 "text",
-                "told from the names",
+                "inferred from names",
                 "whose names the file follows: own, torchvision, timm or caffe",
             ),
             key("dtype", "text", "f32", "the element type that the file must have: f32, f16, bf16 or f64"),
             key("fresh", "texts", "none", "layers that start at random instead; [dense.train] trains them"),
-            key("ignore", "texts", "none", "beginnings of names in the file that are not wanted"),
-            key(
-                "prefix",
-                "text",
-                "the usual ones",
-                "what stands in front of the wanted names, such as backbone.",
-            ),
+            key("ignore", "texts", "none", "prefixes of names in the file to skip"),
+            key("prefix", "text", "the usual ones", "prefix of the names to read, such as backbone."),
             key("key", "text", "the usual ones", "the entry of a checkpoint that holds the weights"),
         ],
     },
@@ -182,7 +177,7 @@ const KEYS: &[KeyTable] = &[
                 "none",
                 "multiplies it for single layers or tensors, such as { fc = 10 }",
             ),
-            key("layer-decay", "table", "none", "the same of the weight decay"),
+            key("layer-decay", "table", "none", "multiplies the weight decay of single layers or tensors"),
             key("schedule", "table", "constant", "how the learning rate falls"),
             key("warm-up", "number", "0", "fraction of the training over which it rises linearly from 0"),
             key("augment", "table", "none", "random changes of the training images"),
@@ -199,7 +194,7 @@ const KEYS: &[KeyTable] = &[
                 REQUIRED,
                 "fractions of the training at which the rate falls, such as [0.5, 0.75]",
             ),
-            key("gamma", "number", "0.1", "step: what it is multiplied by at each of them"),
+            key("gamma", "number", "0.1", "step: factor of the rate at each of them"),
         ],
     },
     KeyTable {
@@ -233,14 +228,14 @@ const KEYS: &[KeyTable] = &[
                 "layer-by-layer",
                 "layer-by-layer (the paper's), or one-shot from one calibration",
             ),
-            key("layer-rates", "table", "none", "keep rates of single layers, whatever keep-rates says"),
+            key("layer-rates", "table", "none", "keep rates of single layers, in place of keep-rates"),
             key(
                 "after-layer",
                 "recipe",
                 "none",
                 "short tuning after each layer but the last; not in one-shot mode",
             ),
-            key("exceptions", "tables", "none", "layers after which the tuning is another one, or none"),
+            key("exceptions", "tables", "none", "layers with another tuning after them, or none"),
             key("after-last", "recipe", "none", "long tuning at the end"),
             key(
                 "estimate-batch-norm",
@@ -291,8 +286,7 @@ mod tests {
     use super::*;
     use crate::study::{ComputeSpec, DenseSpec, Exception, InputSpec, MethodSpec, PruneSpec, Recipe, Spec};
 
-    /// The keys that a type knows: those that serde offers instead of one that it does not know, and the one that decides the
-    /// others, where there is one.
+    /// The keys of a type: those that serde lists for an unknown one, and the key that decides the others, if there is one.
     fn known<T: DeserializeOwned>(start: &str) -> BTreeSet<String> {
         let error =
             toml::from_str::<T>(&format!("{start}\nstray = 1")).err().expect("a stray key is refused");

@@ -1,4 +1,4 @@
-//! `prune.layers` as it is written in a spec: a list of names, or `"all"`, which is held as an empty list.
+//! `prune.layers` of a spec: a list of names, or `"all"`, which is represented by an empty list.
 
 use std::fmt;
 

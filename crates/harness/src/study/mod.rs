@@ -1,4 +1,4 @@
-//! What is asked: the spec, what it means, the plan, what enters an id, and the records gathered for it.
+//! A study: its spec, the plan, the ids of its stages, and the records gathered for it.
 
 pub(crate) mod check;
 mod estimate;
@@ -8,17 +8,20 @@ pub mod keys;
 mod layer_list;
 mod options;
 mod plan;
+mod plan_manifest;
 mod resolved;
 mod spec;
 pub(crate) mod spec_text;
 pub(crate) mod unfit;
+mod work;
 
-pub(crate) use estimate::assumed_rate;
 pub use estimate::{Estimate, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
 pub use options::Options;
 pub use plan::{Cell, DensePlan, EvidencePlan, Plan};
+pub use plan_manifest::manifest;
 pub(crate) use resolved::tuning_steps;
 pub use resolved::{CellDesign, ResolvedStudy};
 pub use spec::*;
 pub use spec_text::spec_files;
+pub(crate) use work::assumed_rate;

@@ -1,4 +1,4 @@
-//! What the command line changes in a spec, and where data and results are.
+//! Overrides of a spec on the command line, and the folders of data and results.
 
 use std::path::{Path, PathBuf};
 
@@ -6,20 +6,19 @@ use thinet_data::DatasetSpec;
 use thinet_models::Device;
 use thinet_report::records::Program;
 
-/// What the command line may change in a spec, and where things are.
+/// Overrides of a spec on the command line, and the folders of data and results.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Overrides `seeds`.
     pub seeds: Option<u64>,
-    /// Device to compute on.
     pub device: Device,
     /// Folder of the dataset. Default: `data/<kind>`.
     pub data: Option<PathBuf>,
     /// Folder of all results.
     pub results: PathBuf,
-    /// Whether the work is done on other machines, so that the device need not be here.
+    /// Whether other machines do the work, so that the device need not be available here.
     pub is_elsewhere: bool,
-    /// What the program that asks was built from; kept beside results, never part of an id.
+    /// Build of the program; stored beside results, never part of an id.
     pub program: Program,
 }
 
@@ -37,7 +36,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Where a dataset is looked for.
+    /// The folder in which a dataset is expected.
     #[must_use]
     pub fn data_folder(&self, dataset: &DatasetSpec) -> PathBuf {
         self.data.clone().unwrap_or_else(|| Path::new("data").join(dataset.folder()))

@@ -1,6 +1,5 @@
-//! Spec to plan: every default filled in, every value checked, every stage with its id, before any work is done.
+//! Builds the plan of a spec: defaults filled in, values checked, every stage with its id, before any work.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use thinet_data::{DataError, DatasetSpec, Split, Transform};
@@ -10,23 +9,22 @@ use thinet_report::records::{Program, Size};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
+use super::check;
+use super::identity::{self, DenseFacts};
 use super::options::Options;
 use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
 use super::spec::Spec;
-use super::{check, estimate, identity};
 use crate::error::HarnessError;
-use crate::store::{Manifest, ManifestEntry, StageId, StageKind, paths};
+use crate::store::{StageId, paths};
 
 /// The dense net of one seed.
 #[derive(Clone, Debug)]
 pub struct DensePlan {
-    /// Stage id.
     pub id: StageId,
-    /// Root seed.
     pub seed: u64,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
-    /// The stages that hold the one-shot evidence of this dense net; none in another mode.
+    /// The stages of one-shot evidence of this dense net; empty in layer-by-layer mode.
     pub evidence: Vec<EvidencePlan>,
     /// Fingerprint of the training images as selectors see them.
     pub calibration_data: String,
@@ -38,14 +36,17 @@ impl DensePlan {
     pub fn label(&self) -> String {
         format!("dense net, seed {}", self.seed)
     }
+
+    /// The parts that enter the ids of the stages that need it.
+    fn facts(&self) -> DenseFacts<'_> {
+        DenseFacts { id: &self.id, inputs: &self.inputs, calibration_data: &self.calibration_data }
+    }
 }
 
-/// One kind of the one-shot evidence of a dense net, about all pruned layers.
+/// One kind of one-shot evidence of a dense net, for all pruned layers.
 #[derive(Clone, Debug)]
 pub struct EvidencePlan {
-    /// Stage id.
     pub id: StageId,
-    /// The kind.
     pub kind: EvidenceKind,
     /// For progress and logs.
     pub label: String,
@@ -56,35 +57,30 @@ pub struct EvidencePlan {
 /// One cell: a method at a keep rate with a seed.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// Stage id.
     pub id: StageId,
     /// Position of its dense net in [`Plan::dense`].
     pub dense: usize,
     /// Method, keep rate, seed and widths.
     pub design: CellDesign,
-    /// The kinds of evidence that are gathered for it: what its selector needs, and the moments.
+    /// The kinds of evidence that it reads: those that its selector needs, and the moments.
     pub needs: Needs,
 }
 
-/// A checked experiment: nothing in it can be wrong any more except what happens while running.
+/// A checked study. Only the run itself can still fail.
 pub struct Plan {
     /// The spec with overrides applied and defaults filled in.
     pub spec: Spec,
-    /// The spec file.
     pub path: PathBuf,
-    /// Hash of the spec with overrides applied, before anything is filled in.
-    pub asked: String,
+    /// Hash of the spec with overrides applied and defaults left out.
+    pub spec_hash: String,
     /// Hash over all stages: the run's id.
     pub run: String,
     /// Table name without extension.
     pub table: String,
-    /// Results folder.
     pub results: PathBuf,
-    /// Device to compute on.
     pub device: Device,
-    /// What the program was built from.
+    /// Build of the program.
     pub program: Program,
-    /// The images.
     pub data: Split,
     /// Pixels to inputs, without augmentation.
     pub transform: Transform,
@@ -104,10 +100,10 @@ impl Plan {
     /// Reads a spec file, opens its data and checks everything. Writes nothing.
     ///
     /// # Errors
-    /// If the spec is wrong (file, key and allowed values are named), the data cannot be had or the device is missing.
+    /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         let spec = ResolvedStudy::read(path, options)?;
-        let asked = identity::asked(&spec)?;
+        let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {
             device.check_available().map_err(HarnessError::Device)?;
@@ -129,7 +125,7 @@ impl Plan {
         Ok(Self {
             table,
             path,
-            asked,
+            spec_hash,
             run,
             results: options.results.clone(),
             device,
@@ -145,53 +141,14 @@ impl Plan {
         })
     }
 
-    /// Everything that goes into a cell's id. Made when it is asked for: of tens of thousands of cells it would fill the memory.
+    /// Everything that goes into a cell's id. Computed on demand: for tens of thousands of cells it would fill the memory.
     ///
     /// # Errors
-    /// If its method is not registered, which a plan excludes.
+    /// If its method is not registered, which cannot happen for cells of a plan.
     pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
-        identity::cell_inputs(&self.spec, &self.layers, &cell.design, &self.dense[cell.dense])
+        identity::cell_inputs(&self.spec, &self.layers, &cell.design, self.dense[cell.dense].facts())
     }
 
-    /// Its stages, each once.
-    #[must_use]
-    pub fn manifest(&self) -> Manifest {
-        let mut stages = Vec::new();
-        let work = estimate::work(self);
-        for dense in &self.dense {
-            let (id, kind) = (dense.id.to_string(), StageKind::Dense);
-            stages.push(ManifestEntry {
-                id,
-                label: dense.label(),
-                kind,
-                needs: Vec::new(),
-                macs: work.dense_macs(),
-            });
-        }
-        for (dense, stage) in
-            self.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
-        {
-            let (id, label, kind) = (stage.id.to_string(), stage.label.clone(), StageKind::Evidence);
-            stages.push(ManifestEntry { id, label, kind, needs: vec![dense.id.to_string()], macs: 0.0 });
-        }
-        for cell in &self.cells {
-            let mut needs = Vec::new();
-            if !cell.design.is_from_scratch {
-                needs.push(self.dense[cell.dense].id.to_string());
-                needs.extend(self.evidence_of(cell).map(|stage| stage.id.to_string()));
-            }
-            let (id, kind) = (cell.id.to_string(), StageKind::Cell);
-            let (label, macs) = (cell.design.label(), work.cell_macs(&cell.design));
-            stages.push(ManifestEntry { id, label, kind, needs, macs });
-        }
-        // Two methods that differ in their label alone are one stage, whose rows both get.
-        let mut listed = BTreeSet::new();
-        stages.retain(|stage| listed.insert(stage.id.clone()));
-        let is_gpu = self.device.is_gpu();
-        Manifest { is_gpu, spec: self.path.clone(), asked: self.asked.clone(), run: self.run.clone(), stages }
-    }
-
-    /// The run's folder.
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
         paths::runs(&self.results).join(format!("{}-{}", self.spec.name, self.run))
@@ -209,15 +166,15 @@ impl Plan {
         self.dense[cell.dense].evidence.iter().filter(move |stage| needs.contains(stage.kind))
     }
 
-    /// How tables call the net.
+    /// The name of the net in tables.
     #[must_use]
     pub fn net_label(&self) -> String {
         net_label(&self.spec, &self.graph)
     }
 }
 
-/// Opens the data; the error for missing data says how to get it. Images that make a study pointless are refused, as
-/// `thinet data check` does.
+/// Opens the data; the error for missing data names the command that fetches it. Images that `thinet data check` rejects are an
+/// error.
 fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, HarnessError> {
     let folder = options.data_folder(dataset);
     let given = options.data.as_ref().map(|data| format!(" --data {}", data.display())).unwrap_or_default();
@@ -239,7 +196,7 @@ fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, 
     }
 }
 
-/// Fingerprint of the dense net's weight file, if there is one. That it fits the net is found out here, before any work.
+/// Hash of the dense net's weight file, if there is one. Checks that the file fits the net.
 fn weights_hash(resolved: &ResolvedStudy) -> Result<Option<String>, HarnessError> {
     let ResolvedStudy { spec, path, graph, .. } = resolved;
     let Some(file) = resolved.dense_weights() else { return Ok(None) };
@@ -272,15 +229,15 @@ fn dense_plan(
     Ok(plan)
 }
 
-/// The kinds of evidence that are gathered for a selector: what it needs, and always the moments, from which the
-/// reconstruction error is reported and the next layer refitted.
+/// The kinds of evidence to gather for a selector: those that it needs, and the moments, from which the reconstruction error and
+/// the refit are computed.
 fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
     Ok(thinet_selectors::find(selector)?.needs() | Needs::MOMENTS)
 }
 
 /// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
 fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
-    let inputs = identity::evidence_inputs(resolved, dense);
+    let inputs = identity::evidence_inputs(resolved, dense.facts());
     let label = format!("calibration ({}), seed {}", kind.kind().name(), dense.seed);
     let id = identity::evidence(kind, &inputs);
     EvidencePlan { id, kind: kind.kind(), label, inputs }
@@ -288,7 +245,7 @@ fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn Gathere
 
 /// A cell with its id.
 fn planned(resolved: &ResolvedStudy, cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
-    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent)?;
+    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent.facts())?;
     let (id, needs) = match cell.is_from_scratch {
         true => (identity::from_scratch(&inputs), Needs::NONE),
         false => (identity::cell(&inputs), needs_of(&cell.method.selector)?),

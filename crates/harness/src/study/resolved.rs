@@ -1,6 +1,6 @@
-//! What a spec means before its data is there: the net, the layers, the widths and sizes of every cell.
+//! A spec resolved without its data: the net, the layers, and the widths and sizes of every cell.
 //!
-//! `thinet plan` shows it for data that nobody has yet, and tables list what was not run from it.
+//! `thinet plan` shows it for absent data, and tables take the rows that were not run from it.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,17 @@ use crate::study::{MethodSpec, Options, Recipe, Spec, check};
 /// A method at a keep rate with a seed.
 #[derive(Clone, Debug)]
 pub struct CellDesign {
-    /// The method; for the control from a random start its label alone means something. What cells have in common they share.
+    /// The method, shared between cells; for the control from a random start only its label has a meaning.
     pub method: Arc<MethodSpec>,
     /// Whether this is the control that is trained from a random start at the same widths.
     pub is_from_scratch: bool,
     /// Fraction of channels kept.
     pub keep_rate: f64,
-    /// Root seed.
     pub seed: u64,
     /// Channels kept per pruned layer, in pruning order.
     pub keep: Arc<[(String, usize)]>,
     /// The net of these widths.
     pub graph: Arc<Graph>,
-    /// Its size.
     pub size: Size,
 }
 
@@ -42,12 +40,11 @@ impl CellDesign {
     }
 }
 
-/// A spec, checked against everything but its data.
+/// A spec that is checked against everything except its data.
 #[derive(Clone, Debug)]
 pub struct ResolvedStudy {
     /// The spec with overrides applied and defaults filled in.
     pub spec: Spec,
-    /// The spec file.
     pub path: PathBuf,
     /// Table name without extension.
     pub table: String,
@@ -55,7 +52,6 @@ pub struct ResolvedStudy {
     pub transform: Transform,
     /// The dense net.
     pub graph: Graph,
-    /// Its size.
     pub size: Size,
     /// Layers to prune, in order.
     pub layers: Vec<String>,
@@ -64,16 +60,16 @@ pub struct ResolvedStudy {
 }
 
 impl ResolvedStudy {
-    /// Reads a spec file without looking for its data; `None` if only the data can say how many classes there are.
+    /// Reads a spec file without opening its data; `None` if the number of classes depends on the data.
     ///
     /// # Errors
-    /// If the spec is wrong; file, key and allowed values are named.
+    /// If the spec is invalid; the message names file, key and allowed values.
     pub fn without_data(path: &Path, options: &Options) -> Result<Option<Self>, HarnessError> {
         let spec = Self::read(path, options)?;
         spec.dataset.classes().map(|classes| Self::new(spec, path, classes)).transpose()
     }
 
-    /// The spec with the command line's changes, its values checked.
+    /// Reads a spec, applies the command line's overrides and checks its values.
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Spec, HarnessError> {
         let mut spec = Spec::read(path)?;
         if let Some(seeds) = options.seeds {
@@ -110,20 +106,20 @@ impl ResolvedStudy {
         dense_weights(&self.spec, &self.path)
     }
 
-    /// How tables call the net.
+    /// The name of the net in tables.
     #[must_use]
     pub fn net_label(&self) -> String {
         net_label(&self.spec, &self.graph)
     }
 }
 
-/// A path written in a spec is relative to the spec's folder.
+/// The path of the weight file, relative to the spec's folder.
 pub(crate) fn dense_weights(spec: &Spec, path: &Path) -> Option<PathBuf> {
     let weights = spec.dense.weights.as_ref()?;
     Some(path.parent().unwrap_or(Path::new(".")).join(weights))
 }
 
-/// How tables call a net.
+/// The name of a net in tables.
 pub(crate) fn net_label(spec: &Spec, graph: &Graph) -> String {
     let [c, h, w] = graph.input_shape();
     format!("{} ×{}, input {c}×{h}×{w}", graph.name(), spec.net.width)
@@ -134,7 +130,7 @@ pub(crate) fn size_of(graph: &Graph) -> Size {
     Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
 }
 
-/// The layers to prune: as listed and checked, or every prunable one.
+/// The layers to prune: the listed ones, checked, or every prunable one.
 fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
     if spec.prune.layers.is_empty() {
         return Ok(prunable_layers(graph).into_iter().map(|layer| layer.name).collect());
@@ -168,7 +164,7 @@ fn cells(
     {
         let method = Arc::new(method);
         for (keep_rate, keep, size, graph) in &widths {
-            // Every method would keep the same channels, all of them: that net is the dense one.
+            // Every method would keep all channels: that net is the dense one.
             if spec.prune.is_uncut(layers, *keep_rate) && !is_from_scratch {
                 continue;
             }
@@ -188,7 +184,7 @@ fn cells(
     Ok(cells)
 }
 
-/// Batches of training that a cell goes through after its first cut; of the control those of its whole training.
+/// Training batches of a cell after its first cut; for the control those of its whole training.
 pub(crate) fn tuning_steps(spec: &Spec, cell: &CellDesign, images: usize) -> u64 {
     let steps = |recipe: &Recipe| recipe.total_steps(images) as u64;
     if cell.is_from_scratch {
@@ -199,7 +195,7 @@ pub(crate) fn tuning_steps(spec: &Spec, cell: &CellDesign, images: usize) -> u64
     after.filter_map(|(i, (layer, _))| spec.prune.recipe_after(layer, i == last)).map(steps).sum()
 }
 
-/// Kept channels of each layer at a keep rate, and the net that has them.
+/// The number of kept channels of each layer at a keep rate, and the net of these widths.
 fn widths(
     spec: &Spec,
     path: &Path,

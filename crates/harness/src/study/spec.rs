@@ -1,4 +1,4 @@
-//! The experiment spec: a TOML file as written, with every default in one place. Unknown keys are refused.
+//! The spec of a study: a TOML file with all defaults in one place. Unknown keys are an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,13 +14,13 @@ use thinet_sampling::SamplingSpec;
 use crate::error::SpecError;
 use crate::study::spec_text;
 
-/// One experiment: a question that one TOML file asks.
+/// The spec of one study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Spec {
-    /// Name of the experiment: lower-case letters, digits and dashes. Names the run folder.
+    /// Name of the study: lower-case letters, digits and dashes. Part of the run folder's name.
     pub name: String,
-    /// Name of its table, without extension. Default: the experiment's name.
+    /// Name of its table, without extension. Default: the study's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     /// Number of root seeds: 0, 1, … `seeds` − 1.
@@ -31,9 +31,8 @@ pub struct Spec {
     /// How pixels become inputs.
     #[serde(default)]
     pub input: InputSpec,
-    /// The network.
     pub net: NetSpec,
-    /// What can change the bits of a result besides the mathematics.
+    /// Settings that can change the bits of a result.
     #[serde(default)]
     pub compute: ComputeSpec,
     /// The net before pruning: trained here, or read from a file.
@@ -45,10 +44,10 @@ pub struct Spec {
     pub calibration: SamplingSpec,
     /// The methods that are compared.
     pub methods: Vec<MethodSpec>,
-    /// The control: at each keep rate a net of the same widths, trained from a random start with this recipe.
+    /// Recipe of the control: at each keep rate a net of the same widths, trained from a random start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_scratch: Option<Recipe>,
-    /// The table that sets this experiment beside the paper's rows, together with others, such as `imagenet-vgg16`.
+    /// Table that compares this study and others with the paper's rows, such as `imagenet-vgg16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paper_table: Option<String>,
 }
@@ -74,11 +73,11 @@ pub struct InputSpec {
     pub range: Option<f32>,
 }
 
-/// What can change the bits of a result besides the mathematics. Part of every stage's id.
+/// Settings that can change the bits of a result. Part of every stage's id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ComputeSpec {
-    /// libtorch threads per process. libtorch's sums depend on it, so it is never taken from the machine.
+    /// libtorch threads per process. libtorch's sums depend on it, so it never follows from the machine.
     #[serde(default = "one_thread")]
     pub threads: usize,
     /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU, and on a GPU in bf16.
@@ -108,8 +107,7 @@ impl Default for ComputeSpec {
     }
 }
 
-/// Keeps a key at its default out of what is hashed and written, so that results stored before there was such a key keep
-/// their ids.
+/// Omits a key at its default from what is hashed and written, so that results stored before the key existed keep their ids.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -124,10 +122,10 @@ pub struct DenseSpec {
     /// Read it from this file (relative to the spec file): safetensors, or a PyTorch checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// How the file's tensors become this net's.
+    /// How the file's tensors are mapped to this net's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub import: ImportRules,
-    /// Whether a net that is near chance is pruned all the same. Changes no stored value, so it is part of no id.
+    /// Whether a net near chance is pruned anyway. Changes no stored value, so it is part of no id.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_chance: bool,
 }
@@ -147,7 +145,6 @@ pub struct Recipe {
     pub batch: usize,
     /// Learning rate at the start.
     pub lr: f64,
-    /// Momentum.
     #[serde(default = "momentum")]
     pub momentum: f64,
     /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
@@ -204,22 +201,22 @@ impl Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PruneSpec {
-    /// Layers to prune, in this order. `"all"`, the default, is every prunable convolution and held as an empty list.
+    /// Layers to prune, in this order. Empty stands for `"all"`, the default: every prunable convolution.
     #[serde(default, with = "crate::study::layer_list")]
     pub layers: Vec<String>,
-    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut, so
-    /// no method has anything to choose: the dense net itself is reported there, once and not tuned any further.
+    /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut: the
+    /// dense net itself is reported, once and not tuned any further.
     pub keep_rates: Vec<f64>,
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
     #[serde(default)]
     pub mode: Mode,
-    /// Keep rates of single layers, whatever `keep-rates` says.
+    /// Keep rates of single layers, in place of `keep-rates`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_rates: BTreeMap<String, f64>,
     /// Short tuning after each layer but the last (layer by layer only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_layer: Option<Recipe>,
-    /// Layers after which the tuning is another one, or none.
+    /// Layers with another tuning after them, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Exception>,
     /// Long tuning after the last layer.
@@ -232,7 +229,7 @@ pub struct PruneSpec {
 }
 
 impl PruneSpec {
-    /// The tuning after a layer: `last` says whether it is the last one.
+    /// The tuning after a layer; `last` is whether it is the last one.
     #[must_use]
     pub fn recipe_after(&self, layer: &str, last: bool) -> Option<&Recipe> {
         if last {
@@ -341,7 +338,7 @@ impl Spec {
         self.prune.mode == Mode::OneShot
     }
 
-    /// Reads a spec file. Only its form is checked here; [`crate::study::Plan::new`] checks its meaning.
+    /// Reads a spec file. Checks its form only; [`crate::study::Plan::new`] checks its values.
     ///
     /// # Errors
     /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
@@ -353,7 +350,7 @@ impl Spec {
         Self::parse(&text, path)
     }
 
-    /// Parses the text of a spec; `path` only names it in errors.
+    /// Parses the text of a spec; `path` is used in errors only.
     ///
     /// # Errors
     /// As [`Spec::read`].
@@ -376,11 +373,9 @@ impl Spec {
     }
 }
 
+/// A spec with no more than the required keys.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMAL: &str = r#"
+pub(crate) const MINIMAL: &str = r#"
 name = "x"
 dataset = { kind = "fashion-mnist" }
 net = { arch = "tiny" }
@@ -388,6 +383,10 @@ dense.train = { epochs = 1, lr = 0.1 }
 prune.keep-rates = [0.5]
 methods = [{ selector = "random" }]
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn error_of(text: &str) -> String {
         Spec::parse(text, Path::new("x.toml")).unwrap_err().to_string()
@@ -445,7 +444,7 @@ methods = [{ selector = "random" }]
     }
 
     #[test]
-    fn all_layers_can_be_asked_for_by_name_and_no_layer_is_refused() {
+    fn all_layers_have_a_name_and_an_empty_list_is_refused() {
         let plain = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
         let with =
             |layers: &str| MINIMAL.replace("prune.keep", &format!("prune.layers = {layers}\nprune.keep"));
@@ -464,14 +463,14 @@ methods = [{ selector = "random" }]
     }
 
     #[test]
-    fn lengths_beyond_all_numbers_do_not_wrap() {
+    fn huge_lengths_saturate() {
         let mut recipe = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap().dense.train.unwrap();
         recipe.epochs = Some(1 << 62);
         assert_eq!(recipe.total_steps(128 * 8), usize::MAX);
     }
 
     #[test]
-    fn a_table_is_named_after_its_experiment_unless_it_has_a_name() {
+    fn a_table_is_named_after_its_study_unless_it_has_a_name() {
         let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
         assert_eq!(spec.table_name(), "x");
         let named = Spec { table: Some("y".to_owned()), ..spec };

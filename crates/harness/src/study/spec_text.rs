@@ -1,9 +1,10 @@
-//! What is wrong with the text of a spec, in words: the key with its table, what was expected and found, what was probably
-//! meant, and which specs there are.
+//! Error messages about the text of a spec: the key with its table, expected and found values, suggestions, and the specs that
+//! exist.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use thinet_graph::nearest;
 
 use crate::error::SpecError;
 
@@ -21,7 +22,7 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, S
         let message = one_line(error.inner().message());
         let value = error.inner().span().and_then(|span| text.get(span)).unwrap_or_default();
         let message = match message.as_str() {
-            // What no integer of Rust holds is not handed on.
+            // Numbers beyond every integer type are not passed on to the visitor.
             "integer number overflowed" => beyond_integers(&key, value, "any value"),
             message => explained(message, key, &text.parse().unwrap_or_default()),
         };
@@ -34,7 +35,7 @@ fn one_line(message: &str) -> String {
     message.trim().replace('\n', "; ")
 }
 
-/// A step of a path: a key as text, a position as `[i]`. What serde does not know is left out.
+/// A segment of a path: a key, or a position as `[i]`. Unknown segments are omitted.
 fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
     use serde_path_to_error::Segment;
     match segment {
@@ -48,8 +49,8 @@ fn dotted(segments: &[String]) -> String {
     segments.join(".").replace(".[", "[")
 }
 
-/// serde's message with the key it is about. `key` leads to the value that was read when the error arose: a table for keys
-/// that are missing in it, and for all that happens in tables whose form another key decides (`kind`).
+/// Adds the key to serde's message. `key` is the path of the value that was being read: the table for missing keys, and for any
+/// error in a table whose form depends on another key (`kind`).
 fn explained(message: &str, mut key: Vec<String>, spec: &toml::Table) -> String {
     if let Some(rest) = message.strip_prefix("missing field ") {
         let place = if key.is_empty() { "the top level".to_owned() } else { format!("[{}]", dotted(&key)) };
@@ -83,25 +84,25 @@ fn explained(message: &str, mut key: Vec<String>, spec: &toml::Table) -> String 
     format!("{key}expected {}, found {}", plain_expected(expected), plain_found(found))
 }
 
-/// The number of serde's words for a whole number that 64 bits do not hold.
+/// The number in serde's description of an integer that does not fit into 64 bits.
 fn beyond_64_bits(found: &str) -> Option<&str> {
     let number = found.strip_prefix("integer `")?;
     number.strip_suffix("` as i128").or_else(|| number.strip_suffix("` as u128"))
 }
 
-/// What is wrong with a whole number that a spec cannot hold.
+/// The message for an integer that a spec cannot hold.
 fn beyond_integers(key: &[String], number: &str, expected: &str) -> String {
     let least = if is_count(expected) { 0 } else { i64::MIN };
     let key = if key.is_empty() { String::new() } else { format!("{}: ", dotted(key)) };
     format!("{key}{number} is outside the whole numbers that can stand here, {least} to {}", i64::MAX)
 }
 
-/// Whether a type of Rust is that of a count.
+/// Whether a Rust type is that of a count.
 fn is_count(expected: &str) -> bool {
     ["usize", "u64", "u32", "u16"].contains(&expected)
 }
 
-/// The value that a path leads to.
+/// The value at a path.
 fn at<'a>(spec: &'a toml::Table, key: &[String]) -> Option<&'a toml::Value> {
     let (first, rest) = key.split_first()?;
     rest.iter().try_fold(spec.get(first)?, |value, step| match value {
@@ -111,7 +112,7 @@ fn at<'a>(spec: &'a toml::Table, key: &[String]) -> Option<&'a toml::Value> {
     })
 }
 
-/// serde's words for a value that it did not expect.
+/// serde's description of an unexpected value.
 fn unexpected(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => format!("string {text:?}"),
@@ -124,7 +125,7 @@ fn unexpected(value: &toml::Value) -> String {
     }
 }
 
-/// The types of Rust as a person who writes TOML knows them.
+/// Rust types in the terms of TOML.
 fn plain_expected(expected: &str) -> String {
     match expected {
         count if is_count(count) => "a whole number of at least 0".to_owned(),
@@ -154,7 +155,7 @@ fn plain_found(found: &str) -> String {
     }
 }
 
-/// The name that was probably meant, of those that serde lists behind an unknown one.
+/// The nearest of the names that serde lists after an unknown one.
 fn did_you_mean(message: &str) -> Option<String> {
     let at = message.find("unknown field ").or_else(|| message.find("unknown variant "))?;
     let mut quoted = message[at..].split('`').skip(1).step_by(2);
@@ -162,26 +163,7 @@ fn did_you_mean(message: &str) -> Option<String> {
     nearest(wrong, quoted).map(str::to_owned)
 }
 
-/// The candidate that `wrong` is a slip of the keyboard of: a letter in eight or fewer differs. Another number is another
-/// thing (`resnet18` is no slip of `resnet50`), unless a digit was left out.
-pub(crate) fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
-    let is_same_number = |candidate: &str| {
-        let (asked, known) = (digits(wrong), digits(candidate));
-        asked == known || known.starts_with(&asked) || asked.is_empty()
-    };
-    let distance = |candidate: &'a str| (strsim::damerau_levenshtein(wrong, candidate), candidate);
-    let most = 1 + wrong.chars().count() / 8;
-    candidates
-        .into_iter()
-        .filter(|candidate| is_same_number(candidate))
-        .map(distance)
-        .filter(|(distance, candidate)| *distance <= most && *distance < candidate.len())
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// A spec that is not there, with those that are.
+/// The error for a spec that does not exist, with those that do.
 pub(crate) fn not_there(path: &Path) -> SpecError {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     let known: Vec<String> = spec_files(folder).iter().map(|file| file.display().to_string()).collect();
@@ -208,7 +190,7 @@ pub fn spec_files(folder: Option<&Path>) -> Vec<PathBuf> {
 }
 
 fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
-    // What cannot be read is not offered.
+    // Unreadable entries are skipped.
     for entry in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         let path = entry.path();
         if path.is_dir() {
@@ -217,7 +199,7 @@ fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
             }
             continue;
         }
-        // Every spec has this key, and no other TOML file of a project.
+        // Every spec has this key, and no other TOML file has it.
         let is_spec =
             |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("keep-rates"));
         if path.extension().is_some_and(|extension| extension == "toml") && is_spec(&path) {
@@ -230,25 +212,17 @@ fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
 mod tests {
     use super::*;
     use crate::study::Spec;
+    use crate::study::spec::MINIMAL;
 
-    const MINIMAL: &str = r#"
-name = "x"
-dataset = { kind = "fashion-mnist" }
-net = { arch = "tiny" }
-dense.train = { epochs = 1, lr = 0.1 }
-prune.keep-rates = [0.5]
-methods = [{ selector = "random" }]
-"#;
-
-    /// What is said of the minimal spec with a replacement.
-    fn said(from: &str, to: &str) -> String {
+    /// The error of the minimal spec with a replacement.
+    fn message(from: &str, to: &str) -> String {
         let text = MINIMAL.replacen(from, to, 1);
         assert_ne!(text, MINIMAL, "{from}");
         Spec::parse(&text, Path::new("x.toml")).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_value_of_another_type_is_told_with_its_key() {
+    fn a_value_of_another_type_is_reported_with_its_key() {
         for (from, to, expected) in [
             ("[0.5]", "0.5", "prune.keep-rates: expected a list in brackets, found the number 0.5"),
             ("[0.5]", "[0.5, \"x\"]", "prune.keep-rates[1]: expected a number, found the text \"x\""),
@@ -279,13 +253,13 @@ methods = [{ selector = "random" }]
                 "dense.train.schedule.at: expected a number, found the text \"half\"",
             ),
         ] {
-            let said = said(from, to);
-            assert!(said.ends_with(expected) && said.starts_with("x.toml:"), "{expected}\n{said}");
+            let message = message(from, to);
+            assert!(message.ends_with(expected) && message.starts_with("x.toml:"), "{expected}\n{message}");
         }
     }
 
     #[test]
-    fn a_number_that_no_integer_holds_is_told_with_key_and_bounds() {
+    fn a_number_beyond_64_bits_is_reported_with_key_and_bounds() {
         let huge = "9".repeat(60);
         for number in ["100000000000000000000000", "-100000000000000000000000", &huge] {
             for (from, to, key) in [
@@ -298,49 +272,46 @@ methods = [{ selector = "random" }]
                 ),
                 ("[0.5]", format!("[{number}]"), "prune.keep-rates[0]"),
             ] {
-                let said = said(from, &to);
+                let message = message(from, &to);
                 let start = format!(": {key}: {number} is outside the whole numbers that can stand here, ");
-                assert!(said.contains(&start) && said.ends_with(" to 9223372036854775807"), "{said}");
-                assert!(!said.contains("128") && !said.contains("overflow"), "{said}");
+                assert!(
+                    message.contains(&start) && message.ends_with(" to 9223372036854775807"),
+                    "{message}"
+                );
+                assert!(!message.contains("128") && !message.contains("overflow"), "{message}");
             }
         }
-        let said = said("\"random\"", "100000000000000000000000");
+        let message = message("\"random\"", "100000000000000000000000");
         let expected =
             ": methods[0].selector: expected text in quotes, found the number 100000000000000000000000";
-        assert!(said.ends_with(expected), "{said}");
+        assert!(message.ends_with(expected), "{message}");
     }
 
     #[test]
-    fn a_missing_key_is_told_with_its_table() {
+    fn a_missing_key_is_reported_with_its_table() {
         for (from, to, expected) in [
             ("name = \"x\"", "", "missing key `name` in the top level"),
             ("\"fashion-mnist\" }", "\"image-folder\", size = 8 }", "missing key `name` in [dataset]"),
             ("{ epochs = 1, lr = 0.1 }", "{ epochs = 1 }", "missing key `lr` in [dense.train]"),
             ("selector = \"random\"", "label = \"x\"", "missing key `selector` in [methods[0]]"),
         ] {
-            let said = said(from, to);
-            assert!(said.ends_with(expected), "{expected}\n{said}");
+            let message = message(from, to);
+            assert!(message.ends_with(expected), "{expected}\n{message}");
         }
     }
 
     #[test]
-    fn only_a_slip_is_taken_for_what_was_meant() {
-        let nets = ["vgg16", "vgg16-gap", "resnet50", "cifar-vgg16", "cifar-resnet20", "tiny"];
-        for other in ["resnet18", "resnet34", "vgg19", "vgg11", "mobilenet", "resnet", "alexnet"] {
-            assert_eq!(nearest(other, nets), None, "{other}");
-        }
-        for (slip, meant) in
-            [("vgg1", "vgg16"), ("vgg16gap", "vgg16-gap"), ("resnet5", "resnet50"), ("tinny", "tiny")]
-        {
-            assert_eq!(nearest(slip, nets), Some(meant), "{slip}");
-        }
-        let said = said("\"tiny\"", "\"resnet18\"");
-        assert!(said.contains("net.arch: unknown variant `resnet18`, expected one of `vgg16`, "), "{said}");
-        assert!(!said.contains("did you mean"), "{said}");
+    fn another_net_is_not_suggested_for_one_with_another_number() {
+        let message = message("\"tiny\"", "\"resnet18\"");
+        assert!(
+            message.contains("net.arch: unknown variant `resnet18`, expected one of `vgg16`, "),
+            "{message}"
+        );
+        assert!(!message.contains("did you mean"), "{message}");
     }
 
     #[test]
-    fn a_spec_that_is_not_there_is_told_with_those_that_are() {
+    fn a_missing_spec_is_reported_with_those_that_exist() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("birds.toml"), MINIMAL).unwrap();

@@ -1,4 +1,4 @@
-//! Dense nets that nothing is pruned from: one that diverged, and one that is near chance.
+//! Dense nets that are unfit for pruning: those that diverged, and those near chance.
 
 use thinet_report::records::{Metric, Phase, Status, Unfit, find};
 
@@ -6,10 +6,10 @@ use crate::error::HarnessError;
 use crate::store::{Depth, StageResult, Store};
 use crate::study::{DensePlan, Plan};
 
-/// A net that is no better than this many times guessing has learned nothing of the data.
+/// A net is near chance if its accuracy is below this multiple of guessing.
 const TIMES_CHANCE: f64 = 5.0;
 
-/// Top-1 of guessing among so many classes, per cent.
+/// Top-1 of guessing, per cent.
 pub(crate) fn chance(classes: usize) -> f64 {
     100.0 / classes as f64
 }
@@ -17,17 +17,17 @@ pub(crate) fn chance(classes: usize) -> f64 {
 /// The top-1 below which a net is near chance, per cent.
 pub(crate) fn least_top1(classes: usize) -> f64 {
     let chance = chance(classes);
-    // With few classes five times chance is out of reach: half way from guessing to always right must do.
+    // With few classes five times chance is out of reach: half way between guessing and 100 %, at most ten points above it.
     (TIMES_CHANCE * chance).min((chance + 100.0) / 2.0).min(chance + 10.0)
 }
 
-/// Why nothing is pruned from a stored dense net; none if it is fit. Follows from its record, so that records of old versions are
-/// judged by the same rule.
+/// Why a stored dense net is unfit for pruning; `None` if it is fit. Derived from its record, so that records of old versions follow
+/// the same rule.
 pub(crate) fn of_record(plan: &Plan, result: &StageResult) -> Option<Unfit> {
     of_result(result, plan.data.test.classes(), plan.spec.dense.allow_chance)
 }
 
-/// The same without the plan.
+/// As [`of_record`], without a plan.
 pub(crate) fn of_result(result: &StageResult, classes: usize, allow_chance: bool) -> Option<Unfit> {
     if result.status == Status::Diverged {
         return Some(Unfit::Diverged);
@@ -39,7 +39,7 @@ pub(crate) fn of_result(result: &StageResult, classes: usize, allow_chance: bool
     (top1 < least_top1(classes)).then(|| Unfit::NearChance { top1, chance: chance(classes) })
 }
 
-/// The same as an error, which is also that of all that needs the net.
+/// As [`of_record`], as the error of the net and of every stage that needs it.
 pub(crate) fn check(plan: &Plan, dense: &DensePlan, result: &StageResult) -> Result<(), HarnessError> {
     match of_record(plan, result) {
         None => Ok(()),
@@ -51,7 +51,7 @@ pub(crate) fn check(plan: &Plan, dense: &DensePlan, result: &StageResult) -> Res
     }
 }
 
-/// The stored dense nets of a plan that are unfit. Records that cannot be read are no concern here: they are made again.
+/// The stored dense nets of a plan that are unfit. Unreadable records are skipped: their stages are run again.
 pub(crate) fn stored<'a>(plan: &'a Plan, store: &Store) -> Result<Vec<&'a DensePlan>, HarnessError> {
     let mut unfit = Vec::new();
     for dense in &plan.dense {
@@ -63,7 +63,7 @@ pub(crate) fn stored<'a>(plan: &'a Plan, store: &Store) -> Result<Vec<&'a DenseP
     Ok(unfit)
 }
 
-/// A net near chance, with the likely causes for one that was trained here or for one that was loaded.
+/// The error for a net near chance, with the likely causes for a trained or a loaded one.
 pub(crate) fn near_chance(
     plan: &Plan,
     dense: &DensePlan,

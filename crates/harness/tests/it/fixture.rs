@@ -1,8 +1,9 @@
-//! A folder with a small generated dataset, a spec and a results folder; and a way to run it and read its tables.
+//! A folder with a small generated dataset, a spec and a results folder, and functions to run studies and read their tables.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use image::{Rgb, RgbImage};
@@ -19,7 +20,7 @@ pub(crate) const CLASSES: usize = 6;
 /// Side of the generated images.
 const SIDE: u32 = 16;
 
-/// A spec on the generated images that takes about a second, too short a time for its dense net to be better than guessing.
+/// A spec on the generated images that runs for about a second, too short for its dense net to be better than guessing.
 pub(crate) const SPEC: &str = r#"
 name = "small"
 table = "small"
@@ -99,14 +100,14 @@ impl Fixture {
         run(&plan, &options, reporter).unwrap()
     }
 
-    /// Every file below `results/tables` with its bytes, except where and in what time a run was made.
+    /// Every file below `results/tables` with its bytes, except environments and times.
     pub(crate) fn tables(&self, results: &str) -> BTreeMap<String, Vec<u8>> {
         let is_table = |name: &str| !name.ends_with("env.json") && !name.ends_with("seconds.csv");
         files(&self.path(results).join("tables")).filter(|(name, _)| is_table(name)).collect()
     }
 
-    /// Fails if anything that is stored of a stage differs between two results folders of one spec: how it ended, rows, channels,
-    /// tensors. Seconds, checksums of records, host and environment may differ.
+    /// Checks that the stages in two results folders of one spec agree in status, rows, channels and tensors. Seconds, checksums of
+    /// records, host and environment may differ.
     pub(crate) fn assert_same_stages(&self, first: &str, second: &str) {
         let (first, second) = (self.path(first), self.path(second));
         let run = |results: &Path| all_runs(results).unwrap().pop().unwrap();
@@ -135,7 +136,7 @@ fn files(folder: &Path) -> impl Iterator<Item = (String, Vec<u8>)> {
     })
 }
 
-/// Diagonal stripes whose direction and period tell the class, with noise.
+/// Diagonal stripes with noise; direction and period depend on the class.
 fn stripes(class: usize, split: &str, i: u64) -> RgbImage {
     let mut rng = Seed::root(7).child(split).index(class as u64).index(i).rng();
     let phase = rng.next_u32() % 16;
@@ -148,7 +149,32 @@ fn stripes(class: usize, split: &str, i: u64) -> RgbImage {
     })
 }
 
-/// Panics at the n-th event, as a process that dies would stop.
+/// Records the texts of all notes.
+#[derive(Default)]
+pub(crate) struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+impl Reporter for Notes {
+    fn event(&self, event: &Event) {
+        if let Event::Note { text, .. } = event {
+            self.0.lock().unwrap().push(text.clone());
+        }
+    }
+}
+
+/// The spec in one-shot mode, which has no tuning between layers.
+pub(crate) fn one_shot(spec: &str) -> String {
+    let from = spec.find("[prune.after-layer]").unwrap();
+    let to = spec.find("[prune.after-last]").unwrap();
+    format!("{}{}", &spec[..from], &spec[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
+}
+
+/// Panics at the n-th event, like a process that dies.
 pub(crate) struct DiesAt {
     pub(crate) left: std::sync::atomic::AtomicUsize,
 }

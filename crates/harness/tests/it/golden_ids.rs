@@ -2,11 +2,12 @@
 //! changes loses them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thinet_harness::study::{Options, Plan};
 
 use crate::shipped_specs::{fetched_fashion_mnist, project, write_cifar10_of_stripes};
+use crate::small;
 
 /// What a failing test has to say beside the difference.
 const WHAT_TO_DO: &str = "Stages are stored under these ids. Where results did not change, neither may the ids: a key \
@@ -100,7 +101,7 @@ fn plan(file: &Path, folder: &Path) -> Plan {
     Plan::new(file, &options).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Compares the ids of a study of each mode on `dataset`, the keys of `[dataset]` and of what else is of the data.
+/// Compares the ids of a study in each mode on `dataset`: the keys of `[dataset]` and further lines about the data.
 fn assert_golden(name: &str, dataset: &str, folder: &Path) {
     let scratch = tempfile::tempdir().unwrap();
     let mut text = String::new();
@@ -190,23 +191,6 @@ fn imagenet() {
 #[test]
 fn cub200() {
     let folder = tempfile::tempdir().unwrap();
-    write_cub200(folder.path());
+    small::write_cub200(folder.path(), |_, path| copy_fixed("exif.jpg", path));
     assert_golden("cub200", "kind = \"cub200\"\nside = 36\ncrop = 32", folder.path());
-}
-
-/// A training and a test image of each of the 200 classes, and the set's own index files.
-fn write_cub200(folder: &Path) {
-    let mut files = [String::new(), String::new(), String::new()];
-    for i in 0..400 {
-        let (id, class) = (i + 1, i / 2 + 1);
-        let name = format!("{class:03}.Bird/Bird_{i}.jpg");
-        copy_fixed("exif.jpg", &folder.join("images").join(&name));
-        for (text, value) in files.iter_mut().zip([name, class.to_string(), (i % 2).to_string()]) {
-            text.push_str(&format!("{id} {value}\n"));
-        }
-    }
-    for (text, name) in files.iter().zip(["images", "image_class_labels", "train_test_split"]) {
-        let path: PathBuf = folder.join(format!("{name}.txt"));
-        fs::write(path, text).unwrap();
-    }
 }

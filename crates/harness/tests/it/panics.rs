@@ -1,4 +1,4 @@
-//! A fault of the program: its message reaches the parent of a worker and the note on the stage.
+//! A panic: its message reaches the parent of a worker and the stage's stored failure.
 
 use std::fs;
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ impl Reporter for Faulty {
 }
 
 #[test]
-fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
+fn a_panic_of_a_worker_is_reported_with_its_location_and_stored_with_the_stage() {
     let fixture = Fixture::new();
     let plan = fixture.plan(SPEC, "results").unwrap();
     let runner = StageRunner::new(&plan, &RunOptions::default()).unwrap();
@@ -28,7 +28,7 @@ fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
     let ids = [plan.dense[0].id.to_string(), plan.cells[0].id.to_string()];
     serve(&runner, ids, &Faulty, &|message| said.lock().unwrap().push(message));
     let said = said.into_inner().unwrap();
-    // The worker ends: nobody knows in what state the panic left it.
+    // The worker ends, as its state after the panic is unknown.
     let [WorkerMessage::Ended { ended, error: Some(error), stopped: false, panicked: true }] = &said[..]
     else {
         panic!("{said:?}")
@@ -38,7 +38,7 @@ fn a_panic_of_a_worker_is_told_with_its_place_and_noted_with_the_stage() {
     let folder = fixture.path("results/store").join(ended);
     let noted = fs::read_to_string(folder.join("failure.json")).unwrap();
     assert!(noted.contains("dense net, seed 0") && noted.contains("no luck today"), "{noted}");
-    // It goes on from there.
+    // Another run resumes from there.
     runner.run_stage(ended, &thinet_harness::events::Silent).unwrap();
     assert!(!folder.join("failure.json").exists());
 }

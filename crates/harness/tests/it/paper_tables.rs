@@ -1,4 +1,4 @@
-//! The tables that set whole experiments beside the paper's rows, from the shipped specs.
+//! Tables that compare whole studies with the paper's rows, from the shipped specs.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ fn whole_net(phase: Phase, top1: f64, top5: f64) -> Vec<Row> {
 }
 
 #[test]
-fn ours_stand_beside_the_published_rows_and_the_rest_says_not_run() {
+fn ours_are_beside_the_published_rows_and_the_rest_is_marked_as_not_run() {
     let (conv, twins) = (resolved("vgg16-conv.toml"), resolved("vgg16-conv-twins.toml"));
     let (mut measured, missing) = (not_run(&conv), not_run(&twins));
     measured.run = "0123456789ab".to_owned();
@@ -39,7 +39,7 @@ fn ours_stand_beside_the_published_rows_and_the_rest_says_not_run() {
     assert_eq!(paper_run(&studies[1..]), NOT_RUN);
 }
 
-/// Studies of experiments, the given ones measured: their dense nets at 70 %, their cells at 68 %.
+/// Records of studies with dense nets at 70 % and cells at 68 %.
 fn measured(studies_of: &[ResolvedStudy], images: u64) -> Vec<StudyRecord> {
     let of = |resolved: &ResolvedStudy| {
         let mut study = not_run(resolved);
@@ -92,7 +92,7 @@ fn a_drop_is_never_against_another_net_than_the_published_one() {
 }
 
 #[test]
-fn a_row_of_a_dense_net_that_failed_says_so() {
+fn a_row_of_an_unfit_dense_net_is_marked() {
     let conv = resolved("vgg16-conv.toml");
     let mut study = not_run(&conv);
     study.dense[0].status = Status::Done;
@@ -105,7 +105,7 @@ fn a_row_of_a_dense_net_that_failed_says_so() {
 }
 
 #[test]
-fn nothing_published_stands_beside_a_net_that_nobody_published() {
+fn nothing_published_is_beside_an_unpublished_net() {
     let table = table_of(&["resnet50-caffe.toml", "resnet50-torchvision.toml"], 50_000);
     let strides = table.frame.column("stride").unwrap().str().unwrap();
     let published = table.frame.column("published_top1").unwrap().f64().unwrap();
@@ -115,7 +115,7 @@ fn nothing_published_stands_beside_a_net_that_nobody_published() {
 }
 
 #[test]
-fn a_number_of_images_is_told_only_if_it_was_counted() {
+fn a_number_of_images_is_given_only_if_it_was_counted() {
     let text = |images| table_of(&["vgg16-conv.toml"], images).markdown();
     assert!(text(50_000).contains("per cent of the 50,000 test images,"));
     assert!(text(49_997).contains("per cent of the 49,997 test images,"));

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use tch::Device;
 use thinet_harness::HarnessError;
-use thinet_harness::events::{Event, Reporter, Silent};
+use thinet_harness::events::{Reporter, Silent};
 use thinet_harness::run::{Outcome, RunOptions, run};
 use thinet_harness::study::{Options, Plan};
 use thinet_models::{Net, Weights, load_net, save_net};
@@ -16,6 +15,7 @@ use thinet_nets::{Arch, NetSpec};
 use thinet_report::records::{Metric, Phase, Status};
 use thinet_seed::Seed;
 
+use crate::fixture::Notes;
 use crate::small;
 
 const SPEC: &str = r#"
@@ -104,17 +104,6 @@ impl Study {
     }
 }
 
-#[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Reporter for Notes {
-    fn event(&self, event: &Event) {
-        if let Event::Note { text, .. } = event {
-            self.0.lock().unwrap().push(text.clone());
-        }
-    }
-}
-
 #[test]
 fn layers_are_tuned_apart_and_the_control_has_the_same_widths() {
     let study = Study::new();
@@ -146,7 +135,7 @@ fn layers_are_tuned_apart_and_the_control_has_the_same_widths() {
 }
 
 #[test]
-fn calibration_images_are_decoded_once_and_made_again_when_lost() {
+fn calibration_images_are_decoded_once_and_again_when_lost() {
     let study = Study::new();
     let first = study.run(SPEC, "results", &Silent).unwrap();
     let crops = study.crops("results");
@@ -155,7 +144,7 @@ fn calibration_images_are_decoded_once_and_made_again_when_lost() {
     assert_eq!(crops.len(), 3);
     assert!(crops.values().all(|bytes| bytes.len() == 20 * (3 * 32 * 32 + 1) + 32));
 
-    // A file that is cut off, or changed, is made again.
+    // A truncated or changed file is written again.
     let forget_cells = || {
         for cell in &first.study.cells[..2] {
             fs::remove_dir_all(study.path("results/store").join(&cell.id)).unwrap();
@@ -175,7 +164,7 @@ fn calibration_images_are_decoded_once_and_made_again_when_lost() {
     assert_eq!(study.crops("results"), crops);
     assert_eq!(again.study, first.study);
 
-    // A whole one is read: photographs are decoded no more.
+    // An intact one is read, and no photograph is decoded.
     forget_cells();
     let before = modified(&study.path("results/crops"));
     study.run(SPEC, "results", &Silent).unwrap();
@@ -201,7 +190,7 @@ fn damaged_photographs_are_left_out_and_named_up_to_the_limit() {
     let tolerant = SPEC.replace("side = 36", "side = 36\nbad-files = 1");
     let outcome = study.run(&tolerant, "results", &notes).unwrap();
     assert!(outcome.study.cells.iter().all(|cell| cell.status == Status::Done));
-    let notes = notes.0.into_inner().unwrap();
+    let notes = notes.into_texts();
     let named = notes.iter().filter(|note| note.starts_with("left out as damaged: ")).count();
     assert!(named >= 1 && notes.iter().any(|note| note.contains("n01440764_0.JPEG")), "{notes:?}");
 
@@ -212,7 +201,7 @@ fn damaged_photographs_are_left_out_and_named_up_to_the_limit() {
 }
 
 #[test]
-fn a_photograph_that_cannot_be_read_stops_the_study_whatever_is_put_up_with() {
+fn a_photograph_that_cannot_be_read_stops_the_study_whatever_is_tolerated() {
     let study = Study::new();
     let tolerant = SPEC.replace("side = 36", "side = 36\nbad-files = 5");
     let plan = study.plan(&tolerant, "results");
@@ -250,7 +239,7 @@ fn calibration_images_that_were_left_out_are_judged_again() {
 }
 
 #[test]
-fn accuracies_say_on_how_many_images_they_were_measured() {
+fn the_number_of_test_images_is_recorded() {
     let study = Study::new();
     let file = study.data.join("val/n01440764/ILSVRC2012_val_00000001.JPEG");
     let images = study.plan(SPEC, "results").data.test.len() as u64;

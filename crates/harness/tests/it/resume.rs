@@ -1,4 +1,4 @@
-//! A study that dies at any moment and is started again ends with the same bytes as an unbroken one.
+//! A study that dies at any moment and is restarted ends with the same bytes as an uninterrupted one.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use thinet_harness::{HarnessError, Stop};
 use thinet_models::{load_tensors, save_tensors};
 use thinet_report::records::Status;
 
-use crate::fixture::{DiesAt, Fixture, SPEC};
+use crate::fixture::{DiesAt, Fixture, Notes, SPEC, one_shot};
 
 #[test]
 fn dying_at_any_event_and_starting_again_gives_the_same_weights_and_tables() {
@@ -68,13 +68,13 @@ fn dropout_alone() {
 }
 
 #[test]
-fn a_run_that_is_asked_to_stop_keeps_what_it_has() {
+fn a_run_that_is_asked_to_stop_stores_its_progress() {
     let fixture = Fixture::new();
     let spec = SPEC;
     fixture.run(spec, "unbroken", &Silent);
     let mut stops = 0;
     for event in [4, 30, 60] {
-        // Checkpoints are made at a stop only.
+        // Checkpoints are saved at a stop only.
         let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
         let reporter = StopsAt { left: AtomicUsize::new(event), stop: options.stop.clone() };
         let error = run(&fixture.plan(spec, "broken").unwrap(), &options, &reporter).unwrap_err();
@@ -102,9 +102,7 @@ fn specs_with_every_training() -> [(String, Vec<(&'static str, &'static str)>); 
     let spec = SPEC[..apart]
         .replace("keep-rates = [0.5, 0.75]", "keep-rates = [0.5]\nlayers = [\"conv1\", \"conv2\"]");
     let scratch = "[from-scratch]\nepochs = 2\nbatch = 16\nlr = 0.01\n";
-    let (from, to) = (spec.find("[prune.after-layer]").unwrap(), spec.find("[prune.after-last]").unwrap());
-    let one_shot =
-        format!("{}{}", &spec[..from], &spec[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"");
+    let one_shot = one_shot(&spec);
     [
         (
             format!("{spec}{scratch}"),
@@ -126,7 +124,7 @@ fn an_end_between_the_last_step_and_the_end_of_a_stage_changes_no_stored_value()
         let (unbroken, stopped, died) = (format!("unbroken{i}"), format!("stopped{i}"), format!("died{i}"));
         fixture.run(&spec, &unbroken, &Silent);
         for training in &trainings {
-            // Checkpoints are made at a stop only.
+            // Checkpoints are saved at a stop only.
             let options = RunOptions { checkpoint_every: Duration::from_secs(1000), ..RunOptions::default() };
             let reporter = AfterLastStep::of(training, Some(options.stop.clone()));
             let error = run(&fixture.plan(&spec, &stopped).unwrap(), &options, &reporter).unwrap_err();
@@ -186,7 +184,7 @@ fn stopped_in_a_layer(fixture: &Fixture, spec: &str, results: &str) -> PathBuf {
     files.find(|file| file.file_name().unwrap().to_string_lossy().starts_with("train-conv1-")).unwrap()
 }
 
-/// Changes what a checkpoint says beside its tensors.
+/// Changes a checkpoint's metadata.
 fn change_metadata(checkpoint: &PathBuf, change: impl FnOnce(&mut BTreeMap<String, String>)) {
     let (tensors, mut metadata) = load_tensors(checkpoint, Device::Cpu).unwrap();
     change(&mut metadata);
@@ -224,7 +222,7 @@ fn a_resumed_layer_keeps_the_selection_under_which_its_weights_were_cut() {
 }
 
 #[test]
-fn a_tuning_in_progress_that_does_not_say_its_selection_is_left_out() {
+fn a_tuning_in_progress_without_its_selection_is_ignored() {
     let fixture = Fixture::new();
     let [(spec, _), _] = specs_with_every_training();
     fixture.run(&spec, "unbroken", &Silent);
@@ -232,7 +230,7 @@ fn a_tuning_in_progress_that_does_not_say_its_selection_is_left_out() {
     change_metadata(&checkpoint, BTreeMap::clear);
     let notes = Notes::default();
     fixture.run(&spec, "broken", &notes);
-    let notes = notes.0.into_inner().unwrap();
+    let notes = notes.into_texts();
     assert!(notes.iter().any(|note| note.contains("the tuning of conv1 in progress")), "{notes:?}");
     fixture.assert_same_stages("unbroken", "broken");
 }
@@ -250,7 +248,7 @@ impl Reporter for Steps {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_told_and_an_older_state_continued() {
+fn a_damaged_checkpoint_is_reported_and_an_older_state_continued() {
     let fixture = Fixture::new();
     fixture.run(SPEC, "unbroken", &Silent);
     let reporter = DiesAt { left: AtomicUsize::new(6) };
@@ -269,7 +267,7 @@ fn a_damaged_checkpoint_is_told_and_an_older_state_continued() {
     std::fs::write(&checkpoint, bytes).unwrap();
     let notes = Notes::default();
     fixture.run(SPEC, "broken", &notes);
-    let notes = notes.0.into_inner().unwrap();
+    let notes = notes.into_texts();
     assert!(
         notes.iter().any(|note| note.contains("train-dense-") && note.contains("is damaged")),
         "{notes:?}"
@@ -292,13 +290,13 @@ impl Reporter for StopsAt {
 }
 
 #[test]
-fn a_damaged_stage_is_set_aside_and_made_again() {
+fn a_damaged_stage_is_set_aside_and_run_again() {
     let fixture = Fixture::new();
     let whole = fixture.run(SPEC, "results", &Silent);
     let (weights, tables) = (fixture.weights("results"), fixture.tables("results"));
     let dense = &whole.study.dense[0].id;
     let store = fixture.path("results").join("store");
-    // A changed weight file that is read, a record that is cut off, and cells to be made from them.
+    // A damaged weight file that is read, a truncated record, and a missing cell that needs them.
     let file = store.join(dense).join("weights.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;
@@ -311,7 +309,7 @@ fn a_damaged_stage_is_set_aside_and_made_again() {
     let notes = Notes::default();
     let again = fixture.run(SPEC, "results", &notes);
     assert_eq!(again.stages_run, 3);
-    let notes = notes.0.into_inner().unwrap();
+    let notes = notes.into_texts();
     let named = |id: &str| notes.iter().any(|note| note.contains(id) && note.contains("set aside as"));
     assert!(named(dense) && named(cut), "{notes:?}");
     assert!(store.join("damaged").join(format!("{dense}.1")).is_dir());
@@ -320,7 +318,7 @@ fn a_damaged_stage_is_set_aside_and_made_again() {
 }
 
 #[test]
-fn a_cell_that_fails_costs_itself_alone() {
+fn a_cell_that_fails_affects_no_other_cell() {
     let fixture = Fixture::new();
     let whole = fixture.run(SPEC, "whole", &Silent);
     // A folder where the weight file has to go: the stage cannot be stored.
@@ -335,15 +333,4 @@ fn a_cell_that_fails_costs_itself_alone() {
     expected[2] = Status::NotRun;
     assert_eq!(states, expected);
     assert!(fixture.path("results/tables/small.csv").is_file());
-}
-
-#[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Reporter for Notes {
-    fn event(&self, event: &Event) {
-        if let Event::Note { text, .. } = event {
-            self.0.lock().unwrap().push(text.clone());
-        }
-    }
 }

@@ -168,7 +168,7 @@ fn paper_scale_widths_are_those_of_the_published_models() {
 }
 
 /// The folder of the data a spec names: Fashion-MNIST itself, and for CIFAR-10 images of its format, since it cannot be
-/// fetched by a program that asks nobody.
+/// fetched without confirmation.
 fn data_of(spec: &Spec, scratch: &Path) -> PathBuf {
     match &spec.dataset {
         DatasetSpec::FashionMnist(_) => fetched_fashion_mnist(),

@@ -1,4 +1,4 @@
-//! The experiments at the paper's scale made small: the same nets, methods and recipes on generated images of 32×32, in the
+//! Small versions of the studies at the paper's scale: the same nets, methods and recipes on generated images of 32×32, in the
 //! folder layout of the real data, with weight files as PyTorch would write them.
 
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ fn weight_file(spec: &Spec, path: &Path) {
     weights.insert(bias, Tensor::from_slice(&values));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     export_weights(path, &Net { graph, weights }, layout, &BTreeMap::new()).unwrap();
-    // A file of somebody else has no graph of ours in it.
+    // Without our graph, as in files of other programs.
     let (tensors, _) = thinet_models::load_tensors(path, Device::Cpu).unwrap();
     let tensors: Vec<_> = tensors.into_iter().collect();
     thinet_models::save_tensors(path, &tensors, &BTreeMap::new()).unwrap();
@@ -124,18 +124,24 @@ pub(crate) fn imagenet(folder: &Path) -> PathBuf {
 
 fn cub200(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
-        let mut files = [String::new(), String::new(), String::new()];
-        for i in 0..400 {
-            let (id, class) = (i + 1, i / 2 + 1);
-            let name = format!("{class:03}.Bird/Bird_{i}.jpg");
-            photo(&folder.join("images").join(&name), i);
-            for (text, value) in files.iter_mut().zip([name, class.to_string(), (i % 2).to_string()]) {
-                text.push_str(&format!("{id} {value}\n"));
-            }
-        }
-        for (text, name) in files.iter().zip(["images", "image_class_labels", "train_test_split"]) {
-            fs::write(folder.join(format!("{name}.txt")), text).unwrap();
-        }
+        write_cub200(folder, |i, path| photo(path, i));
     }
     folder.to_owned()
+}
+
+/// Writes CUB-200's folder layout and index files: a training and a test image of each of the 200 classes, by `write_image`, which is
+/// called with the image's number and path.
+pub(crate) fn write_cub200(folder: &Path, write_image: impl Fn(usize, &Path)) {
+    let mut files = [String::new(), String::new(), String::new()];
+    for i in 0..400 {
+        let (id, class) = (i + 1, i / 2 + 1);
+        let name = format!("{class:03}.Bird/Bird_{i}.jpg");
+        write_image(i, &folder.join("images").join(&name));
+        for (text, value) in files.iter_mut().zip([name, class.to_string(), (i % 2).to_string()]) {
+            text.push_str(&format!("{id} {value}\n"));
+        }
+    }
+    for (text, name) in files.iter().zip(["images", "image_class_labels", "train_test_split"]) {
+        fs::write(folder.join(format!("{name}.txt")), text).unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! What a study's numbers may not depend on: time, order of cells, other methods, other rates, loader threads.
+//! Independence of a study's numbers from time, order of cells, other methods, other rates, and loader threads.
 
 use std::fs;
 use std::sync::mpsc::RecvTimeoutError;
@@ -13,7 +13,7 @@ use thinet_harness::study::{Plan, gather};
 use thinet_models::{load_net, save_net};
 use thinet_report::records::{Metric, Phase, Status};
 
-use crate::fixture::{Fixture, SPEC};
+use crate::fixture::{Fixture, SPEC, one_shot};
 
 #[test]
 fn a_second_run_does_nothing_and_leaves_the_same_bytes() {
@@ -29,11 +29,11 @@ fn a_second_run_does_nothing_and_leaves_the_same_bytes() {
 }
 
 #[test]
-fn two_labels_of_one_stage_both_get_its_rows_and_it_is_made_once() {
+fn two_labels_of_one_stage_both_get_its_rows_and_it_runs_once() {
     let fixture = Fixture::new();
     let spec = format!("{SPEC}label = \"first\"\n[[methods]]\nselector = \"random\"\nlabel = \"second\"\n");
     let options = RunOptions::default();
-    // A run that waits for what cannot come would wait for ever.
+    // Stops a run that would otherwise wait forever.
     let (stop, (over, ended)) = (options.stop.clone(), std::sync::mpsc::channel::<()>());
     let watch = std::thread::spawn(move || {
         if ended.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
@@ -94,22 +94,22 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
     assert_eq!(study.dense[0].status, Status::Done);
     for cell in &study.cells {
         assert_eq!(cell.status, Status::Done);
-        for stage in [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune] {
+        for phase in [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune] {
             for metric in [Metric::Top1, Metric::Top5, Metric::Loss] {
                 let found =
-                    cell.rows.iter().filter(|r| r.layer.is_empty() && r.phase == stage && r.metric == metric);
-                assert_eq!(found.count(), 1, "{} {stage:?} {metric:?}", cell.method);
+                    cell.rows.iter().filter(|r| r.layer.is_empty() && r.phase == phase && r.metric == metric);
+                assert_eq!(found.count(), 1, "{} {phase:?} {metric:?}", cell.method);
             }
         }
         for (layer, kept) in &cell.kept {
             let expected = (kept.width() as f64 * cell.keep_rate + 1e-9).floor() as usize;
             assert_eq!(kept.len(), expected, "{layer}");
         }
-        let error = |layer: &str, stage| {
+        let error = |layer: &str, phase| {
             let row = cell
                 .rows
                 .iter()
-                .find(|r| r.layer == layer && r.phase == stage && r.metric == Metric::ReconstructionError);
+                .find(|r| r.layer == layer && r.phase == phase && r.metric == Metric::ReconstructionError);
             row.expect("measured for every method").value
         };
         for layer in cell.kept.keys() {
@@ -120,13 +120,6 @@ fn every_stage_of_the_table_is_measured_and_the_cut_has_the_planned_widths() {
     }
 }
 
-/// The spec of the other tests in one-shot mode.
-fn one_shot() -> String {
-    let from = SPEC.find("[prune.after-layer]").unwrap();
-    let to = SPEC.find("[prune.after-last]").unwrap();
-    format!("{}{}", &SPEC[..from], &SPEC[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
-}
-
 /// Ids of the stages of one-shot evidence.
 fn evidence_stages(plan: &Plan) -> Vec<String> {
     plan.dense.iter().flat_map(|dense| &dense.evidence).map(|stage| stage.id.to_string()).collect()
@@ -135,19 +128,19 @@ fn evidence_stages(plan: &Plan) -> Vec<String> {
 #[test]
 fn one_shot_mode_gathers_each_kind_of_evidence_once_for_all_cells() {
     let fixture = Fixture::new();
-    let outcome = fixture.run(&one_shot(), "results", &Silent);
+    let outcome = fixture.run(&one_shot(SPEC), "results", &Silent);
     assert_eq!(outcome.stages_run, 9, "a dense net, zero counts, moments, six cells");
     for cell in &outcome.study.cells {
         assert_eq!(cell.status, Status::Done);
         assert!(cell.rows.iter().any(|r| r.phase == Phase::AfterFineTune && r.metric == Metric::Top1));
     }
-    let whole = evidence_stages(&fixture.plan(&one_shot(), "results").unwrap());
+    let whole = evidence_stages(&fixture.plan(&one_shot(SPEC), "results").unwrap());
     let kinds: Vec<&str> = whole.iter().map(|id| id.split('-').next().unwrap()).collect();
     assert_eq!(kinds, ["zeros", "moments"]);
 
-    // With other methods: what nobody needs is not gathered, and what is gathered keeps its id and its meaning.
-    let methods = one_shot().find("[[methods]]").unwrap();
-    let alone = format!("{}[[methods]]\nselector = \"random\"\n", &one_shot()[..methods]);
+    // With other methods: evidence that no method needs is not gathered, and the rest keeps its id.
+    let methods = one_shot(SPEC).find("[[methods]]").unwrap();
+    let alone = format!("{}[[methods]]\nselector = \"random\"\n", &one_shot(SPEC)[..methods]);
     assert_eq!(evidence_stages(&fixture.plan(&alone, "alone").unwrap()), whole[1..]);
     for cell in fixture.run(&alone, "alone", &Silent).study.cells {
         assert!(outcome.study.cells.contains(&cell), "{}", cell.method);
@@ -196,7 +189,7 @@ fn at_a_keep_rate_of_one_the_dense_net_is_reported_once_and_nothing_is_tuned() {
 }
 
 #[test]
-fn tables_of_another_experiment_are_never_touched_unasked() {
+fn tables_of_another_study_are_never_replaced() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("[0.5, 0.75]", "[0.5]");
     fixture.run(&spec, "results", &Silent);
@@ -210,13 +203,16 @@ fn tables_of_another_experiment_are_never_touched_unasked() {
     assert!(tables.iter().any(|file| file.ends_with("small.seconds.csv")), "{tables:?}");
     let bytes: Vec<_> = tables.iter().map(|file| fs::read(file).unwrap()).collect();
 
-    // Another experiment that asks for the same table, and has other stages to make.
+    // Another study with the same table and other stages.
     let other = spec.replace("name = \"small\"", "name = \"other\"").replace("0.05", "0.04");
     let plan = fixture.plan(&other, "results").unwrap();
     let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err();
     let message = error.to_string();
     assert!(error.is_bad_spec() && message.contains("table: "), "{message}");
-    assert!(message.contains("is of the experiment \"small\"") && message.contains("\"other\""), "{message}");
+    assert!(
+        message.contains("belongs to the experiment \"small\"") && message.contains("\"other\""),
+        "{message}"
+    );
     let again: Vec<_> = files("tables").iter().map(|file| fs::read(file).unwrap()).collect();
     assert_eq!(
         (files("tables"), again, files("store")),
@@ -233,7 +229,7 @@ fn tables_of_another_experiment_are_never_touched_unasked() {
 }
 
 #[test]
-fn a_diverging_cell_is_told_from_a_missing_one_in_every_file() {
+fn a_diverged_cell_differs_from_a_missing_one_in_every_file() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("epochs = 2\nbatch = 16\nlr = 0.01", "epochs = 2\nbatch = 16\nlr = 1e30");
     let cells = fixture.run(&spec, "results", &Silent).study.cells;
@@ -251,7 +247,7 @@ fn a_diverging_cell_is_told_from_a_missing_one_in_every_file() {
     {
         let column = |name: &str| frame.column(name).unwrap();
         assert_eq!(column("status").str().unwrap().iter().collect::<Vec<_>>(), expected);
-        // What was measured before the loss became NaN is there; no number stands for what was not.
+        // Values from before the divergence exist; later ones are empty.
         assert_eq!(column("after_cut_top1").is_null().sum(), Some(1));
         assert_eq!(column("after_fine_tune_top1").null_count(), cells.len());
     }
@@ -291,7 +287,7 @@ fn verify_compares_tensors_where_old_files_hold_the_name_of_their_run() {
         verified.cells[0].same_weights
     };
     assert_eq!(same_weights(), Some(true));
-    // The record's word is not enough: a stored file that has changed is no witness.
+    // A stored file that has changed cannot be compared.
     let file = stage.join("weights.safetensors");
     let whole = fs::read(&file).unwrap();
     let mut flipped = whole.clone();

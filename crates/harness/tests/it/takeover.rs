@@ -1,4 +1,4 @@
-//! A holder that is frozen for longer than claims last: another process takes its stage over, and neither harms the other.
+//! A holder that is frozen for longer than claims last: another process takes its stage over, and neither damages the other's files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,13 +68,13 @@ impl<'a> Frozen<'a> {
         Self { left: AtomicUsize::new(n), moment, meanwhile, noticed, notes: Mutex::default() }
     }
 
-    fn told(&self) -> bool {
+    fn has_noticed(&self) -> bool {
         let notes = self.notes.lock().unwrap();
         notes.iter().any(|note| note.contains("over while this one was frozen"))
     }
 }
 
-/// A fixture in which the dense net is stored, and what an unbroken run makes.
+/// A fixture, and the weights of an uninterrupted run in it.
 struct Study {
     fixture: Fixture,
     dense: String,
@@ -91,7 +91,7 @@ impl Study {
         Self { fixture, dense, cell, weights }
     }
 
-    fn make(&self, id: &str, results: &str, reporter: &dyn Reporter) {
+    fn run_stage(&self, id: &str, results: &str, reporter: &dyn Reporter) {
         let plan = self.fixture.plan(SPEC, results).unwrap();
         let options = RunOptions {
             checkpoint_every: Duration::ZERO,
@@ -101,7 +101,7 @@ impl Study {
         StageRunner::new(&plan, &options).unwrap().run_stage(id, reporter).unwrap();
     }
 
-    /// Everything that is stored of a stage is what an unbroken run makes, and nothing else lies there.
+    /// Checks that a stage's folder holds what an uninterrupted run stores, and nothing else.
     fn assert_whole(&self, id: &str, results: &str) {
         assert_eq!(self.fixture.weights(results)[id], self.weights[id]);
         let folder = self.fixture.path(results).join("store").join(id);
@@ -122,20 +122,20 @@ fn a_stage_that_was_taken_over_and_finished_is_left_alone_by_the_one_that_wakes(
             case += 1;
             let results = format!("finished{case}");
             if *id == study.cell {
-                study.make(&study.dense, &results, &Silent);
+                study.run_stage(&study.dense, &results, &Silent);
             }
             let store = study.fixture.path(&results).join("store");
             let finished = Mutex::new(Snapshot::new());
             let meanwhile = || {
                 fs::remove_file(store.join("claims").join(id)).unwrap();
-                study.make(id, &results, &Silent);
+                study.run_stage(id, &results, &Silent);
                 *finished.lock().unwrap() = snapshot(&store.join(id));
             };
             let first = Frozen::new(moment, &meanwhile, &|| ());
-            study.make(id, &results, &first);
+            study.run_stage(id, &results, &first);
             let finished = finished.lock().unwrap().clone();
             assert!(finished.contains_key("result.json"), "{moment:?} was not reached");
-            assert!(first.told(), "{moment:?}");
+            assert!(first.has_noticed(), "{moment:?}");
             assert!(snapshot(&store.join(id)) == finished, "{moment:?}: the second's files were touched");
             study.assert_whole(id, &results);
         }
@@ -165,7 +165,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
     {
         let results = format!("half{case}");
         if *id == study.cell {
-            study.make(&study.dense, &results, &Silent);
+            study.run_stage(&study.dense, &results, &Silent);
         }
         let store = study.fixture.path(&results).join("store");
         let claim = store.join("claims").join(id);
@@ -176,7 +176,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
             holder["host"] = "node-17".into();
             fs::remove_file(&claim).unwrap();
             let dies = Dies(AtomicUsize::new(second));
-            assert!(catch_unwind(AssertUnwindSafe(|| study.make(id, &results, &dies))).is_err());
+            assert!(catch_unwind(AssertUnwindSafe(|| study.run_stage(id, &results, &dies))).is_err());
             fs::write(&claim, holder.to_string()).unwrap();
             *half.lock().unwrap() = snapshot(&store.join(id));
         };
@@ -184,7 +184,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
             noticed.store(true, Ordering::SeqCst);
             assert!(snapshot(&store.join(id)) == *half.lock().unwrap(), "case {case}");
         };
-        study.make(id, &results, &Frozen::new(Moment::Step(first), &meanwhile, &look));
+        study.run_stage(id, &results, &Frozen::new(Moment::Step(first), &meanwhile, &look));
         assert!(noticed.load(Ordering::SeqCst), "case {case}");
         study.assert_whole(id, &results);
     }

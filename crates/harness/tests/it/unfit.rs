@@ -1,4 +1,4 @@
-//! Cells and dense nets that diverge or guess: what they cost, and what tables and exit say of it.
+//! Cells and dense nets that diverge or guess: which stages they affect, and how tables and errors report them.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn record(results: &Path, id: &str) -> std::path::PathBuf {
     results.join("store").join(id).join("result.json")
 }
 
-/// A tuning of one step: its loss is that of the net before it, so that only the net afterwards tells.
+/// A spec with a tuning of one step, whose loss is that of the net before it, so that only the tuned net shows the divergence.
 fn tuned_to_nan() -> String {
     let from = SPEC.find("[prune.after-last]").unwrap();
     let to = SPEC.find("[calibration]").unwrap();
@@ -47,7 +47,7 @@ fn a_net_that_is_not_finite_after_its_tuning_makes_the_cell_diverged_and_the_stu
     assert!(first.failure.is_none(), "{:?}", first.failure);
     for cell in &first.study.cells {
         assert_eq!(cell.status, Status::Diverged);
-        let has = |stage| cell.rows.iter().any(|row| row.phase == stage && row.metric == Metric::Top1);
+        let has = |phase| cell.rows.iter().any(|row| row.phase == phase && row.metric == Metric::Top1);
         assert!(has(Phase::AfterCut) && !has(Phase::AfterFineTune), "{:?}", cell.rows);
     }
     assert!(fixture.path("results/tables/small.csv").is_file());
@@ -66,7 +66,7 @@ fn a_tuning_between_layers_that_leaves_no_numbers_makes_the_cell_diverged() {
 }
 
 #[test]
-fn a_dense_net_that_diverges_is_named_by_all_that_needs_it() {
+fn a_diverged_dense_net_is_named_by_all_stages_that_need_it() {
     let fixture = Fixture::new();
     let spec = SPEC.replace("lr = 0.05", "lr = 1e30");
     for _ in 0..2 {
@@ -87,7 +87,7 @@ fn a_dense_net_that_diverges_is_named_by_all_that_needs_it() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_costs_its_own_cell() {
+fn an_unreadable_record_affects_its_own_cell_only() {
     let fixture = Fixture::new();
     let whole = fixture.run(SPEC, "results", &Silent).study;
     let cell = &whole.cells[3].id;
@@ -132,7 +132,7 @@ fn let_it_guess(fixture: &Fixture, dense: &str) {
 }
 
 #[test]
-fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
+fn a_dense_net_near_chance_affects_its_own_seed_only_and_is_named_under_the_tables() {
     let fixture = Fixture::new();
     let spec = two_seeds();
     let whole = fixture.run(&spec, "results", &Silent);
@@ -161,7 +161,7 @@ fn a_dense_net_near_chance_costs_its_own_seed_and_is_named_under_the_tables() {
     let seeds = outcome.tables[1].frame.column("after_fine_tune_top1_n").unwrap().u64().unwrap();
     assert!(seeds.iter().all(|n| n == Some(1)), "a mean over the other seed alone");
 
-    // What is missing of the seed fails, that of the other is made.
+    // Missing stages of the seed fail, those of the other one run.
     for cell in &whole.study.cells {
         fs::remove_dir_all(fixture.path("results/store").join(&cell.id)).unwrap();
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::Figure;
 
-/// How the weights of a row of accuracies came about.
+/// How the weights behind a row of accuracies were obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -16,7 +16,7 @@ pub enum Method {
     Scratch,
 }
 
-/// Where a row of accuracies stands.
+/// The publication of a row of accuracies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Paper {
@@ -37,7 +37,7 @@ pub enum Protocol {
     /// Shorter side to 256; the aspect is kept.
     #[serde(rename = "shorter side 256")]
     ShorterSide256,
-    /// No source tells.
+    /// Not stated in any source.
     #[serde(rename = "not stated")]
     NotStated,
 }
@@ -54,13 +54,12 @@ impl Protocol {
     }
 }
 
-/// Names the row of a dense net.
+/// Identifies the row of a dense net.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OriginalRow {
     /// The dense net, `vgg16` or `resnet50`.
     pub model: String,
-    /// Where the row stands.
     pub paper: Paper,
 }
 
@@ -70,28 +69,26 @@ pub struct OriginalRow {
 pub struct Accuracy {
     /// Our name of the model, as in [`thinet_nets::paper_models`].
     pub model: String,
-    /// How its weights came about.
     pub method: Method,
-    /// Where the row stands.
     pub paper: Paper,
     /// How test images were resized.
     pub protocol: Protocol,
-    /// Whether `protocol` is a conclusion, not a statement of a source.
+    /// Whether `protocol` is inferred rather than stated in a source.
     #[serde(default)]
     pub protocol_inferred: bool,
     /// Top-1 accuracy, per cent.
     pub top1: Figure,
     /// Top-5 accuracy, per cent.
     pub top5: Figure,
-    /// The original row of the same protocol, which the drop is taken against; `None` of the original itself, and where
-    /// no row of that protocol is published.
+    /// The original row of the same protocol, from which the drop is computed; `None` for the original itself, and where no row of
+    /// that protocol is published.
     pub baseline: Option<OriginalRow>,
-    /// The original row of the same table, where it is of another protocol.
+    /// The original row of the same table, if it has another protocol.
     pub printed_baseline: Option<OriginalRow>,
 }
 
 impl Accuracy {
-    /// The protocol in words, a conclusion labelled as such: `256x256 (inferred)`.
+    /// The protocol in words, labelled if it is inferred: `256x256 (inferred)`.
     #[must_use]
     pub fn protocol_text(&self) -> String {
         let label = if self.protocol_inferred { " (inferred)" } else { "" };
@@ -111,14 +108,14 @@ pub(super) fn describe(model: &str, method: Method, paper: Paper) -> String {
     format!("{model:?} ({method:?}, {paper:?})").to_lowercase()
 }
 
-/// How far accuracy falls from the original to a row, in points: positive where accuracy is lost.
+/// Accuracy of the original less that of a row, points.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AccuracyDrop {
     /// Of top-1.
     pub top1: f64,
     /// Of top-5.
     pub top5: f64,
-    /// Whether all four numbers were read in their sources.
+    /// Whether all four numbers were checked in their sources.
     pub verified: bool,
 }
 

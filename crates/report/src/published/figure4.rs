@@ -4,13 +4,13 @@ use serde::Deserialize;
 
 use super::Digits;
 
-/// A point that stands in the source but cannot be right.
+/// A point that is in the source but cannot be right.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Suspect {
-    /// Which point.
+    /// Keep rate of the point.
     pub keep_rate: f64,
-    /// Why it is not believed.
+    /// Why it cannot be right.
     pub why: String,
 }
 
@@ -20,15 +20,15 @@ pub struct Suspect {
 pub struct Series {
     /// The method's name in the figure.
     pub name: String,
-    /// Our selector for it.
+    /// The corresponding selector.
     pub selector: String,
-    /// Our reconstruction for it.
+    /// The corresponding reconstruction.
     pub reconstruction: String,
     /// Whether the paper's figure shows it.
     pub in_paper: bool,
     /// Top-1 accuracy after fine-tuning, per cent, one per keep rate.
     pub top1: Vec<Digits>,
-    /// Points not to be believed.
+    /// Points that cannot be right.
     #[serde(default)]
     pub suspect: Vec<Suspect>,
 }
@@ -38,7 +38,7 @@ pub struct Series {
 pub struct Point<'a> {
     /// Top-1 accuracy, per cent.
     pub top1: &'a Digits,
-    /// Why it is not to be believed; such a point is never ranked.
+    /// Why it cannot be right, if so; such a point is never ranked.
     pub suspect: Option<&'a str>,
 }
 
@@ -46,11 +46,11 @@ pub struct Point<'a> {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Figure4 {
-    /// The data it was measured on.
+    /// The dataset.
     pub data: String,
     /// A key of [`Published::sources`].
     pub source: String,
-    /// Whether it was read in that source.
+    /// Whether it was checked in that source.
     pub verified: bool,
     /// Keep rates, descending.
     pub keep_rates: Vec<f64>,
@@ -61,13 +61,13 @@ pub struct Figure4 {
 }
 
 impl Figure4 {
-    /// The published series of a method, by what it is made of.
+    /// The published series of a method.
     #[must_use]
     pub fn find(&self, selector: &str, reconstruction: &str) -> Option<&Series> {
         self.series.iter().find(|s| s.selector == selector && s.reconstruction == reconstruction)
     }
 
-    /// A series that shows the dense net at a keep rate: any of them where all have the same value, as at 1.
+    /// A series that shows the dense net at a keep rate: the first one if all have the same value, as at 1.
     #[must_use]
     pub fn series_of_dense(&self, keep_rate: f64) -> Option<&Series> {
         let first = self.series.first()?;
@@ -86,7 +86,7 @@ impl Figure4 {
     }
 }
 
-/// Whether two keep rates are the same but for rounding.
+/// Whether two keep rates are equal up to rounding.
 pub(super) fn same_rate(a: f64, b: f64) -> bool {
     (a - b).abs() < 1e-9
 }

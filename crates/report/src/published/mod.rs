@@ -1,5 +1,5 @@
-//! The published numbers that tables stand beside (Luo et al. 2017, tables 1 and 3, figure 4; its
-//! TPAMI version and the authors' README), each with its source.
+//! Published numbers for comparison (Luo et al. 2017, tables 1 and 3, figure 4; its TPAMI version and the authors' README), each with
+//! its source.
 
 mod accuracy;
 mod figure4;
@@ -16,11 +16,11 @@ use thiserror::Error;
 /// The committed data file with the published numbers.
 const FILE: &str = "data/published.toml";
 
-/// What can be wrong with the file of published numbers.
+/// Errors in the file of published numbers.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishedError {
-    /// It is not TOML, or a key is missing, unknown or of another type.
+    /// Not TOML, or a key is missing, unknown or of another type.
     #[error("{FILE} cannot be read: {0}")]
     Toml(#[from] toml::de::Error),
     /// A value is not a number.
@@ -28,7 +28,7 @@ pub enum PublishedError {
     NotANumber {
         /// The model or series.
         entry: String,
-        /// What stands there.
+        /// The text.
         printed: String,
     },
     /// A source is not listed under `[sources]`.
@@ -36,7 +36,6 @@ pub enum PublishedError {
     UnknownSource {
         /// The model or series.
         entry: String,
-        /// The source it names.
         source_name: String,
     },
     /// A series of figure 4 does not fit the keep rates.
@@ -44,7 +43,6 @@ pub enum PublishedError {
     Series {
         /// The series.
         entry: String,
-        /// What does not fit.
         problem: String,
     },
     /// A model of the tables has no published numbers.
@@ -53,10 +51,10 @@ pub enum PublishedError {
     /// A model's times are not published.
     #[error("{FILE} has no [[latency]] entry {0:?}")]
     NoLatency(String),
-    /// A row of accuracies is not there.
+    /// There is no such row of accuracies.
     #[error("{FILE} has no [[accuracy]] entry {0}")]
     NoAccuracy(String),
-    /// Two entries stand for the same thing.
+    /// Two entries have the same key.
     #[error("{FILE} has two [[{list}]] entries {entry}")]
     Repeated {
         /// The list.
@@ -64,14 +62,13 @@ pub enum PublishedError {
         /// The entry.
         entry: String,
     },
-    /// A row of accuracies names a baseline that its drop cannot be taken against.
+    /// A row of accuracies names an invalid baseline.
     #[error("{FILE}: {key} of {entry} {problem}")]
     Baseline {
         /// The row.
         entry: String,
         /// `baseline` or `printed-baseline`.
         key: &'static str,
-        /// What does not fit.
         problem: String,
     },
 }
@@ -88,13 +85,13 @@ impl Digits {
         &self.0
     }
 
-    /// The number; NaN never occurs, [`Published::parse`] has checked the digits.
+    /// The number. Never NaN, as [`Published::parse`] checks the digits.
     #[must_use]
     pub fn value(&self) -> f64 {
         self.0.parse().unwrap_or(f64::NAN)
     }
 
-    /// Whether `ours`, rounded to as many decimals, shows the same digits.
+    /// Whether `ours`, rounded to as many decimals, has the same digits.
     #[must_use]
     pub fn equals_at_printed_digits(&self, ours: f64) -> bool {
         let decimals = self.0.split_once('.').map_or(0, |(_, decimals)| decimals.len());
@@ -119,7 +116,7 @@ pub struct Figure {
     pub printed: Digits,
     /// A key of [`Published::sources`].
     pub source: String,
-    /// Whether it was read in that source; if not, tables say so.
+    /// Whether it was checked in that source; if not, tables label it.
     pub verified: bool,
 }
 
@@ -141,7 +138,7 @@ pub struct Compression {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
-    /// Where numbers were read: short name to what it stands for.
+    /// Sources by short name.
     pub sources: BTreeMap<String, String>,
     /// Sizes and costs of the eight models.
     pub compression: Vec<Compression>,
@@ -154,7 +151,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// The numbers that come with this program.
+    /// The numbers that are compiled into this program.
     ///
     /// # Errors
     /// If the file of published numbers is inconsistent.
@@ -162,11 +159,11 @@ impl Published {
         Self::parse(include_str!("../../data/published.toml"))
     }
 
-    /// Reads and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate, no
-    /// entry stands there twice, and every drop has a baseline of its own protocol.
+    /// Parses and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate, no entry is
+    /// repeated, and every drop has a baseline of its own protocol.
     ///
     /// # Errors
-    /// Names the entry that is wrong.
+    /// If a check fails; the message names the entry.
     pub fn parse(text: &str) -> Result<Self, PublishedError> {
         let published: Self = toml::from_str(text)?;
         for Compression { model, params_m, flops_b, .. } in &published.compression {
@@ -198,14 +195,14 @@ impl Published {
             .ok_or_else(|| PublishedError::NoAccuracy(describe(model, method, paper)))
     }
 
-    /// How far accuracy falls from the original of the same protocol; `None` if the row has no such baseline.
+    /// The accuracy drop from the original of the same protocol; `None` if the row has no such baseline.
     #[must_use]
     pub fn accuracy_drop(&self, row: &Accuracy) -> Option<AccuracyDrop> {
         self.drop_from(row.baseline.as_ref()?, row)
     }
 
-    /// How far accuracy falls from the original of the same table, where that is another row than the one
-    /// [`Published::accuracy_drop`] takes: a difference across protocols, to be shown as such.
+    /// The accuracy drop from the original of the same table, if that is another row than the baseline of
+    /// [`Published::accuracy_drop`]: a difference across protocols, which must be labelled as such.
     #[must_use]
     pub fn printed_drop(&self, row: &Accuracy) -> Option<AccuracyDrop> {
         self.drop_from(row.printed_baseline.as_ref()?, row)
@@ -222,7 +219,7 @@ impl Published {
             .ok_or_else(|| PublishedError::NoLatency(model.to_owned()))
     }
 
-    /// What a source's short name stands for; [`Published::parse`] has checked that it is listed.
+    /// The source with this short name; [`Published::parse`] checks that it is listed.
     #[must_use]
     pub fn source<'a>(&'a self, name: &'a str) -> &'a str {
         self.sources.get(name).map_or(name, String::as_str)
@@ -283,7 +280,7 @@ impl Published {
                 let wanted = describe(&name.model, Method::Original, name.paper);
                 return Err(bad(key, format!("is {wanted}, which has no entry")));
             };
-            // Two rows that state nothing compare only inside one paper.
+            // Rows without a stated protocol are comparable only within one paper.
             let states_nothing = row.protocol == Protocol::NotStated;
             let comparable =
                 original.protocol == row.protocol && (!states_nothing || original.paper == row.paper);
@@ -361,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_slip_of_random_at_one_half_is_suspect() {
+    fn only_the_misprint_of_random_at_one_half_is_suspect() {
         let figure = Published::load().unwrap().figure4;
         let random = figure.find("random", "none").unwrap();
         let point = figure.point(random, 0.5).unwrap();
@@ -386,7 +383,7 @@ mod tests {
         published.accuracy(model, Method::Thinet, paper).unwrap()
     }
 
-    /// The drop as it would be printed; differences of two decimals have two.
+    /// The drop with two decimals.
     fn shown(drop: Option<AccuracyDrop>) -> String {
         drop.map_or_else(|| "none".to_owned(), |d| format!("{:.2}/{:.2}", d.top1, d.top5))
     }

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-/// A value that differs; none where a run does not have it.
+/// A value that differs between two runs; `None` where a run lacks it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Difference {
-    /// What it is, such as `prune.keep-rates[0]`.
+    /// Its dotted key, such as `prune.keep-rates[0]`.
     pub key: String,
-    /// Its value in the first run.
     pub first: Option<String>,
-    /// Its value in the second run.
     pub second: Option<String>,
 }
 
@@ -49,7 +47,7 @@ fn flatten(key: &str, value: &serde_json::Value, out: &mut BTreeMap<String, Stri
     }
 }
 
-/// Keys whose values differ.
+/// The keys with different values.
 #[must_use]
 pub fn differences(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Difference> {
     let keys: BTreeSet<&String> = first.keys().chain(second.keys()).collect();

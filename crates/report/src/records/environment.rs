@@ -1,5 +1,5 @@
-//! Where something was computed: program, versions, processor or GPU, threads. Stored beside the results, never part of a
-//! table or an id.
+//! Environment of a computation: program, versions, processor or GPU, threads. Stored beside the results, never part of a table or an
+//! id.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +7,37 @@ use serde::{Deserialize, Serialize};
 
 use super::{CpuIdentity, Difference, differences, leaves};
 
-/// What a program was built from.
+/// The build of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Commit of its sources; none if they were not in a checkout.
+    /// Commit of its sources; `None` if they were not in a checkout.
     pub commit: Option<String>,
     /// Whether the sources differed from that commit.
     pub dirty: Option<bool>,
 }
 
-/// A GPU and its software. What cannot be found out is left empty.
+/// A GPU and its software. Unknown entries are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Gpu {
     /// Its model, such as `NVIDIA H100 80GB HBM3`.
     pub model: Option<String>,
-    /// Version of the driver.
     pub driver: Option<String>,
     /// Version of the CUDA runtime that libtorch uses.
     pub cuda: Option<String>,
-    /// Version of cuDNN.
     pub cudnn: Option<String>,
 }
 
-/// Keys that cannot change a result.
+/// Keys that do not affect results.
 const IRRELEVANT: [&str; 6] = ["host", "jobs", "cores", "processor.cores", "spec-commit", "spec-dirty"];
 
-/// The environment of a run. Keys that came later are empty in files of old versions.
+/// The environment of a run. Keys that were added later are empty in files of old versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Environment {
     /// Version of this program.
     pub version: String,
-    /// Commit that this program was built from; none if its sources were not in a checkout.
+    /// Commit that this program was built from; `None` if its sources were not in a checkout.
     #[serde(default)]
     pub program_commit: Option<String>,
     /// Whether the sources differed from that commit.
@@ -55,37 +53,36 @@ pub struct Environment {
     pub libtorch: String,
     /// Operating system and processor architecture.
     pub platform: String,
-    /// Processor model, where the system tells.
+    /// Processor model, if the system provides it.
     #[serde(default)]
     pub cpu: Option<String>,
-    /// Which processor of that name it is.
+    /// Identifies the processor among those of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processor: Option<CpuIdentity>,
-    /// The instruction set of libtorch's kernels, in its words.
+    /// The instruction set of libtorch's kernels, as libtorch names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_capability: Option<String>,
-    /// The GPU, where the device is one.
+    /// The GPU, if the device is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
-    /// Variables of the environment that choose kernels, as far as they are set.
+    /// Environment variables that select kernels, if set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
-    /// Cores that the process may use.
+    /// Cores available to the process.
     pub cores: usize,
-    /// Compute device.
     pub device: String,
     /// libtorch threads per process.
     pub threads: usize,
-    /// Worker processes of the run; of a single stage there is no such number.
+    /// Worker processes of the run; `None` for a single stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<usize>,
-    /// Name of the machine, kept with stages; tables that are passed on do not tell it.
+    /// Name of the machine; stored with stages, left out of tables, which are passed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
 
 impl Environment {
-    /// The differences between two environments that can change results.
+    /// The differences between two environments that can affect results.
     ///
     /// # Errors
     /// If one cannot be written as JSON.

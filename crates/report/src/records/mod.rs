@@ -1,4 +1,4 @@
-//! What was measured, as plain records. Tables are made from these alone.
+//! Plain records of measurements. Tables are built from these alone.
 
 mod difference;
 mod environment;

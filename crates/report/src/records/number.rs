@@ -1,6 +1,6 @@
-//! Floats in JSON: finite values are numbers, and what JSON has no number for are the strings `"NaN"`, `"inf"` and `"-inf"`.
+//! Floats in JSON: finite values are numbers, the others the strings `"NaN"`, `"inf"` and `"-inf"`.
 //!
-//! For `#[serde(with = "crate::records::number")]`. serde_json itself writes `null` for such values and then cannot read it as a float.
+//! For `#[serde(with = "crate::records::number")]`. serde_json itself writes `null` for them, which it cannot read as a float.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ mod tests {
     struct Value(#[serde(with = "crate::records::number")] f64);
 
     #[test]
-    fn what_json_has_no_number_for_is_read_as_it_was_written() {
+    fn values_that_are_not_finite_survive_a_round_trip() {
         for (value, text) in
             [(f64::NAN, r#""NaN""#), (f64::INFINITY, r#""inf""#), (f64::NEG_INFINITY, r#""-inf""#)]
         {

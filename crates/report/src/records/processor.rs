@@ -2,16 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A processor and what of it computes.
+/// A processor, with the instruction set and cores in use.
 ///
-/// One name stands for several generations ("AMD EPYC" on virtual machines), so it is family, model and stepping that say
-/// which one it is.
+/// Several generations can share a name ("AMD EPYC" on virtual machines); family, model and stepping distinguish them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CpuIdentity {
-    /// Who made it, such as `AuthenticAMD`; on ARM the implementer's number.
+    /// Vendor, such as `AuthenticAMD`; on ARM the implementer's number.
     pub vendor: Option<String>,
-    /// The name on it.
+    /// Model name.
     pub name: Option<String>,
     /// Family; on ARM the architecture.
     pub family: Option<String>,
@@ -19,14 +18,14 @@ pub struct CpuIdentity {
     pub model: Option<String>,
     /// Stepping of the model; on ARM variant and revision, such as `0x3p1`.
     pub stepping: Option<String>,
-    /// The instruction set that libtorch's kernels use.
+    /// The instruction set of libtorch's kernels.
     pub instruction_set: String,
-    /// Cores that the process may use.
+    /// Cores available to the process.
     pub cores: usize,
 }
 
 impl CpuIdentity {
-    /// All of it in one line, for hashing.
+    /// All fields in one line, for hashing.
     #[must_use]
     pub fn key(&self) -> String {
         let Self { vendor, name, family, model, stepping, instruction_set, cores } = self;
@@ -35,7 +34,7 @@ impl CpuIdentity {
         format!("{}|{instruction_set}|{cores}", parts.join("|"))
     }
 
-    /// For people, such as `AMD EPYC, family 25, model 17, stepping 1, avx512, 2 cores`.
+    /// A description for messages, such as `AMD EPYC, family 25, model 17, stepping 1, avx512, 2 cores`.
     #[must_use]
     pub fn describe(&self) -> String {
         let numbers = [("family", &self.family), ("model", &self.model), ("stepping", &self.stepping)];
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_moves_a_time_is_in_the_key() {
+    fn everything_that_affects_times_is_in_the_key() {
         let here = processor();
         assert_eq!(here.describe(), "AMD EPYC, family 25, model 1, stepping 1, avx2, 2 cores");
         for other in [
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_processor_says_so() {
+    fn an_unknown_processor_is_described_as_unknown() {
         let unknown = CpuIdentity {
             vendor: None,
             name: None,

@@ -1,11 +1,11 @@
-//! What a study measured: one record per dense net and cell, with long-form rows.
+//! Records of a study: one per dense net and cell, with measurements as long-form rows.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use thinet_graph::{ChannelSet, Counts};
 
-/// At which point of a cell a value was measured.
+/// The phase of a cell in which a value was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -36,7 +36,7 @@ impl Phase {
     }
 }
 
-/// What was measured.
+/// A measured quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
@@ -80,12 +80,10 @@ pub fn find(rows: &[Row], phase: Phase, metric: Metric) -> Option<f64> {
 pub struct Row {
     /// The layer just pruned, or empty.
     pub layer: String,
-    /// When it was measured.
     #[serde(rename = "stage")]
     pub phase: Phase,
-    /// What was measured.
     pub metric: Metric,
-    /// The value; its unit is the metric's. In JSON a number, or `"NaN"`, `"inf"` or `"-inf"`.
+    /// In the unit of the metric. In JSON a number, or `"NaN"`, `"inf"` or `"-inf"`.
     #[serde(with = "crate::records::number")]
     pub value: f64,
 }
@@ -94,21 +92,21 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// Measured.
+    /// Complete.
     Done,
-    /// A loss, a weight or a test became NaN or infinite; values from there on do not exist.
+    /// A loss, a weight or a test became NaN or infinite; later values do not exist.
     Diverged,
-    /// Nothing is stored for it.
+    /// Not stored.
     NotRun,
 }
 
-/// Why nothing is pruned from a dense net.
+/// Why a dense net is unfit for pruning.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unfit {
     /// Its loss, a weight or its test became NaN or infinite.
     Diverged,
-    /// It is hardly better than guessing.
+    /// It is near chance.
     NearChance {
         /// Its top-1 accuracy, per cent.
         top1: f64,
@@ -142,20 +140,15 @@ pub struct Size {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DenseRecord {
-    /// Stage id.
     pub id: String,
-    /// Root seed.
     pub seed: u64,
-    /// How it ended.
     pub status: Status,
-    /// Why its seed is left out: its cells count as not run, and no mean holds its values.
+    /// Why its seed is left out, if so: its cells count as not run, and means exclude its values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfit: Option<Unfit>,
-    /// Its size.
     pub size: Size,
-    /// What was measured.
     pub rows: Vec<Row>,
-    /// On how many test images its accuracy was measured; records of old versions do not say.
+    /// Number of test images; absent in records of old versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_images: Option<u64>,
 }
@@ -167,7 +160,6 @@ pub const FROM_SCRATCH: &str = "from-scratch";
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CellRecord {
-    /// Stage id.
     pub id: String,
     /// The method's label in tables.
     pub method: String,
@@ -177,54 +169,51 @@ pub struct CellRecord {
     pub reconstruction: String,
     /// Fraction of channels kept in each pruned layer.
     pub keep_rate: f64,
-    /// Root seed.
     pub seed: u64,
-    /// How it ended.
     pub status: Status,
     /// Size of the pruned net.
     pub size: Size,
-    /// What was measured.
     pub rows: Vec<Row>,
-    /// Batches of tuning after its cuts; none if the number of training images is not known.
+    /// Batches of tuning after its cuts; `None` if the number of training images is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning_steps: Option<u64>,
     /// Kept channels per pruned layer; empty if not run.
     pub kept: BTreeMap<String, ChannelSet>,
-    /// On how many test images its accuracies were measured; records of old versions do not say.
+    /// Number of test images; absent in records of old versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_images: Option<u64>,
 }
 
-/// Everything a study's tables are made from.
+/// All data of a study's tables.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StudyRecord {
-    /// The experiment's name.
+    /// Name of the study.
     pub name: String,
     /// The table's file name without extension, such as `selectors-fashion-mnist`.
     pub table: String,
-    /// Id of the run: a hash over all its stages' ids.
+    /// Id of the run: a hash of all stage ids.
     pub run: String,
-    /// How tables call the data, such as `CIFAR-10 (JPEG copy)`.
+    /// Name of the dataset in tables, such as `CIFAR-10 (JPEG copy)`.
     pub dataset: String,
-    /// How tables call the net, such as `vgg16-gap ×0.125, 1×32×32`.
+    /// Name of the net in tables, such as `vgg16-gap ×0.125, 1×32×32`.
     pub net: String,
     /// `layer-by-layer` or `one-shot`.
     pub mode: String,
-    /// Keep rates of the study at which nothing is cut, so that the dense nets are their result.
+    /// Keep rates at which nothing is cut, so that the dense nets are the result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncut_rates: Vec<f64>,
     /// One per seed, in seed order.
     pub dense: Vec<DenseRecord>,
     /// In order method (as in the spec), keep rate (as in the spec), seed.
     pub cells: Vec<CellRecord>,
-    /// Stages whose stored records cannot be read, and why; they count as not run.
+    /// Stages with unreadable records, and why; they count as not run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
 }
 
 impl StudyRecord {
-    /// What is left out of the study's tables, a sentence each.
+    /// Sentences about seeds and stages that the tables leave out.
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {
         let seeds = self.dense.iter().filter_map(|dense| Some((dense.seed, dense.unfit?)));

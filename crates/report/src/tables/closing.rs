@@ -1,16 +1,16 @@
-//! The last lines of a reproduction: a study's result, where every table is, and what was not run.
+//! The closing lines of a reproduction: a study's result, the paths of all tables, and what was not run.
 
-use std::fs;
 use std::path::Path;
 
 use polars::frame::DataFrame;
+use thinet_files::read_if_exists;
 
 use super::frame::text_frame;
-use super::latency::stored_latency;
+use super::latency_stored::stored_latency;
 use super::markdown::Grid;
 use super::{Machine, RESERVED, TableError};
 
-/// What [`closing`] is about.
+/// Input of [`closing`].
 #[derive(Clone, Copy)]
 pub struct Closing<'a> {
     /// Folder of the tables.
@@ -19,7 +19,7 @@ pub struct Closing<'a> {
     pub study: Option<ClosingStudy<'a>>,
     /// Names of further tables.
     pub tables: &'a [&'a str],
-    /// Experiments that were not run now, each with its table. Of those that were measured earlier nothing is said.
+    /// Studies that were not run now, each with its table. Those that were measured earlier are not mentioned.
     pub not_run: &'a [(&'a str, &'a str)],
     /// The command that would run them.
     pub command: &'a str,
@@ -30,24 +30,24 @@ pub struct Closing<'a> {
 /// The study of a [`Closing`].
 #[derive(Clone, Copy, Debug)]
 pub struct ClosingStudy<'a> {
-    /// The experiment's name.
+    /// Name of the study.
     pub name: &'a str,
     /// Its table.
     pub table: &'a str,
 }
 
-/// Lines that [`closing`] has at most.
+/// Maximum number of lines of [`closing`].
 pub const CLOSING_LINES: usize = 25;
-/// Of these, at most so many for methods.
+/// Maximum number of lines for methods.
 const METHODS: usize = 9;
-/// Of these, at most so many for tables.
+/// Maximum number of lines for tables.
 const TABLES: usize = 8;
 
-/// The study's tuned top-1 for each method and keep rate, where each table is, and in one line what was not run. Read from
-/// the stored tables; at most [`CLOSING_LINES`] lines, what exceeds them is counted.
+/// The study's tuned top-1 for each method and keep rate, the path of each table, and in one line what was not run. Read from the stored
+/// tables; at most [`CLOSING_LINES`] lines, further entries are only counted.
 ///
 /// # Errors
-/// If a table is there and cannot be read; the message names it.
+/// If a table exists and cannot be read; the message names it.
 pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     let mut text = String::new();
     if let Some(study) = closing.study {
@@ -55,9 +55,9 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
         text.push('\n');
     }
     let mut not_run = Vec::new();
-    for (experiment, table) in closing.not_run {
-        if !is_measured(closing.folder, experiment, table)? {
-            not_run.push(*experiment);
+    for (study, table) in closing.not_run {
+        if !is_measured(closing.folder, study, table)? {
+            not_run.push(*study);
         }
     }
     let mut tables = Vec::new();
@@ -65,8 +65,8 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     for name in RESERVED[..2].iter().copied().chain(studies).chain(closing.tables.iter().copied()) {
         let about = about(closing, name)?;
         let missing = || match RESERVED.contains(&name) {
-            true => format!("not made: thinet table {name}"),
-            false => "not made".to_owned(),
+            true => format!("not written: thinet table {name}"),
+            false => "not written".to_owned(),
         };
         tables.push((name, about.unwrap_or_else(missing)));
     }
@@ -95,15 +95,15 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     Ok(text)
 }
 
-/// Whether a table holds a measured row of an experiment.
-fn is_measured(folder: &Path, experiment: &str, table: &str) -> Result<bool, TableError> {
+/// Whether a table holds a measured row of a study.
+fn is_measured(folder: &Path, study: &str, table: &str) -> Result<bool, TableError> {
     let Some(frame) = read(folder, table)? else { return Ok(false) };
     let is_done = |row: usize| text(&frame, "status", row) == Some("done");
-    let is_own = |row: usize| text(&frame, "experiment", row).is_none_or(|name| name == experiment);
+    let is_own = |row: usize| text(&frame, "experiment", row).is_none_or(|name| name == study);
     Ok((0..frame.height()).any(|row| is_done(row) && is_own(row)))
 }
 
-/// A table in a few words, if it is there.
+/// A short description of a table, if it exists.
 fn about(closing: &Closing<'_>, name: &str) -> Result<Option<String>, TableError> {
     let Some(frame) = read(closing.folder, name)? else { return Ok(None) };
     if name == RESERVED[0] {
@@ -183,7 +183,7 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
     Ok(grid.markdown())
 }
 
-/// Whether a row of a summary stands for the dense nets.
+/// Whether a row of a summary is that of the dense nets.
 fn is_dense(frame: &DataFrame, row: usize) -> bool {
     text(frame, "selector", row).is_none()
 }
@@ -206,14 +206,10 @@ fn tuned(frame: &DataFrame, row: usize) -> String {
     format!("{mean:.2}{std}")
 }
 
-/// A table's CSV file as text; none if it is not there.
+/// A table's CSV file as text; `None` if it does not exist or is no CSV.
 fn read(folder: &Path, name: &str) -> Result<Option<DataFrame>, TableError> {
-    let path = folder.join(format!("{name}.csv"));
-    match fs::read(&path) {
-        Ok(csv) => Ok(text_frame(csv)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TableError::Io { action: "read", path, source }),
-    }
+    let csv = read_if_exists(&folder.join(format!("{name}.csv")))?;
+    Ok(csv.and_then(|csv| text_frame(csv).ok()))
 }
 
 /// A field that is not empty.
@@ -244,7 +240,7 @@ mod tests {
         Machine { cpu, libtorch: "2.11.0".to_owned(), card: None }
     }
 
-    /// Tables of a study in a folder, one of them not run, and the lines about them.
+    /// The closing lines for tables of a study, the `tables` not run.
     fn lines_of(study: &StudyRecord, tables: &[&str]) -> String {
         let dir = tempfile::tempdir().unwrap();
         for table in [compression().unwrap(), figure4_flops().unwrap()] {
@@ -276,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_stay_as_they_are() {
+    fn the_lines_are_pinned() {
         let text = lines_of(&StudyRecord { uncut_rates: vec![1.0], ..study() }, &["birds"]);
         assert!(text.lines().count() <= CLOSING_LINES);
         insta::assert_snapshot!(text);
@@ -294,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_of_them() {
+    fn the_number_of_lines_is_limited() {
         let mut many = study();
         let cells = many.cells.clone();
         for copy in 0..8 {
@@ -312,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_says_so() {
+    fn missing_tables_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let asked = Closing {
             folder: dir.path(),

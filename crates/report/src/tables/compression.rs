@@ -7,10 +7,11 @@ use thinet_nets::{Arch, NetSpec, PaperModel, ResNetStride, paper_models};
 
 use super::frame::column;
 use super::markdown::{Grid, grouped};
+use super::notes::sources_note;
 use super::{Table, TableError};
 use crate::published::{Compression, Figure, Published};
 
-/// What a table counts, and where the ResNets stride, by name.
+/// Counting convention, and position of the stride in ResNets with its name.
 const VARIANTS: [(Convention, ResNetStride, &str); 3] = [
     (Convention::Paper, ResNetStride::First1x1, "1x1"),
     (Convention::AllParameters, ResNetStride::First1x1, "1x1"),
@@ -64,7 +65,7 @@ impl Line<'_> {
 
 /// Sizes and costs of the paper's eight models under both conventions, published values beside ours.
 ///
-/// ResNet-50 stands with its stride in the first 1×1 convolution (the paper's Caffe net) and, under `all-parameters`,
+/// ResNet-50 is listed with its stride in the first 1×1 convolution (the paper's Caffe net) and, under `all-parameters`,
 /// also with the stride in the 3×3 convolution (torchvision's net).
 ///
 /// # Errors
@@ -85,7 +86,7 @@ fn compression_beside(published: &Published) -> Result<Table, TableError> {
     })
 }
 
-/// Model by model, as the paper lists them, each under all variants that it has.
+/// The models in the order of the paper, each with all its variants.
 fn lines(published: &Published) -> Result<Vec<Line<'_>>, TableError> {
     let mut placed = Vec::new();
     for (convention, stride, stride_name) in VARIANTS {
@@ -110,7 +111,7 @@ fn lines(published: &Published) -> Result<Vec<Line<'_>>, TableError> {
     Ok(placed.into_iter().map(|(_, line)| line).collect())
 }
 
-/// The net that ratios refer to: the dense VGG-16 or ResNet-50.
+/// The reference net of ratios: the dense VGG-16 or ResNet-50.
 fn dense_of(model: &PaperModel) -> PaperModel {
     let arch = if model.spec.arch == Arch::Vgg16Gap { Arch::Vgg16 } else { model.spec.arch };
     PaperModel { name: model.name, spec: NetSpec { stride: model.spec.stride, ..NetSpec::new(arch) } }
@@ -210,16 +211,8 @@ fn notes(lines: &[Line], published: &Published) -> Vec<String> {
          same convention and stride."
             .to_owned(),
     ];
-    let mut sources: Vec<&str> = Vec::new();
-    for compression in lines.iter().filter_map(|l| l.published) {
-        for figure in [&compression.params_m, &compression.flops_b] {
-            let source = published.source(&figure.source);
-            if !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    let figures = lines.iter().filter_map(|l| l.published).flat_map(|p| [&p.params_m, &p.flops_b]);
+    notes.extend(sources_note(published, figures));
     if !lines.iter().filter_map(|l| l.published).all(is_verified) {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }
@@ -293,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_markdown_stays_as_it_is() {
+    fn the_markdown_is_pinned() {
         insta::assert_snapshot!(compression().unwrap().markdown());
     }
 

@@ -1,13 +1,13 @@
-//! `<table>.env.json`: where a table's numbers were computed. Carries its own checksum.
+//! `<table>.env.json`: the environment in which a table's numbers were computed. Carries its own checksum.
 
 use thinet_files::sealed;
 
 use crate::records::Environment;
 
-/// Suffix of the file behind a table's name and a dot, and its name in the folder of a run.
+/// Suffix of the file after a table's name and a dot, and its name in the folder of a run.
 pub const ENVIRONMENT: &str = "env.json";
 
-/// An environment as the text of a file.
+/// Formats an environment as the text of a file.
 ///
 /// # Errors
 /// If it cannot be written as JSON.

@@ -1,4 +1,4 @@
-//! What can go wrong when a table is made or written.
+//! Errors of building, writing and reading tables.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,6 @@ pub enum TableError {
     NoDense {
         /// The cell's id.
         cell: String,
-        /// Its seed.
         seed: u64,
     },
     /// A value was recorded twice.
@@ -30,39 +29,22 @@ pub enum TableError {
     Repeated {
         /// Id of the cell or dense net.
         id: String,
-        /// When it was measured.
         phase: Phase,
-        /// What was measured.
         metric: Metric,
     },
-    /// Polars cannot make or write the columns.
+    /// Polars cannot build or write the columns.
     #[error("table: {0}")]
     Polars(#[from] polars::error::PolarsError),
-    /// A column's type has no form in JSON.
+    /// A column's type has no JSON form.
     #[error("table: a column of type {0} has no form in JSON")]
     NotJson(String),
     /// A file of a table cannot be written as JSON.
     #[error("cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A file cannot be written.
+    /// A file or folder cannot be read, created, renamed or written.
     #[error(transparent)]
-    Write(#[from] thinet_files::FileError),
-    /// A file of a table is not as it was written.
-    #[error("{} {problem}; the command that made the table writes it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A file or folder cannot be read, made or renamed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, such as `rename`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    File(#[from] thinet_files::FileError),
+    /// A file of a table has changed since it was written.
+    #[error("{} {problem}; the command that wrote the table writes it again", path.display())]
+    Damaged { path: PathBuf, problem: String },
 }

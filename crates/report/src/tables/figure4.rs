@@ -22,8 +22,8 @@ struct Line {
 }
 
 impl Line {
-    /// FLOPs relative to the full net as the authors' script has them: GFLOPs rounded to two decimals first, then
-    /// their ratio, per cent, to two decimals. Whole numbers throughout, so that nothing depends on binary fractions.
+    /// FLOPs relative to the full net as in the authors' script: GFLOPs rounded to two decimals first, then their ratio, per cent,
+    /// rounded to two decimals. Uses integers, so that the result does not depend on binary fractions.
     fn percent(&self) -> f64 {
         let centi_gflops = |counts: Counts| (counts.flops + 5_000_000) / 10_000_000;
         let (ours, full) = (centi_gflops(self.counts), centi_gflops(self.dense));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_markdown_stays_as_it_is() {
+    fn the_markdown_is_pinned() {
         insta::assert_snapshot!(figure4_flops().unwrap().markdown());
     }
 }

@@ -3,7 +3,10 @@
 use std::io::Cursor;
 
 use polars::frame::DataFrame;
-use polars::prelude::{AnyValue, Column, CsvReadOptions, IntoColumn, NamedFrom, SerReader, Series};
+use polars::prelude::{
+    AnyValue, Column, CsvReadOptions, CsvWriter, IntoColumn, NamedFrom, ParquetWriter, PolarsResult,
+    SerReader, SerWriter, Series,
+};
 use serde_json::{Map, Value};
 
 use super::TableError;
@@ -17,10 +20,27 @@ where
     Series::new(name.into(), values).into_column()
 }
 
-/// A CSV file with every field as the text that stands there; `None` if the bytes are no such file.
-pub(super) fn text_frame(csv: Vec<u8>) -> Option<DataFrame> {
+/// Parses a CSV file with every field as text.
+pub(super) fn text_frame(csv: Vec<u8>) -> PolarsResult<DataFrame> {
     let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
-    as_text.into_reader_with_file_handle(Cursor::new(csv)).finish().ok()
+    as_text.into_reader_with_file_handle(Cursor::new(csv)).finish()
+}
+
+/// Formats a frame as CSV.
+pub(super) fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {
+    let mut bytes = Vec::new();
+    CsvWriter::new(&mut bytes).finish(frame)?;
+    Ok(bytes)
+}
+
+/// Formats a frame as a Parquet file; the same frame gives the same bytes.
+///
+/// # Errors
+/// If Polars cannot write it.
+pub fn parquet_bytes(frame: &DataFrame) -> Result<Vec<u8>, TableError> {
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut frame.clone())?;
+    Ok(bytes)
 }
 
 /// Rows as JSON objects; empty values are null, and so are NaN and infinities, which JSON does not have.
@@ -50,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_keep_types_and_tell_null_from_values() {
+    fn rows_keep_types_and_nulls() {
         let rows = [(Some(1_u64), 0.5, "a", Some(true)), (None, f64::NAN, "b", None)];
         let columns = vec![
             column("count", &rows, |r| r.0),
@@ -67,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_tables_do_not_have_is_named() {
+    fn an_unsupported_type_is_an_error_that_names_it() {
         let frame = DataFrame::new(1, vec![column("x", &[1_i32], |&x| x)]).unwrap();
         assert!(json_rows(&frame).unwrap_err().to_string().contains("i32"));
     }

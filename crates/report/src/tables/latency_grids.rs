@@ -1,17 +1,19 @@
-//! The `latency` table for people: what was measured, its ratios beside those of the printed times, and notes.
+//! Grids and notes of the `latency` table: measured times, and their ratios beside those of the printed times.
 
 use thinet_metrics::Spread;
 
-use super::latency::{Faster, LatencyRecord, Line, is_verified};
+use super::latency_lines::{Line, Speedup, is_verified};
+use super::latency_record::LatencyRecord;
 use super::markdown::Grid;
+use super::notes::sources_note;
 use crate::published::{Figure, Latency, Published};
 use crate::records::Environment;
 
-/// Stands in every cell that nobody measured.
+/// Text of cells that were not measured.
 const NOT_RUN: &str = "not run";
-/// Stands where two medians differ by less than nothing, so that their ratio says nothing.
+/// Text in place of a ratio of times that are not positive.
 const IN_NOISE: &str = "lost in noise";
-/// The published times are those of this many images.
+/// Batch size of the published times.
 const PUBLISHED_BATCH: usize = 32;
 
 pub(super) fn measured(record: &LatencyRecord, lines: &[Line]) -> Grid {
@@ -52,7 +54,7 @@ pub(super) fn ratios(lines: &[Line]) -> Grid {
     for line in lines.iter().filter(|line| !line.is_dense) {
         let (ours, [forward, backward]) = (line.faster(), line.published_faster());
         let shown = |times: f64| format!("{times:.2}");
-        let our_backward = |f: Faster| f.backward.map_or(IN_NOISE.to_owned(), shown);
+        let our_backward = |f: Speedup| f.backward.map_or(IN_NOISE.to_owned(), shown);
         let label = labelled(line.published_faster_verified());
         grid.rows.push(vec![
             line.model.to_owned(),
@@ -84,7 +86,7 @@ fn range(spread: &Spread) -> String {
     format!("{} to {}", ms(spread.min), ms(spread.max))
 }
 
-/// Milliseconds with about four digits: more would be noise.
+/// Formats milliseconds with about four digits; more would be noise.
 fn ms(value: f64) -> String {
     let decimals = if value.abs() < 100.0 { 2 } else { 1 };
     format!("{value:.decimals$}")
@@ -116,16 +118,8 @@ pub(super) fn notes(record: &LatencyRecord, lines: &[Line], published: &Publishe
             "TF32 is {tf32} for convolutions and matrix products; which of its 32-bit kernels run is libtorch's own choice."
         ));
     }
-    let mut sources: Vec<&str> = Vec::new();
-    for Latency { forward_ms, backward_ms, .. } in lines.iter().map(|l| l.published) {
-        for figure in [forward_ms, backward_ms] {
-            let source = published.source(&figure.source);
-            if figure.verified && !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
+    let figures = lines.iter().flat_map(|l| [&l.published.forward_ms, &l.published.backward_ms]);
+    notes.extend(sources_note(published, figures.filter(|figure| figure.verified)));
     if !lines.iter().all(|line| is_verified(line.published)) {
         notes.push(
             "Unverified: recalled from the paper, no source opened; so is a ratio of which either time is."

@@ -1,17 +1,16 @@
-//! The rows that the tables of a study are made of: each cell beside its dense net.
+//! The rows of a study's tables: each cell with its dense net.
 
 use std::collections::BTreeMap;
 
 use super::TableError;
-use super::markdown::grouped;
-use super::selectors::shown;
+use super::markdown::short_count;
 use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
-/// The stages of a cell, in order.
+/// The phases of a cell, in order.
 pub(super) const PRUNED_PHASES: [Phase; 3] =
     [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune];
 
-/// What is known of a whole net's quality; `None` where nothing was measured.
+/// Quality of a whole net; `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Quality {
     pub(super) top1: Option<f64>,
@@ -34,12 +33,12 @@ impl Quality {
     }
 }
 
-/// What stands in the cells of seeds from whose dense net nothing is pruned.
+/// Text for seeds whose dense net is unfit.
 pub(super) const LEFT_OUT: &str = "dense net failed";
-/// The method of the rows that stand for a dense net.
+/// The method in the rows of the dense nets.
 const DENSE: &str = "dense";
 
-/// A cell with its dense net and the values that the tables show.
+/// A cell with its dense net and the values in the tables.
 pub(super) struct Line<'a> {
     pub(super) cell: &'a CellRecord,
     pub(super) dense: &'a DenseRecord,
@@ -49,23 +48,23 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// What was measured at a phase of [`PRUNED_PHASES`].
+    /// The quality at a phase.
     pub(super) fn at(&self, phase: Phase) -> Quality {
         PRUNED_PHASES.iter().position(|&s| s == phase).map_or(self.dense_quality, |at| self.quality[at])
     }
 
-    /// Whether the row stands for the dense net itself, at a keep rate that cuts nothing.
+    /// Whether the row is that of the dense net itself, at a keep rate that cuts nothing.
     pub(super) fn is_dense(&self) -> bool {
-        // A selector has a name.
+        // Names of selectors are never empty.
         self.cell.selector.is_empty()
     }
 
-    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    /// Whether it has no values because its dense net is unfit.
     pub(super) fn is_left_out(&self) -> bool {
         self.cell.status == Status::NotRun && self.dense.unfit.is_some()
     }
 
-    /// A value of the cell for people; where there is none, why.
+    /// Formats a value of the cell, or why there is none.
     pub(super) fn shown(&self, value: Option<f64>, decimals: usize) -> String {
         match value {
             None if self.is_left_out() => LEFT_OUT.to_owned(),
@@ -97,8 +96,8 @@ impl Line<'_> {
     }
 }
 
-/// The cells of a study, before them the dense nets as the result of keep rates that cut nothing: once for each seed, not
-/// once for each method.
+/// The cells of a study, preceded by the dense nets as the result of keep rates that cut nothing: one per seed, not one per
+/// method.
 pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
     let at_rate = |&keep_rate: &f64| {
         study.dense.iter().map(move |dense| CellRecord {
@@ -169,33 +168,44 @@ pub(super) fn in_order<'a, T: PartialEq>(lines: &[Line<'a>], property: impl Fn(&
     distinct
 }
 
-/// The note that says on what accuracies were measured; a number only where it is stored.
-pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> String {
-    let mut known: Vec<u64> = Vec::new();
-    let mut is_complete = true;
-    for count in counts {
-        match count {
-            Some(count) => known.push(count),
-            None => is_complete = false,
-        }
-    }
-    let rest = if is_complete { "" } else { " (of some nets their number is not stored)" };
-    match (known.iter().min(), known.iter().max()) {
-        (Some(&least), Some(&most)) if least == most => format!("{} test images{rest}", grouped(least)),
-        (Some(&least), Some(&most)) => format!(
-            "test images, {} to {} of them{rest} (column `test_images`: damaged ones are left out)",
-            grouped(least),
-            grouped(most)
-        ),
-        _ => "test images".to_owned(),
-    }
-}
-
-/// On how many images each measured net of the lines was tested.
+/// The number of test images of each measured net.
 pub(super) fn tested<'a>(lines: &'a [Line<'a>]) -> impl Iterator<Item = Option<u64>> + 'a {
     lines.iter().flat_map(|line| {
         let dense = line.dense_quality.top1.map(|_| line.dense.test_images);
         let is_measured = PRUNED_PHASES.iter().any(|&phase| line.at(phase).top1.is_some());
         dense.into_iter().chain(is_measured.then_some(line.cell.test_images))
     })
+}
+
+/// The name of a status in files.
+pub(super) fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Done => "done",
+        Status::Diverged => "diverged",
+        Status::NotRun => "not-run",
+    }
+}
+
+/// Formats a value, or why there is none.
+pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> String {
+    match (value, status) {
+        (Some(value), _) => format!("{value:.decimals$}"),
+        (None, Status::Done) => "not measured".to_owned(),
+        (None, Status::Diverged) => "diverged".to_owned(),
+        (None, Status::NotRun) => "not run".to_owned(),
+    }
+}
+
+/// Describes the different sizes of some nets.
+pub(super) fn sizes(lines: &[&Line]) -> String {
+    let mut sizes: Vec<String> = Vec::new();
+    for line in lines {
+        let size = line.cell.size.paper;
+        let (params, flops) = (short_count(size.params), short_count(size.flops));
+        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    sizes.join("; ")
 }

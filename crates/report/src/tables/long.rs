@@ -1,4 +1,4 @@
-//! The long form of a study: a row for every measured value.
+//! The long form of a study: one row per measured value.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,7 @@ struct LongRow<'a> {
 /// by seed, method, keep rate, cell, layer, phase and metric.
 ///
 /// # Errors
-/// If Polars cannot make the columns.
+/// If Polars cannot build the columns.
 pub fn rows_frame(study: &StudyRecord) -> Result<DataFrame, TableError> {
     let mut rows: Vec<LongRow> = Vec::new();
     for dense in &study.dense {
@@ -50,7 +50,7 @@ pub fn rows_frame(study: &StudyRecord) -> Result<DataFrame, TableError> {
     Ok(DataFrame::new(rows.len(), columns)?)
 }
 
-/// A total order: no two rows of different meaning are equal.
+/// A total order of rows.
 fn compare(a: &LongRow, b: &LongRow) -> Ordering {
     let rate = |row: &LongRow| row.keep_rate.unwrap_or(f64::INFINITY);
     let place = |row: &LongRow| (row.row.phase, row.row.metric);

@@ -1,6 +1,6 @@
-//! Markdown tables that are readable as plain text: padded columns, numbers to the right.
+//! Markdown tables that are readable as plain text: padded columns, numbers aligned right.
 
-/// On which side a column's cells stand.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     /// Words.
@@ -9,12 +9,11 @@ pub enum Align {
     Right,
 }
 
-/// A column's heading, with its unit, and its side.
+/// Heading and alignment of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GridColumn {
     /// Heading, with the unit.
     pub heading: String,
-    /// Side.
     pub align: Align,
 }
 
@@ -23,14 +22,13 @@ pub struct GridColumn {
 pub struct Grid {
     /// Heading above the table; empty for none.
     pub caption: String,
-    /// Columns.
     pub columns: Vec<GridColumn>,
     /// Cells, one per column in each row.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    /// An empty grid. A heading that starts with `<` stands to the left; the mark is not shown.
+    /// An empty grid. A heading that starts with `<` is aligned left; the mark is not shown.
     pub(super) fn new(caption: impl Into<String>, headings: &[&str]) -> Self {
         let column = |heading: &&str| match heading.strip_prefix('<') {
             Some(words) => GridColumn { heading: words.to_owned(), align: Align::Left },
@@ -42,7 +40,7 @@ impl Grid {
     /// The grid as Markdown, ending in a newline.
     #[must_use]
     pub fn markdown(&self) -> String {
-        // A bar would end the cell; and a backslash would take the bar's backslash for its own.
+        // A bar would end the cell, and a backslash would escape the bar's backslash.
         let escape = |text: &str| one_line(text).replace('\\', "\\\\").replace('|', "\\|");
         let headings: Vec<String> = self.columns.iter().map(|c| escape(&c.heading)).collect();
         let rows: Vec<Vec<String>> =
@@ -78,19 +76,19 @@ impl Grid {
     }
 }
 
-/// The text with a space in the place of every line end, tab or other control character, which would end a row or a heading.
+/// The text with every line end, tab or other control character replaced by a space.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.trim().replace("\r\n", " ").replace(breaks_line, " ")
 }
 
-/// Whether a character ends a line or moves along it: what a name may not hold.
+/// Whether a character is a control character or line separator, which names must not contain.
 #[must_use]
 pub fn breaks_line(c: char) -> bool {
     c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 
-/// An integer with its thousands apart: `4,089,184,256`.
+/// Formats an integer with grouped digits: `4,089,184,256`.
 #[must_use]
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
@@ -104,7 +102,7 @@ pub fn grouped(value: u64) -> String {
     text
 }
 
-/// A count in thousands, millions or billions with two decimals: `8.32 M`.
+/// Formats a count in thousands, millions or billions with two decimals: `8.32 M`.
 pub(super) fn short_count(value: u64) -> String {
     let (unit, name) = match value {
         0..1_000 => return value.to_string(),

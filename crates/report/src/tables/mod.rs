@@ -1,4 +1,4 @@
-//! Tables of results: full-precision columns for programs, narrow Markdown for people, both from plain records.
+//! Tables of results: full-precision columns for programs and narrow Markdown for reading, both from plain records.
 
 mod closing;
 mod compression;
@@ -6,11 +6,16 @@ mod environment;
 mod error;
 mod figure4;
 mod frame;
+mod groups;
 mod latency;
 mod latency_grids;
+mod latency_lines;
+mod latency_record;
+mod latency_stored;
 mod lines;
 mod long;
 mod markdown;
+mod notes;
 mod owner;
 mod paper;
 mod seconds;
@@ -18,6 +23,7 @@ mod selectors;
 mod stored;
 mod summary;
 mod sums;
+mod tau;
 mod write;
 
 #[cfg(test)]
@@ -30,40 +36,41 @@ pub use compression::compression;
 pub use environment::{ENVIRONMENT, environment_text};
 pub use error::TableError;
 pub use figure4::figure4_flops;
-pub use latency::{LatencyRecord, Machine, ModelTimes, StoredLatency, latency, latency_run, stored_latency};
+pub use frame::parquet_bytes;
+pub use latency::latency;
+pub use latency_record::{LatencyRecord, Machine, ModelTimes, latency_run};
+pub use latency_stored::{StoredLatency, stored_latency};
 pub use long::rows_frame;
-pub use markdown::breaks_line;
-pub use markdown::{Align, Grid, GridColumn, grouped, one_line};
+pub use markdown::{Align, Grid, GridColumn, breaks_line, grouped, one_line};
 pub use owner::owners;
 pub use paper::{PaperStudy, paper, paper_run};
 pub use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
-pub use write::csv_text;
-pub use write::{NOT_RUN, Written, parquet_bytes, write};
+pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
-/// What follows the name of a study's table in the names of those that are made from the same cells.
+/// Suffixes of the names of further tables about the same cells.
 pub const BESIDE: [&str; 2] = ["-summary", "-tau"];
 
-/// Stands where a run's id would, in tables that no run made (`compression`, `figure4-flops`).
+/// In place of a run's id in tables without a run (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";
 
-/// Names of the tables that no experiment makes.
+/// Names of tables that do not belong to a study.
 pub const RESERVED: [&str; 3] = ["compression", "figure4-flops", "latency"];
 
-/// A table: what programs read, what people read, and what must be known to read either.
+/// A table: columns for programs, grids for reading, and notes.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// File name without extension.
     pub name: String,
     /// Heading.
     pub title: String,
-    /// All columns at full precision, without the run's id (which [`write()`] adds). Empty means: not measured.
+    /// All columns at full precision, without the run's id, which [`write()`] adds. Empty values were not measured.
     pub frame: DataFrame,
-    /// The same for people: rounded, with units, narrow.
+    /// The values for reading: rounded, with units, narrow.
     pub grids: Vec<Grid>,
-    /// What the values mean and where they come from, one sentence or two each.
+    /// Meaning and source of the values, one or two sentences each.
     pub notes: Vec<String>,
     /// Further files that belong to the table.
     pub attachments: Vec<Attachment>,
@@ -72,9 +79,8 @@ pub struct Table {
 /// A file that belongs to a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// What follows the table's name and a dot, such as `kept.json`.
+    /// Suffix of its name after the table's name and a dot, such as `kept.json`.
     pub suffix: &'static str,
-    /// Contents.
     pub text: String,
 }
 
@@ -82,12 +88,12 @@ impl Table {
     /// The rows at full precision as JSON objects, keyed by column; empty values are null.
     ///
     /// # Errors
-    /// If a column's type has no form in JSON; the tables of this crate have none such.
+    /// If a column's type has no JSON form, which no table of this crate has.
     pub fn rows(&self) -> Result<Vec<serde_json::Map<String, serde_json::Value>>, TableError> {
         frame::json_rows(&self.frame)
     }
 
-    /// The table for people: heading, grids, notes. Readable on a terminal as it stands.
+    /// The table as Markdown: heading, grids, notes. Aligned for a terminal.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = format!("# {}\n", markdown::one_line(&self.title));

@@ -1,37 +1,31 @@
-//! Whose a stored table is: the experiments that its files name.
+//! Owners of a stored table: the studies that its files name.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
+
+use thinet_files::read_if_exists;
 
 use super::TableError;
 use super::frame::text_frame;
 
-/// Column that names the experiment of a row.
+/// Column with the study's name.
 const EXPERIMENT: &str = "experiment";
-/// What stands before the experiment's name in the notes of a table.
+/// Prefix of the study's name in the notes of a table.
 const NOTE: &str = "- Experiment `";
 
-/// The experiments whose results `<name>.csv` and the files beside it hold; none if there are no such files, or if they do
-/// not tell.
+/// The studies whose results `<name>.csv` and the files beside it hold; empty if there are no such files, or if they name none.
 ///
 /// # Errors
-/// If a file is there and cannot be read; the message names it.
+/// If a file exists and cannot be read; the message names it.
 pub fn owners(dir: &Path, name: &str) -> Result<BTreeSet<String>, TableError> {
-    let read = |suffix: &str| {
-        let path = dir.join(format!("{name}.{suffix}"));
-        match fs::read(&path) {
-            Ok(bytes) => Ok(bytes),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(TableError::Io { action: "read", path, source }),
-        }
+    let read = |suffix: &str| -> Result<Vec<u8>, TableError> {
+        Ok(read_if_exists(&dir.join(format!("{name}.{suffix}")))?.unwrap_or_default())
     };
     let named = of_rows(read("csv")?);
     if !named.is_empty() {
         return Ok(named);
     }
-    // Tables of old versions tell it in the spec beside them, or in their notes.
+    // Tables of old versions name it in the spec beside them, or in their notes.
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let spec: Option<toml::Table> = text(read("resolved.toml")?).parse().ok();
     let of_spec = spec.as_ref().and_then(|spec| spec.get("name")?.as_str()).map(str::to_owned);
@@ -43,21 +37,23 @@ pub fn owners(dir: &Path, name: &str) -> Result<BTreeSet<String>, TableError> {
     Ok(of_spec.or_else(of_notes).into_iter().collect())
 }
 
-/// The values of the column; none if the text is no table that has it.
+/// The values of the column; empty if the text is no table with it.
 fn of_rows(csv: Vec<u8>) -> BTreeSet<String> {
-    let frame = text_frame(csv);
+    let frame = text_frame(csv).ok();
     let column = frame.as_ref().and_then(|frame| frame.column(EXPERIMENT).ok()?.str().ok());
     column.into_iter().flat_map(|column| column.iter().flatten()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tables::sample::study;
     use crate::tables::{selectors, write};
 
     #[test]
-    fn every_table_of_a_study_tells_whose_it_is() {
+    fn every_table_of_a_study_names_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         for table in selectors(&study()).unwrap() {
             assert!(owners(dir.path(), &table.name).unwrap().is_empty());
@@ -67,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_old_versions_tell_it_in_the_files_beside_them() {
+    fn owners_of_old_tables_are_read_from_the_files_beside_them() {
         let dir = tempfile::tempdir().unwrap();
         let file =
             |suffix: &str, text: &str| fs::write(dir.path().join(format!("old.{suffix}")), text).unwrap();

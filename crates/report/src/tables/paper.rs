@@ -1,31 +1,31 @@
-//! The tables that set whole experiments beside the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017,
-//! tables 1 to 3). Every row has its own dense baseline and its protocol; what was not measured says so.
+//! Tables that compare whole studies with the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017, tables 1 to 3).
+//! Every row has its own dense baseline and its protocol; rows that were not measured are marked.
 
 use polars::frame::DataFrame;
 use thinet_graph::Graph;
 use thinet_nets::{ResNetStride, paper_models};
 
 use super::frame::column;
-use super::lines::{LEFT_OUT, Quality, test_images};
+use super::lines::{LEFT_OUT, Quality, shown, status_name};
 use super::markdown::{Grid, grouped};
-use super::selectors::{shown, status_name};
+use super::notes::{sources_note, test_images};
 use super::write::NOT_RUN;
 use super::{Table, TableError};
 use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
 use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
 
-/// An experiment of a paper table: what it is, and what of it was measured.
+/// A study of a paper table with its records.
 #[derive(Clone, Debug)]
 pub struct PaperStudy<'a> {
-    /// What was measured; where nothing was, every record says so.
+    /// The records; marked as not run where nothing was measured.
     pub study: &'a StudyRecord,
-    /// Whether anything of it is stored.
+    /// Whether any of it is stored.
     pub is_run: bool,
-    /// Everything that decides its dense nets, as text: experiments with the same text have the same dense nets.
+    /// The inputs of its dense nets as text: studies with the same text have the same dense nets.
     pub dense_inputs: String,
-    /// The protocol of its images, empty for images of one size.
+    /// Preprocessing protocol of its images, empty for images of one size.
     pub protocol: &'a str,
-    /// Where its net strides, if it is a ResNet-50.
+    /// Position of the stride, if its net is a ResNet-50.
     pub stride: ResNetStride,
     /// Its dense net.
     pub graph: &'a Graph,
@@ -33,9 +33,9 @@ pub struct PaperStudy<'a> {
     pub cell_graphs: Vec<&'a Graph>,
 }
 
-/// A row: the dense net of an experiment, or a cell.
+/// A row: the dense net of a study, or a cell.
 struct Line<'a> {
-    experiment: &'a str,
+    study: &'a str,
     method: &'a str,
     /// The published model of these widths.
     model: Option<&'static str>,
@@ -44,29 +44,29 @@ struct Line<'a> {
     keep_rate: Option<f64>,
     seed: u64,
     status: Status,
-    /// Whether it has no values because nothing is pruned from the dense net of its seed.
+    /// Whether it has no values because its dense net is unfit.
     is_left_out: bool,
     size: Size,
     dense: Quality,
-    /// The published model that the experiment's own dense net is.
+    /// The published model that equals the study's own dense net.
     dense_model: Option<&'static str>,
     tuned: Quality,
     test_images: Option<u64>,
     published: Option<&'a Accuracy>,
-    /// The dense net that the drop is taken against: of the kind that the published drop is taken against.
+    /// The dense net from which the drop is computed: of the same kind as that of the published drop.
     baseline: Option<Baseline>,
 }
 
-/// A dense net of ours.
+/// A measured dense net.
 #[derive(Clone, Copy)]
 struct Baseline {
-    /// The published model it is, if it is one.
+    /// The published model that it equals, if any.
     model: Option<&'static str>,
     quality: Quality,
 }
 
 impl Line<'_> {
-    /// A value for people; where there is none, why.
+    /// Formats a value, or why there is none.
     fn shown(&self, value: Option<f64>) -> String {
         match value {
             None if self.is_left_out => LEFT_OUT.to_owned(),
@@ -79,7 +79,7 @@ impl Line<'_> {
     }
 }
 
-/// The table of this name from its experiments, in their order.
+/// The table of this name from its studies, in their order.
 ///
 /// # Errors
 /// If the published numbers are inconsistent, a model cannot be built, or a value is recorded twice.
@@ -106,7 +106,7 @@ pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError
     })
 }
 
-/// The run's id of a paper table: a hash of the runs it was made from.
+/// The run id of a paper table: a hash of the runs of its studies.
 #[must_use]
 pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
     let runs: Vec<&str> = studies.iter().filter(|s| s.is_run).map(|s| s.study.run.as_str()).collect();
@@ -116,10 +116,10 @@ pub fn paper_run(studies: &[PaperStudy<'_>]) -> String {
     blake3::hash(runs.join("\n").as_bytes()).to_hex()[..12].to_owned()
 }
 
-/// The dense net that a row's drop is taken against.
+/// The dense net from which a row's drop is computed.
 ///
-/// Like is compared with like: where the published drop is against another net than the experiment's own dense one (VGG-16
-/// with its fully connected layers for ThiNet-GAP), only a net of that kind under the same protocol will do.
+/// If the published drop is against another net than the study's own dense one (VGG-16 with its fully connected layers for ThiNet-GAP),
+/// this must be a net of that kind under the same protocol.
 fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseline> {
     line.keep_rate?;
     let Some(model) = other_baseline(line, published) else {
@@ -133,14 +133,14 @@ fn baseline(line: &Line, lines: &[Line], published: &Published) -> Option<Baseli
     Some(Baseline { model: like.model, quality: like.dense })
 }
 
-/// The dense model that the published drop of a row's widths is against, if the experiment's own dense net is another.
+/// The baseline model of the published drop for a row's widths, if the study's own dense net is another.
 fn other_baseline<'a>(line: &Line, published: &'a Published) -> Option<&'a str> {
     let is_pruned = |row: &&Accuracy| Some(row.model.as_str()) == line.model && row.method == Method::Thinet;
     let original = published.accuracy.iter().find(is_pruned)?.baseline.as_ref()?;
     (Some(original.model.as_str()) != line.dense_model).then_some(original.model.as_str())
 }
 
-/// Whether two experiments start from the same dense nets.
+/// Whether two studies start from the same dense nets.
 fn has_same_dense(a: &PaperStudy<'_>, b: &PaperStudy<'_>) -> bool {
     if a.is_run && b.is_run {
         let ids = |s: &PaperStudy<'_>| s.study.dense.iter().map(|d| d.id.clone()).collect::<Vec<_>>();
@@ -160,20 +160,20 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         }
         Ok(None)
     };
-    // Nobody has published a ResNet-50 with its stride in the 3×3 convolution: no row is its like.
+    // No ResNet-50 with its stride in the 3×3 convolution is published.
     let is_published = stride == ResNetStride::First1x1;
     let stride = match (graph.name(), stride) {
         ("resnet50", ResNetStride::First1x1) => "1x1",
         ("resnet50", ResNetStride::Middle3x3) => "3x3",
         _ => "",
     };
-    let experiment = study.name.as_str();
+    let study_name = study.name.as_str();
     let mut lines = Vec::new();
     let dense_model = named(graph)?;
     for dense in &study.dense {
         let quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
         lines.push(Line {
-            experiment,
+            study: study_name,
             method: "dense",
             model: dense_model,
             protocol,
@@ -199,7 +199,7 @@ fn lines_of<'a>(study: &PaperStudy<'a>, published: &'a Published) -> Result<Vec<
         let dense = lines.iter().find(|line| line.keep_rate.is_none() && line.seed == cell.seed);
         let dense = dense.map_or_else(Quality::default, |line| line.dense);
         lines.push(Line {
-            experiment,
+            study: study_name,
             method: &cell.method,
             model,
             protocol,
@@ -248,7 +248,7 @@ fn frame(lines: &[Line], published: &Published) -> Result<DataFrame, TableError>
     let drop = |line: &Line| line.published.and_then(|row| published.accuracy_drop(row));
     let figure = |line: &Line, of: fn(&Accuracy) -> f64| line.published.map(of);
     let columns = vec![
-        column("experiment", lines, |l| l.experiment),
+        column("experiment", lines, |l| l.study),
         column("method", lines, |l| l.method),
         column("model", lines, |l| l.model),
         column("protocol", lines, |l| l.protocol),
@@ -309,7 +309,7 @@ fn grid(lines: &[Line], published: &Published) -> Grid {
         grid.rows.push(vec![
             line.method.to_owned(),
             line.model.map_or(rate, str::to_owned),
-            line.experiment.to_owned(),
+            line.study.to_owned(),
             format!("{}{stride}", line.protocol),
             format!("{:.2}", line.size.paper.params as f64 / 1e6),
             format!("{:.2}", line.size.paper.flops as f64 / 1e9),
@@ -362,18 +362,8 @@ fn notes(studies: &[PaperStudy<'_>], lines: &[Line], published: &Published) -> V
     if lines.iter().any(|line| line.stride == "3x3") {
         notes.push("Stride 3x3: nobody has published this net, so nothing stands beside it.".to_owned());
     }
-    let mut sources: Vec<&str> = Vec::new();
-    for row in lines.iter().filter_map(|line| line.published) {
-        for figure in [&row.top1, &row.top5] {
-            let source = published.source(&figure.source);
-            if figure.verified && !sources.contains(&source) {
-                sources.push(source);
-            }
-        }
-    }
-    if !sources.is_empty() {
-        notes.push(format!("Published numbers read in: {}.", sources.join("; ")));
-    }
+    let figures = lines.iter().filter_map(|line| line.published).flat_map(|row| [&row.top1, &row.top5]);
+    notes.extend(sources_note(published, figures.filter(|figure| figure.verified)));
     if lines.iter().filter_map(|line| line.published).any(|row| !is_verified(row)) {
         notes.push("Unverified: recalled from the paper, no source opened.".to_owned());
     }

@@ -1,24 +1,22 @@
-//! How long the stages of a study took: a file beside its table, as times are never the same twice and tables are.
+//! Wall times of a study's stages: in a file beside its table, as times differ between runs and tables do not.
 
 use polars::frame::DataFrame;
 
-use super::frame::column;
-use super::write::csv_bytes;
+use super::frame::{column, csv_bytes};
 use super::{Attachment, TableError};
 
-/// What follows the table's name and a dot.
+/// Suffix of the file after the table's name and a dot.
 pub(super) const SUFFIX: &str = "seconds.csv";
 
-/// The time of one stage.
+/// The wall time of one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageSeconds {
-    /// Its id.
     pub stage: String,
-    /// What it is, such as `ThiNet r=0.5 seed 0`.
+    /// Its label, such as `ThiNet r=0.5 seed 0`.
     pub label: String,
-    /// Wall time since it was last started.
+    /// Wall time since its last start.
     pub seconds: f64,
-    /// The device it was made on.
+    /// The device that computed it.
     pub device: Option<String>,
     /// Name of the processor, on a GPU that of its host.
     pub processor: Option<String>,
@@ -43,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_are_told_with_their_machine() {
+    fn stages_are_listed_with_their_machine() {
         let stage = StageSeconds {
             stage: "cell-1".to_owned(),
             label: "thinet, own r=0.5 seed 0".to_owned(),

@@ -7,9 +7,13 @@ use serde::Serialize;
 use thinet_graph::ChannelSet;
 
 use super::frame::column;
-use super::lines::{Line, PRUNED_PHASES, Quality, in_order, lines, test_images, tested, with_dense_nets};
+use super::lines::{
+    Line, PRUNED_PHASES, Quality, in_order, lines, shown, sizes, status_name, tested, with_dense_nets,
+};
 use super::markdown::{Grid, short_count};
-use super::summary::{summary, tau};
+use super::notes::{origin, phases_note, test_images, uncut_note};
+use super::summary::summary;
+use super::tau::tau;
 use super::{Attachment, Table, TableError};
 use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
@@ -31,14 +35,6 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
         attachments: vec![Attachment { suffix: "kept.json", text: kept_json(study, &lines)? }],
     };
     Ok(vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?])
-}
-
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Done => "done",
-        Status::Diverged => "diverged",
-        Status::NotRun => "not-run",
-    }
 }
 
 fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
@@ -82,16 +78,6 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
     Ok(DataFrame::new(lines.len(), columns)?)
 }
 
-/// A value for people; where there is none, why.
-pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> String {
-    match (value, status) {
-        (Some(value), _) => format!("{value:.decimals$}"),
-        (None, Status::Done) => "not measured".to_owned(),
-        (None, Status::Diverged) => "diverged".to_owned(),
-        (None, Status::NotRun) => "not run".to_owned(),
-    }
-}
-
 fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     let mut grids = vec![dense_grid(study)?];
     for rate in in_order(lines, |l| l.cell.keep_rate) {
@@ -129,20 +115,6 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     Ok(grids)
 }
 
-/// The different sizes of some nets in words.
-pub(super) fn sizes(lines: &[&Line]) -> String {
-    let mut sizes: Vec<String> = Vec::new();
-    for line in lines {
-        let size = line.cell.size.paper;
-        let (params, flops) = (short_count(size.params), short_count(size.flops));
-        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
-        if !sizes.contains(&size) {
-            sizes.push(size);
-        }
-    }
-    sizes.join("; ")
-}
-
 fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
     let headings = ["<net", "seed", "top-1, %", "top-5, %", "loss", "params", "FLOPs"];
     let rates: String = study.uncut_rates.iter().map(|rate| format!(": keep rate {rate}")).collect();
@@ -162,24 +134,6 @@ fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
     Ok(grid)
 }
 
-/// The note that says which study a table comes from.
-pub(super) fn origin(study: &StudyRecord) -> String {
-    let StudyRecord { name, run, dataset, net, mode, .. } = study;
-    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
-}
-
-/// The note that says what the columns `cut`, `refit` and `tuned` stand for.
-pub(super) fn stages_note(study: &StudyRecord) -> String {
-    let cut = if study.mode == "one-shot" {
-        "all layers cut at once, nothing refitted"
-    } else {
-        "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
-    };
-    format!(
-        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
-    )
-}
-
 fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
     let mut notes = vec![
         origin(study),
@@ -188,7 +142,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
              dense net less the tuned top-1.",
             test_images(tested(lines))
         ),
-        stages_note(study),
+        phases_note(study),
         "Params and FLOPs follow the convention `paper`: weights without biases, 2·C values per batch norm; FLOPs \
          are 2 × multiply-adds plus 4·C per batch norm."
             .to_owned(),
@@ -209,19 +163,10 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
     notes
 }
 
-/// The note on keep rates that cut nothing.
-pub(super) fn uncut_note(study: &StudyRecord) -> String {
-    let rates: Vec<String> = study.uncut_rates.iter().map(f64::to_string).collect();
-    format!(
-        "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
-        rates.join(", ")
-    )
-}
-
 /// A cell's kept channels, one line of the JSON file.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Kept<'a> {
+struct KeptChannels<'a> {
     cell: &'a str,
     method: &'a str,
     keep_rate: f64,
@@ -230,13 +175,13 @@ struct Kept<'a> {
     kept: &'a BTreeMap<String, ChannelSet>,
 }
 
-/// Kept channels of every cell as JSON, a line per cell.
+/// KeptChannels channels of every cell as JSON, a line per cell.
 fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> {
     let mut cells = Vec::new();
     for cell in lines.iter().filter(|line| !line.is_dense()).map(|line| line.cell) {
         let CellRecord { id, method, keep_rate, seed, status, kept, .. } = cell;
         let (keep_rate, seed, status) = (*keep_rate, *seed, *status);
-        cells.push(serde_json::to_string(&Kept { cell: id, method, keep_rate, seed, status, kept })?);
+        cells.push(serde_json::to_string(&KeptChannels { cell: id, method, keep_rate, seed, status, kept })?);
     }
     let run = serde_json::to_string(&study.run)?;
     Ok(format!("{{\"run\":{run},\"cells\":[\n{}\n]}}\n", cells.join(",\n")))
@@ -257,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_markdown_stays_as_it_is() {
+    fn the_markdown_is_pinned() {
         let tables = selectors(&study()).unwrap();
         insta::assert_snapshot!("selectors_main", tables[0].markdown());
         insta::assert_snapshot!("selectors_summary", tables[1].markdown());
@@ -279,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_of_a_dense_net_that_failed_say_so_in_their_cells_and_are_empty_in_the_file() {
+    fn seeds_of_an_unfit_dense_net_are_marked_in_their_cells_and_empty_in_the_file() {
         let mut study = study();
         study.dense[1].unfit = Some(Unfit::NearChance { top1: 10.0, chance: 10.0 });
         for cell in study.cells.iter_mut().filter(|cell| cell.seed == 1 || cell.method == "thinet") {
@@ -388,12 +333,12 @@ mod tests {
         assert_eq!(
             floats(&tables[2].frame, "keep_rate"),
             [Some(0.5), Some(0.25)],
-            "there is nothing to rank"
+            "no rank at a rate that cuts nothing"
         );
     }
 
     #[test]
-    fn on_how_many_images_an_accuracy_was_measured_is_a_column_and_never_made_up() {
+    fn the_number_of_test_images_is_a_column_and_given_only_if_stored() {
         let mut study = study();
         let note = |study: &StudyRecord| selectors(study).unwrap()[0].notes[1].clone();
         assert!(note(&study).contains("per cent of the 1,000 test images, losses"), "{}", note(&study));

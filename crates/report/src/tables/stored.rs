@@ -1,11 +1,9 @@
-//! A table read from its CSV file again, every field as the text that was written.
-
-use std::io::Cursor;
+//! A table read back from its CSV file, every field as text.
 
 use polars::frame::DataFrame;
-use polars::prelude::{CsvReadOptions, SerReader};
 
 use super::TableError;
+use super::frame::text_frame;
 
 /// Column that names the cell of a row.
 const CELL: &str = "cell";
@@ -19,7 +17,7 @@ impl StoredTable {
     /// A `selectors` table.
     ///
     /// # Errors
-    /// If the text is no CSV, or its rows are not those of cells.
+    /// If the text is no CSV, or its rows are no cells.
     pub fn parse(csv: Vec<u8>) -> Result<Self, TableError> {
         Self::with_columns(csv, &[RUN, CELL])
     }
@@ -27,22 +25,21 @@ impl StoredTable {
     /// A table that has these columns among others.
     ///
     /// # Errors
-    /// If the text is no CSV, or a column is not there.
+    /// If the text is no CSV, or a column is missing.
     pub(super) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
-        let as_text = CsvReadOptions::default().with_infer_schema_length(Some(0));
-        let frame = as_text.into_reader_with_file_handle(Cursor::new(csv)).finish()?;
+        let frame = text_frame(csv)?;
         for needed in needed {
             frame.column(needed)?.str()?;
         }
         Ok(Self(frame))
     }
 
-    /// Rows.
+    /// Number of rows.
     pub(super) fn height(&self) -> usize {
         self.0.height()
     }
 
-    /// The run that made it; none if it has no rows.
+    /// The run that wrote it; `None` without rows.
     pub fn run(&self) -> Option<&str> {
         self.text(RUN, 0)
     }
@@ -57,7 +54,7 @@ impl StoredTable {
         (0..self.0.height()).find(|&row| self.text(CELL, row) == Some(cell))
     }
 
-    /// A field, if there is such a column and row; one without a value is empty text.
+    /// A field; `None` if there is no such column or row, empty if it has no value.
     pub fn text(&self, column: &str, row: usize) -> Option<&str> {
         let column = self.0.column(column).ok()?.str().ok()?;
         (row < column.len()).then(|| column.get(row).unwrap_or_default())
@@ -72,7 +69,7 @@ mod tests {
     use crate::tables::selectors;
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_table_is_read_back() {
         let frame = selectors(&study()).unwrap().remove(0).frame;
         let text = csv_text(&frame, "aa").unwrap();
         let stored = StoredTable::parse(text.clone().into_bytes()).unwrap();
@@ -93,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_of_cells_is_refused() {
+    fn other_texts_are_no_table_of_cells() {
         for text in ["", "a,b\n1,2\n", "run,method\naa,random\n"] {
             assert!(StoredTable::parse(text.into()).is_err(), "{text}");
         }

@@ -1,44 +1,40 @@
-//! Checksums of a table's files, in a file beside them: whatever is read back of a table is compared with them first.
+//! Checksums of a table's files, in a file beside them. Tables are compared with them when they are read back.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use thinet_files::sealed;
+use thinet_files::{read_if_exists, sealed};
 
 use super::{ENVIRONMENT, TableError, seconds};
 
-/// What follows the table's name and a dot in the name of the file.
+/// Suffix of the file after the table's name and a dot.
 pub(super) const SUFFIX: &str = "sums.json";
 
 /// The file's contents; a checksum of its own comes first.
 #[derive(Serialize, Deserialize)]
 struct Sums {
-    /// blake3 of each file by what follows the table's name and a dot.
+    /// blake3 of each file by its suffix.
     files: BTreeMap<String, String>,
 }
 
-/// The file for these contents by suffix. It is the same wherever the same table is made, so what differs then is left out: the
-/// environment, which carries its checksum itself, and times, which nobody reads back.
+/// The checksum file of these contents by suffix. The same table gives the same file on every machine, so it excludes what differs: the
+/// environment, which carries its own checksum, and times, which are never read back.
 pub(super) fn text(contents: &[(&str, Vec<u8>)]) -> Result<String, TableError> {
     let listed = contents.iter().filter(|(suffix, _)| ![ENVIRONMENT, seconds::SUFFIX].contains(suffix));
     let files = listed.map(|(suffix, bytes)| ((*suffix).to_owned(), hash(bytes))).collect();
     Ok(sealed::seal(&(serde_json::to_string_pretty(&Sums { files })? + "\n")))
 }
 
-/// A file of a table as it was written.
+/// The contents of a table's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableFile {
-    /// Its contents.
     pub bytes: Vec<u8>,
-    /// False for tables of old versions, which have no checksums: what is read may not be what was written.
+    /// Whether checksums were compared; false for tables of old versions, which have none.
     pub is_checked: bool,
 }
 
-/// Reads `<name>.<suffix>` after all files of the table that are there are compared with their checksums; `None` if there is no
-/// such file.
+/// Reads `<name>.<suffix>` and compares all existing files of the table with their checksums; `None` if there is no such file.
 ///
 /// # Errors
 /// If a file cannot be read, or has changed since it was written; the message names it.
@@ -78,12 +74,7 @@ fn hash_of(folder: &Path, name: &str, suffix: &str) -> Result<Option<String>, Ta
 }
 
 fn read(folder: &Path, name: &str, suffix: &str) -> Result<Option<Vec<u8>>, TableError> {
-    let path = folder.join(format!("{name}.{suffix}"));
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TableError::Io { action: "read", path, source }),
-    }
+    Ok(read_if_exists(&folder.join(format!("{name}.{suffix}")))?)
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -92,6 +83,8 @@ fn hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::tables::sample::study;
     use crate::tables::{Attachment, Table, selectors, write};
@@ -120,7 +113,7 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << (at % 8);
                 fs::write(path, &changed).unwrap();
-                // A key of the environment, which is no JSON any more, is noticed by whoever parses it.
+                // A damaged key of the environment leaves invalid JSON, which parsing detects.
                 let error = match read(asked) {
                     Err(error) => error.to_string(),
                     Ok(read) if suffix == ENVIRONMENT => {

@@ -1,40 +1,41 @@
-//! Tables as files: CSV, Parquet and Markdown with the run's id; files of another run are set aside, never lost.
+//! Writes tables as CSV, Parquet and Markdown with the run's id. Files of another run are set aside, never lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use polars::frame::DataFrame;
-use polars::prelude::{CsvWriter, IntoColumn, NamedFrom, ParquetWriter, SerWriter, Series};
-use thinet_files::write_atomically;
+use polars::prelude::{IntoColumn, NamedFrom, Series};
+use thinet_files::{FileError, read_if_exists, write_atomically};
 
+use super::frame::{csv_bytes, parquet_bytes};
 use super::{Table, TableError, sums};
 
-/// What [`write()`] did.
+/// Files of a written table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct TableFiles {
     /// The table's files.
     pub files: Vec<PathBuf>,
-    /// Files of another run, under their new names.
+    /// Files of another run under their new names.
     pub set_aside: Vec<PathBuf>,
 }
 
-/// Stands for the run of a table in which nothing was measured yet.
+/// In place of a run's id in a table without measurements.
 pub const NOT_RUN: &str = "not-run";
 
-/// Stands for the run of files that do not tell theirs.
+/// In place of a run's id for files that name none.
 const UNKNOWN_RUN: &str = "unknown";
 
-/// Writes `<name>.csv`, `.parquet`, `.md`, the table's attachments and their checksums (`.sums.json`) to a folder, which is made
-/// if it is missing.
+/// Writes `<name>.csv`, `.parquet`, `.md`, the table's attachments and their checksums (`.sums.json`) to a folder, which is created if it
+/// does not exist.
 ///
-/// The CSV and Parquet files get `run` as their first column. If the folder's CSV file is of another run, all files of
+/// The CSV and Parquet files get `run` as their first column. If the existing CSV file belongs to another run, all files of
 /// that table are first renamed to `<name>.<other run>.<…>`. The same table of the same run gives the same bytes.
 ///
 /// # Errors
 /// If the folder or a file cannot be read, renamed or written; the message names it.
-pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError> {
+pub fn write(dir: &Path, table: &Table, run: &str) -> Result<TableFiles, TableError> {
     let mut frame = with_run(&table.frame, run)?;
-    // The CSV file comes first: it says whose the others are, should the writing be cut short.
+    // The CSV file comes first: it identifies the run of the others if writing is interrupted.
     let mut contents = vec![
         ("csv", csv_bytes(&mut frame)?),
         ("parquet", parquet_bytes(&frame)?),
@@ -43,9 +44,10 @@ pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError
     contents.extend(table.attachments.iter().map(|a| (a.suffix, a.text.clone().into_bytes())));
     contents.push((sums::SUFFIX, sums::text(&contents)?.into_bytes()));
 
-    fs::create_dir_all(dir).map_err(io("create", dir))?;
+    fs::create_dir_all(dir).map_err(FileError::at("create", dir))?;
     let suffixes: Vec<&str> = contents.iter().map(|(suffix, _)| *suffix).collect();
-    let mut written = Written { files: Vec::new(), set_aside: set_aside(dir, &table.name, &suffixes, run)? };
+    let mut written =
+        TableFiles { files: Vec::new(), set_aside: set_aside(dir, &table.name, &suffixes, run)? };
     for (suffix, bytes) in contents {
         let path = dir.join(format!("{}.{suffix}", table.name));
         write_atomically(&path, &bytes)?;
@@ -54,7 +56,7 @@ pub fn write(dir: &Path, table: &Table, run: &str) -> Result<Written, TableError
     Ok(written)
 }
 
-/// Renames the table's files if they are of another run than `run`; returns their new names.
+/// Renames the table's files if they belong to another run than `run`; returns their new names.
 fn set_aside(dir: &Path, name: &str, suffixes: &[&str], run: &str) -> Result<Vec<PathBuf>, TableError> {
     let present = |suffix: &&&str| dir.join(format!("{name}.{suffix}")).exists();
     let existing: Vec<&str> = suffixes.iter().filter(present).copied().collect();
@@ -62,29 +64,26 @@ fn set_aside(dir: &Path, name: &str, suffixes: &[&str], run: &str) -> Result<Vec
         return Ok(Vec::new());
     }
     let old_run = run_of(&dir.join(format!("{name}.csv")))?;
-    // A table in which nothing was measured holds nothing that could be lost.
+    // A table without measurements need not be kept.
     if old_run == run || old_run == NOT_RUN {
         return Ok(Vec::new());
     }
     let stem = free_stem(dir, name, &old_run, &existing)?;
     let mut renamed = Vec::new();
-    // The CSV file goes last: until then it says whose the others are.
+    // The CSV file goes last: until then it identifies the run of the others.
     for suffix in existing.iter().rev() {
         let (from, to) = (dir.join(format!("{name}.{suffix}")), dir.join(format!("{stem}.{suffix}")));
-        fs::rename(&from, &to).map_err(io("rename", &from))?;
+        fs::rename(&from, &to).map_err(FileError::at("rename", &from))?;
         renamed.push(to);
     }
     renamed.reverse();
     Ok(renamed)
 }
 
-/// The run in a CSV file's first column, [`UNKNOWN_RUN`] if there is none that can be part of a file name.
+/// The run in a CSV file's first column, [`UNKNOWN_RUN`] if there is none or it is unusable in a file name.
 fn run_of(csv: &Path) -> Result<String, TableError> {
-    let text = match fs::read(csv) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(io("read", csv)(e)),
-    };
+    let bytes = read_if_exists(csv)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let mut first_fields = text.lines().map(|line| line.split(',').next().unwrap_or_default());
     let (heading, run) = (first_fields.next(), first_fields.next().unwrap_or_default());
     let in_file_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -92,7 +91,7 @@ fn run_of(csv: &Path) -> Result<String, TableError> {
     Ok(if usable { run.to_owned() } else { UNKNOWN_RUN.to_owned() })
 }
 
-/// `<name>.<run>`, or with a number behind it if other contents stand under that name already.
+/// `<name>.<run>`, followed by a number if files with other contents have that name already.
 fn free_stem(dir: &Path, name: &str, run: &str, suffixes: &[&str]) -> Result<String, TableError> {
     for number in 1.. {
         let stem = if number == 1 { format!("{name}.{run}") } else { format!("{name}.{run}.{number}") };
@@ -100,7 +99,7 @@ fn free_stem(dir: &Path, name: &str, run: &str, suffixes: &[&str]) -> Result<Str
         for suffix in suffixes {
             let (old, target) = (dir.join(format!("{name}.{suffix}")), dir.join(format!("{stem}.{suffix}")));
             if target.exists() {
-                let read = |path: &Path| fs::read(path).map_err(io("read", path));
+                let read = |path: &Path| fs::read(path).map_err(FileError::at("read", path));
                 free &= read(&old)? == read(&target)?;
             }
         }
@@ -118,29 +117,9 @@ fn with_run(frame: &DataFrame, run: &str) -> Result<DataFrame, TableError> {
     Ok(frame)
 }
 
-/// A table's CSV file as [`write()`] makes it.
+/// Formats a table's CSV file as [`write()`] does.
 pub fn csv_text(frame: &DataFrame, run: &str) -> Result<String, TableError> {
     Ok(String::from_utf8_lossy(&csv_bytes(&mut with_run(frame, run)?)?).into_owned())
-}
-
-pub(super) fn csv_bytes(frame: &mut DataFrame) -> Result<Vec<u8>, TableError> {
-    let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(frame)?;
-    Ok(bytes)
-}
-
-/// A frame as the bytes of a Parquet file; the same frame gives the same bytes.
-///
-/// # Errors
-/// If Polars cannot write it.
-pub fn parquet_bytes(frame: &DataFrame) -> Result<Vec<u8>, TableError> {
-    let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame.clone())?;
-    Ok(bytes)
-}
-
-fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> TableError + 'a {
-    move |source| TableError::Io { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -208,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_do_not_tell_their_run_are_set_aside_too() {
+    fn files_without_a_run_are_set_aside_too() {
         let dir = tempfile::tempdir().unwrap();
         for foreign in ["a,b\n1,2\n", "run,b\n../up,2\n", ""] {
             fs::write(dir.path().join("selectors-invented.csv"), foreign).unwrap();
@@ -220,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn parquet_and_csv_hold_every_digit_and_tell_empty_from_zero() {
+    fn parquet_and_csv_keep_every_digit_and_missing_values() {
         let dir = tempfile::tempdir().unwrap();
         let mut table = main_table();
         let exact = [0.1 + 0.2, 1e-7, 91.0, 0.0];

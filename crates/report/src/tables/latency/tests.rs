@@ -3,8 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::records::Gpu;
-use crate::tables::write;
+use crate::published::Latency;
+use crate::records::{CpuIdentity, Environment, Gpu};
+use crate::tables::{Machine, ModelTimes, StoredLatency, latency_run, stored_latency, write};
 
 fn environment(device: &str) -> Environment {
     Environment {
@@ -77,7 +78,7 @@ fn number(table: &Table, name: &str, row: usize) -> Option<f64> {
 }
 
 #[test]
-fn the_markdown_stays_as_it_is() {
+fn the_markdown_is_pinned() {
     insta::assert_snapshot!(latency(&record()).unwrap().markdown());
 }
 
@@ -98,7 +99,7 @@ fn medians_differences_and_ratios_are_those_of_the_timings() {
 }
 
 #[test]
-fn what_nobody_timed_is_empty_and_says_so() {
+fn models_that_were_not_timed_are_empty_and_marked() {
     let table = latency(&record()).unwrap();
     let [conv, resnet, thinet_50] = [1, 4, 6];
     assert_eq!(number(&table, "forward_ms", conv), None);
@@ -157,7 +158,7 @@ fn times_of_another_machine_or_of_an_old_version_are_not_this_machines() {
 }
 
 #[test]
-fn a_gpu_is_told_to_compute_in_32_bits() {
+fn tf32_is_reported_on_a_gpu() {
     let mut gpu = record();
     gpu.environment = environment("cuda:0");
     let table = latency(&gpu).unwrap();

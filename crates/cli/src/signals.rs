@@ -1,4 +1,4 @@
-//! What Ctrl-C and a batch system's wish to stop mean: once, finish cleanly; twice, at once.
+//! Ctrl-C and SIGTERM: the first stops cleanly, the second at once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,10 +11,10 @@ use thinet_harness::Stop;
 use crate::exit::STOPPED;
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program.
-pub(super) fn stop_when_asked() -> anyhow::Result<Stop> {
+pub(crate) fn stop_when_asked() -> anyhow::Result<Stop> {
     let stop = Stop::default();
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag down, and puts it up.
+        // In this order: the first signal finds the flag unset and sets it.
         register_conditional_shutdown(signal, i32::from(STOPPED), stop.flag())
             .context("cannot handle signals")?;
         register(signal, stop.flag()).context("cannot handle signals")?;
@@ -22,8 +22,8 @@ pub(super) fn stop_when_asked() -> anyhow::Result<Stop> {
     Ok(stop)
 }
 
-/// For a worker, whose parent hears the same Ctrl-C.
-pub(super) fn ignore_interrupts() -> anyhow::Result<()> {
+/// For a worker, whose parent receives the same Ctrl-C.
+pub(crate) fn ignore_interrupts() -> anyhow::Result<()> {
     register(SIGINT, Arc::new(AtomicBool::new(false))).context("cannot handle signals")?;
     Ok(())
 }

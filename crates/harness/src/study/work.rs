@@ -1,0 +1,121 @@
+//! The cost of stages: multiply-adds from the graphs, bytes on disk, and the rate assumed while nothing is measured.
+
+use thinet_graph::Graph;
+use thinet_report::records::Size;
+
+use super::plan::Plan;
+use super::resolved::{CellDesign, ResolvedStudy, size_of};
+use super::spec::{Recipe, Spec};
+
+/// Multiply-adds per second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
+const ASSUMED_RATE: f64 = 2.0e10;
+/// Multiply-adds per second assumed of a current GPU in bfloat16 and channels-last: a fifteenth of its data sheet's peak, as narrow
+/// layers and the decoding of photographs leave most of it idle.
+const ASSUMED_GPU_RATE: f64 = 3.0e13;
+/// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
+const TRAINING_FACTOR: f64 = 3.0;
+/// Bytes of a value in a weight file.
+const BYTES: f64 = 4.0;
+
+/// Multiply-adds per second and job assumed while no stage of a study is stored.
+pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
+    if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
+}
+
+/// The parts of a study that decide its cost.
+pub(crate) struct Work<'a> {
+    spec: &'a Spec,
+    dense: &'a Graph,
+    /// Multiply-adds of the dense net for an image, counted once for all cells.
+    dense_macs: f64,
+    /// Numbers of training and test images.
+    images: [usize; 2],
+    classes: usize,
+    /// Bytes of a calibration image, where those are kept on disk.
+    image_bytes: Option<f64>,
+}
+
+impl<'a> Work<'a> {
+    /// The stages of a plan.
+    pub(crate) fn of_plan(plan: &'a Plan) -> Self {
+        let calibration = &plan.data.calibration;
+        Self {
+            spec: &plan.spec,
+            dense: &plan.graph,
+            dense_macs: macs(&plan.graph),
+            images: [plan.data.train.len(), plan.data.test.len()],
+            classes: plan.data.train.classes(),
+            image_bytes: calibration.is_decoded_each_time().then(|| bytes(calibration.shape())),
+        }
+    }
+
+    /// The stages of a study whose data is absent; `images` are the numbers of training and test images.
+    pub(crate) fn without_data(resolved: &'a ResolvedStudy, images: [usize; 2]) -> Self {
+        let dataset = &resolved.spec.dataset;
+        Self {
+            spec: &resolved.spec,
+            dense: &resolved.graph,
+            dense_macs: macs(&resolved.graph),
+            images,
+            classes: resolved.graph.classes(),
+            image_bytes: dataset.protocol().map(|_| bytes(dataset.shape())),
+        }
+    }
+
+    pub(crate) fn assumed_rate(&self, is_gpu: bool) -> f64 {
+        assumed_rate(self.spec, is_gpu)
+    }
+
+    fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {
+        let images = |recipe: &Recipe| recipe.total_steps(self.images[0]) as f64 * recipe.batch as f64;
+        TRAINING_FACTOR * macs * recipe.map_or(0.0, images)
+    }
+
+    pub(crate) fn dense_macs(&self) -> f64 {
+        let dense = self.dense_macs;
+        self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
+    }
+
+    /// Multiply-adds of a cell. Tuning between layers is counted at the mean of the dense and the pruned net's cost.
+    pub(crate) fn cell_macs(&self, cell: &CellDesign) -> f64 {
+        let prune = &self.spec.prune;
+        let test = self.images[1] as f64;
+        let (dense, pruned) = (self.dense_macs, cell.size.paper.macs as f64);
+        if cell.is_from_scratch {
+            return self.training(self.spec.from_scratch.as_ref(), pruned) + pruned * test;
+        }
+        let between = (dense + pruned) / 2.0;
+        let but_last = cell.keep.iter().rev().skip(1);
+        let short: f64 =
+            but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
+        let passes = if self.spec.is_one_shot() { 0 } else { cell.keep.len() };
+        let calibration = between * self.sample() * passes as f64;
+        short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
+    }
+
+    /// Images of one calibration pass.
+    fn sample(&self) -> f64 {
+        self.spec.calibration.images_per_class as f64 * self.classes as f64
+    }
+
+    /// Bytes on disk of nets, calibration images, and the checkpoints of `jobs` running jobs.
+    pub(crate) fn disk(&self, cells: impl Iterator<Item = Size>, seeds: usize, jobs: usize) -> f64 {
+        let file = |size: &Size| BYTES * size.all_parameters.params as f64;
+        let dense = file(&size_of(self.dense));
+        let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
+        // A running job stores a net after its last layer, and net and velocities of the long training.
+        let checkpoints = 3.0 * dense * jobs as f64;
+        let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
+        let images =
+            self.image_bytes.map_or(0.0, |bytes| bytes * self.sample() * passes as f64 * seeds as f64);
+        nets + checkpoints + images
+    }
+}
+
+fn macs(graph: &Graph) -> f64 {
+    thinet_graph::count(graph, thinet_graph::Convention::Paper).macs as f64
+}
+
+fn bytes(shape: [usize; 3]) -> f64 {
+    shape.iter().product::<usize>() as f64
+}

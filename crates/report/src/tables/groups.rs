@@ -1,0 +1,114 @@
+//! The cells of a study grouped by method and keep rate, over their seeds, beside the paper's CUB-200 figure.
+
+use thinet_metrics::{mean, sample_std};
+
+use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, sizes};
+use crate::published::{Point, Published, Series};
+use crate::records::{Size, Status};
+
+/// Mean, sample standard deviation and number of existing values.
+pub(super) struct SeedStats {
+    pub(super) mean: Option<f64>,
+    pub(super) std: Option<f64>,
+    pub(super) n: u64,
+}
+
+impl SeedStats {
+    pub(super) fn of(values: &[f64]) -> Self {
+        Self { mean: mean(values), std: sample_std(values), n: values.len() as u64 }
+    }
+}
+
+/// A method at a keep rate, over its seeds.
+pub(super) struct Group<'a> {
+    pub(super) method: &'a str,
+    pub(super) selector: &'a str,
+    pub(super) reconstruction: &'a str,
+    pub(super) keep_rate: f64,
+    pub(super) seeds: u64,
+    pub(super) done: u64,
+    pub(super) diverged: u64,
+    pub(super) not_run: u64,
+    /// Seeds among these whose dense net is unfit for pruning.
+    pub(super) left_out: u64,
+    /// Top-1, one per phase of [`PRUNED_PHASES`].
+    pub(super) top1: [SeedStats; 3],
+    /// Top-1 of the dense nets of its seeds.
+    pub(super) dense: SeedStats,
+    /// Top-1 of a seed's dense net less its tuned top-1, points.
+    pub(super) drop: SeedStats,
+    pub(super) size: Size,
+    pub(super) params_fraction: f64,
+    pub(super) flops_fraction: f64,
+    /// The fewest test images of a seed.
+    pub(super) test_images: Option<u64>,
+    /// Description of the sizes.
+    pub(super) sizes: String,
+    pub(super) published: Option<(&'a Series, Point<'a>)>,
+}
+
+impl Group<'_> {
+    pub(super) fn tuned(&self) -> &SeedStats {
+        &self.top1[2]
+    }
+
+    /// Whether it is the group of the dense nets, at a keep rate that cuts nothing.
+    pub(super) fn is_dense(&self) -> bool {
+        self.selector.is_empty()
+    }
+
+    /// Text in place of a missing value.
+    pub(super) fn missing(&self) -> &'static str {
+        match (self.done, self.diverged) {
+            (1.., _) => "not measured",
+            (0, 1..) => "diverged",
+            (0, 0) if self.left_out == self.seeds => LEFT_OUT,
+            (0, 0) => "not run",
+        }
+    }
+}
+
+/// The groups by method, then keep rate, in the order of the study.
+pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
+    let mut groups = Vec::new();
+    let keys = in_order(lines, |l| (l.cell.method.as_str(), l.cell.keep_rate));
+    for (method, keep_rate) in keys {
+        let of_key: Vec<&Line> =
+            lines.iter().filter(|l| l.cell.method == method && l.cell.keep_rate == keep_rate).collect();
+        let with = |status| of_key.iter().filter(|l| l.cell.status == status).count() as u64;
+        let over = |phase| {
+            let values: Vec<f64> = of_key.iter().filter_map(|l| l.at(phase).top1).collect();
+            SeedStats::of(&values)
+        };
+        let cell = of_key[0].cell;
+        let (selector, reconstruction) = (cell.selector.as_str(), cell.reconstruction.as_str());
+        let series = match of_key[0].is_dense() {
+            true => published.figure4.series_of_dense(keep_rate),
+            false => published.figure4.find(selector, reconstruction),
+        };
+        let some = |value: &dyn Fn(&Line) -> Option<f64>| {
+            SeedStats::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
+        };
+        groups.push(Group {
+            method,
+            selector,
+            reconstruction,
+            keep_rate,
+            seeds: of_key.len() as u64,
+            done: with(Status::Done),
+            diverged: with(Status::Diverged),
+            not_run: with(Status::NotRun),
+            left_out: of_key.iter().filter(|line| line.is_left_out()).count() as u64,
+            top1: PRUNED_PHASES.map(over),
+            dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),
+            drop: some(&|line| line.drop()),
+            size: cell.size,
+            params_fraction: of_key[0].params_fraction(),
+            flops_fraction: of_key[0].flops_fraction(),
+            test_images: of_key.iter().filter_map(|line| line.cell.test_images).min(),
+            sizes: sizes(&of_key),
+            published: series.and_then(|s| Some((s, published.figure4.point(s, keep_rate)?))),
+        });
+    }
+    groups
+}

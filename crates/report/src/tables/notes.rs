@@ -1,0 +1,100 @@
+//! Notes that several tables of a study share.
+
+use super::groups::Group;
+use super::markdown::grouped;
+use crate::published::{Figure, Point, Published, Series};
+use crate::records::StudyRecord;
+
+/// The note on the study of a table.
+pub(super) fn origin(study: &StudyRecord) -> String {
+    let StudyRecord { name, run, dataset, net, mode, .. } = study;
+    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
+}
+
+/// The note on the columns `cut`, `refit` and `tuned`.
+pub(super) fn phases_note(study: &StudyRecord) -> String {
+    let cut = if study.mode == "one-shot" {
+        "all layers cut at once, nothing refitted"
+    } else {
+        "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
+    };
+    format!(
+        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
+    )
+}
+
+/// The note on keep rates that cut nothing.
+pub(super) fn uncut_note(study: &StudyRecord) -> String {
+    let rates: Vec<String> = study.uncut_rates.iter().map(f64::to_string).collect();
+    format!(
+        "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
+        rates.join(", ")
+    )
+}
+
+/// Describes the test images behind accuracies, with their number where it is stored.
+pub(super) fn test_images(counts: impl IntoIterator<Item = Option<u64>>) -> String {
+    let mut known: Vec<u64> = Vec::new();
+    let mut is_complete = true;
+    for count in counts {
+        match count {
+            Some(count) => known.push(count),
+            None => is_complete = false,
+        }
+    }
+    let rest = if is_complete { "" } else { " (of some nets their number is not stored)" };
+    match (known.iter().min(), known.iter().max()) {
+        (Some(&least), Some(&most)) if least == most => format!("{} test images{rest}", grouped(least)),
+        (Some(&least), Some(&most)) => format!(
+            "test images, {} to {} of them{rest} (column `test_images`: damaged ones are left out)",
+            grouped(least),
+            grouped(most)
+        ),
+        _ => "test images".to_owned(),
+    }
+}
+
+/// The notes on the column of published numbers, and on those of its marks that occur.
+pub(super) fn published_notes(groups: &[Group], published: &Published) -> Vec<String> {
+    let figure = &published.figure4;
+    let shown: Vec<(&Series, Point)> = groups.iter().filter_map(|g| g.published).collect();
+    if shown.is_empty() {
+        return vec![format!(
+            "None of these methods and keep rates is in the paper's {} figure.",
+            figure.data
+        )];
+    }
+    let mut notes = vec![format!(
+        "Paper: top-1 on {}, VGG-16-GAP, first ten convolutions, after fine-tuning (ICCV 2017, figure 4), read in: \
+         {}. Another dataset and another net: a description, not a target.",
+        figure.data,
+        published.source(&figure.source)
+    )];
+    for (series, point) in &shown {
+        if let Some(why) = point.suspect {
+            notes.push(format!("(!) {}: {why}; never ranked.", series.name));
+        }
+    }
+    if shown.iter().any(|(series, _)| !series.in_paper) {
+        notes.push("(script): in the authors' plotting script, not in the paper's figure.".to_owned());
+    }
+    if !figure.verified {
+        notes.push("(unverified): recalled from the paper, no source opened.".to_owned());
+    }
+    notes
+}
+
+/// The note that names the sources of published numbers, each once; `None` without any.
+pub(super) fn sources_note<'a>(
+    published: &'a Published,
+    figures: impl IntoIterator<Item = &'a Figure>,
+) -> Option<String> {
+    let mut sources: Vec<&str> = Vec::new();
+    for figure in figures {
+        let source = published.source(&figure.source);
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    (!sources.is_empty()).then(|| format!("Published numbers read in: {}.", sources.join("; ")))
+}
