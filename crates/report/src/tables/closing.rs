@@ -126,7 +126,7 @@ fn about(closing: &Closing<'_>, name: &str) -> Result<Option<String>, TableError
     Ok(Some(format!("{measured}{more}")))
 }
 
-/// Tuned top-1, method × keep rate.
+/// Top-1 after the last measured phase, method × keep rate.
 fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> {
     let ClosingStudy { name, table } = study;
     let Some(frame) = read(folder, &format!("{table}-summary"))? else {
@@ -149,7 +149,16 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
         let of_methods = rows.iter().filter(|&&row| !is_dense(&frame, row));
         of_methods.filter_map(|&row| text(&frame, column, row)?.parse::<u64>().ok()).max().unwrap_or(0)
     };
-    let (seeds, reached) = (most("seeds"), most("after_fine_tune_top1_n"));
+    // The last phase in which something was measured.
+    let (phase, word) = [
+        ("after_fine_tune", "tuned"),
+        ("after_batch_norm_estimate", "refitted, BN estimated,"),
+        ("after_reconstruction", "refitted"),
+    ]
+    .into_iter()
+    .find(|(phase, _)| most(&format!("{phase}_top1_n")) > 0)
+    .unwrap_or(("after_fine_tune", "tuned"));
+    let (seeds, reached) = (most("seeds"), most(&format!("{phase}_top1_n")));
     let over = match (seeds, reached) {
         (0 | 1, _) => String::new(),
         (seeds, reached) if seeds == reached => format!(", mean ± deviation over {seeds} seeds"),
@@ -159,7 +168,7 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
     };
     let dense = rows.iter().find_map(|&row| text(&frame, "dense_top1_mean", row)?.parse::<f64>().ok());
     let dense = dense.map(|top1| format!("; dense {top1:.2}")).unwrap_or_default();
-    let caption = format!("Result of {name}: tuned top-1, %, at each keep rate{over}{dense}");
+    let caption = format!("Result of {name}: {word} top-1, %, at each keep rate{over}{dense}");
     let mut headings = vec!["<method"];
     headings.extend(&rates);
     let mut grid = Grid::new(caption, &headings);
@@ -171,7 +180,8 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
                 text(&frame, "method", **row) == Some(*method)
                     && text(&frame, "keep_rate", **row) == Some(*rate)
             };
-            cells.push(rows.iter().find(is_here).map_or_else(String::new, |&row| tuned(&frame, row)));
+            cells
+                .push(rows.iter().find(is_here).map_or_else(String::new, |&row| mean_of(&frame, row, phase)));
         }
         grid.rows.push(cells);
     }
@@ -189,9 +199,9 @@ fn is_dense(frame: &DataFrame, row: usize) -> bool {
 }
 
 /// `90.50 ± 0.71`, or why there is no number.
-fn tuned(frame: &DataFrame, row: usize) -> String {
+fn mean_of(frame: &DataFrame, row: usize, phase: &str) -> String {
     let number = |column: &str| text(frame, column, row)?.parse::<f64>().ok();
-    let Some(mean) = number("after_fine_tune_top1_mean") else {
+    let Some(mean) = number(&format!("{phase}_top1_mean")) else {
         let is_some = |column: &str| number(column).is_some_and(|count| count > 0.0);
         let why = if is_some("done") {
             "not measured"
@@ -202,7 +212,7 @@ fn tuned(frame: &DataFrame, row: usize) -> String {
         };
         return why.to_owned();
     };
-    let std = number("after_fine_tune_top1_std").map(|std| format!(" ± {std:.2}")).unwrap_or_default();
+    let std = number(&format!("{phase}_top1_std")).map(|std| format!(" ± {std:.2}")).unwrap_or_default();
     format!("{mean:.2}{std}")
 }
 

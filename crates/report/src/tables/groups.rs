@@ -2,9 +2,9 @@
 
 use thinet_metrics::{mean, sample_std};
 
-use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, sizes};
+use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, phases_shown, sizes};
 use crate::published::{Point, Published, Series};
-use crate::records::{Size, Status};
+use crate::records::{Phase, Size, Status};
 
 /// Mean, sample standard deviation and number of existing values.
 pub(super) struct SeedStats {
@@ -32,11 +32,13 @@ pub(super) struct Group<'a> {
     /// Seeds among these whose dense net is unfit for pruning.
     pub(super) left_out: u64,
     /// Top-1, one per phase of [`PRUNED_PHASES`].
-    pub(super) top1: [SeedStats; 3],
+    pub(super) top1: [SeedStats; PRUNED_PHASES.len()],
     /// Top-1 of the dense nets of its seeds.
     pub(super) dense: SeedStats,
     /// Top-1 of a seed's dense net less its tuned top-1, points.
     pub(super) drop: SeedStats,
+    /// The same of the last phase that is shown to people.
+    pub(super) last_drop: SeedStats,
     pub(super) size: Size,
     pub(super) params_fraction: f64,
     pub(super) flops_fraction: f64,
@@ -48,8 +50,13 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
+    /// Top-1 at a phase of [`PRUNED_PHASES`].
+    pub(super) fn at(&self, phase: Phase) -> &SeedStats {
+        PRUNED_PHASES.iter().position(|&p| p == phase).map_or(&self.dense, |at| &self.top1[at])
+    }
+
     pub(super) fn tuned(&self) -> &SeedStats {
-        &self.top1[2]
+        self.at(Phase::AfterFineTune)
     }
 
     /// Whether it is the group of the dense nets, at a keep rate that cuts nothing.
@@ -71,6 +78,7 @@ impl Group<'_> {
 /// The groups by method, then keep rate, in the order of the study.
 pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
+    let last = phases_shown(lines).pop().unwrap_or(Phase::AfterFineTune);
     let keys = in_order(lines, |l| (l.cell.method.as_str(), l.cell.keep_rate));
     for (method, keep_rate) in keys {
         let of_key: Vec<&Line> =
@@ -102,6 +110,7 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             top1: PRUNED_PHASES.map(over),
             dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),
             drop: some(&|line| line.drop()),
+            last_drop: some(&|line| line.drop_at(last)),
             size: cell.size,
             params_fraction: of_key[0].params_fraction(),
             flops_fraction: of_key[0].flops_fraction(),

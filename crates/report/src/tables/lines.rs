@@ -7,8 +7,37 @@ use super::markdown::short_count;
 use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
 /// The phases of a cell, in order.
-pub(super) const PRUNED_PHASES: [Phase; 3] =
-    [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterFineTune];
+pub(super) const PRUNED_PHASES: [Phase; 4] =
+    [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterBatchNormEstimate, Phase::AfterFineTune];
+
+/// The phases that have columns in the files of a study: all, but the test with estimated batch-norm statistics only where there
+/// was one.
+pub(super) fn phases_in_files(lines: &[Line]) -> Vec<Phase> {
+    let has = |phase| lines.iter().any(|line| line.at(phase).top1.is_some());
+    let phases = PRUNED_PHASES.into_iter();
+    phases.filter(|&phase| phase != Phase::AfterBatchNormEstimate || has(phase)).collect()
+}
+
+/// The phases that are shown to people: as in the files, but the tuned nets are left out of a study without tuning.
+pub(super) fn phases_shown(lines: &[Line]) -> Vec<Phase> {
+    let is_measured = |phase| lines.iter().any(|line| line.at(phase).top1.is_some());
+    let mut phases = phases_in_files(lines);
+    if is_measured(Phase::AfterCut) && lines.iter().all(|line| line.cell.tuning_steps.unwrap_or(0) == 0) {
+        phases.retain(|&phase| phase != Phase::AfterFineTune);
+    }
+    phases
+}
+
+/// The heading of a phase's accuracies.
+pub(super) fn heading(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Dense => "dense top-1, %",
+        Phase::AfterCut => "cut top-1, %",
+        Phase::AfterReconstruction => "refit top-1, %",
+        Phase::AfterBatchNormEstimate => "BN top-1, %",
+        Phase::AfterFineTune => "tuned top-1, %",
+    }
+}
 
 /// Quality of a whole net; `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,7 +72,7 @@ pub(super) struct Line<'a> {
     pub(super) cell: &'a CellRecord,
     pub(super) dense: &'a DenseRecord,
     pub(super) dense_quality: Quality,
-    pub(super) quality: [Quality; 3],
+    pub(super) quality: [Quality; PRUNED_PHASES.len()],
     pub(super) train_loss: Option<f64>,
 }
 
@@ -84,7 +113,12 @@ impl Line<'_> {
 
     /// Top-1 of the own dense net less top-1 after fine-tuning, points.
     pub(super) fn drop(&self) -> Option<f64> {
-        Some(self.dense_quality.top1? - self.at(Phase::AfterFineTune).top1?)
+        self.drop_at(Phase::AfterFineTune)
+    }
+
+    /// Top-1 of the own dense net less top-1 at a phase, points.
+    pub(super) fn drop_at(&self, phase: Phase) -> Option<f64> {
+        Some(self.dense_quality.top1? - self.at(phase).top1?)
     }
 
     pub(super) fn fewer_params(&self) -> f64 {
@@ -136,7 +170,7 @@ pub(super) fn lines<'a>(
             .find(|d| d.seed == cell.seed)
             .ok_or_else(|| TableError::NoDense { cell: cell.id.clone(), seed: cell.seed })?;
         let dense_quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
-        let mut quality = [Quality::default(); 3];
+        let mut quality = [Quality::default(); PRUNED_PHASES.len()];
         for (slot, phase) in quality.iter_mut().zip(PRUNED_PHASES) {
             *slot = Quality::read(&cell.id, &cell.rows, phase)?;
         }

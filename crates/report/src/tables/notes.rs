@@ -1,9 +1,10 @@
 //! Notes that several tables of a study share.
 
 use super::groups::Group;
+use super::lines::{Line, phases_shown};
 use super::markdown::grouped;
 use crate::published::{Figure, Point, Published, Series};
-use crate::records::StudyRecord;
+use crate::records::{Phase, StudyRecord};
 
 /// The note on the study of a table.
 pub(super) fn origin(study: &StudyRecord) -> String {
@@ -12,15 +13,33 @@ pub(super) fn origin(study: &StudyRecord) -> String {
 }
 
 /// The note on the columns `cut`, `refit` and `tuned`.
-pub(super) fn phases_note(study: &StudyRecord) -> String {
+pub(super) fn phases_note(study: &StudyRecord, lines: &[Line]) -> String {
     let cut = if study.mode == "one-shot" {
         "all layers cut at once, nothing refitted"
     } else {
         "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
     };
-    format!(
-        "cut: {cut}; refit: after the reconstruction (without one the same net); tuned: after fine-tuning."
-    )
+    let mut note = format!("cut: {cut}; refit: after the reconstruction (without one the same net)");
+    for phase in phases_shown(lines) {
+        match phase {
+            Phase::AfterBatchNormEstimate => note.push_str(
+                "; BN: the refitted net with its batch-norm statistics estimated again on the calibration images, weights \
+                 untouched",
+            ),
+            Phase::AfterFineTune => note.push_str("; tuned: after fine-tuning"),
+            Phase::Dense | Phase::AfterCut | Phase::AfterReconstruction => {}
+        }
+    }
+    note + "."
+}
+
+/// The word for the last phase that is shown.
+pub(super) fn last_word(lines: &[Line]) -> &'static str {
+    match phases_shown(lines).last() {
+        Some(Phase::AfterReconstruction) => "refit",
+        Some(Phase::AfterBatchNormEstimate) => "BN",
+        _ => "tuned",
+    }
 }
 
 /// The note on keep rates that cut nothing.

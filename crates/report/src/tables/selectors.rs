@@ -8,10 +8,11 @@ use thinet_graph::ChannelSet;
 
 use super::frame::column;
 use super::lines::{
-    Line, PRUNED_PHASES, Quality, in_order, lines, shown, sizes, status_name, tested, with_dense_nets,
+    Line, Quality, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes, status_name,
+    tested, with_dense_nets,
 };
 use super::markdown::{Grid, short_count};
-use super::notes::{origin, phases_note, test_images, uncut_note};
+use super::notes::{last_word, origin, phases_note, test_images, uncut_note};
 use super::summary::summary;
 use super::tau::tau;
 use super::{Attachment, Table, TableError};
@@ -47,7 +48,7 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("status", lines, |l| status_name(l.cell.status)),
         column("dense_status", lines, |l| status_name(l.dense.status)),
     ];
-    for phase in [Phase::Dense].into_iter().chain(PRUNED_PHASES) {
+    for phase in [Phase::Dense].into_iter().chain(phases_in_files(lines)) {
         let name = |metric: &str| format!("{}_{metric}", phase.name().replace('-', "_"));
         columns.push(column(&name("top1"), lines, |l| l.at(phase).top1));
         columns.push(column(&name("top5"), lines, |l| l.at(phase).top5));
@@ -80,35 +81,26 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
 
 fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     let mut grids = vec![dense_grid(study)?];
+    let phases = phases_shown(lines);
+    let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
     for rate in in_order(lines, |l| l.cell.keep_rate) {
         let of_rate = |l: &&Line| l.cell.keep_rate == rate && !l.is_dense();
         let of_rate: Vec<&Line> = lines.iter().filter(of_rate).collect();
         if of_rate.is_empty() {
             continue;
         }
-        let headings = [
-            "<method",
-            "seed",
-            "cut top-1, %",
-            "refit top-1, %",
-            "tuned top-1, %",
-            "drop, points",
-            "tuned top-5, %",
-            "tuned loss",
-        ];
+        let word = last_word(lines);
+        let (top5, loss) = (format!("{word} top-5, %"), format!("{word} loss"));
+        let mut headings = vec!["<method", "seed"];
+        headings.extend(phases.iter().map(|&phase| heading(phase)));
+        headings.extend(["drop, points", top5.as_str(), loss.as_str()]);
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
         for line in of_rate {
-            let [cut, refit, tuned] = line.quality;
-            grid.rows.push(vec![
-                line.cell.method.clone(),
-                line.cell.seed.to_string(),
-                line.shown(cut.top1, 2),
-                line.shown(refit.top1, 2),
-                line.shown(tuned.top1, 2),
-                line.shown(line.drop(), 2),
-                line.shown(tuned.top5, 2),
-                line.shown(tuned.loss, 4),
-            ]);
+            let mut row = vec![line.cell.method.clone(), line.cell.seed.to_string()];
+            row.extend(phases.iter().map(|&phase| line.shown(line.at(phase).top1, 2)));
+            let Quality { top5, loss, .. } = line.at(last);
+            row.extend([line.shown(line.drop_at(last), 2), line.shown(top5, 2), line.shown(loss, 4)]);
+            grid.rows.push(row);
         }
         grids.push(grid);
     }
@@ -139,10 +131,11 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
         origin(study),
         format!(
             "Top-1 and top-5 are per cent of the {}, losses mean cross-entropy in nats; drop: top-1 of the seed's own \
-             dense net less the tuned top-1.",
-            test_images(tested(lines))
+             dense net less the {} top-1.",
+            test_images(tested(lines)),
+            last_word(lines)
         ),
-        phases_note(study),
+        phases_note(study, lines),
         "Params and FLOPs follow the convention `paper`: weights without biases, 2·C values per batch norm; FLOPs \
          are 2 × multiply-adds plus 4·C per batch norm."
             .to_owned(),
@@ -190,7 +183,7 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Unfit;
+    use crate::records::{Row, Unfit};
     use crate::tables::sample::study;
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
@@ -359,5 +352,46 @@ mod tests {
             dense.test_images = None;
         }
         assert!(note(&study).contains("per cent of the test images, losses"), "{}", note(&study));
+    }
+
+    /// The invented study as selection alone: nothing is tuned, and cut nets are tested with estimated batch-norm statistics.
+    fn selection_alone() -> StudyRecord {
+        let mut study = study();
+        study.mode = "one-shot".to_owned();
+        for cell in &mut study.cells {
+            cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
+            cell.tuning_steps = cell.tuning_steps.map(|_| 0);
+            let refitted = cell
+                .rows
+                .iter()
+                .filter(|row| row.phase == Phase::AfterReconstruction && row.layer.is_empty());
+            let estimated: Vec<_> = refitted
+                .map(|row| Row {
+                    phase: Phase::AfterBatchNormEstimate,
+                    value: row.value + 20.0,
+                    ..row.clone()
+                })
+                .collect();
+            cell.rows.extend(estimated);
+        }
+        study
+    }
+
+    #[test]
+    fn selection_alone_shows_what_was_measured_and_no_tuning() {
+        let tables = selectors(&selection_alone()).unwrap();
+        insta::assert_snapshot!("selection_alone_main", tables[0].markdown());
+        insta::assert_snapshot!("selection_alone_summary", tables[1].markdown());
+        let (refit, estimated) = (
+            floats(&tables[0].frame, "after_reconstruction_top1"),
+            floats(&tables[0].frame, "after_batch_norm_estimate_top1"),
+        );
+        for (refit, estimated) in refit.iter().zip(&estimated) {
+            assert_eq!(refit.map(|top1| top1 + 20.0), *estimated);
+        }
+        assert!(tables[1].frame.column("after_batch_norm_estimate_top1_mean").is_ok());
+        // Files of other studies keep their columns.
+        let plain = selectors(&study()).unwrap();
+        assert!(plain[0].frame.column("after_batch_norm_estimate_top1").is_err());
     }
 }

@@ -5,12 +5,12 @@ use polars::frame::DataFrame;
 
 use super::frame::column;
 use super::groups::{Group, SeedStats, groups};
-use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, tested};
+use super::lines::{LEFT_OUT, Line, heading, phases_in_files, phases_shown, tested};
 use super::markdown::Grid;
-use super::notes::{origin, phases_note, published_notes, test_images, uncut_note};
+use super::notes::{last_word, origin, phases_note, published_notes, test_images, uncut_note};
 use super::{Table, TableError};
 use crate::published::Published;
-use crate::records::StudyRecord;
+use crate::records::{Phase, StudyRecord};
 
 /// Mean ± sample standard deviation over seeds per method and keep rate.
 pub(super) fn summary(
@@ -23,10 +23,11 @@ pub(super) fn summary(
         origin(study),
         format!(
             "Top-1 in per cent of the {}: mean ± sample standard deviation over the n seeds that reached the stage; with \
-             n = 1 there is no deviation. Drop: top-1 of a seed's own dense net less its tuned top-1.",
-            test_images(tested(lines))
+             n = 1 there is no deviation. Drop: top-1 of a seed's own dense net less its {} top-1.",
+            test_images(tested(lines)),
+            last_word(lines)
         ),
-        phases_note(study),
+        phases_note(study, lines),
     ];
     if !study.uncut_rates.is_empty() {
         notes.push(uncut_note(study));
@@ -36,8 +37,8 @@ pub(super) fn summary(
     Ok(Table {
         name: format!("{}-summary", study.table),
         title: format!("Means over seeds on {}, {}", study.dataset, study.net),
-        frame: summary_frame(study, &groups, published)?,
-        grids: summary_grids(&groups, published),
+        frame: summary_frame(study, lines, &groups, published)?,
+        grids: summary_grids(lines, &groups, published),
         notes,
         attachments: Vec::new(),
     })
@@ -45,6 +46,7 @@ pub(super) fn summary(
 
 fn summary_frame(
     study: &StudyRecord,
+    lines: &[Line],
     groups: &[Group],
     published: &Published,
 ) -> Result<DataFrame, TableError> {
@@ -58,11 +60,11 @@ fn summary_frame(
         column("diverged", groups, |g| g.diverged),
         column("not_run", groups, |g| g.not_run),
     ];
-    for (at, phase) in PRUNED_PHASES.iter().enumerate() {
+    for phase in phases_in_files(lines) {
         let name = |what: &str| format!("{}_top1_{what}", phase.name().replace('-', "_"));
-        columns.push(column(&name("mean"), groups, |g| g.top1[at].mean));
-        columns.push(column(&name("std"), groups, |g| g.top1[at].std));
-        columns.push(column(&name("n"), groups, |g| g.top1[at].n));
+        columns.push(column(&name("mean"), groups, |g| g.at(phase).mean));
+        columns.push(column(&name("std"), groups, |g| g.at(phase).std));
+        columns.push(column(&name("n"), groups, |g| g.at(phase).n));
     }
     let verified = published.figure4.verified;
     columns.extend([
@@ -93,7 +95,7 @@ fn summary_frame(
     Ok(DataFrame::new(groups.len(), columns)?)
 }
 
-fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
+fn summary_grids(lines: &[Line], groups: &[Group], published: &Published) -> Vec<Grid> {
     let mut rates: Vec<f64> = Vec::new();
     for group in groups {
         if !rates.contains(&group.keep_rate) {
@@ -101,15 +103,11 @@ fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
         }
     }
     let beside = format!("paper, {}, %", published.figure4.data);
-    let headings = [
-        "<method",
-        "cut top-1, %",
-        "refit top-1, %",
-        "tuned top-1, %",
-        "drop, points",
-        "<seeds",
-        beside.as_str(),
-    ];
+    let phases = phases_shown(lines);
+    let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
+    let mut headings = vec!["<method"];
+    headings.extend(phases.iter().map(|&phase| heading(phase)));
+    headings.extend(["drop, points", "<seeds", beside.as_str()]);
     let verified = published.figure4.verified;
     let mut grids = Vec::new();
     for rate in rates {
@@ -133,9 +131,10 @@ fn summary_grids(groups: &[Group], published: &Published) -> Vec<Grid> {
         }
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes.join("; ")), &headings);
         for group in of_rate().filter(|g| !g.is_dense()) {
-            let n = group.tuned().n;
+            let n = group.at(last).n;
             let mut row = vec![group.method.to_owned()];
-            row.extend(group.top1.iter().chain([&group.drop]).map(|over| shown_mean(over, n, group)));
+            let of_phases = phases.iter().map(|&phase| group.at(phase));
+            row.extend(of_phases.chain([&group.last_drop]).map(|over| shown_mean(over, n, group)));
             row.push(shown_seeds(n, group));
             row.push(shown_published(group, verified));
             grid.rows.push(row);
