@@ -546,7 +546,22 @@ pub(crate) enum ExportLayout {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Data {
     /// Get a dataset: from the folder itself, a system package or its official address
-    Fetch(DataSource),
+    #[command(after_help = "\
+What is there is checked and kept. A download that was cut off goes on where it was, and nothing
+gets its name before its checksum is right. Proxies (HTTPS_PROXY, NO_PROXY) and the certificates
+of the system are used.
+
+Examples:
+  thinet data fetch cifar10
+  thinet data fetch --for experiments/cub200/selectors.toml --data /data/CUB_200_2011
+  thinet data fetch cifar100 --mirror https://example.org/datasets")]
+    Fetch {
+        #[command(flatten)]
+        source: DataSource,
+        /// A folder that holds the official archives and is asked instead of their own
+        #[arg(long, value_name = "URL", env = "THINET_MIRROR", hide_env_values = true)]
+        mirror: Option<String>,
+    },
     /// Look a dataset over: layout, labels, counts, files that cannot be decoded
     #[command(after_help = "\
 Finds in seconds what costs days later: flat or numbered class folders, a wrong number of classes,
