@@ -12,6 +12,7 @@ DATA :=
 JOBS :=
 IMAGENET :=
 CUB :=
+MIRROR :=
 IMAGES :=
 LATENCY := yes
 CRATES :=
@@ -26,6 +27,7 @@ ifndef CARGO_TARGET_DIR
 endif
 
 thinet := cargo run --quiet --release --package thinet-cli --
+mirror_option := $(if $(MIRROR),--mirror '$(MIRROR)')
 data_options := $(if $(DATA),--data '$(DATA)')
 device_option := $(if $(DEVICE),--device $(DEVICE))
 jobs_option := $(if $(JOBS),--jobs $(JOBS))
@@ -36,6 +38,7 @@ help: ## List the targets (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Settings of reproduce-table: EXPERIMENT=$(EXPERIMENT) SEEDS=3 DEVICE=cuda:0 DATA=folder JOBS=2'
 	@echo '                             IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 LATENCY=no'
+	@echo '                             MIRROR=https://folder/of/archives (where the official ones cannot be reached)'
 
 reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers
 	$(thinet) table compression figure4-flops
@@ -86,4 +89,4 @@ build: setup ## Build the `thinet` program (release)
 	cargo build --release --package thinet-cli
 
 data: build ## Fetch the dataset that EXPERIMENT needs
-	$(thinet) data fetch --for '$(EXPERIMENT)' $(data_options)
+	$(thinet) data fetch --for '$(EXPERIMENT)' $(data_options) $(mirror_option)

@@ -1,11 +1,12 @@
 //! CIFAR-10 and CIFAR-100 in their official binary format (Krizhevsky 2009): records of one or two label bytes and
 //! 3,072 pixel bytes, planar RGB.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::dataset::image_len;
 use crate::files;
 use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
@@ -28,10 +29,7 @@ pub struct Cifar100Spec(pub Limits);
 pub(crate) struct Cifar {
     name: &'static str,
     classes: usize,
-    /// The archive on the official site.
-    archive: &'static str,
-    /// The folder inside the archive.
-    inner: &'static str,
+    archive: Archive,
     /// Mean and standard deviation of R, G and B on the scale 0–1.
     mean: [f32; 3],
     std: [f32; 3],
@@ -52,32 +50,41 @@ impl Part {
     }
 }
 
+/// Training, then test.
+const CIFAR10_FILES: &[&str] = &[
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+    "test_batch.bin",
+];
+
 pub(crate) const CIFAR10: Cifar = Cifar {
     name: "CIFAR-10",
     classes: 10,
-    archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    inner: "cifar-10-batches-bin",
+    archive: Archive {
+        address: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        md5: "c32a1d4ab5d03f1284b67883e8d87530",
+        folder: "cifar-10-batches-bin",
+        files: CIFAR10_FILES,
+    },
     mean: [0.4914, 0.4822, 0.4465],
     std: [0.2470, 0.2435, 0.2616],
-    train: Part {
-        files: &[
-            "data_batch_1.bin",
-            "data_batch_2.bin",
-            "data_batch_3.bin",
-            "data_batch_4.bin",
-            "data_batch_5.bin",
-        ],
-        records_per_file: 10_000,
-    },
-    test: Part { files: &["test_batch.bin"], records_per_file: 10_000 },
+    train: Part { files: CIFAR10_FILES.split_at(5).0, records_per_file: 10_000 },
+    test: Part { files: CIFAR10_FILES.split_at(5).1, records_per_file: 10_000 },
     label_bytes: 1,
 };
 
 const CIFAR100: Cifar = Cifar {
     name: "CIFAR-100",
     classes: 100,
-    archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-    inner: "cifar-100-binary",
+    archive: Archive {
+        address: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        md5: "03b5dce01913d631647c71ecec9e9cb8",
+        folder: "cifar-100-binary",
+        files: &["train.bin", "test.bin"],
+    },
     mean: [0.5071, 0.4865, 0.4409],
     std: [0.2673, 0.2564, 0.2762],
     train: Part { files: &["train.bin"], records_per_file: 50_000 },
@@ -102,7 +109,7 @@ macro_rules! keys_of {
             }
 
             fn folder(&self) -> &'static str {
-                $set.inner
+                $set.archive.folder
             }
 
             fn name(&self) -> &str {
@@ -133,9 +140,8 @@ macro_rules! keys_of {
                 Sizing::Stored
             }
 
-            fn origin(&self, folder: &Path) -> Origin {
-                let how = format!("download {} and unpack it in {}", $set.archive, folder.display());
-                Origin::ByHand { why: "it is not downloaded automatically", how }
+            fn origin(&self, _folder: &Path) -> Origin {
+                Origin::Archive($set.archive)
             }
 
             fn read(&self, folder: &Path) -> Result<Split, DataError> {
@@ -145,23 +151,14 @@ macro_rules! keys_of {
     };
 }
 
-keys_of!(Cifar10Spec: CIFAR10, "50,000 + 10,000 RGB 32×32 images, 10 classes, official binary format");
-keys_of!(Cifar100Spec: CIFAR100, "50,000 + 10,000 RGB 32×32 images, 100 classes, official binary format");
+keys_of!(Cifar10Spec: CIFAR10, "50,000 + 10,000 RGB 32×32 images, 10 classes, binary format; `thinet data fetch` gets it");
+keys_of!(Cifar100Spec: CIFAR100, "50,000 + 10,000 RGB 32×32 images, 100 classes, binary format; `thinet data fetch` gets it");
 
 /// Reads both sets from the folder of the archive, or from the folder that it lies in.
 pub(crate) fn open(set: &Cifar, folder: &Path) -> Result<Split, DataError> {
-    let folder = located(set, folder)?;
+    let folder = set.archive.place(folder);
     let train = Arc::new(read_part(set, &set.train, &folder)?);
     Ok(Split::new(train, Arc::new(read_part(set, &set.test, &folder)?)))
-}
-
-fn located(set: &Cifar, folder: &Path) -> Result<PathBuf, DataError> {
-    let any_file =
-        |folder: &Path| set.train.files.iter().chain(set.test.files).any(|name| folder.join(name).is_file());
-    [folder.to_owned(), folder.join(set.inner)].into_iter().find(|folder| any_file(folder)).ok_or_else(|| {
-        let hint = format!("{} in its binary format is {} from {}", set.name, set.inner, set.archive);
-        DataError::Missing { path: folder.join(set.inner).join(set.train.files[0]), hint }
-    })
 }
 
 fn read_part(set: &Cifar, part: &Part, folder: &Path) -> Result<MemoryDataset, DataError> {
@@ -181,8 +178,7 @@ fn read_file(
     labels: &mut Vec<usize>,
 ) -> Result<(), DataError> {
     let record_len = set.label_bytes + image_len(SHAPE);
-    let hint =
-        format!("{} consists of {} and {}", set.name, set.train.files.join(", "), set.test.files.join(", "));
+    let hint = format!("{} consists of {} ({})", set.name, set.archive.files.join(", "), set.archive.address);
     let bytes = files::read_exactly(path, records * record_len, &hint)?;
     for (record, bytes) in bytes.chunks_exact(record_len).enumerate() {
         let (head, image) = bytes.split_at(set.label_bytes);
@@ -235,7 +231,7 @@ pub(crate) mod tests {
     fn both_sets_are_read_from_their_folder_and_from_its_parent() {
         for (set, label, test_label) in [(small(CIFAR10, 2), 9, 0), (small(CIFAR100, 2), 1, 2)] {
             let parent = tempfile::tempdir().unwrap();
-            let folder = parent.path().join(set.inner);
+            let folder = parent.path().join(set.archive.folder);
             write(&set, &folder);
             for folder in [parent.path(), &folder] {
                 let Split { train, test, .. } = open(&set, folder).unwrap();

@@ -12,18 +12,11 @@ use std::time::{Duration, Instant};
 pub(crate) struct Programs {
     pub(crate) apt_get: Program,
     pub(crate) dpkg: Program,
-    pub(crate) curl: Program,
-    pub(crate) wget: Program,
 }
 
 impl Default for Programs {
     fn default() -> Self {
-        Self {
-            apt_get: Program::new("apt-get"),
-            dpkg: Program::new("dpkg"),
-            curl: Program::new("curl"),
-            wget: Program::new("wget"),
-        }
+        Self { apt_get: Program::new("apt-get"), dpkg: Program::new("dpkg") }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::files;
 use crate::index_file::{IndexFile, number};
 use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
@@ -17,6 +18,12 @@ use crate::{DataError, Split};
 
 const NAME: &str = "CUB-200-2011";
 const CLASSES: usize = 200;
+const ARCHIVE: Archive = Archive {
+    address: "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+    md5: "97eceeb196236b17998738112f37df78",
+    folder: "CUB_200_2011",
+    files: &[IMAGES, LABELS, SPLIT],
+};
 /// The protocol of the authors' CUB-200 runs (`fine-tune-avg-vgg16`).
 const PROTOCOL: Protocol = Protocol::CaffeSquash;
 /// Their mean for this set, subtracted from B, G and R.
@@ -29,7 +36,7 @@ pub struct Cub200Spec(pub PhotoSpec);
 
 impl DatasetKeys for Cub200Spec {
     fn about() -> &'static str {
-        "CUB-200-2011: images/ and its index files images.txt, image_class_labels.txt, train_test_split.txt"
+        "5,994 + 5,794 photographs of 200 birds, with the index files; `thinet data fetch` gets it"
     }
 
     fn keys() -> &'static [Key] {
@@ -51,7 +58,7 @@ impl DatasetKeys for Cub200Spec {
     }
 
     fn folder(&self) -> &'static str {
-        "CUB_200_2011"
+        ARCHIVE.folder
     }
 
     fn name(&self) -> &str {
@@ -86,13 +93,8 @@ impl DatasetKeys for Cub200Spec {
         Sizing::Protocols(self.0.geometries(PROTOCOL))
     }
 
-    fn origin(&self, folder: &Path) -> Origin {
-        let how = format!(
-            "download CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011 and unpack it, so \
-             that {}/images.txt is there",
-            folder.display()
-        );
-        Origin::ByHand { why: "it is not downloaded automatically", how }
+    fn origin(&self, _folder: &Path) -> Origin {
+        Origin::Archive(ARCHIVE)
     }
 
     fn read(&self, folder: &Path) -> Result<Split, DataError> {
@@ -105,8 +107,11 @@ const LABELS: &str = "image_class_labels.txt";
 const SPLIT: &str = "train_test_split.txt";
 const CLASS_NAMES: &str = "classes.txt";
 
-/// Reads the index files and finds every image; nothing is decoded.
+/// Reads the index files in the folder of the archive, or in the folder that it lies in, and finds every image; nothing is
+/// decoded.
 fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
+    let place = ARCHIVE.place(folder);
+    let folder = if files::is_folder(&place)? { &place } else { folder };
     let names = Index::read(folder, IMAGES)?;
     let classes = Index::read(folder, LABELS)?;
     let split = Index::read(folder, SPLIT)?;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::archive::Archive;
+use crate::client::{Client, Tell};
 use crate::protocol::Geometry;
 use crate::spec::{Limits, Normalisation, Resize};
 use crate::{DataError, DatasetSpec, Split};
@@ -97,6 +99,8 @@ pub(crate) enum Sizing {
 /// How the files of a dataset get into a folder.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
+    /// They are an archive at an address.
+    Archive(Archive),
     /// This function gets them.
     Fetched(Fetch),
     /// The user gets them: why, and how.
@@ -105,8 +109,8 @@ pub(crate) enum Origin {
     Own { how: String },
 }
 
-/// Gets the files of a dataset into a folder and reports each step in a line.
-pub(crate) type Fetch = fn(&Path, &mut dyn FnMut(&str)) -> Result<(), DataError>;
+/// Gets the files of a dataset into a folder and tells each step.
+pub(crate) type Fetch = fn(&Path, &Client, &mut Tell<'_>) -> Result<(), DataError>;
 
 /// A kind of dataset, for lists.
 #[derive(Clone, Debug)]

@@ -3,6 +3,8 @@
 //! A [`DatasetSpec`] says which set; [`open`] reads it from a folder, [`fetch`] gets it where that can be done. A
 //! [`Loader`] turns a [`Dataset`] and an order of indices into [`Batch`]es through a [`Transform`].
 
+mod archive;
+mod client;
 mod command;
 mod dataset;
 mod decode;
@@ -26,14 +28,18 @@ mod protocol;
 mod resize;
 mod spec;
 mod subset;
+#[cfg(test)]
+mod test_server;
 mod transform;
+mod unpack;
 mod val_labels;
 
+pub use client::FetchEvent;
 pub use dataset::{Dataset, MemoryDataset, Split};
 pub use draw::shuffled;
 pub use error::DataError;
 pub use examine::{Examination, examine, problems};
-pub use fetch::fetch;
+pub use fetch::{fetch, fetch_from};
 pub use kind::{Key, Kind};
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::open;

@@ -111,7 +111,7 @@ impl DatasetSpec {
     /// Whether [`fetch`](crate::fetch) gets the files; for other datasets it says how to get them.
     #[must_use]
     pub fn is_fetched(&self) -> bool {
-        matches!(self.keys().origin(Path::new("")), Origin::Fetched(_))
+        matches!(self.keys().origin(Path::new("")), Origin::Archive(_) | Origin::Fetched(_))
     }
 
     /// Whether the images are the user's own, so that nobody else can say how to get them.

@@ -1,12 +1,16 @@
 //! `thinet data`: fetches a dataset, or reads it and reports what is in it.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use thinet_data::{DatasetSpec, Examination};
+use thinet_data::{DataError, DatasetSpec, Examination, FetchEvent};
 use thinet_harness::HarnessError;
 use thinet_harness::study::{Options, Spec};
+use thinet_report::tables::one_line;
 
 use crate::exit::{BadArgument, BadData};
 use crate::output::print_json;
@@ -15,7 +19,22 @@ use crate::output::print_json;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
     /// Fetch a dataset: from its folder, a system package or its official address
-    Fetch(DataSource),
+    #[command(after_help = "\
+Files that are there are checked and kept. An interrupted download is resumed, and nothing gets its
+name before its checksum is right. Proxies (HTTPS_PROXY, NO_PROXY) and the certificates of the system
+are used.
+
+Examples:
+  thinet data fetch cifar10
+  thinet data fetch --for experiments/cub200/selectors.toml --data /data/CUB_200_2011
+  thinet data fetch cifar100 --mirror https://example.org/datasets")]
+    Fetch {
+        #[command(flatten)]
+        source: DataSource,
+        /// Address of a folder with the official archives, used instead of their own
+        #[arg(long, value_name = "URL", env = "THINET_MIRROR", hide_env_values = true)]
+        mirror: Option<String>,
+    },
     /// Check a dataset: layout, labels, counts, files that cannot be decoded
     #[command(after_help = "\
 Finds in seconds what would cost days later: flat or numbered class folders, a wrong number of
@@ -88,16 +107,110 @@ struct Part {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match arguments {
-        Arguments::Fetch(source) => {
+        Arguments::Fetch { source, mirror } => {
             let (spec, folder) = resolve(source)?;
-            thinet_data::fetch(&spec, &folder, &mut |line| eprintln!("{line}"))
-                .map_err(HarnessError::from)?;
-            Ok(())
+            // A variable that is set to nothing is not set.
+            let mirror = mirror.as_deref().filter(|mirror| !mirror.is_empty());
+            fetch(mirror, &spec, &folder)
         }
         Arguments::Check { source, all, json } => {
             let (spec, folder) = resolve(source)?;
             check(source, &spec, &folder, *all, *json)
         }
+    }
+}
+
+fn fetch(mirror: Option<&str>, spec: &DatasetSpec, folder: &Path) -> anyhow::Result<()> {
+    let mut progress = FetchProgress::new();
+    let outcome = thinet_data::fetch_from(mirror, spec, folder, &mut |event| progress.show(event));
+    progress.close();
+    outcome.map_err(|error| match error {
+        DataError::Value { key: "mirror", problem } => {
+            BadArgument(format!("--mirror (or THINET_MIRROR) {problem}")).into()
+        }
+        other => HarnessError::from(other).into(),
+    })
+}
+
+/// In a log, a long download says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Shows on standard error what happens while a dataset is fetched: steps as lines, long ones also as a bar on a terminal
+/// and as a line from time to time in a log.
+struct FetchProgress {
+    is_terminal: bool,
+    /// The step that is going on, and its bar.
+    step: String,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+}
+
+impl FetchProgress {
+    fn new() -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        Self { is_terminal, step: String::new(), bar: None, last_line: Instant::now() }
+    }
+
+    fn show(&mut self, event: FetchEvent<'_>) {
+        match event {
+            FetchEvent::Line(line) => {
+                self.close();
+                eprintln!("{}", one_line(line));
+            }
+            FetchEvent::Progress { step, done, total } if self.is_terminal => {
+                if self.step != step {
+                    self.close();
+                    step.clone_into(&mut self.step);
+                }
+                let bar = self.bar.get_or_insert_with(|| bar(step, done, total));
+                bar.set_position(done);
+            }
+            FetchEvent::Progress { step, done, total } if self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                eprintln!("       {step}: {}", how_far(done, total));
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes the bar.
+    fn close(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.step.clear();
+    }
+}
+
+fn bar(step: &str, done: u64, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
+        ),
+        None => (ProgressBar::no_length(), "{msg} {decimal_bytes} {decimal_bytes_per_sec}"),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(step.to_owned());
+    // What was there before says nothing about the speed.
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// Megabytes that are done, of all if that is known.
+fn how_far(done: u64, total: Option<u64>) -> String {
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    match total {
+        Some(total) => format!(
+            "{} of {} MB, {} %",
+            megabytes(done),
+            megabytes(total),
+            u128::from(done) * 100 / u128::from(total.max(1))
+        ),
+        None => format!("{} MB", megabytes(done)),
     }
 }
 
@@ -205,4 +318,16 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
     };
     let wrong: Vec<String> = report.problems.iter().cloned().chain(damaged).collect();
     if wrong.is_empty() { Ok(()) } else { Err(BadData(wrong.join("; ")).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_says_how_far_a_download_is() {
+        assert_eq!(how_far(85_000_000, Some(170_052_171)), "85 of 170 MB, 49 %");
+        assert_eq!(how_far(85_999_999, None), "85 MB");
+        assert_eq!(how_far(0, Some(0)), "0 of 0 MB, 0 %");
+    }
 }

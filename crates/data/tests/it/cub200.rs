@@ -51,6 +51,17 @@ fn the_index_files_say_class_and_split() {
 }
 
 #[test]
+fn the_folder_of_the_archive_is_found_in_the_one_that_it_lies_in() {
+    let folder = tempfile::tempdir().unwrap();
+    example(&folder.path().join("CUB_200_2011"));
+    let fingerprint = |folder: &Path| open(&spec(), folder).unwrap().train.fingerprint().to_owned();
+    assert_eq!(fingerprint(folder.path()), fingerprint(&folder.path().join("CUB_200_2011")));
+    let mut lines = Vec::new();
+    thinet_data::fetch(&spec(), folder.path(), &mut |line| lines.push(line.to_owned())).unwrap();
+    assert_eq!(lines, [format!("CUB-200-2011 is in {}", folder.path().display())]);
+}
+
+#[test]
 fn lines_that_would_shift_or_change_labels_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     example(folder.path());

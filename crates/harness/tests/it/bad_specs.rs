@@ -144,7 +144,7 @@ fn missing_data_and_devices_are_refused_before_any_work() {
     assert!(no_data.contains("nowhere") && no_data.contains("--data DIR names another folder"), "{no_data}");
     for (kind, command) in [
         ("fashion-mnist", "to get it: thinet data fetch fashion-mnist --data "),
-        ("cifar10", "`thinet data fetch cifar10 --data "),
+        ("cifar10", "to get it: thinet data fetch cifar10 --data "),
     ] {
         let text = SPEC
             .replace("kind = \"image-folder\"\nname = \"Stripes\"\nsize = 16", &format!("kind = {kind:?}"));
