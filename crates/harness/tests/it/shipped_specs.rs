@@ -167,8 +167,8 @@ fn paper_scale_widths_are_those_of_the_published_models() {
     }
 }
 
-/// The folder of the data a spec names: Fashion-MNIST itself, and for CIFAR-10 images of its format, since it cannot be
-/// fetched without confirmation.
+/// The folder of the data a spec names: Fashion-MNIST itself, and for CIFAR-10 generated images in its format, as tests download
+/// nothing that large.
 fn data_of(spec: &Spec, scratch: &Path) -> PathBuf {
     match &spec.dataset {
         DatasetSpec::FashionMnist(_) => fetched_fashion_mnist(),
