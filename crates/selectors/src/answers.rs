@@ -1,10 +1,9 @@
 //! Pins the answer of every registered selector to fixed evidence in `answers.txt`, by name and version: stored results
 //! are looked up by both, so a changed answer needs a new version.
 
-use std::collections::BTreeSet;
-
 use thinet_seed::Seed;
 
+use crate::pinned::{Answer, problems};
 use crate::{
     ActivationStats, BatchNormScales, Evidence, Filters, Moments, Selector, ZeroCounts, all, select,
 };
@@ -38,63 +37,20 @@ fn fixed_evidence() -> Evidence {
     }
 }
 
-/// Name and version: the head of an entry.
-fn head(selector: &dyn Selector) -> String {
-    format!("{} version {}", selector.name(), selector.version())
-}
-
-fn entry(selector: &dyn Selector) -> String {
+fn answer(selector: &dyn Selector) -> Answer {
     let evidence = fixed_evidence();
-    let mut lines = vec![head(selector)];
+    let mut lines = Vec::new();
     for keep in [1, 5] {
         let selection = select(selector, &evidence, keep, Seed::root(3)).unwrap();
         lines.push(format!("  keep {keep} removes {:?}", selection.removed));
         lines.push(format!("  keep {keep} scores {:?}", selection.scores));
     }
-    lines.join("\n")
-}
-
-/// The pinned entries: the text between one head and the next.
-fn pinned() -> Vec<&'static str> {
-    PINNED.trim().split("\n\n").collect()
+    Answer { name: selector.name(), version: selector.version(), lines }
 }
 
 #[test]
 fn an_answer_changes_only_with_its_version() {
-    let mut problems = Vec::new();
-    for selector in all() {
-        let (head, answer) = (head(*selector), entry(*selector));
-        match pinned().iter().find(|entry| entry.lines().next() == Some(head.as_str())) {
-            Some(pinned) if *pinned == answer => {}
-            Some(pinned) => problems.push(format!(
-                "selector {:?} answers otherwise than before under version {}. If that is a fault, mend it. If it is \
-                 meant, raise its `version`, so that results stored before are not taken for new ones, and replace its \
-                 entry in crates/selectors/src/answers.txt.\n\nPinned:\n{pinned}\n\nNow:\n{answer}\n",
-                selector.name(),
-                selector.version(),
-            )),
-            None => problems.push(format!(
-                "no answer of {head} is pinned. Add this entry to crates/selectors/src/answers.txt, after an empty \
-                 line (in place of the entry of an older version):\n\n{answer}\n"
-            )),
-        }
-    }
+    let answers: Vec<Answer> = all().iter().map(|selector| answer(*selector)).collect();
+    let problems = problems("selector", "crates/selectors/src/answers.txt", PINNED, &answers);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-}
-
-#[test]
-fn no_answer_is_pinned_of_what_is_not_registered() {
-    let heads: BTreeSet<String> = all().iter().map(|selector| head(*selector)).collect();
-    for entry in pinned() {
-        let first = entry.lines().next().unwrap_or_default();
-        assert!(
-            heads.contains(first),
-            "answers.txt pins {first:?}, which is not registered: remove the entry"
-        );
-    }
-}
-
-#[test]
-fn versions_start_at_one() {
-    assert!(all().iter().all(|selector| selector.version() >= 1));
 }

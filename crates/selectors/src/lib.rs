@@ -15,6 +15,7 @@ mod evidence;
 mod moments;
 pub mod naive;
 mod needs;
+pub mod pinned;
 #[cfg(test)]
 mod scale_tests;
 mod selection;
