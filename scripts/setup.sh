@@ -228,7 +228,7 @@ claim_build_folder() {
     [ -n "${CARGO_TARGET_DIR:-}" ] || return 0
     owner=$CARGO_TARGET_DIR/thinet-clone
     if [ ! -f "$owner" ] || [ "$(cat "$owner")" != "$root" ]; then
-        find "$root/crates" -name '*.rs' -exec touch {} +
+        find "$root/crates" -type f \( -name '*.rs' -o -name '*.cpp' -o -name '*.toml' -o -name '*.txt' \) -exec touch {} +
         mkdir -p "$CARGO_TARGET_DIR"
         echo "$root" >"$owner"
     fi

@@ -79,7 +79,7 @@ fn spec_of(what: &str, seeds: Option<u64>, results: &Path) -> anyhow::Result<(Pa
         let known = "compression, figure4-flops, latency, a spec file (*.toml) or a run";
         BadArgument(format!("there is no table {what:?}; allowed: {known}; {error}"))
     })?;
-    let resolved = run.folder().join("resolved.toml");
+    let resolved = run.folder().join(paths::SPEC);
     let of_run = Spec::read(&resolved).map_err(HarnessError::from)?.seeds;
     // Paths in a spec are relative to its folder, so the file that was run comes first.
     let given = Manifest::read(&run.folder())?.map(|list| list.spec).filter(|spec| spec.is_file());

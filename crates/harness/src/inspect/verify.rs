@@ -119,7 +119,7 @@ pub fn verify(
 ) -> Result<Verification, HarnessError> {
     let folder = paths::tables(&options.results);
     let path = folder.join(format!("{table}.csv"));
-    let spec = spec.map_or_else(|| folder.join(format!("{table}.resolved.toml")), Path::to_owned);
+    let spec = spec.map_or_else(|| folder.join(format!("{table}.{}", paths::SPEC)), Path::to_owned);
     let unverifiable = |problem: String| HarnessError::Unverifiable { path: path.clone(), problem };
     fs::metadata(&path).map_err(HarnessError::io("read", &path))?;
     let file = tables::read_table_file(&folder, table, "csv")?;

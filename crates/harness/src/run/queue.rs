@@ -85,7 +85,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The number of finished tasks, and the error: the only cause itself if all other failures depend on it, else a summary. Tasks
+    /// The number of finished tasks, and the error: the root error if all other failures follow from it, else a summary. Tasks
     /// that never became ready are an error, too. Not for a run that was stopped.
     pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
         let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -99,7 +99,7 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
         let path = folder.join(ENVIRONMENT);
         let environment = fs::read_to_string(&path).map_err(HarnessError::io("read", &path))?;
         let attachment = |suffix, text| tables::Attachment { suffix, text };
-        main.attachments.push(attachment("resolved.toml", plan.spec.to_toml()?));
+        main.attachments.push(attachment(paths::SPEC, plan.spec.to_toml()?));
         main.attachments.push(attachment(ENVIRONMENT, environment));
         main.attachments.push(tables::seconds(&stage_seconds(plan))?);
     }
@@ -121,8 +121,8 @@ pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), Harn
         if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {
             let (file, own) = (folder.join(format!("{table}.csv")), &spec.name);
             let problem = format!(
-                "{} belongs to the experiment {other:?}, and this one is {own:?}; give it another table with the key `table`, or \
-                 move that one's files away",
+                "{} belongs to the experiment {other:?}, and this one is {own:?}; set its key `table` to another name, or \
+                 move the files of the other experiment away",
                 file.display()
             );
             return Err(check::value(path, "table", &problem));

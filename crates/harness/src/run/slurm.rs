@@ -139,7 +139,7 @@ struct Submission<'a> {
 
 impl Submission<'_> {
     /// Writes and submits one script, which starts when the jobs in `after` have ended; returns its job id. Those jobs need not have
-    /// succeeded: a task whose dense net failed fails at once, and those of other seeds must not.
+    /// succeeded: a task fails at once if its dense net failed; tasks of other seeds must still run.
     fn array(
         &mut self,
         name: &str,

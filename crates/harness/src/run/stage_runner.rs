@@ -159,7 +159,7 @@ impl Reporter for ClaimProgress<'_> {
 fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     let compute = &plan.spec.compute;
     thinet_models::set_compute_threads(compute.threads)?;
-    // Only training may round; it allows TF32 while it runs.
+    // TF32 is off except during training, which enables it itself.
     thinet_models::set_tf32(false)?;
     thinet_models::set_deterministic(compute.deterministic, plan.device)?;
     let format = match compute.channels_last {
@@ -181,7 +181,7 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     })
 }
 
-/// One loader thread for images in memory, as the cores compute; all cores where photographs are decoded for a GPU.
+/// One loader thread for images in memory, since the cores are busy computing; all cores where photographs are decoded for a GPU.
 fn loader_threads(plan: &Plan) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if plan.device.is_gpu() && plan.data.train.is_decoded_each_time() { cores } else { 1 }

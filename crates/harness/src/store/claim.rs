@@ -175,7 +175,7 @@ impl Claim {
         })
     }
 
-    /// Tries to take the claim until it succeeds or `held`, called at each look at another process's claim, fails.
+    /// Retries until the claim is free. Calls `held` after each failed try and returns its error.
     fn wait(path: &Path, timing: ClaimTiming, held: &mut Look<'_>) -> Result<Self, HarnessError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(HarnessError::io("create", folder))?;
@@ -321,7 +321,7 @@ struct Guard {
 
 impl Guard {
     /// Tries to lock for a second only, as locks of a shared file system can outlive their machine. Without the lock two processes
-    /// can in rare cases hold one claim, which costs nothing but work.
+    /// can in rare cases hold one claim, which only duplicates work.
     fn take(path: &Path) -> Self {
         const TRIES: u32 = 100;
         let file =

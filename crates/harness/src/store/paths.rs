@@ -1,4 +1,4 @@
-//! Every file and folder name below a results folder.
+//! The names of files and folders below a results folder that several files know; other names lie beside their only user.
 //!
 //! ```text
 //! results/

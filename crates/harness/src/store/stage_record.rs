@@ -1,4 +1,4 @@
-//! The record of a finished stage, and the excerpt of it that surveys of many stages read.
+//! The record of a finished stage, and its short form for commands that list many stages.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct StageResult {
     pub sizes: BTreeMap<String, u64>,
     /// Wall time of the stage in seconds since it was last started; feeds time estimates, never a table.
     pub seconds: f64,
-    /// Of these, seconds in libtorch and waiting for images.
+    /// Part of `seconds` spent in libtorch or waiting for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_seconds: Option<f64>,
     /// Absent in records of old versions.

@@ -168,7 +168,7 @@ struct KeptChannels<'a> {
     kept: &'a BTreeMap<String, ChannelSet>,
 }
 
-/// KeptChannels channels of every cell as JSON, a line per cell.
+/// Kept channels of every cell as JSON, a line per cell.
 fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> {
     let mut cells = Vec::new();
     for cell in lines.iter().filter(|line| !line.is_dense()).map(|line| line.cell) {
