@@ -92,7 +92,7 @@ mod tests {
         assert!(raised[0].starts_with("no answer of b version 3 is pinned."), "{raised:?}");
         let rest = "answers.txt pins \"b version 2\", which is not registered: remove the entry";
         assert_eq!(raised[1], rest);
-        assert_eq!(found(&[a.clone()]), [rest]);
+        assert_eq!(found(std::slice::from_ref(&a)), [rest]);
         let zero = found(&[a, b, answer("c", 0, &[])]);
         assert_eq!(zero[1], "method \"c\" has version 0; versions start at 1");
     }
