@@ -21,8 +21,8 @@ pub(crate) enum Arguments {
     /// Fetch a dataset: from its folder, a system package or its official address
     #[command(after_help = "\
 Files that are there are checked and kept. An interrupted download is resumed, and nothing gets its
-name before its checksum is right. Proxies (HTTPS_PROXY, NO_PROXY) and the certificates of the system
-are used.
+name before its checksum is right. Proxies (HTTPS_PROXY, NO_PROXY) and the system's certificates are
+used.
 
 Examples:
   thinet data fetch cifar10
