@@ -42,13 +42,16 @@ pub(crate) fn calibrate(
     Ok(collector.finish()?)
 }
 
+/// Work on one batch of calibration images: inputs, and the images' positions in the training set.
+type BatchWork<'a> = dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError> + 'a;
+
 /// Calls `work` with each batch of the calibration images: inputs `[n, c, h, w]` on the device, and the images' positions in the
 /// training set. The images depend on `seed` alone.
 fn for_each_batch(
     context: &Context<'_>,
     seed: Seed,
     progress: &dyn Fn(u64, u64),
-    work: &mut dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError>,
+    work: &mut BatchWork<'_>,
 ) -> Result<(), HarnessError> {
     let data = &context.plan.data.calibration;
     let spec = &context.plan.spec.calibration;
