@@ -87,8 +87,8 @@ check() {
         cat "$work/diff" >&2
         fail "after $done_kills kills (seed $seed) stored values differ from those of the unbroken run"
     }
-    rest=$(find "$work/$1" -name '*.tmp' -o -name 'train-*' -o -name 'layers-*' | wc -l)
-    [ "$rest" -eq 0 ] || fail "the finished run left $rest temporary files or checkpoints"
+    rest=$(cd "$work/$1" && find . -name '*.tmp' -o -name 'train-*' -o -name 'layers-*')
+    [ -z "$rest" ] || fail "the finished run left temporary files or checkpoints: $(echo "$rest" | tr '\n' ' ')"
 }
 
 done_kills=0

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use whole::{
-    hash_file, read_if_exists, read_text_if_exists, temporary, write_atomically, write_atomically_with,
+    hash_file, read_if_exists, read_text_if_exists, remove_abandoned, temporary, write_atomically,
+    write_atomically_with,
 };
 
 /// A file or folder that cannot be read or written.

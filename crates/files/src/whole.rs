@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::FileError;
 
+/// How the names of temporary files end.
+const TEMPORARY: &str = ".tmp";
+
 /// The blake3 hash of a file's contents, in hexadecimal.
 ///
 /// # Errors
@@ -17,19 +20,50 @@ pub fn hash_file(path: &Path) -> std::io::Result<String> {
 }
 
 /// Creates a file with a unique hidden name, `.<random>.tmp`, which is removed when dropped. Its permissions follow the process's
-/// umask, unlike those of other temporary files.
+/// umask, unlike those of other temporary files. It is locked as long as it is open, see [`remove_abandoned`].
 ///
 /// # Errors
 /// If the file cannot be created.
 pub fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".tmp");
+    builder.prefix(".").suffix(TEMPORARY);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder)
+    loop {
+        let unnamed = builder.tempfile_in(folder)?;
+        // On a file system without locks nothing is locked, and nothing removed.
+        let _ = unnamed.as_file().try_lock();
+        // Another process may have removed it before it was locked.
+        if unnamed.path().exists() {
+            return Ok(unnamed);
+        }
+    }
+}
+
+/// Removes a folder's temporary files that no process has open: those of killed processes.
+///
+/// # Errors
+/// If the folder or a file cannot be read, or a file cannot be removed.
+pub fn remove_abandoned(folder: &Path) -> Result<(), FileError> {
+    let read = || fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>();
+    for entry in read().map_err(FileError::at("read", folder))? {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if !(name.starts_with('.') && name.ends_with(TEMPORARY)) {
+            continue;
+        }
+        match File::open(&path) {
+            Ok(file) if file.try_lock().is_ok() => {
+                some_if_exists(fs::remove_file(&path), &path)?;
+            }
+            Ok(_) => {}
+            Err(error) => some_if_exists(Err(error), &path).map(|_: Option<()>| ())?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file completely or not at all: temporary name in the same folder, sync, rename, sync of the folder.
@@ -113,6 +147,32 @@ mod tests {
         assert!(failed.unwrap_err().to_string().ends_with("no luck"));
         assert_eq!(read_if_exists(&path).unwrap().as_deref(), Some(&b"old"[..]));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn temporary_files_of_ended_processes_are_removed_and_those_in_use_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_use = temporary(dir.path()).unwrap();
+        for name in [".Ab3xYz.tmp", "file.tmp", ".hidden"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        remove_abandoned(dir.path()).unwrap();
+        let mut left: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        left.sort();
+        let mut expected = vec![
+            in_use.path().file_name().unwrap().to_string_lossy().into_owned(),
+            ".hidden".to_owned(),
+            "file.tmp".to_owned(),
+        ];
+        expected.sort();
+        assert_eq!(left, expected);
+        in_use.persist(dir.path().join("file")).unwrap();
+        assert!(
+            remove_abandoned(&dir.path().join("no")).unwrap_err().to_string().starts_with("cannot read ")
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
         &folder,
         ClaimTiming::expiring_after(options.claim_expiry),
     )?;
+    remove_abandoned(plan)?;
     start_folder(plan)?;
     let log = EventLog::open(&folder.join(paths::LOG), reporter)?;
     let (stages_run, failure) = run_stages(plan, options, &claim, &log)?;
@@ -70,6 +71,18 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
         }
         _ => Ok(Outcome { stages_run, failure, ..write_tables(plan, study)? }),
     }
+}
+
+/// Removes the unfinished files that killed runs left beside those that this run writes; in the folder of a stage they are removed at
+/// its end.
+fn remove_abandoned(plan: &Plan) -> Result<(), HarnessError> {
+    let results = &plan.results;
+    for folder in [plan.run_folder(), paths::tables(results), paths::crops(results)] {
+        if folder.is_dir() {
+            thinet_files::remove_abandoned(&folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// The environment of a run with so many jobs.
@@ -296,7 +309,9 @@ fn missing(
         let ManifestEntry { label, .. } = &stage;
         let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
         let mut damage = None;
-        if store.intact(&id, depth, &mut |problem| damage = Some(problem))?.is_some() {
+        if let Some(result) = store.intact(&id, depth, &mut |problem| damage = Some(problem))? {
+            // A process that was killed right after it wrote the record left its checkpoints.
+            store.remove_leftovers(&id, &result);
             continue;
         }
         if let Some(problem) = damage {

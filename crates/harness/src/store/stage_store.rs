@@ -308,11 +308,15 @@ impl Store {
         result.checksum = None;
         let text = sealed::seal(&serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?);
         write_atomically(&folder.join(RESULT), text.as_bytes())?;
-        // The stage is complete even if files stay; `thinet clean` finds them.
-        for path in leftovers(&folder, &result).unwrap_or_default() {
+        self.remove_leftovers(id, &result);
+        Ok(result)
+    }
+
+    /// Removes all files that do not belong to a finished stage. The stage is complete even if files stay; `thinet clean` finds them.
+    pub(crate) fn remove_leftovers(&self, id: &StageId, result: &StageResult) {
+        for path in leftovers(&self.folder(id), result).unwrap_or_default() {
             let _ = fs::remove_file(path);
         }
-        Ok(result)
     }
 }
 
@@ -455,5 +459,7 @@ mod tests {
         assert_eq!(store.failure(id.as_str()), None, "a finished stage has not failed");
         fs::write(folder.join("train-last-1.safetensors"), "x").unwrap();
         assert_eq!(leftovers(&folder, &result).unwrap(), [folder.join("train-last-1.safetensors")]);
+        store.remove_leftovers(&id, &result);
+        assert_eq!(leftovers(&folder, &result).unwrap(), Vec::<PathBuf>::new());
     }
 }
