@@ -11,6 +11,7 @@ mod facts;
 mod file;
 mod file_kind;
 mod forward;
+mod fused_sgd;
 mod import;
 mod import_rules;
 mod init;

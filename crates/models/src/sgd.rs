@@ -1,4 +1,5 @@
-//! SGD with momentum and weight decay over plain tensors, with multipliers for biases and a state that can be saved.
+//! SGD with momentum and weight decay over plain tensors, with multipliers for biases and a state that can be saved. On a GPU one
+//! kernel updates many tensors; on the CPU, and as its test oracle, a loop goes over the tensors.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +7,7 @@ use tch::{Kind, TchError, Tensor};
 use thinet_graph::Graph;
 
 use crate::error::Context;
+use crate::fused_sgd::{FusedStep, fused_step};
 use crate::weights::{TensorKind, copy_tensor, layer_of};
 use crate::{ModelError, Weights};
 
@@ -70,6 +72,20 @@ impl Sgd {
         lr: f64,
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
+        let first = self.parameters.first().map(|parameter| weights.get(&parameter.name)).transpose()?;
+        match first.is_some_and(|weight| weight.device().is_cuda()) {
+            true => self.step_together(weights, gradients, lr),
+            false => self.step_each(weights, gradients, lr),
+        }
+    }
+
+    /// A tensor after the other.
+    fn step_each(
+        &mut self,
+        weights: &Weights,
+        gradients: impl IntoIterator<Item = Tensor>,
+        lr: f64,
+    ) -> Result<(), ModelError> {
         for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
             let weight = weights.get(&parameter.name)?.shallow_clone();
             parameter
@@ -77,6 +93,47 @@ impl Sgd {
                 .context(|| format!("training step of tensor {:?}", parameter.name))?;
         }
         Ok(())
+    }
+
+    /// All tensors with the same factors at once. The same arithmetic, rounded in other places.
+    fn step_together(
+        &mut self,
+        weights: &Weights,
+        gradients: impl IntoIterator<Item = Tensor>,
+        lr: f64,
+    ) -> Result<(), ModelError> {
+        let mut steps: BTreeMap<(u64, u64, bool), FusedStep> = BTreeMap::new();
+        for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
+            // As in the loop, a tensor that the loss does not depend on stays.
+            if !gradient.defined() {
+                continue;
+            }
+            let weight = weights.get(&parameter.name)?;
+            let context = || format!("training step of tensor {:?}", parameter.name);
+            let gradient = match gradient.stride() == weight.stride() {
+                true => gradient,
+                false => like(weight, &gradient).context(context)?,
+            };
+            let first = parameter.velocity.is_none();
+            let velocity = match parameter.velocity.take() {
+                Some(velocity) => velocity,
+                None => weight.f_empty_like().context(context)?,
+            };
+            let step = steps
+                .entry((parameter.lr.to_bits(), parameter.decay.to_bits(), first))
+                .or_insert_with(|| FusedStep {
+                    lr: lr * parameter.lr,
+                    momentum: self.momentum,
+                    decay: parameter.decay,
+                    first,
+                    ..FusedStep::default()
+                });
+            step.weights.push(weight.shallow_clone());
+            step.gradients.push(gradient);
+            step.velocities.push(velocity.shallow_clone());
+            parameter.velocity = Some(velocity);
+        }
+        steps.values().try_for_each(fused_step)
     }
 
     /// The velocities by tensor name, sharing storage with this optimiser; empty before the first step.
@@ -155,14 +212,19 @@ impl Parameter {
             }
             None => {
                 // With the weight's strides, which a gradient need not have, and a restored state would not have.
-                let mut first = weight.f_empty_like()?;
-                first.f_copy_(&gradient)?;
-                self.velocity.insert(first)
+                self.velocity.insert(like(&weight, &gradient)?)
             }
         };
         let _ = weight.f_addcmul_(velocity, &minus_lr)?;
         Ok(())
     }
+}
+
+/// A copy of a gradient with the strides of its weight.
+fn like(weight: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
+    let mut copy = weight.f_empty_like()?;
+    copy.f_copy_(gradient)?;
+    Ok(copy)
 }
 
 fn fitting_velocity(name: &str, weight: &Tensor, found: Option<Tensor>) -> Result<Tensor, ModelError> {
@@ -179,5 +241,75 @@ fn fitting_velocity(name: &str, weight: &Tensor, found: Option<Tensor>) -> Resul
             Err(ModelError::TensorMismatch { layer, tensor, expected: expected.to_string(), found })
         }
         None => Err(ModelError::MissingTensor { layer, tensor, expected: expected.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinet_nets::{Arch, NetSpec};
+    use thinet_seed::Seed;
+
+    use super::*;
+    use crate::MemoryFormat;
+
+    #[test]
+    fn the_step_on_many_tensors_agrees_with_the_loop() {
+        let graph = NetSpec::new(Arch::Tiny).build([3, 8, 8], 5).unwrap();
+        let options = SgdOptions {
+            momentum: 0.9,
+            weight_decay: 5e-4,
+            bias_lr: 2.0,
+            bias_decay: 0.0,
+            layer_lr: BTreeMap::from([("fc".to_owned(), 10.0)]),
+            layer_decay: BTreeMap::new(),
+        };
+        for format in [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast] {
+            let start = || {
+                let weights = Weights::init(&graph, Seed::root(0), tch::Device::Cpu).unwrap();
+                (weights.to_format(format).unwrap(), Sgd::new(&graph, &options))
+            };
+            let ((each, mut plain), (together, mut fused)) = (start(), start());
+            for step in 0..4 {
+                let gradients = || -> Vec<Tensor> {
+                    // The second tensor has none in the first step.
+                    plain_names(&graph)
+                        .iter()
+                        .enumerate()
+                        .map(|(at, name)| match (step, at) {
+                            (0, 1) => Tensor::new(),
+                            _ => (each.get(name).unwrap().contiguous() * 3.0 + f64::from(step)).sin(),
+                        })
+                        .collect()
+                };
+                let (a, b) = (gradients(), gradients());
+                plain.step_each(&each, a, 0.1).unwrap();
+                fused.step_together(&together, b, 0.1).unwrap();
+            }
+            assert_eq!(plain.state().keys().collect::<Vec<_>>(), fused.state().keys().collect::<Vec<_>>());
+            let close = |name: &str, a: &Tensor, b: &Tensor| {
+                let off = (a - b).abs().max().double_value(&[]);
+                assert!(off <= 1e-6 * a.abs().max().double_value(&[]), "{name}: {off:e}");
+            };
+            for (name, velocity) in plain.state() {
+                close(&name, &velocity, &fused.state()[&name]);
+                close(&name, each.get(&name).unwrap(), together.get(&name).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn libtorchs_reason_for_refusing_a_step_is_passed_on() {
+        let tensor = |n| vec![Tensor::zeros([n], (Kind::Float, tch::Device::Cpu))];
+        let step = FusedStep {
+            weights: tensor(2),
+            gradients: tensor(3),
+            velocities: tensor(2),
+            ..FusedStep::default()
+        };
+        assert!(fused_step(&step).unwrap_err().to_string().starts_with("training step of 1 tensors: "));
+    }
+
+    fn plain_names(graph: &Graph) -> Vec<String> {
+        graph.tensors().into_iter().filter(|spec| spec.trainable).map(|spec| spec.name).collect()
     }
 }

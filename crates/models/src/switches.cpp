@@ -1,10 +1,11 @@
 // What the Rust bindings lack of libtorch: autocast with its type, TF32, deterministic algorithms, the state of the
-// random generators, the peak of a device's memory, the instruction set in use and the name of a GPU. Errors come back as
-// a return value; no exception crosses into Rust.
+// random generators, the peak of a device's memory, the instruction set in use, the name of a GPU, and SGD over many
+// tensors at once. Errors come back as a return value; no exception crosses into Rust.
 
 #include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/env.h>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -179,6 +181,30 @@ int thinet_set_variable(const char* name, const char* value) {
     return 0;
   } catch (...) {
     return 1;
+  }
+}
+
+// One step of SGD on `count` tensors on one device, in place; where `first` is set, velocities are written and not read. 0: done;
+// else the length of the reason, whose first `capacity` bytes are written to `reason`.
+std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor* const* gradients,
+                              const at::Tensor* const* velocities, std::int64_t count, double lr, double momentum,
+                              double decay, int first, char* reason, std::int64_t capacity) {
+  try {
+    const auto list = [count](const at::Tensor* const* tensors) {
+      std::vector<at::Tensor> all;
+      for (std::int64_t i = 0; i < count; ++i) {
+        all.push_back(*tensors[i]);
+      }
+      return all;
+    };
+    const auto w = list(weights), g = list(gradients), v = list(velocities);
+    at::_fused_sgd_(w, g, v, decay, momentum, lr, /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, first != 0);
+    return 0;
+  } catch (const std::exception& error) {
+    const std::string text = std::string("libtorch: ") + error.what();
+    return copy(text.substr(0, static_cast<std::size_t>(capacity)), reason, capacity);
+  } catch (...) {
+    return copy("libtorch: an unknown exception", reason, capacity);
   }
 }
 }

@@ -6,8 +6,8 @@ use thinet_graph::Graph;
 use crate::error::Context;
 use crate::{Mode, ModelError, Precision, Sgd, Weights, forward};
 
-/// Mean cross-entropy of `images` `[n, c, h, w]` against `labels` `[n]` (64-bit integers), and its gradients by the
-/// named tensors, in their order. A tensor that the loss does not depend on has an undefined gradient. The loss is taken
+/// Mean cross-entropy of `images` `[n, c, h, w]` against `labels` `[n]` (64-bit integers), a tensor `[]` on their device, and its
+/// gradients by the named tensors, in their order. A tensor that the loss does not depend on has an undefined gradient. The loss is taken
 /// in 32-bit floats whatever the precision of the layers.
 ///
 /// # Errors
@@ -20,7 +20,7 @@ pub fn loss_and_gradients<'a>(
     labels: &Tensor,
     mode: Mode,
     precision: Precision,
-) -> Result<(f64, Vec<Tensor>), ModelError> {
+) -> Result<(Tensor, Vec<Tensor>), ModelError> {
     let parameters = names.into_iter().map(|name| weights.get(name)).collect::<Result<Vec<_>, _>>()?;
     let tracked = GradientTracking::new(parameters)?;
     let logits = {
@@ -33,12 +33,11 @@ pub fn loss_and_gradients<'a>(
         .context(|| "cross-entropy".to_owned())?;
     let gradients = Tensor::f_run_backward(&[&loss], &tracked.0, false, false)
         .context(|| "gradients of the loss".to_owned())?;
-    let loss = loss.f_double_value(&[]).context(|| "loss".to_owned())?;
-    Ok((loss, gradients))
+    Ok((loss.f_detach().context(|| "loss".to_owned())?, gradients))
 }
 
 /// One step of SGD on a batch, in training mode: changes the weights in place, running statistics included, and
-/// returns the loss before the step.
+/// returns the loss before the step, a tensor `[]` on the device: reading it waits for the device.
 ///
 /// # Errors
 /// As [`loss_and_gradients`].
@@ -50,7 +49,7 @@ pub fn train_step(
     labels: &Tensor,
     lr: f64,
     precision: Precision,
-) -> Result<f64, ModelError> {
+) -> Result<Tensor, ModelError> {
     let (loss, gradients) =
         loss_and_gradients(graph, weights, sgd.names(), images, labels, Mode::Train, precision)?;
     sgd.step(weights, gradients, lr)?;

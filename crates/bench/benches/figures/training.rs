@@ -112,7 +112,7 @@ impl Training {
     fn block(&mut self) -> Result<f64> {
         let mut loss = 0.0;
         for _ in 0..BLOCK {
-            loss = train_step(
+            let last = train_step(
                 &self.graph,
                 &self.weights,
                 &mut self.sgd,
@@ -121,6 +121,7 @@ impl Training {
                 LR,
                 Precision::F32,
             )?;
+            loss = last.f_double_value(&[])?;
         }
         ensure!(loss.is_finite(), "the loss is {loss}");
         Ok(loss)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use thinet_data::Dataset;
 use thinet_models::{
     Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
@@ -18,6 +18,8 @@ use super::feed::Feed;
 use crate::error::HarnessError;
 use crate::study::Recipe;
 
+/// Steps whose losses a GPU may owe: reading one waits until the GPU has nothing left to do.
+const UNREAD_ON_GPU: usize = 20;
 /// Writing checkpoints takes at most one part in this many of the time.
 const CHECKPOINT_SHARE: u32 = 100;
 
@@ -109,6 +111,9 @@ fn train_steps(
             at.loss_sum = 0.0;
         }
         let mut batches = feed.training(data, recipe, seed, epoch, first)?;
+        let mut unread = Vec::new();
+        let most_unread = if feed.device.is_gpu() { UNREAD_ON_GPU } else { 1 };
+        let epoch_start = epoch * steps_per_epoch;
         while at.step < total
             && let Some(batch) = feed.busy.time(|| batches.next())
         {
@@ -116,22 +121,25 @@ fn train_steps(
             // A batch whose images were all left out as damaged still counts as a step.
             if !batch.indices.is_empty() {
                 let lr = recipe.lr_at(at.step, total);
-                let value = feed.busy.time(|| {
+                let loss = feed.busy.time(|| {
                     let (images, labels) = feed.tensors(&batch)?;
                     train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
                         .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
                 })?;
-                if !value.is_finite() {
-                    return Ok(TrainingEnd::Diverged { step: at.step });
-                }
-                at.loss_sum += value;
-                at.loss = at.loss_sum / (at.step + 1 - epoch * steps_per_epoch) as f64;
-                let (done, total) = (at.step as u64 + 1, total as u64);
-                (session.progress)(Advance { done, total, loss: at.loss, lr });
+                unread.push(Unread { step: at.step, lr, loss });
             }
             at.step += 1;
+            let is_end = at.step == epoch_start + steps_per_epoch || at.step == total;
+            if (is_end || unread.len() >= most_unread)
+                && let Some(diverged) = read(&mut unread, &mut at, epoch_start, total, session)?
+            {
+                return Ok(diverged);
+            }
             let is_stopped = feed.stop.is_set();
             if is_stopped || saved.elapsed() >= due {
+                if let Some(diverged) = read(&mut unread, &mut at, epoch_start, total, session)? {
+                    return Ok(diverged);
+                }
                 let started = Instant::now();
                 save(session, net, &sgd, &at)?;
                 saved = Instant::now();
@@ -145,6 +153,42 @@ fn train_steps(
         }
     }
     Ok(TrainingEnd::Done { loss: at.loss })
+}
+
+/// A step whose loss has not been read.
+struct Unread {
+    step: usize,
+    lr: f64,
+    /// A tensor `[]` on the device.
+    loss: Tensor,
+}
+
+/// Reads the losses of steps in their order, adds them to the position's and reports them. Returns the end of a training that
+/// diverged.
+fn read(
+    unread: &mut Vec<Unread>,
+    at: &mut Position,
+    epoch_start: usize,
+    total: usize,
+    session: &Session<'_>,
+) -> Result<Option<TrainingEnd>, HarnessError> {
+    let values = session.feed.busy.time(|| -> Result<Vec<f64>, HarnessError> {
+        if unread.is_empty() {
+            return Ok(Vec::new());
+        }
+        let losses: Vec<&Tensor> = unread.iter().map(|step| &step.loss).collect();
+        let losses = Tensor::f_stack(&losses, 0)?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?;
+        Ok(Vec::try_from(losses)?)
+    })?;
+    for (Unread { step, lr, .. }, value) in unread.drain(..).zip(values) {
+        if !value.is_finite() {
+            return Ok(Some(TrainingEnd::Diverged { step }));
+        }
+        at.loss_sum += value;
+        at.loss = at.loss_sum / (step + 1 - epoch_start) as f64;
+        (session.progress)(Advance { done: step as u64 + 1, total: total as u64, loss: at.loss, lr });
+    }
+    Ok(None)
 }
 
 /// The position of a training, besides weights and velocities.

@@ -81,7 +81,7 @@ fn check(name: &str) {
         let weights = filled(&graph);
         let (loss, gradients) =
             loss_and_gradients(&graph, &weights, names(), &images, &labels, mode, Precision::F32).unwrap();
-        assert_close(&format!("{prefix} loss"), &Tensor::from(loss), &expected[&format!("{prefix}.loss")]);
+        assert_close(&format!("{prefix} loss"), &loss, &expected[&format!("{prefix}.loss")]);
         assert_close(&format!("{prefix} first"), &gradients[0], &expected[&format!("{prefix}.first")]);
         for (row, (name, gradient)) in names().zip(&gradients).enumerate() {
             let what = format!("{prefix} gradient of {name}");
@@ -141,7 +141,7 @@ fn four_steps_of_sgd_as_in_torch_and_as_in_caffe() {
         let mut step =
             || train_step(&graph, &weights, &mut sgd, &images, &labels, case.lr, Precision::F32).unwrap();
         let losses = [step(), step(), step(), step()];
-        assert_close(name, &Tensor::from_slice(&losses), &expected["losses"]);
+        assert_close(name, &Tensor::stack(&losses, 0), &expected["losses"]);
         for (row, tensor) in case.tensors.iter().enumerate() {
             let what = format!("{name}, {tensor}");
             assert_summary(&what, weights.get(tensor).unwrap(), &expected["tensors"], row);

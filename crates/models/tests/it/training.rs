@@ -25,6 +25,7 @@ fn steps(net: &Net, sgd: &mut Sgd, count: usize) -> Vec<f64> {
     let (images, labels) = batch(&net.graph);
     (0..count)
         .map(|_| train_step(&net.graph, &net.weights, sgd, &images, &labels, 0.02, Precision::F32).unwrap())
+        .map(|loss| loss.double_value(&[]))
         .collect()
 }
 
@@ -248,7 +249,8 @@ fn bfloat16_layers_learn_as_well_and_leave_weights_in_32_bits() {
     let (images, labels) = batch(&net.graph);
     let mut sgd = Sgd::new(&net.graph, &OPTIONS);
     let mut step = |precision| {
-        train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, 0.02, precision).unwrap()
+        let loss = train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, 0.02, precision).unwrap();
+        loss.double_value(&[])
     };
     let losses: Vec<f64> = (0..30).map(|_| step(Precision::Bf16)).collect();
     assert!(losses[29] < 0.7 * losses[0], "{losses:?}");
