@@ -1,11 +1,11 @@
 #!/bin/sh
 # Runs the checks of this folder on a machine that has Python's torch 2.11.0, and needs neither cargo nor a network.
 #
-#     sh run.sh OUT [DEVICE] [--tiny]      DEVICE: cuda:0 by default
+#     sh run.sh OUT [DEVICE] [OPTION…]      DEVICE: cuda:0 by default
 set -eu
 unset CDPATH
 folder=$(cd "$(dirname "$0")" && pwd)
-[ $# -ge 1 ] || { echo "usage: sh run.sh OUT [DEVICE] [--tiny]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: sh run.sh OUT [DEVICE] [OPTION…]" >&2; exit 2; }
 out=$1
 device=${2:-cuda:0}
 python=${PYTHON:-python3}

@@ -19,12 +19,22 @@ use thinet_sampling::EvidenceCollector;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
-const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL,… | train NET PRECISION BATCH SECONDS DEVICE | \
+const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL|evidence,… | train NET PRECISION BATCH SECONDS DEVICE | \
                      calibrate NET BATCH SECONDS DEVICE";
-const IMAGE: [usize; 3] = [3, 224, 224];
-const CLASSES: usize = 1000;
+/// Shape of the images and number of classes of the paper's nets.
+const PHOTOGRAPHS: ([usize; 3], usize) = ([3, 224, 224], 1000);
+/// Those of the nets called `cifar-…`.
+const SMALL: ([usize; 3], usize) = ([3, 32, 32], 10);
+/// A name of the paper's nets, which all take the same images.
+const PHOTO: &str = "vgg16";
 /// Positions sampled in each image of a calibration pass, as in the paper.
 const POSITIONS: usize = 10;
+/// Most that logits may differ from those in 32-bit floats: TF32 has 10 bits after the point, bfloat16 has 7, and some tens of layers
+/// add up.
+const MOST_OF_TF32: f64 = 0.01;
+const MOST_OF_BF16: f64 = 0.08;
+/// Runs between two waits for the device, as in `gpu_check.py`.
+const FREE_RUNS: usize = 20;
 /// Runs before the clock starts.
 const WARM_UP: usize = 3;
 
@@ -70,12 +80,18 @@ fn waves(shape: &[i64], phase: f64) -> Tensor {
     (i * 0.013 + phase).sin().to_kind(Kind::Float).view(shape)
 }
 
-fn images(batch: usize) -> Tensor {
-    waves(&[batch as i64, 3, 224, 224], 0.5)
+/// Images for a net of this name.
+fn images(net: &str, batch: usize) -> Tensor {
+    let [channels, height, width] = input_of(net).0.map(|n| n as i64);
+    waves(&[batch as i64, channels, height, width], 0.5)
 }
 
-fn labels(batch: usize) -> Tensor {
-    Tensor::arange(batch as i64, (Kind::Int64, tch::Device::Cpu)).remainder(CLASSES as i64)
+fn labels(net: &str, batch: usize) -> Tensor {
+    Tensor::arange(batch as i64, (Kind::Int64, tch::Device::Cpu)).remainder(input_of(net).1 as i64)
+}
+
+fn input_of(net: &str) -> ([usize; 3], usize) {
+    if net.starts_with("cifar-") { SMALL } else { PHOTOGRAPHS }
 }
 
 /// Random weights; batch statistics that differ from their initial values.
@@ -92,11 +108,34 @@ fn weights(graph: &Graph) -> Result<Weights> {
     Ok(weights)
 }
 
-/// The results of a net on one device.
+/// The results of a net on one device, copied to the CPU.
 struct NetResults {
     logits: Tensor,
     loss: f64,
-    gradient: Tensor,
+    /// By tensor name, of every trained tensor.
+    gradients: Vec<(String, Tensor)>,
+}
+
+impl NetResults {
+    fn equals(&self, other: &Self) -> bool {
+        let gradients = self.gradients.iter().zip(&other.gradients);
+        self.logits == other.logits && gradients.into_iter().all(|((_, a), (_, b))| a == b)
+    }
+}
+
+fn logits(
+    graph: &Graph,
+    weights: &Weights,
+    batch: usize,
+    device: tch::Device,
+    format: MemoryFormat,
+    precision: Precision,
+) -> Result<Tensor> {
+    let images = format.apply(&images(PHOTO, batch).to_device(device))?;
+    let weights = weights.to_device(device)?.to_format(format)?;
+    let _autocast = precision.enter(device)?;
+    let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?;
+    Ok(logits.to_kind(Kind::Float).to_device(tch::Device::Cpu))
 }
 
 fn compute(
@@ -106,16 +145,45 @@ fn compute(
     device: tch::Device,
     format: MemoryFormat,
 ) -> Result<NetResults> {
-    let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
+    let logits = logits(graph, weights, batch, device, format, Precision::F32)?;
+    let (images, labels) =
+        (format.apply(&images(PHOTO, batch).to_device(device))?, labels(PHOTO, batch).to_device(device));
     let weights = weights.to_device(device)?.to_format(format)?;
-    let logits = tch::no_grad(|| forward(graph, &weights, &images, Mode::Eval))?.to_device(tch::Device::Cpu);
-    let first =
-        graph.tensors().into_iter().find(|spec| spec.trainable).context("a net without weights")?.name;
-    // Dropout draws from another generator on each device: the gradient is taken without it.
-    let (loss, mut gradients) =
-        loss_and_gradients(graph, &weights, [first.as_str()], &images, &labels, Mode::Eval, Precision::F32)?;
-    Ok(NetResults { logits, loss, gradient: gradients.remove(0).to_device(tch::Device::Cpu) })
+    let names: Vec<String> =
+        graph.tensors().into_iter().filter(|spec| spec.trainable).map(|spec| spec.name).collect();
+    // Dropout draws from another generator on each device: gradients are taken without it.
+    let (loss, gradients) = loss_and_gradients(
+        graph,
+        &weights,
+        names.iter().map(String::as_str),
+        &images,
+        &labels,
+        Mode::Eval,
+        Precision::F32,
+    )?;
+    let gradients = gradients.into_iter().map(|gradient| gradient.contiguous().to_device(tch::Device::Cpu));
+    Ok(NetResults {
+        logits,
+        loss: loss.f_double_value(&[])?,
+        gradients: names.into_iter().zip(gradients).collect(),
+    })
 }
+
+/// The gradient that differs most for its noise: its name, difference and noise. The noise is that of the CPU against itself, adding
+/// in another order: a pool or a rectifier that switches moves a gradient by more than any sum does.
+fn worst_gradient(cpu: &NetResults, other: &NetResults, there: &NetResults) -> Result<(String, f64, f64)> {
+    let mut all = Vec::new();
+    for (at, (name, gradient)) in cpu.gradients.iter().enumerate() {
+        let difference = relative_difference(&there.gradients[at].1, gradient);
+        let noise = relative_difference(&other.gradients[at].1, gradient);
+        all.push((name.clone(), difference, noise));
+    }
+    let ratio = |(_, difference, noise): &(String, f64, f64)| difference / noise.max(LEAST_NOISE);
+    all.into_iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b))).context("a net without weights")
+}
+
+/// Noise below this is that of a single rounding, which another batch would show.
+const LEAST_NOISE: f64 = 1e-6;
 
 fn row(name: &str, metric: &str, value: impl Into<Value>, note: &str) -> Value {
     json!({ "name": name, "metric": metric, "value": value.into(), "note": note })
@@ -139,29 +207,41 @@ fn parity(asked: Device, batch: usize, names: &str) -> Result<Value> {
         let other = compute(tch::Device::Cpu, MemoryFormat::ChannelsLast)?;
         let there = compute(device, MemoryFormat::Contiguous)?;
         let again = compute(device, MemoryFormat::Contiguous)?;
-        rows.push(row(
-            model.name,
+        let mut judged = |metric: &str, value: f64, noise: f64, note: &str| {
+            let mut row = row(model.name, metric, value, note);
+            row["noise"] = noise.max(LEAST_NOISE).into();
+            rows.push(row);
+        };
+        judged(
             "logits, largest relative difference",
             relative_difference(&there.logits, &cpu.logits),
+            relative_difference(&other.logits, &cpu.logits),
             "",
-        ));
-        rows.push(row(
-            model.name,
-            "loss, relative difference",
-            ((there.loss - cpu.loss) / cpu.loss).abs(),
-            "",
-        ));
-        let gradient = relative_difference(&there.gradient, &cpu.gradient);
-        let mut gradient =
-            row(model.name, "gradient of the first layer, largest relative difference", gradient, "");
-        // How much of it is rounding: the CPU against itself, adding in another order. A pool or a rectifier that switches
-        // moves a gradient by more than any sum does.
-        gradient["noise"] = relative_difference(&other.gradient, &cpu.gradient).into();
-        rows.push(gradient);
-        let same = there.logits == again.logits && there.gradient == again.gradient;
-        rows.push(row(model.name, "the same bits in a second run", same, ""));
+        );
+        let of_loss = |other: &NetResults| ((other.loss - cpu.loss) / cpu.loss).abs();
+        judged("loss, relative difference", of_loss(&there), of_loss(&other), "");
+        let (name, difference, noise) = worst_gradient(&cpu, &other, &there)?;
+        judged(
+            "gradients of all layers, largest relative difference",
+            difference,
+            noise,
+            &format!("the worst: {name}"),
+        );
+        rows.push(row(model.name, "the same bits in a second run", there.equals(&again), ""));
+        for (what, precision, tf32, bound) in
+            [("TF32", Precision::F32, true, MOST_OF_TF32), ("bf16", Precision::Bf16, true, MOST_OF_BF16)]
+        {
+            set_tf32(tf32)?;
+            let rounded = logits(&graph, &weights, batch, device, MemoryFormat::ChannelsLast, precision);
+            set_tf32(false)?;
+            let difference = relative_difference(&rounded?, &there.logits);
+            let mut row =
+                row(model.name, &format!("{what} against f32, logits, relative difference"), difference, "");
+            row["bound"] = bound.into();
+            rows.push(row);
+        }
     }
-    for (arch, layer) in SAMPLED {
+    for (arch, layer) in SAMPLED.into_iter().filter(|_| names.contains(&EVIDENCE)) {
         let graph = net(arch)?;
         let weights = weights(&graph)?;
         let cpu = evidence(&graph, &weights, layer, batch, tch::Device::Cpu)?;
@@ -171,13 +251,17 @@ fn parity(asked: Device, batch: usize, names: &str) -> Result<Value> {
     Ok(json!({ "rows": rows }))
 }
 
+/// The name under which the evidence of [`SAMPLED`] is compared.
+const EVIDENCE: &str = "evidence";
+
 /// The layers whose moments are compared and whose calibration is timed.
 const SAMPLED: [(&str, &str); 3] =
     [("vgg16-gap", "conv3_2"), ("resnet50", "layer2.0.conv1"), ("resnet50", "layer3.0.conv2")];
 
 fn net(name: &str) -> Result<Graph> {
     let arch: Arch = name.parse()?;
-    Ok(NetSpec::new(arch).build(IMAGE, CLASSES)?)
+    let (image, classes) = input_of(name);
+    Ok(NetSpec::new(arch).build(image, classes)?)
 }
 
 fn needs() -> Needs {
@@ -195,7 +279,7 @@ fn evidence(
     let weights = weights.to_device(device)?;
     let layers = [(prunable_layer(graph, layer)?, needs())];
     let indices: Vec<usize> = (0..batch).collect();
-    let mut all = pass(graph, &weights, &layers, &images(batch).to_device(device), &indices)?;
+    let mut all = pass(graph, &weights, &layers, &images(PHOTO, batch).to_device(device), &indices)?;
     Ok(all.remove(0))
 }
 
@@ -248,7 +332,8 @@ fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, asked: Dev
     let weights = Weights::init(&graph, Seed::root(0), device)?.to_format(format)?;
     let mut sgd = Sgd::new(&graph, &plain_sgd());
     seed_torch(Seed::root(0));
-    let (images, labels) = (format.apply(&images(batch).to_device(device))?, labels(batch).to_device(device));
+    let images = format.apply(&images(net_name, batch).to_device(device))?;
+    let labels = labels(net_name, batch).to_device(device);
     let mut step = || train_step(&graph, &weights, &mut sgd, &images, &labels, 1e-4, precision);
     let speed = repeat(batch, seconds, asked, || step().map(drop).map_err(Into::into))?;
     let peak = peak_gpu_bytes(asked, false).map(|bytes| bytes >> 20);
@@ -263,14 +348,14 @@ fn calibrate(net_name: &str, batch: usize, seconds: f64, asked: Device) -> Resul
         SAMPLED.iter().rev().find(|(arch, _)| *arch == net_name).context("no layer of this net")?;
     let weights = Weights::init(&graph, Seed::root(0), device)?;
     let layers = [(prunable_layer(&graph, layer)?, needs())];
-    let images = images(batch).to_device(device);
+    let images = images(net_name, batch).to_device(device);
     let indices: Vec<usize> = (0..batch).collect();
     let speed =
         repeat(batch, seconds, asked, || pass(&graph, &weights, &layers, &images, &indices).map(drop))?;
     Ok(json!({ "images_per_second": speed, "layer": layer }))
 }
 
-/// Repeats the work and returns images per second; waits for the device.
+/// Repeats the work and returns images per second; waits for the device every [`FREE_RUNS`] times, as training reads its losses.
 fn repeat(batch: usize, seconds: f64, device: Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
     for _ in 0..WARM_UP {
         once()?;
@@ -279,8 +364,11 @@ fn repeat(batch: usize, seconds: f64, device: Device, mut once: impl FnMut() -> 
     let (mut count, start) = (0, Instant::now());
     while start.elapsed().as_secs_f64() < seconds {
         once()?;
-        device.synchronize();
         count += 1;
+        if count % FREE_RUNS == 0 {
+            device.synchronize();
+        }
     }
+    device.synchronize();
     Ok((count * batch) as f64 / start.elapsed().as_secs_f64())
 }
