@@ -18,7 +18,7 @@ Start here:
   thinet count --all                     the paper's eight models beside the published counts
 
 Exit codes: 0 done, 1 the run failed, 2 the spec or the arguments are wrong (nothing was started),
-3 the data is missing or unusable, 4 the same experiment is running already, 130 stopped on request.")]
+3 the data is missing or unusable, 4 the same study is running already, 130 stopped on request.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -11,7 +11,7 @@ use thinet_report::tables::one_line;
 const BAD_SPEC: u8 = 2;
 /// The data is missing or unusable.
 const NO_DATA: u8 = 3;
-/// The same experiment is running already.
+/// The same study is running already.
 const BUSY: u8 = 4;
 /// Stopped on request; the code that shells report for an interrupted program.
 pub(crate) const STOPPED: u8 = 130;

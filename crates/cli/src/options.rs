@@ -1,4 +1,4 @@
-//! Options that several commands share: which experiment, where it runs, with how many processes.
+//! Options that several commands share: which study, where it runs, with how many processes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use thinet_harness::{HarnessError, Stop};
 use thinet_models::Device;
 use thinet_report::records::Program;
 
-/// An experiment and what the command line may change in it.
+/// A study and what the command line may change in it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Study {
-    /// The experiment's TOML file
+    /// The study's TOML file
     #[arg(value_name = "SPEC")]
     pub(crate) spec: PathBuf,
     /// Number of root seeds, in place of the spec's
@@ -40,7 +40,7 @@ impl Study {
         Plan::new(&self.spec, &Options { is_elsewhere: true, ..self.options() })
     }
 
-    /// The same experiment on another device.
+    /// The same study on another device.
     pub(crate) fn on(&self, device: Device) -> Self {
         Self { place: Place { device, ..self.place.clone() }, ..self.clone() }
     }

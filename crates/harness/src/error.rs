@@ -142,10 +142,10 @@ pub enum HarnessError {
     #[error("stored stage {} is damaged: {problem}; `thinet run` sets it aside and runs it again", path.display())]
     Damaged { path: PathBuf, problem: String },
     /// A file of a run's folder has changed since it was written.
-    #[error("{} {problem}; the next `thinet run` of its experiment writes it again", path.display())]
+    #[error("{} {problem}; the next `thinet run` of its study writes it again", path.display())]
     DamagedFile { path: PathBuf, problem: String },
     /// Another process works on the same study.
-    #[error("{} is in use: the same experiment is running already ({holder})", path.display())]
+    #[error("{} is in use: the same study is running already ({holder})", path.display())]
     Busy {
         path: PathBuf,
         /// The process that holds it.
@@ -162,7 +162,7 @@ pub enum HarnessError {
         holder: String,
     },
     /// A required stage is not stored.
-    #[error("nothing is stored for {what}; run the experiment first: thinet run {}", spec.display())]
+    #[error("nothing is stored for {what}; run the study first: thinet run {}", spec.display())]
     NotRun {
         /// The study or stage.
         what: String,

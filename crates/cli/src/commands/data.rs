@@ -37,8 +37,9 @@ Examples:
     },
     /// Check a dataset: layout, labels, counts, files that cannot be decoded
     #[command(after_help = "\
-Finds in seconds what would cost days later: flat or numbered class folders, a wrong number of
-classes, labels in another order, images under a wrong class, truncated files.
+Catches in seconds mistakes that would otherwise appear days into a run: flat or numbered class
+folders, a wrong number of classes, labels in another order, images under a wrong class, truncated
+files.
 
 Examples:
   thinet data check imagenet --data /data/ILSVRC2012
@@ -59,7 +60,7 @@ Examples:
 pub(crate) struct DataSource {
     #[arg(value_name = "DATASET", required_unless_present = "spec", conflicts_with = "spec", help = dataset_help())]
     dataset: Option<String>,
-    /// Use the dataset of this experiment
+    /// Use the dataset of this study
     #[arg(long = "for", value_name = "SPEC")]
     spec: Option<PathBuf>,
     /// Folder of the dataset [default: data/<dataset>]

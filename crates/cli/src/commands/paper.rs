@@ -1,4 +1,4 @@
-//! `thinet paper`: runs the experiments at the paper's scale whose data is given, and writes the tables that compare all of
+//! `thinet paper`: runs the studies at the paper's scale whose data is given, and writes the tables that compare all of
 //! them with the published numbers.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::exit::BadArgument;
 use crate::options::{Place, Study, Workers};
 use crate::output::report_written;
 
-/// Run the experiments at the paper's scale whose data is given; compare all of them with the paper's numbers
+/// Run the studies at the paper's scale whose data is given; compare all of them with the paper's numbers
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
@@ -29,7 +29,7 @@ Example:
   thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml \\
       --imagenet /data/ILSVRC2012 --device cuda:0")]
 pub(crate) struct Arguments {
-    /// The experiments, such as experiments/imagenet/*.toml
+    /// The studies, such as experiments/imagenet/*.toml
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PathBuf>,
     /// A finished study, whose result is printed first in the closing lines
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     workers: Workers,
 }
 
-/// An experiment with its results, if there are any.
+/// A study with its results, if there are any.
 struct Known {
     resolved: ResolvedStudy,
     study: StudyRecord,
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let study = study_of(arguments, spec)?;
         let options = study.options();
         let resolved = ResolvedStudy::without_data(spec, &options)?.ok_or_else(|| {
-            BadArgument(format!("{}: only imagenet and cub200 experiments can be named here", spec.display()))
+            BadArgument(format!("{}: only imagenet and cub200 studies can be named here", spec.display()))
         })?;
         let outcome = study.place.data.as_ref().map(|_| execute(&study, &arguments.workers));
         let (study, is_run) = match outcome {
@@ -93,21 +93,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let names = write_tables(&known, &arguments.results)?;
     close(&known, &names, arguments)?;
     match failures.into_iter().next() {
-        Some(first) => {
-            Err(first.context("some experiments failed, the others are stored; the first failure"))
-        }
+        Some(first) => Err(first.context("some studies failed, the others are stored; the first failure")),
         None => Ok(()),
     }
 }
 
-/// The experiment with its data folder, if that was given.
+/// The study with its data folder, if that was given.
 fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     let read = Spec::read(spec).map_err(HarnessError::from)?;
     let data = match read.dataset {
         DatasetSpec::Imagenet(_) => arguments.imagenet.clone(),
         DatasetSpec::Cub200(_) => arguments.cub.clone(),
         _ => {
-            let problem = "only imagenet and cub200 experiments can be named here";
+            let problem = "only imagenet and cub200 studies can be named here";
             return Err(BadArgument(format!("{}: {problem}", spec.display())).into());
         }
     };
@@ -115,7 +113,7 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
 }
 
-/// Writes each paper table from its experiments, and the tables of experiments that belong to none.
+/// Writes each paper table from its studies, and the tables of studies that belong to none.
 ///
 /// Prints the tables that were measured now and a line for each of the others. Returns the names of all.
 fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
@@ -162,7 +160,7 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
     Ok(names)
 }
 
-/// Refuses, before any work, to overwrite tables that hold only other experiments.
+/// Refuses, before any work, to overwrite tables that hold only other studies.
 fn check_owners(specs: &[PathBuf], results: &Path) -> anyhow::Result<()> {
     let read: Result<Vec<Spec>, _> = specs.iter().map(|path| Spec::read(path)).collect();
     let read = read.map_err(HarnessError::from)?;

@@ -15,7 +15,7 @@ use crate::options::{Study, jobs};
 use crate::output::print_json;
 use crate::words::{duration, stages_in_words};
 
-/// Show what an experiment would run, what is stored already and what it costs; writes nothing
+/// Show what a study would run, what is stored already and what it costs; writes nothing
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `thinet run`: runs what is missing of an experiment, then prints its tables.
+//! `thinet run`: runs a study's missing stages, then prints its tables.
 
 use clap::Args;
 use thinet_harness::HarnessError;
@@ -13,7 +13,7 @@ use crate::output::{print_json, print_tables};
 use crate::signals;
 use crate::words::{duration, stages_in_words};
 
-/// Run what is missing of an experiment, then write and print its tables
+/// Run a study's missing stages, then write and print its tables
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A run can be stopped at any time, by any means; the same command continues it. Ctrl-C saves the
@@ -48,7 +48,7 @@ fn verdict(outcome: Outcome) -> anyhow::Result<()> {
     outcome.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// Runs what is missing of an experiment, with progress on standard error.
+/// Runs a study's missing stages, with progress on standard error.
 pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcome> {
     // Before anything else, so that signals are handled while data and weights are checked.
     let stop = signals::stop_when_asked()?;
@@ -99,7 +99,7 @@ fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
     Ok(devices)
 }
 
-/// How to start a worker for the same experiment.
+/// How to start a worker for the same study.
 fn worker(study: &Study, pace: &Pace) -> anyhow::Result<WorkerCommand> {
     Ok(WorkerCommand { program: program_file()?, arguments: study.command_line("worker", pace) })
 }

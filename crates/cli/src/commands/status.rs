@@ -15,7 +15,7 @@ use crate::exit::BadArgument;
 use crate::output::print_json;
 use crate::words::{duration, stages_in_words, tally_in_words};
 
-/// Show which stages of an experiment are stored, running, queued or failed, or a line for each run
+/// Show which stages of a study are stored, running, queued or failed, or a line for each run
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Needs neither the data nor the device, and runs on any machine that sees the results folder.
@@ -25,11 +25,11 @@ Examples:
   thinet status
   thinet status experiments/fashion-mnist-selectors.toml")]
 pub(crate) struct Arguments {
-    /// An experiment's TOML file, or a run: its name or id or the beginning of one, its folder or a table of it
+    /// A study's TOML file, or a run: its name or id or the beginning of one, its folder or a table of it
     /// [default: all runs]
     #[arg(value_name = "SPEC|RUN")]
     what: Option<String>,
-    /// Number of root seeds, if `run` was given another than the spec's
+    /// Number of root seeds, as passed to `run` if it differs from the spec's
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Results folder

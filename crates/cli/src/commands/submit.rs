@@ -1,4 +1,4 @@
-//! `thinet submit`: submits the missing stages of an experiment as Slurm job arrays.
+//! `thinet submit`: submits the missing stages of a study as Slurm job arrays.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use thinet_models::Device;
 
 use crate::options::{Pace, Place, Study, program_file};
 
-/// Submit what is missing of an experiment to Slurm: dense nets, then an array of cells, then the tables
+/// Submit a study's missing stages to Slurm: dense nets, then an array of cells, then the tables
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each task runs one stage. A task that is pre-empted or reaches its time limit is queued again and
@@ -22,7 +22,7 @@ Examples:
       --gpus-per-task 1 --time 24:00:00 -- --account=lab --constraint=a100
   thinet submit experiments/cifar10-selectors.toml --time 1:00:00 --dry-run")]
 pub(crate) struct Arguments {
-    /// The experiment's TOML file
+    /// The study's TOML file
     #[arg(value_name = "SPEC")]
     spec: PathBuf,
     /// Number of root seeds, in place of the spec's

@@ -1,4 +1,4 @@
-//! `thinet table`: writes tables that need no run, and tables of experiments from what is stored.
+//! `thinet table`: writes tables that need no run, and tables of studies from what is stored.
 
 use std::path::{Path, PathBuf};
 
@@ -21,11 +21,11 @@ Examples:
   thinet table compression figure4-flops latency
   thinet table experiments/fashion-mnist-selectors.toml")]
 pub(crate) struct Arguments {
-    /// `compression`, `figure4-flops`, `latency` (once measured), spec files of experiments
+    /// `compression`, `figure4-flops`, `latency` (once measured), spec files of studies
     /// that were run, or runs
     #[arg(required = true, value_name = "TABLE|SPEC")]
     names: Vec<String>,
-    /// Number of root seeds, if `run` was given another than the spec's
+    /// Number of root seeds, as passed to `run` if it differs from the spec's
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::bars::Progress;
 use crate::options::{Pace, Study};
 use crate::signals;
 
-/// Run the named stages of an experiment; started by Slurm
+/// Run the named stages of a study; started by Slurm
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub(crate) struct Arguments {
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     ids: Vec<String>,
 }
 
-/// Runs stages of an experiment one after the other. SIGTERM, as at pre-emption, saves the state and ends; SIGUSR1, sent
+/// Runs stages of a study one after the other. SIGTERM, as at pre-emption, saves the state and ends; SIGUSR1, sent
 /// before the time limit, does the same and asks Slurm to queue the task again.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { study, pace, ids } = arguments;

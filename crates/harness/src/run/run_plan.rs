@@ -134,8 +134,8 @@ pub fn check_tables(spec: &Spec, path: &Path, results: &Path) -> Result<(), Harn
         if let Some(other) = owners.iter().find(|owner| **owner != spec.name) {
             let (file, own) = (folder.join(format!("{table}.csv")), &spec.name);
             let problem = format!(
-                "{} belongs to the experiment {other:?}, and this one is {own:?}; set its key `table` to another name, or \
-                 move the files of the other experiment away",
+                "{} belongs to the study {other:?}, and this one is {own:?}; set its key `table` to another name, or \
+                 move the files of the other study away",
                 file.display()
             );
             return Err(check::value(path, "table", &problem));

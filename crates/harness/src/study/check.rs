@@ -53,7 +53,7 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     }
     for (key, name) in [("table", Some(spec.table_name())), ("paper-table", spec.paper_table.as_deref())] {
         if let Some(name) = name.filter(|name| tables::RESERVED.contains(name)) {
-            return wrong(key, &format!("{name:?} is reserved for a table that no experiment writes"));
+            return wrong(key, &format!("{name:?} is reserved for a table that no study writes"));
         }
     }
     counted(path, "seeds", usize::try_from(spec.seeds).unwrap_or(usize::MAX), SEEDS)?;

@@ -63,7 +63,7 @@ const KEYS: &[KeyTable] = &[
         table: "",
         about: "at the top of the file",
         keys: &[
-            key("name", "text", REQUIRED, "name of the experiment: lower-case letters, digits and dashes"),
+            key("name", "text", REQUIRED, "name of the study: lower-case letters, digits and dashes"),
             key("table", "text", "as name", "name of its table"),
             key("paper-table", "text", "none", "table that compares it and others with the paper's rows"),
             key("seeds", "count", "1", "root seeds 0, 1, …; each trains a dense net of its own"),

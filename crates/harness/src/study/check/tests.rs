@@ -92,13 +92,13 @@ fn names_are_lower_case_letters_digits_and_dashes_that_do_not_begin_with_one() {
 }
 
 #[test]
-fn no_experiment_takes_the_name_of_a_table_that_none_makes() {
+fn no_study_takes_the_name_of_a_table_that_none_makes() {
     check_each(&[
         ("\ntable = \"x\"", "\ntable = \"latency\"", "table"),
         ("\npaper-table = \"x\"", "\npaper-table = \"compression\"", "paper-table"),
         ("\nname = \"x\"", "\nname = \"latency\"", ""),
     ]);
-    // Without the key, the table has the experiment's name.
+    // Without the key, the table has the study's name.
     let named = with(&[("\nname = \"x\"", "\nname = \"latency\""), ("\ntable = \"x\"", "")]);
     assert_eq!(refused(values(&named, Path::new("x.toml"))).as_deref(), Some("table"));
 }
