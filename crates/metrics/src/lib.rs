@@ -5,10 +5,12 @@
 
 mod error;
 mod evaluation;
+mod paired;
 mod spread;
 mod stats;
 
 pub use error::MetricsError;
 pub use evaluation::{Evaluation, Evaluator};
+pub use paired::{PairedDifference, holm};
 pub use spread::Spread;
 pub use stats::{kendall_tau_b, mean, sample_std};

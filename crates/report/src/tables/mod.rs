@@ -2,6 +2,7 @@
 
 mod closing;
 mod compression;
+mod differences;
 mod environment;
 mod error;
 mod figure4;
@@ -51,7 +52,7 @@ pub use sums::{TableFile, read_table_file};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
-pub const BESIDE: [&str; 2] = ["-summary", "-tau"];
+pub const BESIDE: [&str; 3] = ["-summary", "-tau", "-differences"];
 
 /// In place of a run's id in tables without a run (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";

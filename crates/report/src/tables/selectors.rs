@@ -6,6 +6,7 @@ use polars::frame::DataFrame;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
+use super::differences::differences;
 use super::frame::column;
 use super::lines::{
     Line, Quality, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes, status_name,
@@ -19,7 +20,8 @@ use super::{Attachment, Table, TableError};
 use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
-/// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper.
+/// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
+/// between methods.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -35,7 +37,9 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
         notes: notes(study, &lines),
         attachments: vec![Attachment { suffix: "kept.json", text: kept_json(study, &lines)? }],
     };
-    Ok(vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?])
+    let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
+    tables.extend(differences(study, &lines)?);
+    Ok(tables)
 }
 
 fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
