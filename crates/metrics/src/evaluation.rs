@@ -106,16 +106,19 @@ mod tests {
 
     #[test]
     fn places_and_loss_by_hand() {
-        let rows: [&[f64]; 4] = [
-            &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], // label 5: first
-            &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], // label 4: second
-            &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], // label 1: fifth
-            &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], // label 0: sixth
-        ];
-        let found = evaluate(&rows, &[5, 4, 1, 0]).unwrap();
-        assert_eq!((found.top1, found.top5, found.images), (25.0, 75.0, 4));
-        // log Σ exp(0..=5) = 5.456193316018123; the labels' logits are 5, 4, 1 and 0.
-        assert!((found.loss - (5.456_193_316_018_123 - 2.5)).abs() < 1e-12);
+        // Labels first, first, second and last: turned round, the places would be others.
+        let row: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let found = evaluate(&[row; 4], &[5, 5, 4, 0]).unwrap();
+        assert_eq!((found.top1, found.top5, found.images), (50.0, 75.0, 4));
+        // log Σ exp(0..=5) = 5.456193316018123; the labels' logits are 5, 5, 4 and 0.
+        assert!((found.loss - (5.456_193_316_018_123 - 3.5)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_fifth_place_counts_and_the_sixth_does_not() {
+        let row: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
+        assert_eq!(evaluate(&[row], &[1]).unwrap().top5, 100.0);
+        assert_eq!(evaluate(&[row], &[0]).unwrap().top5, 0.0);
     }
 
     #[test]

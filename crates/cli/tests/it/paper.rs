@@ -59,7 +59,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     fixture.write("small.toml", SPEC);
     let other = fixture.run(&["paper", "small.toml"]);
     assert_eq!(other.code, 2);
-    assert!(other.err.contains("only imagenet and cub200 experiments"), "{}", other.err);
+    assert!(other.err.contains("only imagenet and cub200 studies"), "{}", other.err);
 }
 
 #[test]
@@ -79,19 +79,19 @@ fn the_closing_lines_begin_with_the_result_of_the_study() {
 }
 
 #[test]
-fn an_experiment_that_fails_is_named_and_the_others_get_their_tables() {
+fn a_study_that_fails_is_named_and_the_others_get_their_tables() {
     let fixture = Fixture::new();
     let (conv, birds) = (shipped("imagenet/vgg16-conv.toml"), shipped("cub200/selectors.toml"));
     let ran = fixture.run(&["paper", &conv, &birds, "--imagenet", "nowhere"]);
     assert_eq!(ran.code, 3, "{}", ran.err);
     assert!(ran.err.contains("vgg16-conv.toml: nowhere/train: not found"), "{}", ran.err);
-    assert!(ran.err.lines().last().unwrap().starts_with("error: some experiments failed"), "{}", ran.err);
+    assert!(ran.err.lines().last().unwrap().starts_with("error: some studies failed"), "{}", ran.err);
     assert!(fixture.path("results/tables/imagenet-vgg16.md").exists());
     assert!(fixture.path("results/tables/cub200-selectors.md").exists());
 }
 
 #[test]
-fn a_plan_of_a_paper_scale_experiment_needs_neither_data_nor_device() {
+fn a_plan_of_a_paper_scale_study_needs_neither_data_nor_device() {
     let fixture = Fixture::new();
     let ran = fixture.run(&["plan", &shipped("imagenet/vgg16-conv.toml"), "--device", "cuda:0"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);

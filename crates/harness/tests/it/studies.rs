@@ -209,10 +209,7 @@ fn tables_of_another_study_are_never_replaced() {
     let error = run(&plan, &RunOptions::default(), &Silent).unwrap_err();
     let message = error.to_string();
     assert!(error.is_bad_spec() && message.contains("table: "), "{message}");
-    assert!(
-        message.contains("belongs to the experiment \"small\"") && message.contains("\"other\""),
-        "{message}"
-    );
+    assert!(message.contains("belongs to the study \"small\"") && message.contains("\"other\""), "{message}");
     let again: Vec<_> = files("tables").iter().map(|file| fs::read(file).unwrap()).collect();
     assert_eq!(
         (files("tables"), again, files("store")),

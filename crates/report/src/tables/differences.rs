@@ -215,6 +215,7 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
     ];
     let half_widths = all.iter().filter_map(|c| c.found?.half_width);
     match half_widths.max_by(f64::total_cmp) {
+        _ if all.iter().all(|c| c.found.is_none()) => notes.push("No pair of cells is stored.".to_owned()),
         _ if !all.iter().any(is_tested) => notes.push(
             "One seed has no noise to compare with: no difference can be shown or excluded. `--seeds 3` or more gives \
              intervals."
