@@ -32,6 +32,8 @@ data_options := $(if $(DATA),--data '$(DATA)')
 device_option := $(if $(DEVICE),--device $(DEVICE))
 jobs_option := $(if $(JOBS),--jobs $(JOBS))
 run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(device_option) $(data_options) $(jobs_option)
+# The same nets cut without tuning, where EXPERIMENT has such a spec beside it.
+selection := $(filter-out $(EXPERIMENT),$(wildcard $(patsubst %-selectors.toml,%-selection.toml,$(EXPERIMENT))))
 paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$(CUB)') $(device_option) $(jobs_option)
 
 help: ## List the targets (what `make` alone does)
@@ -44,8 +46,9 @@ reproduce-table: data ## Prune real networks with every method and print the tab
 	$(thinet) table compression figure4-flops
 	@# A study in which something failed (1) still prints its tables; its status becomes that of the target.
 	$(thinet) run '$(EXPERIMENT)' $(run_options); status=$$?; [ $$status -le 1 ] || exit $$status; \
+	$(if $(selection),$(thinet) run '$(selection)' $(run_options); one=$$?; [ $$one -le 1 ] || exit $$one; [ $$status -ne 0 ] || status=$$one;) \
 	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option) &&) \
-	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' && exit $$status
+	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' $(if $(selection),--study '$(selection)') && exit $$status
 
 smoke: EXPERIMENT := experiments/smoke.toml
 smoke: data ## Run a study of a tiny network, in under two minutes

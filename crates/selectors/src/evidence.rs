@@ -297,6 +297,7 @@ mod tests {
             evidence.activations_for("slim").map(|_| ()).map_err(|error| error.to_string())
         };
         assert_eq!(stats(-1.0, 1.0, 0.0, 4), Ok(()));
+        assert_eq!(stats(0.0, 0.0, 0.0, 4), Ok(()), "a dead channel");
         for (found, problem) in [
             (stats(0.0, 0.0, 0.0, 0), "saw no values"),
             (stats(f64::NAN, 0.0, 0.0, 4), "hold NaN as mean of channel 1"),

@@ -100,6 +100,7 @@ mod tests {
         let needs = Needs::MOMENTS | Needs::FILTERS;
         assert_eq!(needs.kinds().collect::<Vec<_>>(), [EvidenceKind::Filters, EvidenceKind::Moments]);
         assert_eq!(Needs::ZEROS | Needs::NONE, Needs::ZEROS);
+        assert_eq!(needs | Needs::FILTERS, needs);
         assert_eq!(needs.without(EvidenceKind::Moments), Needs::FILTERS);
         assert_eq!(Needs::ZEROS.without(EvidenceKind::Moments), Needs::ZEROS);
         assert!(Needs::default().is_empty() && !Needs::ZEROS.is_empty());

@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
     /// The studies, such as experiments/imagenet/*.toml
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PathBuf>,
-    /// A finished study, whose result is printed first in the closing lines
+    /// A finished study for the closing lines; they begin with the result of the first one
     #[arg(long, value_name = "SPEC")]
-    study: Option<PathBuf>,
+    study: Vec<PathBuf>,
     /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
     #[arg(long, value_name = "DIR")]
     imagenet: Option<PathBuf>,
@@ -207,7 +207,10 @@ fn note_measured(folder: &Path, name: &str) {
 
 /// Prints the closing lines: the study's result, where every table is, what was not run.
 fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
-    let study = arguments.study.as_deref().map(Spec::read).transpose().map_err(HarnessError::from)?;
+    let studies: Result<Vec<Spec>, _> = arguments.study.iter().map(|path| Spec::read(path)).collect();
+    let studies = studies.map_err(HarnessError::from)?;
+    let studies: Vec<ClosingStudy<'_>> =
+        studies.iter().map(|spec| ClosingStudy { name: &spec.name, table: spec.table_name() }).collect();
     let with_table = |k: &'_ Known| {
         let spec = &k.resolved.spec;
         (spec.name.clone(), spec.paper_table.clone().unwrap_or_else(|| k.study.table.clone()))
@@ -217,7 +220,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
         not_run.iter().map(|(name, table)| (name.as_str(), table.as_str())).collect();
     let closing = Closing {
         folder: &paths::tables(&arguments.results),
-        study: study.as_ref().map(|spec| ClosingStudy { name: &spec.name, table: spec.table_name() }),
+        studies: &studies,
         tables: names,
         not_run: &not_run,
         command: &command(known, arguments),

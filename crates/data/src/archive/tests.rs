@@ -260,3 +260,15 @@ fn a_disk_that_fills_up_while_unpacking_leaves_nothing_that_passes_for_a_dataset
     read(&folder.path().join("x")).unwrap();
     assert_eq!(server.requests()[0].start(), Some(left[0].1.len()));
 }
+
+#[test]
+fn a_place_that_cannot_be_listed_is_an_error_and_an_absent_one_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(is_occupied(&dir.path().join("no")), Ok(false));
+    assert_eq!(is_occupied(dir.path()), Ok(false));
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(is_occupied(dir.path()), Ok(true));
+    let error = is_occupied(&file).unwrap_err();
+    assert!(error.starts_with(&format!("cannot list {}: ", file.display())), "{error}");
+}

@@ -40,7 +40,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 22);
+    assert_eq!(files.len(), 23);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {

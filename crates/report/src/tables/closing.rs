@@ -15,8 +15,8 @@ use super::{Machine, RESERVED, TableError};
 pub struct Closing<'a> {
     /// Folder of the tables.
     pub folder: &'a Path,
-    /// The study whose result is shown.
-    pub study: Option<ClosingStudy<'a>>,
+    /// The studies that were run; the result of the first one is shown.
+    pub studies: &'a [ClosingStudy<'a>],
     /// Names of further tables.
     pub tables: &'a [&'a str],
     /// Studies that were not run now, each with its table. Those that were measured earlier are not mentioned.
@@ -27,7 +27,7 @@ pub struct Closing<'a> {
     pub machine: &'a dyn Fn(&str) -> Machine,
 }
 
-/// The study of a [`Closing`].
+/// A study of a [`Closing`].
 #[derive(Clone, Copy, Debug)]
 pub struct ClosingStudy<'a> {
     /// Name of the study.
@@ -50,8 +50,8 @@ const TABLES: usize = 8;
 /// If a table exists and cannot be read; the message names it.
 pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     let mut text = String::new();
-    if let Some(study) = closing.study {
-        text.push_str(&result(closing.folder, study)?);
+    if let Some(study) = closing.studies.first() {
+        text.push_str(&result(closing.folder, *study)?);
         text.push('\n');
     }
     let mut not_run = Vec::new();
@@ -61,7 +61,7 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
         }
     }
     let mut tables = Vec::new();
-    let studies = closing.study.map(|study| study.table);
+    let studies = closing.studies.iter().map(|study| study.table);
     for name in RESERVED[..2].iter().copied().chain(studies).chain(closing.tables.iter().copied()) {
         let about = about(closing, name)?;
         let missing = || match RESERVED.contains(&name) {
@@ -272,7 +272,7 @@ mod tests {
         }
         let asked = Closing {
             folder: dir.path(),
-            study: Some(STUDY),
+            studies: &[STUDY],
             tables,
             not_run: &[("birds", "birds"), ("thousand-classes", "none"), ("invented", "selectors-invented")],
             command: "make reproduce-table CUB=/path/to/CUB_200_2011",
@@ -322,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = Closing {
             folder: dir.path(),
-            study: Some(STUDY),
+            studies: &[STUDY],
             tables: &[],
             not_run: &[],
             command: "make",

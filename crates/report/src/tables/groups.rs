@@ -55,10 +55,6 @@ impl Group<'_> {
         PRUNED_PHASES.iter().position(|&p| p == phase).map_or(&self.dense, |at| &self.top1[at])
     }
 
-    pub(super) fn tuned(&self) -> &SeedStats {
-        self.at(Phase::AfterFineTune)
-    }
-
     /// Whether it is the group of the dense nets, at a keep rate that cuts nothing.
     pub(super) fn is_dense(&self) -> bool {
         self.selector.is_empty()

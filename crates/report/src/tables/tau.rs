@@ -5,12 +5,12 @@ use thinet_metrics::kendall_tau_b;
 
 use super::frame::column;
 use super::groups::{Group, groups};
-use super::lines::Line;
+use super::lines::{Line, phases_shown};
 use super::markdown::Grid;
-use super::notes::{origin, published_notes};
+use super::notes::{last_word, origin, published_notes};
 use super::{Table, TableError};
 use crate::published::Published;
-use crate::records::StudyRecord;
+use crate::records::{Phase, StudyRecord};
 
 /// Agreement of both orders of methods at one keep rate.
 struct Agreement<'a> {
@@ -22,22 +22,23 @@ struct Agreement<'a> {
     tau: Option<f64>,
 }
 
-fn agreements<'a>(groups: &[Group<'a>]) -> Vec<Agreement<'a>> {
+/// At the last phase that is shown to people.
+fn agreements<'a>(groups: &[Group<'a>], phase: Phase) -> Vec<Agreement<'a>> {
     let mut agreements: Vec<Agreement> = Vec::new();
     for group in groups.iter().filter(|group| !group.is_dense()) {
         if !agreements.iter().any(|a| a.keep_rate == group.keep_rate) {
-            agreements.push(agreement(groups, group.keep_rate));
+            agreements.push(agreement(groups, group.keep_rate, phase));
         }
     }
     agreements
 }
 
-fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64) -> Agreement<'a> {
+fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64, phase: Phase) -> Agreement<'a> {
     let (mut methods, mut left_out) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for group in groups.iter().filter(|g| g.keep_rate == keep_rate && !g.is_dense()) {
         let Some((_, point)) = group.published else { continue };
-        match (group.tuned().mean, point.suspect) {
+        match (group.at(phase).mean, point.suspect) {
             (_, Some(_)) => left_out.push(format!("{} (suspect)", group.method)),
             (None, None) => left_out.push(format!("{} ({})", group.method, group.missing())),
             (Some(mean), None) => {
@@ -51,10 +52,11 @@ fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64) -> Agreement<'a> {
     Agreement { keep_rate, methods, left_out, tau }
 }
 
-/// Kendall's tau-b between our order of methods (mean tuned top-1) and the published one, per keep rate.
+/// Kendall's tau-b between our order of methods (mean top-1 after the last phase) and the published one, per keep rate.
 pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) -> Result<Table, TableError> {
     let groups = groups(lines, published);
-    let agreements = agreements(&groups);
+    let phase = phases_shown(lines).pop().unwrap_or(Phase::AfterFineTune);
+    let agreements = agreements(&groups, phase);
     let headings = ["keep rate", "tau-b", "methods", "<ranked", "<left out"];
     let mut grid = Grid::new("", &headings);
     for a in &agreements {
@@ -74,9 +76,11 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
     }
     let mut notes = vec![
         origin(study),
-        "Kendall's tau-b between the methods' mean tuned top-1 here and their published top-1: 1 is the same order, \
-         −1 the reverse. Empty in the files where fewer than two methods are common or one side is all ties."
-            .to_owned(),
+        format!(
+            "Kendall's tau-b between the methods' mean {} top-1 here and their published top-1: 1 is the same order, \
+             −1 the reverse. Empty in the files where fewer than two methods are common or one side is all ties.",
+            last_word(lines)
+        ),
     ];
     notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
