@@ -1,8 +1,9 @@
 //! Files that are written as a whole or not at all, files that may be absent, and content hashes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::FileError;
 
@@ -20,7 +21,7 @@ pub fn hash_file(path: &Path) -> std::io::Result<String> {
 }
 
 /// Creates a file with a unique hidden name, `.<random>.tmp`, which is removed when dropped. Its permissions follow the process's
-/// umask, unlike those of other temporary files. It is locked as long as it is open, see [`remove_abandoned`].
+/// umask, unlike those of other temporary files. It is locked as long as its file is open, see [`remove_abandoned`].
 ///
 /// # Errors
 /// If the file cannot be created.
@@ -34,20 +35,23 @@ pub fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     }
     loop {
         let unnamed = builder.tempfile_in(folder)?;
-        // On a file system without locks nothing is locked, and nothing removed.
-        let _ = unnamed.as_file().try_lock();
-        // Another process may have removed it before it was locked.
-        if unnamed.path().exists() {
-            return Ok(unnamed);
+        match unnamed.as_file().try_lock() {
+            // Another process is about to remove it, or has done so before it was locked.
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) if !unnamed.path().try_exists()? => {}
+            // On a file system without locks nothing is locked, and nothing removed.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(unnamed),
         }
     }
 }
 
-/// Removes a folder's temporary files that no process has open: those of killed processes.
+/// Removes a folder's temporary files that no process has locked and that have not changed for this time: those of killed processes.
+/// Locks of some shared file systems hold on one machine only, so the time is longer than any write on another one. What cannot be
+/// removed, such as another user's file, stays.
 ///
 /// # Errors
-/// If the folder or a file cannot be read, or a file cannot be removed.
-pub fn remove_abandoned(folder: &Path) -> Result<(), FileError> {
+/// If the folder cannot be read.
+pub fn remove_abandoned(folder: &Path, unchanged_for: Duration) -> Result<(), FileError> {
     let read = || fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>();
     for entry in read().map_err(FileError::at("read", folder))? {
         let (path, name) = (entry.path(), entry.file_name());
@@ -55,12 +59,16 @@ pub fn remove_abandoned(folder: &Path) -> Result<(), FileError> {
         if !(name.starts_with('.') && name.ends_with(TEMPORARY)) {
             continue;
         }
-        match File::open(&path) {
-            Ok(file) if file.try_lock().is_ok() => {
-                some_if_exists(fs::remove_file(&path), &path)?;
+        let is_old = |metadata: &fs::Metadata| {
+            let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+            metadata.is_file() && age.unwrap_or_default() >= unchanged_for
+        };
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| is_old(&metadata)) {
+            // Writable, as locks of NFS need.
+            let file = File::options().write(true).open(&path);
+            if file.is_ok_and(|file| file.try_lock().is_ok()) {
+                let _ = fs::remove_file(&path);
             }
-            Ok(_) => {}
-            Err(error) => some_if_exists(Err(error), &path).map(|_: Option<()>| ())?,
         }
     }
     Ok(())
@@ -156,7 +164,11 @@ mod tests {
         for name in [".Ab3xYz.tmp", "file.tmp", ".hidden"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        remove_abandoned(dir.path()).unwrap();
+        fs::create_dir(dir.path().join(".folder.tmp")).unwrap();
+        remove_abandoned(dir.path(), Duration::from_secs(3600)).unwrap();
+        assert!(dir.path().join(".Ab3xYz.tmp").exists(), "it is new");
+        remove_abandoned(dir.path(), Duration::ZERO).unwrap();
+        fs::remove_dir(dir.path().join(".folder.tmp")).unwrap();
         let mut left: Vec<String> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -171,7 +183,10 @@ mod tests {
         assert_eq!(left, expected);
         in_use.persist(dir.path().join("file")).unwrap();
         assert!(
-            remove_abandoned(&dir.path().join("no")).unwrap_err().to_string().starts_with("cannot read ")
+            remove_abandoned(&dir.path().join("no"), Duration::ZERO)
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read ")
         );
     }
 

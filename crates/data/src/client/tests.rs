@@ -255,3 +255,47 @@ fn a_mirror_stands_for_the_folder_of_a_file() {
         assert!(!error.contains("secret"));
     }
 }
+
+#[test]
+fn as_many_bytes_as_are_allowed_are_taken() {
+    let server = Server::new(|_, request| ranged(request, &file(), TAG));
+    assert_whole(&run(&server, None, 100_000), false);
+    let unknown = Server::new(|_, _| [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", &file()[..]].concat());
+    assert_whole(&run(&unknown, None, 100_000), false);
+}
+
+#[test]
+fn a_part_that_nobody_asked_for_is_refused() {
+    for status in ["206 Partial Content", "416 Range Not Satisfiable"] {
+        let server = Server::new(move |_, _| response(status, "content-range: bytes 0-3/8\r\n", b"part"));
+        let ran = run(&server, None, MOST_BYTES);
+        assert_eq!((ran.outcome, ran.holds), (Err(format!("the server answered {status}")), None));
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[test]
+fn a_part_that_is_shorter_than_promised_is_completed() {
+    let server = Server::new(|number, request| match number {
+        0 => {
+            let headers = format!("etag: {TAG}\r\ncontent-range: bytes 50000-99999/100000\r\n");
+            response("206 Partial Content", &headers, &file()[50_000..50_010])
+        }
+        _ => ranged(request, &file(), TAG),
+    });
+    let ran = run(&server, Some(&file()[..50_000]), MOST_BYTES);
+    assert_whole(&ran, true);
+    assert!(ran.lines[0].contains("50010 of 100000 bytes came"), "{:?}", ran.lines);
+    assert_eq!(server.requests()[1].start(), Some(50_010));
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_final_and_names_the_variable() {
+    let refused = std::io::Error::new(ErrorKind::InvalidData, "invalid peer certificate");
+    for error in [ureq::Error::Io(refused), ureq::Error::Tls("no roots")] {
+        let Failure::Final(problem) = Failure::of_request(error) else { panic!("tried again") };
+        assert!(problem.contains("SSL_CERT_FILE"), "{problem}");
+    }
+    let cut = std::io::Error::new(ErrorKind::ConnectionReset, "reset");
+    assert!(matches!(Failure::of_request(ureq::Error::Io(cut)), Failure::Again(_)));
+}

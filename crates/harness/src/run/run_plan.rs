@@ -77,9 +77,15 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
 /// its end.
 fn remove_abandoned(plan: &Plan) -> Result<(), HarnessError> {
     let results = &plan.results;
-    for folder in [plan.run_folder(), paths::tables(results), paths::crops(results)] {
+    // Tables are written in a moment, calibration images in minutes, and other runs write both.
+    let hour = Duration::from_secs(3600);
+    for (folder, unchanged_for) in [
+        (plan.run_folder(), Duration::ZERO),
+        (paths::tables(results), Duration::ZERO),
+        (paths::crops(results), hour),
+    ] {
         if folder.is_dir() {
-            thinet_files::remove_abandoned(&folder)?;
+            thinet_files::remove_abandoned(&folder, unchanged_for)?;
         }
     }
     Ok(())

@@ -111,7 +111,7 @@ fn train_steps(
             at.loss_sum = 0.0;
         }
         let mut batches = feed.training(data, recipe, seed, epoch, first)?;
-        let mut unread = Vec::new();
+        let (mut unread, mut diverged) = (Vec::new(), None);
         let most_unread = if feed.device.is_gpu() { UNREAD_ON_GPU } else { 1 };
         let epoch_start = epoch * steps_per_epoch;
         while at.step < total
@@ -129,19 +129,21 @@ fn train_steps(
                 unread.push(Unread { step: at.step, lr, loss });
             }
             at.step += 1;
-            let is_end = at.step == epoch_start + steps_per_epoch || at.step == total;
-            if (is_end || unread.len() >= most_unread)
-                && let Some(diverged) = read(&mut unread, &mut at, epoch_start, total, session)?
-            {
-                return Ok(diverged);
+            // At fixed steps, whenever the run was stopped or saved a checkpoint: a diverged net has the same weights in every run.
+            let in_epoch = at.step - epoch_start;
+            if in_epoch == steps_per_epoch || at.step == total || in_epoch.is_multiple_of(most_unread) {
+                diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
+                if let Some(diverged) = diverged {
+                    return Ok(diverged);
+                }
             }
             let is_stopped = feed.stop.is_set();
             if is_stopped || saved.elapsed() >= due {
-                if let Some(diverged) = read(&mut unread, &mut at, epoch_start, total, session)? {
-                    return Ok(diverged);
-                }
+                diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
                 let started = Instant::now();
-                save(session, net, &sgd, &at)?;
+                if diverged.is_none() {
+                    save(session, net, &sgd, &at)?;
+                }
                 saved = Instant::now();
                 if !feed.checkpoint_every.is_zero() {
                     due = feed.checkpoint_every.max(CHECKPOINT_SHARE * (saved - started));

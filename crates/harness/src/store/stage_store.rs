@@ -308,14 +308,21 @@ impl Store {
         result.checksum = None;
         let text = sealed::seal(&serde_json::to_string_pretty(&result).map_err(HarnessError::Json)?);
         write_atomically(&folder.join(RESULT), text.as_bytes())?;
-        self.remove_leftovers(id, &result);
+        for path in leftovers(&folder, &result).unwrap_or_default() {
+            let _ = fs::remove_file(path);
+        }
         Ok(result)
     }
 
-    /// Removes all files that do not belong to a finished stage. The stage is complete even if files stay; `thinet clean` finds them.
+    /// Removes what a process left that was killed between the record and the removal of the rest: checkpoints, unfinished files, a failure. The stage is complete even if files
+    /// stay; `thinet clean` finds them, and files that others have put there.
     pub(crate) fn remove_leftovers(&self, id: &StageId, result: &StageResult) {
         for path in leftovers(&self.folder(id), result).unwrap_or_default() {
-            let _ = fs::remove_file(path);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_checkpoint = ["train-", "layers-"].iter().any(|kind| name.starts_with(kind));
+            if is_checkpoint || name.starts_with('.') || name == FAILURE {
+                let _ = fs::remove_file(&path);
+            }
         }
     }
 }
@@ -459,7 +466,8 @@ mod tests {
         assert_eq!(store.failure(id.as_str()), None, "a finished stage has not failed");
         fs::write(folder.join("train-last-1.safetensors"), "x").unwrap();
         assert_eq!(leftovers(&folder, &result).unwrap(), [folder.join("train-last-1.safetensors")]);
+        fs::write(folder.join("notes.txt"), "a user's").unwrap();
         store.remove_leftovers(&id, &result);
-        assert_eq!(leftovers(&folder, &result).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(leftovers(&folder, &result).unwrap(), [folder.join("notes.txt")]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::Plan;
+use super::plan::{Cell, Plan};
 use super::work::Work;
 use crate::store::{Manifest, ManifestEntry, StageKind};
 
@@ -31,7 +31,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
             macs: 0.0,
         });
     }
-    for cell in &plan.cells {
+    for cell in side_by_side(plan) {
         let mut needs = Vec::new();
         if !cell.design.is_from_scratch {
             needs.push(plan.dense[cell.dense].id.to_string());
@@ -55,4 +55,18 @@ pub fn manifest(plan: &Plan) -> Manifest {
         run: plan.run.clone(),
         stages,
     }
+}
+
+/// The cells by seed, then keep rate, then method: a study that is stopped early has compared all methods as far as it went.
+fn side_by_side(plan: &Plan) -> Vec<&Cell> {
+    let mut rates: Vec<f64> = Vec::new();
+    for cell in &plan.cells {
+        if !rates.contains(&cell.design.keep_rate) {
+            rates.push(cell.design.keep_rate);
+        }
+    }
+    let rate = |cell: &Cell| rates.iter().position(|&rate| rate == cell.design.keep_rate);
+    let mut cells: Vec<&Cell> = plan.cells.iter().collect();
+    cells.sort_by_key(|cell| (cell.design.seed, rate(cell)));
+    cells
 }

@@ -29,6 +29,8 @@ struct Comparison<'a> {
     found: Option<PairedDifference>,
     /// The p-value corrected over the methods at this keep rate and phase.
     corrected: Option<f64>,
+    /// The smallest mean difference that would have been shown with this spread, points: at the level of the correction's first step.
+    smallest: Option<f64>,
 }
 
 /// The verdict on a comparison.
@@ -54,11 +56,14 @@ impl Comparison<'_> {
         }
     }
 
-    fn shown(&self) -> String {
-        let Some(found) = self.found else { return "not run".to_owned() };
+    /// For a study of so many seeds.
+    fn shown(&self, seeds: usize) -> String {
+        let Some(found) = self.found else { return "no pair".to_owned() };
         let interval = found.interval().map(|[low, high]| format!(" [{low:+.2}, {high:+.2}]"));
-        let p = self.corrected.map(|p| format!(", p {p:.3}"));
-        format!("{:+.2}{}{}", found.mean, interval.unwrap_or_default(), p.unwrap_or_default())
+        let p =
+            self.corrected.map(|p| if p < 0.001 { ", p < 0.001".to_owned() } else { format!(", p {p:.3}") });
+        let n = if found.n == seeds { String::new() } else { format!(" (n = {})", found.n) };
+        format!("{:+.2}{}{}{n}", found.mean, interval.unwrap_or_default(), p.unwrap_or_default())
     }
 }
 
@@ -97,7 +102,7 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
                     cells.iter().find(is_it).and_then(|line| line.at(phase).top1)
                 };
                 let seeds = in_order(lines, |l| l.cell.seed);
-                let mut family: Vec<Comparison> = Vec::new();
+                let mut family: Vec<(Comparison, Vec<f64>)> = Vec::new();
                 for &(method, selector) in &methods {
                     let is_here =
                         cells.iter().any(|l| l.cell.method == method && l.cell.keep_rate == keep_rate);
@@ -109,23 +114,37 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
                         .filter_map(|&seed| Some(top1(method, seed)? - top1(against, seed)?))
                         .collect();
                     let found = PairedDifference::of(&differences, LEVEL);
-                    family.push(Comparison { keep_rate, phase, method, against, found, corrected: None });
+                    let comparison = Comparison {
+                        keep_rate,
+                        phase,
+                        method,
+                        against,
+                        found,
+                        corrected: None,
+                        smallest: None,
+                    };
+                    family.push((comparison, differences));
                 }
-                let p: Vec<Option<f64>> = family.iter().map(|c| c.found.and_then(|found| found.p)).collect();
-                for (comparison, corrected) in family.iter_mut().zip(holm(&p)) {
+                let p: Vec<Option<f64>> =
+                    family.iter().map(|(c, _)| c.found.and_then(|found| found.p)).collect();
+                let first_step = 1.0 - BOUND / p.iter().flatten().count().max(1) as f64;
+                for ((mut comparison, differences), corrected) in family.into_iter().zip(holm(&p)) {
                     comparison.corrected = corrected;
+                    comparison.smallest =
+                        PairedDifference::of(&differences, first_step).and_then(|found| found.half_width);
+                    all.push(comparison);
                 }
-                all.extend(family);
             }
         }
     }
     all
 }
 
-/// Paired differences to the first ThiNet method and to random selection; `None` if the study has neither, or nothing to compare.
+/// Paired differences to the first ThiNet method and to random selection; `None` if the study has neither, or no pair of cells is
+/// stored.
 pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table>, TableError> {
     let all = comparisons(lines);
-    if all.is_empty() {
+    if all.iter().all(|c| c.found.is_none()) {
         return Ok(None);
     }
     let found = |c: &Comparison, of: fn(&PairedDifference) -> Option<f64>| c.found.as_ref().and_then(of);
@@ -139,7 +158,7 @@ pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<
         column("std", &all, |c| found(c, |f| f.std)),
         column("low", &all, |c| found(c, |f| f.interval().map(|[low, _]| low))),
         column("high", &all, |c| found(c, |f| f.interval().map(|[_, high]| high))),
-        column("smallest_shown", &all, |c| found(c, |f| f.half_width)),
+        column("smallest_shown", &all, |c| c.smallest),
         column("p", &all, |c| found(c, |f| f.p)),
         column("p_holm", &all, |c| c.corrected),
         column("verdict", &all, |c| c.verdict().name()),
@@ -158,6 +177,7 @@ pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<
 
 fn grids(lines: &[Line], all: &[Comparison]) -> Vec<Grid> {
     let mut grids = Vec::new();
+    let seeds = in_order(lines, |l| l.cell.seed).len();
     let mut keys: Vec<(Phase, f64)> = Vec::new();
     for comparison in all {
         if !keys.contains(&(comparison.phase, comparison.keep_rate)) {
@@ -185,7 +205,7 @@ fn grids(lines: &[Line], all: &[Comparison]) -> Vec<Grid> {
             for reference in &references {
                 let found = of_key().find(|c| c.method == method && c.against == *reference);
                 row.extend(match found {
-                    Some(found) => [found.shown(), found.verdict().name().to_owned()],
+                    Some(found) => [found.shown(seeds), found.verdict().name().to_owned()],
                     None => [String::new(), String::new()],
                 });
             }
@@ -210,22 +230,26 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
     let mut notes = vec![
         origin(study),
         "Mean difference of top-1 over the seeds that have both, its 95 % t-interval [low, high], and the p-value of the \
-         paired t-test, corrected by Holm's method over the methods of a column; above, below: corrected p under 0.05."
+         paired t-test, corrected by Holm's method over the methods of a column, not over keep rates and columns; above, \
+         below: corrected p under 0.05. Intervals are for each comparison alone, not corrected."
             .to_owned(),
     ];
-    let half_widths = all.iter().filter_map(|c| c.found?.half_width);
-    match half_widths.max_by(f64::total_cmp) {
-        _ if all.iter().all(|c| c.found.is_none()) => notes.push("No pair of cells is stored.".to_owned()),
-        _ if !all.iter().any(is_tested) => notes.push(
-            "One seed has no noise to compare with: no difference can be shown or excluded. `--seeds 3` or more gives \
-             intervals."
-                .to_owned(),
-        ),
-        Some(largest) => notes.push(format!(
-            "No difference shown does not mean no difference: with these seeds a mean difference of up to {largest:.2} points \
-             can go unseen (column `smallest_shown`, for each comparison)."
-        )),
-        None => {}
+    let largest = all.iter().filter_map(|c| c.smallest).max_by(f64::total_cmp);
+    if let Some(largest) = largest {
+        notes.push(format!(
+            "No difference shown does not mean no difference: with these seeds an observed difference below `smallest_shown` (up \
+             to {largest:.2} points) is not shown, and true ones somewhat larger can be missed."
+        ));
+    }
+    if !all.iter().any(is_tested) {
+        let advice = match study.dense.len() {
+            0 | 1 => {
+                "One seed has no noise to compare with: no difference can be shown or excluded. `--seeds 3` or more gives \
+                      intervals."
+            }
+            _ => "No comparison has two seeds yet: no difference can be shown or excluded.",
+        };
+        notes.push(advice.to_owned());
     }
     let mut dense: Vec<f64> = Vec::new();
     for record in study.dense.iter().filter(|record| record.unfit.is_none()) {
@@ -259,6 +283,7 @@ mod tests {
     fn one_seed_says_that_it_cannot_tell() {
         let mut study = study();
         study.cells.retain(|cell| cell.seed == 0);
+        study.dense.retain(|dense| dense.seed == 0);
         let table = differences(&study, &lines(&study, &study.cells).unwrap()).unwrap().unwrap();
         assert!(table.grids.is_empty() && table.markdown().contains("One seed has no noise"));
         let p = table.frame.column("p").unwrap().f64().unwrap();
