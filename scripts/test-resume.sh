@@ -112,17 +112,9 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
             sleep 0.02
         done
     fi
-    if ! kill -0 "$group" 2>/dev/null; then
-        # It ended before it could be killed: that is a result, and the next kill is for a new run.
-        wait "$group" || fail "a restarted run failed: $(tail -1 "$work/log")"
-        check "broken-$run"
-        ended=$((ended + 1))
-        run=$((run + 1))
-        continue
-    fi
     case ${draw#*:} in
-        0) kill -9 "-$group" ;;
-        1) kill -9 "$group" ;;
+        0) kill -9 "-$group" 2>/dev/null || true ;;
+        1) kill -9 "$group" 2>/dev/null || true ;;
         2)
             worker=$(ps -o pid= --ppid "$group" | head -1)
             # A killed worker is replaced; the run goes on until its parent is killed, too.
@@ -133,8 +125,19 @@ for draw in $(awk -v n=400 -v seed="$seed" 'BEGIN { srand(seed); for (i = 0; i <
             kill -9 "-$group" 2>/dev/null || true
             ;;
     esac
-    wait "$group" 2>/dev/null || true
-    done_kills=$((done_kills + 1))
+    # A run may end at any moment before the signal reaches it, so its exit status alone says whether it was killed (137).
+    status=0
+    wait "$group" 2>/dev/null || status=$?
+    case $status in
+        137) done_kills=$((done_kills + 1)) ;;
+        0)
+            # It ended by itself: that is a result, and the next kill is for a new run.
+            check "broken-$run"
+            ended=$((ended + 1))
+            run=$((run + 1))
+            ;;
+        *) fail "a restarted run failed with status $status: $(tail -1 "$work/log")" ;;
+    esac
 done
 [ "$done_kills" -eq "$kills" ] || fail "only $done_kills kills hit a running sweep"
 start "broken-$run" 0.2
