@@ -65,9 +65,14 @@ until_queue() {
     done
 }
 stored() { find "$work/results/store" -path '*/cell-*/result.json' 2>/dev/null | wc -l; }
-# running NODE: job and task of an array that has been on this node for one to four seconds, so that it has started and is far
-# from its end
-running() { squeue --noheader --array --states=RUNNING --nodelist="$1" --name="$cells" --format='%i %M' | awk '$2 ~ /^0:0[1-4]$/ { print $1; exit }'; }
+# running NODE: job and task of an array on this node whose cell began at most four seconds ago. Before its first line the task's
+# shell may not handle signals yet; later the cell may end before it is killed.
+running() {
+    task=$(squeue --noheader --array --states=RUNNING --nodelist="$1" --name="$cells" --format=%i | head -1)
+    [ -n "$task" ] || return 0
+    out=$(find "$work/results/runs" -path "*/slurm/$task.out" -newermt '4 seconds ago')
+    if [ -n "$out" ] && [ "$(tail -1 "$out" | cut -d ' ' -f 1)" = start ]; then echo "$task"; fi
+}
 cells=thinet-sweep-001-cells-0
 
 first=$(submit)
@@ -77,7 +82,7 @@ squeue --noheader --name="$cells" --format=%E | grep -q afterany || fail 'cells 
 [ -z "$(submit)" ] || fail 'a second submission should send nothing, as everything is in the queue'
 
 # Both tasks from the same moment: between two moments one may end.
-until_queue 180 '[ "$(stored)" -ge 2 ] && again=$(running n1) && lost=$(running n2) && [ -n "$again" ] && [ -n "$lost" ]'
+until_queue 400 '[ "$(stored)" -ge 2 ] && again=$(running n1) && lost=$(running n2) && [ -n "$again" ] && [ -n "$lost" ]'
 cancelled=$(squeue --noheader --array --states=PENDING --name="$cells" --format=%i | tail -1)
 [ -n "$cancelled" ] || fail 'a cell should wait'
 scancel "$cancelled"
@@ -87,7 +92,7 @@ timeout 2 scancel --signal=USR1 --batch "$again" || true
 scripts/slurm.sh kill-node "$cluster" n2
 sleep 2
 scripts/slurm.sh start-node "$cluster" n2
-until_queue 180 '[ "$(squeue --noheader --name="$cells" --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
+until_queue 400 '[ "$(squeue --noheader --name="$cells" --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 until_queue 60 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 
 grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again should queue itself again"
@@ -95,7 +100,7 @@ grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail 
 second=$(submit)
 printf '%s\n' "$second"
 printf '%s\n' "$second" | grep -q '1 task ' || fail 'the second submission should send one cell'
-until_queue 120 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
+until_queue 200 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 [ "$(asked 's["tally"]["done"]')" -eq 12 ] || fail 'twelve stages should be stored'
 
 for table in "$work"/local/tables/*; do
