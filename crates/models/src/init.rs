@@ -3,6 +3,7 @@
 use std::f64::consts::TAU;
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use thinet_graph::{Graph, Op, TensorSpec};
 use thinet_seed::{ChaCha8Rng, Seed};
@@ -13,18 +14,38 @@ use crate::{ModelError, Weights};
 /// Standard deviation of a classifier's starting weights (He et al. 2015 and the VGG authors use 0.01).
 const LINEAR_STD: f64 = 0.01;
 
+/// Variance of a convolution's starting weights (He et al. 2015).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// 2 / (filters·k²): gradients keep their variance from layer to layer (eq. 14). Activations shrink where a net widens.
+    #[default]
+    FanOut,
+    /// 2 / (input channels·k²): activations keep their variance (eq. 10), so that a deep net without batch normalisation
+    /// is not near zero at its output.
+    FanIn,
+}
+
 impl Weights {
-    /// Starting weights: convolutions from N(0, 2 / (filters·k²)) (He et al. 2015, fan-out), linear layers from
-    /// N(0, 0.01²), batch normalisation 1 and 0 with running mean 0 and variance 1, biases 0.
+    /// [`init_as`](Self::init_as) with [`Init::FanOut`].
+    ///
+    /// # Errors
+    /// If libtorch cannot allocate the tensors.
+    pub fn init(graph: &Graph, seed: Seed, device: Device) -> Result<Self, ModelError> {
+        Self::init_as(graph, Init::FanOut, seed, device)
+    }
+
+    /// Starting weights: convolutions from a normal distribution with the variance of `init`, linear layers from N(0, 0.01²),
+    /// batch normalisation 1 and 0 with running mean 0 and variance 1, biases 0.
     ///
     /// Each tensor has its own stream, named after it: a layer's starting weights do not depend on the layers before it.
     ///
     /// # Errors
     /// If libtorch cannot allocate the tensors.
-    pub fn init(graph: &Graph, seed: Seed, device: Device) -> Result<Self, ModelError> {
+    pub fn init_as(graph: &Graph, init: Init, seed: Seed, device: Device) -> Result<Self, ModelError> {
         let mut weights = Self::new();
         for spec in graph.tensors() {
-            let values = start_values(graph, &spec, seed);
+            let values = start_values(graph, &spec, init, seed);
             let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
             let tensor = Tensor::f_from_slice(&values)
                 .and_then(|flat| flat.f_view(shape.as_slice()))
@@ -36,14 +57,17 @@ impl Weights {
     }
 }
 
-fn start_values(graph: &Graph, spec: &TensorSpec, seed: Seed) -> Vec<f32> {
+fn start_values(graph: &Graph, spec: &TensorSpec, init: Init, seed: Seed) -> Vec<f32> {
     let count = spec.shape.iter().product();
     let tensor = spec.name.rsplit_once('.').map_or("", |(_, tensor)| tensor);
     let mut rng = seed.child(&spec.name).rng();
     match (&graph.nodes()[spec.node].op, tensor) {
         (&Op::Conv { out_channels, kernel, .. }, "weight") => {
-            let fan_out = (out_channels * kernel * kernel) as f64;
-            normal(&mut rng, count, (2.0 / fan_out).sqrt())
+            let fan = match init {
+                Init::FanOut => out_channels * kernel * kernel,
+                Init::FanIn => count / out_channels,
+            };
+            normal(&mut rng, count, (2.0 / fan as f64).sqrt())
         }
         (Op::Linear { .. }, "weight") => normal(&mut rng, count, LINEAR_STD),
         (Op::BatchNorm { .. }, "weight" | "running_var") => vec![1.0; count],

@@ -37,6 +37,7 @@ pub use file::{
 pub use forward::{Mode, forward, forward_taps};
 pub use import::{ImportReport, check_import, import_weights};
 pub use import_rules::{FileType, ImportRules, Layout};
+pub use init::Init;
 pub use memory_format::MemoryFormat;
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};

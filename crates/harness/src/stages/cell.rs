@@ -107,7 +107,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
         unreachable!("the plan has this cell because the spec has the recipe")
     };
     let seed = Seed::root(cell.design.seed).child("from-scratch");
-    let weights = Weights::init(&cell.design.graph, seed.child("init"), plan.device.into())?;
+    let weights = Weights::init_as(&cell.design.graph, recipe.init, seed.child("init"), plan.device.into())?;
     let net =
         Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use thinet_models::{Net, Weights, import_weights, load_net, save_net};
+use thinet_models::{Init, Net, Weights, import_weights, load_net, save_net};
 use thinet_report::records::{Metric, Phase, Row, Status, find};
 use thinet_seed::Seed;
 
@@ -98,7 +98,8 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
 /// The net before training: random, or with the weights of a file.
 fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, HarnessError> {
     let plan = context.plan;
-    let fresh = || Weights::init(&plan.graph, seed.child("init"), plan.device.into());
+    let init = plan.spec.dense.train.as_ref().map_or_else(Init::default, |recipe| recipe.init);
+    let fresh = || Weights::init_as(&plan.graph, init, seed.child("init"), plan.device.into());
     let weights = match plan.dense_weights() {
         None => fresh()?,
         Some(file) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
 use thinet_graph::{Graph, nearest, prunable_layer};
-use thinet_models::{ImportRules, has_batch_norm};
+use thinet_models::{ImportRules, Init, has_batch_norm};
 use thinet_report::tables;
 
 use crate::error::{HarnessError, SpecError};
@@ -147,6 +147,14 @@ fn recipes(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     }
     for (key, recipe) in all_recipes(spec) {
         check_recipe(recipe, path, &key)?;
+        let starts_at_random = match key.as_str() {
+            "dense.train" => spec.dense.weights.is_none() || !spec.dense.import.fresh.is_empty(),
+            key => key == "from-scratch",
+        };
+        if !starts_at_random && recipe.init != Init::default() {
+            let problem = "no layer starts at random here; it is for dense.train and from-scratch";
+            return Err(value(path, &format!("{key}.init"), &problem));
+        }
     }
     Ok(())
 }

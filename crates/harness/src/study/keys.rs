@@ -181,6 +181,12 @@ const KEYS: &[KeyTable] = &[
             key("schedule", "table", "constant", "how the learning rate falls"),
             key("warm-up", "number", "0", "fraction of the training over which it rises linearly from 0"),
             key("augment", "table", "none", "random changes of the training images"),
+            key(
+                "init",
+                "text",
+                "fan-out",
+                "variance of a convolution's starting weights: 2 over fan-out or fan-in",
+            ),
         ],
     },
     KeyTable {

@@ -6,13 +6,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use thinet_data::{Augment, ChannelOrder, DatasetSpec};
-use thinet_models::{ImportRules, Precision, Schedule};
+use thinet_data::{ChannelOrder, DatasetSpec};
+use thinet_models::{ImportRules, Precision};
 use thinet_nets::NetSpec;
 use thinet_sampling::SamplingSpec;
 
+use super::recipe::Recipe;
+use super::spec_text;
 use crate::error::SpecError;
-use crate::study::spec_text;
 
 /// The spec of one study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +109,7 @@ impl Default for ComputeSpec {
 }
 
 /// Omits a key at its default from what is hashed and written, so that results stored before the key existed keep their ids.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -128,73 +129,6 @@ pub struct DenseSpec {
     /// Whether a net near chance is pruned anyway. Changes no stored value, so it is part of no id.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_chance: bool,
-}
-
-/// A training recipe: SGD with momentum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Recipe {
-    /// Length in passes over the training images. Exactly one of `epochs` and `steps`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<usize>,
-    /// Length in batches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steps: Option<usize>,
-    /// Images per batch; a last short batch of an epoch is dropped.
-    #[serde(default = "batch_128")]
-    pub batch: usize,
-    /// Learning rate at the start.
-    pub lr: f64,
-    #[serde(default = "momentum")]
-    pub momentum: f64,
-    /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
-    #[serde(default = "weight_decay")]
-    pub weight_decay: f64,
-    /// Multiplier of the learning rate for biases (the paper's Caffe nets: 2).
-    #[serde(default = "unit")]
-    pub bias_lr: f64,
-    /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
-    #[serde(default = "unit")]
-    pub bias_decay: f64,
-    /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier, or of single tensors,
-    /// such as `{ "fc.bias" = 2 }`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub layer_lr: BTreeMap<String, f64>,
-    /// Multipliers of the weight decay, likewise.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub layer_decay: BTreeMap<String, f64>,
-    /// How the learning rate falls.
-    #[serde(default)]
-    pub schedule: Schedule,
-    /// Fraction of the training, in [0, 1), over which the learning rate rises linearly to what the schedule says.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub warm_up: f64,
-    /// Random changes of the training images.
-    #[serde(default)]
-    pub augment: Augment,
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-impl Recipe {
-    /// Learning rate of step `step` (from 0) of `total`: the schedule's, times (step + 1) / (warm-up · total) at most 1.
-    #[must_use]
-    pub fn lr_at(&self, step: usize, total: usize) -> f64 {
-        let rise = self.warm_up * total as f64;
-        self.schedule.lr(self.lr, step, total)
-            * if rise > 0.0 { ((step + 1) as f64 / rise).min(1.0) } else { 1.0 }
-    }
-
-    /// Number of batches on `images` training images.
-    #[must_use]
-    pub fn total_steps(&self, images: usize) -> usize {
-        match (self.steps, self.epochs) {
-            (Some(steps), _) => steps,
-            (None, epochs) => epochs.unwrap_or(0).saturating_mul(images / self.batch.max(1)),
-        }
-    }
 }
 
 /// What is pruned and how the net is tuned afterwards.
@@ -314,18 +248,6 @@ fn one() -> u64 {
 }
 fn one_thread() -> usize {
     1
-}
-fn batch_128() -> usize {
-    128
-}
-fn momentum() -> f64 {
-    0.9
-}
-fn weight_decay() -> f64 {
-    5e-4
-}
-fn unit() -> f64 {
-    1.0
 }
 fn no_reconstruction() -> String {
     "none".into()
@@ -484,17 +406,5 @@ mod tests {
         assert_eq!(recipe.total_steps(300), 6);
         (recipe.epochs, recipe.steps) = (None, Some(7));
         assert_eq!(recipe.total_steps(300), 7);
-    }
-
-    #[test]
-    fn the_learning_rate_rises_to_what_the_schedule_says() {
-        let text = MINIMAL.replace("lr = 0.1 }", "lr = 0.1, warm-up = 0.4, schedule = { kind = 'cosine' } }");
-        let recipe = Spec::parse(&text, Path::new("x.toml")).unwrap().dense.train.unwrap();
-        let without = Recipe { warm_up: 0.0, ..recipe.clone() };
-        let share = |step| recipe.lr_at(step, 10) / without.lr_at(step, 10);
-        for (step, expected) in [0.25, 0.5, 0.75, 1.0, 1.0, 1.0].into_iter().enumerate() {
-            assert!((share(step) - expected).abs() < 1e-12, "step {step}");
-        }
-        assert_eq!(without.lr_at(3, 10).to_bits(), without.schedule.lr(0.1, 3, 10).to_bits());
     }
 }

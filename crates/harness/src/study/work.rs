@@ -4,8 +4,9 @@ use thinet_graph::Graph;
 use thinet_report::records::Size;
 
 use super::plan::Plan;
+use super::recipe::Recipe;
 use super::resolved::{CellDesign, ResolvedStudy, size_of};
-use super::spec::{Recipe, Spec};
+use super::spec::Spec;
 
 /// Multiply-adds per second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;

@@ -99,6 +99,7 @@ fn every_key_of_the_dense_nets_recipe_is_in_its_id_and_its_cells_but_not_in_the_
         with("layer-decay = { fc = 2.0 }"),
         with("schedule = { kind = \"cosine\" }"),
         with("warm-up = 0.1"),
+        with("init = \"fan-in\""),
     ];
     let mut changes: Vec<_> = changes.iter().map(|to| (recipe, to.as_str())).collect();
     changes.extend([("crop-padding = 2", "crop-padding = 1"), ("mirror = true", "mirror = false")]);
@@ -151,7 +152,7 @@ fn names_labels_and_defaults_written_out_are_in_no_id() {
     let defaults = "[input]\norder = \"rgb\"\nrange = 1.0\nsize = 16\n[compute]\nthreads = 1\nprecision = \"f32\"\n\
                     tf32 = false\ndeterministic = false\nchannels-last = false\n[net]\nwidth = 1.0";
     let recipe = "lr = 0.05\nmomentum = 0.9\nweight-decay = 5e-4\nbias-lr = 1.0\nbias-decay = 1.0\n\
-                  schedule = { kind = \"constant\" }\nwarm-up = 0.0";
+                  schedule = { kind = \"constant\" }\nwarm-up = 0.0\ninit = \"fan-out\"";
     assert_moved(
         &Fixture::new(),
         [false; 3],

@@ -40,7 +40,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 23);
+    assert_eq!(files.len(), 24);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
@@ -222,5 +222,21 @@ impl Reporter for StopsAtFirstStep {
             *self.loss.lock().unwrap() = Some(*loss);
             std::panic::panic_any("stopped by the test");
         }
+    }
+}
+
+/// A recipe changed in one of them alone would train other dense nets, at half an hour each study.
+#[test]
+fn the_studies_of_the_default_net_share_their_dense_nets() {
+    let read = |name: &str| Spec::read(&project().join("experiments").join(name)).unwrap();
+    let first = read("fashion-mnist-selectors.toml");
+    for other in ["fashion-mnist-selection.toml", "fashion-mnist-seeds.toml"] {
+        let spec = read(other);
+        assert_eq!(
+            (&spec.dataset, &spec.input, &spec.net, &spec.compute, &spec.dense),
+            (&first.dataset, &first.input, &first.net, &first.compute, &first.dense),
+            "{other}"
+        );
+        assert!(spec.seeds >= first.seeds, "{other}");
     }
 }

@@ -272,6 +272,8 @@ fn every_number_of_a_recipe_has_its_bounds() {
         (and("warm-up = 1.0"), "prune.after-last.warm-up"),
         (and("warm-up = -0.1"), "prune.after-last.warm-up"),
         (and("warm-up = nan"), "prune.after-last.warm-up"),
+        (and("init = \"fan-out\""), ""),
+        (and("init = \"fan-in\""), "prune.after-last.init"),
         (and("schedule = { kind = \"step\", at = [0.5] }"), ""),
         (and("schedule = { kind = \"step\", at = [1.5] }"), "prune.after-last.schedule"),
     ] {
