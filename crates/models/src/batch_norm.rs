@@ -10,7 +10,8 @@ use crate::{Mode, ModelError, Weights, forward};
 ///
 /// Every batch normalisation normalises by a batch's own mean and variance, and the running mean and (unbiased) variance become their
 /// means over the batches, weighted by images. No other tensor changes. Cutting channels changes what later layers receive, so
-/// that the statistics of the dense net no longer fit.
+/// that the statistics of the dense net no longer fit (Li et al. 2020, "EagleEye", who compare cut nets by such a test). PyTorch does
+/// the same in training mode with `momentum=None`, except that it weights all batches alike.
 #[derive(Debug)]
 pub struct BatchNormEstimate<'a> {
     graph: &'a Graph,

@@ -1,14 +1,12 @@
 //! Testing cut nets with the running statistics of batch normalisation estimated again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+
 use thinet_harness::events::Silent;
 use thinet_report::records::{CellRecord, Metric, Phase, Row, Status};
 
-use crate::fixture::{Fixture, SPEC};
-
-fn one_shot() -> String {
-    let (from, to) = (SPEC.find("[prune.after-layer]").unwrap(), SPEC.find("[prune.after-last]").unwrap());
-    format!("{}{}", &SPEC[..from], &SPEC[to..]).replace("[prune]", "[prune]\nmode = \"one-shot\"")
-}
+use crate::fixture::{DiesAt, Fixture, SPEC, one_shot};
 
 fn of_phase(cell: &CellRecord, phase: Phase) -> Vec<&Row> {
     cell.rows.iter().filter(|row| row.layer.is_empty() && row.phase == phase).collect()
@@ -16,7 +14,7 @@ fn of_phase(cell: &CellRecord, phase: Phase) -> Vec<&Row> {
 
 #[test]
 fn estimated_statistics_are_a_test_of_their_own_and_change_nothing_else() {
-    for (name, spec) in [("layers", SPEC.to_owned()), ("one-shot", one_shot())] {
+    for (name, spec) in [("layers", SPEC.to_owned()), ("one-shot", one_shot(SPEC))] {
         let fixture = Fixture::new();
         let asked = spec.replace("[prune]", "[prune]\nestimate-batch-norm = true");
         let plain = fixture.run(&spec, "plain", &Silent).study;
@@ -38,6 +36,24 @@ fn estimated_statistics_are_a_test_of_their_own_and_change_nothing_else() {
         }
         assert_eq!(differs, study.cells.len(), "{name}: other statistics give other answers");
     }
+}
+
+#[test]
+fn dying_and_starting_again_keeps_the_estimates() {
+    let fixture = Fixture::new();
+    let spec = one_shot(SPEC).replace("[prune]", "[prune]\nestimate-batch-norm = true");
+    fixture.run(&spec, "unbroken", &Silent);
+    let mut deaths = 0;
+    // In the dense net, then in cuts, estimates and tunings of the cells.
+    for event in [20, 8, 15, 22, 29, 36] {
+        let reporter = DiesAt { left: AtomicUsize::new(event) };
+        let died = catch_unwind(AssertUnwindSafe(|| fixture.run(&spec, "broken", &reporter))).is_err();
+        deaths += usize::from(died);
+    }
+    assert!(deaths >= 5, "the study died {deaths} times");
+    fixture.run(&spec, "broken", &Silent);
+    fixture.assert_same_stages("unbroken", "broken");
+    assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
 }
 
 #[test]
