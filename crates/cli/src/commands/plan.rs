@@ -1,13 +1,15 @@
 //! `thinet plan`: shows cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use thinet_harness::HarnessError;
 use thinet_harness::store::Store;
 use thinet_harness::study::{
-    CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, estimate, estimate_without_data,
+    CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, Variant, VariantSpec, estimate,
+    estimate_without_data,
 };
 use thinet_models::{Device, Schedule};
 
@@ -45,6 +47,8 @@ struct Report {
     mode: String,
     layers: Vec<String>,
     tuning: Vec<TuningLine>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    variants: Vec<VariantLine>,
     dense: Vec<DenseLine>,
     cells: Vec<CellLine>,
     cost: Option<Cost>,
@@ -61,6 +65,18 @@ struct TuningLine {
     recipe: String,
 }
 
+/// A variant of the study.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct VariantLine {
+    name: String,
+    /// The keys that it overrides.
+    overrides: String,
+    mode: String,
+    layers: Vec<String>,
+    tuning: Vec<TuningLine>,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct DenseLine {
@@ -75,6 +91,8 @@ struct DenseLine {
 #[serde(rename_all = "kebab-case")]
 struct CellLine {
     id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
     method: String,
     keep_rate: f64,
     seed: u64,
@@ -88,6 +106,7 @@ impl CellLine {
     fn new(cell: &CellDesign, id: Option<String>, is_done: bool) -> Self {
         Self {
             id,
+            variant: cell.variant.name.clone(),
             method: cell.method.label(),
             keep_rate: cell.keep_rate,
             seed: cell.seed,
@@ -170,8 +189,9 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
         net: plan.net_label(),
         weights: plan.dense_weights(),
         mode: plan.spec.prune.mode.to_string(),
-        layers: plan.layers.clone(),
-        tuning: tuning(&plan.spec, &plan.layers, Some(images)),
+        layers: plan.spec.prune.layers.clone(),
+        tuning: tuning(&plan.spec, Some(images)),
+        variants: variants(&plan.spec, &plan.variants, Some(images)),
         dense: plan
             .dense
             .iter()
@@ -213,8 +233,9 @@ fn without_data(
         net: resolved.net_label(),
         weights: resolved.dense_weights(),
         mode: spec.prune.mode.to_string(),
-        layers: resolved.layers.clone(),
-        tuning: tuning(spec, &resolved.layers, images.map(|[train, _]| train)),
+        layers: spec.prune.layers.clone(),
+        tuning: tuning(spec, images.map(|[train, _]| train)),
+        variants: variants(spec, &resolved.variants, images.map(|[train, _]| train)),
         dense: (0..spec.seeds)
             .map(|seed| DenseLine {
                 id: None,
@@ -230,8 +251,21 @@ fn without_data(
     }
 }
 
+/// The variants of a study; empty without any.
+fn variants(spec: &Spec, variants: &[Arc<Variant>], images: Option<usize>) -> Vec<VariantLine> {
+    let line = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantLine {
+        name: written.name.clone(),
+        overrides: written.words(),
+        mode: variant.spec.prune.mode.to_string(),
+        layers: variant.spec.prune.layers.clone(),
+        tuning: tuning(&variant.spec, images),
+    };
+    spec.variants.iter().zip(variants).map(line).collect()
+}
+
 /// The tuning after each layer; layers with the same recipe share a line.
-fn tuning(spec: &Spec, layers: &[String], images: Option<usize>) -> Vec<TuningLine> {
+fn tuning(spec: &Spec, images: Option<usize>) -> Vec<TuningLine> {
+    let layers = &spec.prune.layers;
     let mut lines: Vec<(Option<&Recipe>, Vec<String>)> = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         let is_last = i + 1 == layers.len();
@@ -302,14 +336,13 @@ fn print(report: &Report) -> anyhow::Result<()> {
         let missing = if weights.is_file() { "" } else { " (not there)" };
         println!("weights     {}{missing}", weights.display());
     }
-    println!("pruned      {}: {}", report.mode, report.layers.join(" "));
-    let mut total = Some(0.0);
-    for line in &report.tuning {
-        println!("tuning      after {}: {}", named(&line.after), line.recipe);
-        total = total.zip(line.epochs).map(|(sum, epochs)| sum + epochs * line.after.len() as f64);
+    if report.variants.is_empty() {
+        print_pruning(&report.mode, &report.layers, &report.tuning);
     }
-    if let Some(total) = total {
-        println!("            {} epochs of tuning a cell", (total * 100.0).round() / 100.0);
+    for variant in &report.variants {
+        let overrides = if variant.overrides.is_empty() { "as the spec" } else { &variant.overrides };
+        println!("variant     {}: {overrides}", variant.name);
+        print_pruning(&variant.mode, &variant.layers, &variant.tuning);
     }
     println!();
     print_cells(report);
@@ -322,6 +355,18 @@ fn print(report: &Report) -> anyhow::Result<()> {
         None => println!("time and disk cannot be estimated without the data"),
     }
     Ok(())
+}
+
+fn print_pruning(mode: &str, layers: &[String], tuning: &[TuningLine]) {
+    println!("pruned      {mode}: {}", layers.join(" "));
+    let mut total = Some(0.0);
+    for line in tuning {
+        println!("tuning      after {}: {}", named(&line.after), line.recipe);
+        total = total.zip(line.epochs).map(|(sum, epochs)| sum + epochs * line.after.len() as f64);
+    }
+    if let Some(total) = total {
+        println!("            {} epochs of tuning a cell", (total * 100.0).round() / 100.0);
+    }
 }
 
 fn print_cells(report: &Report) {
@@ -341,7 +386,12 @@ fn print_cells(report: &Report) {
             line.parameters
         );
     }
+    let mut variant = &None;
     for line in &report.cells {
+        if line.variant != *variant {
+            variant = &line.variant;
+            println!("      {}", variant.as_deref().unwrap_or_default());
+        }
         let widths: Vec<String> = line.widths.iter().map(usize::to_string).collect();
         let mega = line.flops as f64 / 1e6;
         println!(

@@ -145,7 +145,7 @@ fn in_folder(results: &Path, folder: &Path) -> Result<Run, HarnessError> {
 /// Runs of a spec's study. Those of exactly this spec with these seeds come last, as callers take the last one.
 fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, HarnessError> {
     let options = Options { seeds, results: results.to_owned(), ..Options::default() };
-    let spec = ResolvedStudy::read(path, &options)?;
+    let (spec, _) = ResolvedStudy::read(path, &options)?;
     let hash = spec_hash(&spec)?;
     let runs = all_runs(results)?;
     let is_exact = |run: &Run| {

@@ -3,22 +3,30 @@
 use tch::Tensor;
 use thinet_graph::PrunableLayer;
 use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
-use thinet_sampling::{EvidenceCollector, draw_images};
+use thinet_sampling::{EvidenceCollector, SamplingSpec, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 use super::{Context, crops};
 use crate::error::HarnessError;
 
+/// The images and positions of a calibration.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) size: SamplingSpec,
+    /// Which ones are drawn depends on it alone.
+    pub(crate) seed: Seed,
+}
+
 /// Gathers the kinds of evidence in `needs` for each of `layers` (of `net.graph`) in one pass; returns them in order.
 ///
-/// The draws depend on `seed` alone, so that every kind is gathered from the same images, in the same pass or another.
+/// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another.
 pub(crate) fn calibrate(
     context: &Context<'_>,
     net: &Net,
     layers: Vec<PrunableLayer>,
     needs: Needs,
-    seed: Seed,
+    sample: Sample,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<Evidence>, HarnessError> {
     let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
@@ -26,11 +34,11 @@ pub(crate) fn calibrate(
         &net.graph,
         &layers,
         &|name| net.weights.get(name).ok(),
-        context.plan.spec.calibration.positions_per_image,
-        seed.child("positions"),
+        sample.size.positions_per_image,
+        sample.seed.child("positions"),
     )?;
     let taps = collector.taps();
-    for_each_batch(context, seed, progress, &mut |inputs, indices| {
+    for_each_batch(context, sample, progress, &mut |inputs, indices| {
         let mut failure = None;
         forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, &taps, &mut |node, activation| {
             if failure.is_none() {
@@ -46,17 +54,17 @@ pub(crate) fn calibrate(
 type BatchWork<'a> = dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError> + 'a;
 
 /// Calls `work` with each batch of the calibration images: inputs `[n, c, h, w]` on the device, and the images' positions in the
-/// training set. The images depend on `seed` alone.
+/// training set. The images depend on `sample` alone.
 fn for_each_batch(
     context: &Context<'_>,
-    seed: Seed,
+    sample: Sample,
     progress: &dyn Fn(u64, u64),
     work: &mut BatchWork<'_>,
 ) -> Result<(), HarnessError> {
     let data = &context.plan.data.calibration;
-    let spec = &context.plan.spec.calibration;
     let labels: Vec<usize> = (0..data.len()).map(|image| data.label(image)).collect();
-    let images = draw_images(&labels, data.classes(), spec.images_per_class, seed.child("images"))?;
+    let images =
+        draw_images(&labels, data.classes(), sample.size.images_per_class, sample.seed.child("images"))?;
     let total = images.len() as u64;
 
     let _guard = tch::no_grad_guard();
@@ -82,14 +90,14 @@ fn for_each_batch(
     Ok(())
 }
 
-/// The net with the running statistics of its batch normalisations estimated on the calibration images of `seed`.
+/// The net with the running statistics of its batch normalisations estimated on the images of `sample`.
 pub(crate) fn estimate_batch_norm(
     context: &Context<'_>,
     net: &Net,
-    seed: Seed,
+    sample: Sample,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Net, HarnessError> {
     let mut estimate = BatchNormEstimate::new(&net.graph, &net.weights)?;
-    for_each_batch(context, seed, progress, &mut |inputs, _| Ok(estimate.add(inputs)?))?;
+    for_each_batch(context, sample, progress, &mut |inputs, _| Ok(estimate.add(inputs)?))?;
     Ok(Net { graph: net.graph.clone(), weights: estimate.finish() })
 }

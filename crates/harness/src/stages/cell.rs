@@ -13,7 +13,7 @@ use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
 
-use super::calibrate::{calibrate, estimate_batch_norm};
+use super::calibrate::{Sample, calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
 use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
@@ -24,7 +24,7 @@ use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
 use crate::store::paths::WEIGHTS;
-use crate::study::{Cell, Recipe};
+use crate::study::{Cell, Recipe, Spec};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";
@@ -54,7 +54,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
             seed: Seed::root(cell.design.seed),
         };
-        if context.plan.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
+        if cell.design.variant.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
     };
     let status = match ended {
         Ok(()) => Status::Done,
@@ -103,7 +103,7 @@ impl<E: Into<HarnessError>> From<E> for Halt {
 /// The control: a net of the cell's widths from a random start.
 fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(), Halt>), HarnessError> {
     let plan = context.plan;
-    let Some(recipe) = &plan.spec.from_scratch else {
+    let Some(recipe) = &cell.design.variant.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
     };
     let seed = Seed::root(cell.design.seed).child("from-scratch");
@@ -196,6 +196,15 @@ struct CellRun<'a> {
 }
 
 impl CellRun<'_> {
+    /// The spec of the cell's variant.
+    fn spec(&self) -> &Spec {
+        &self.cell.design.variant.spec
+    }
+
+    fn sample(&self, seed: Seed) -> Sample {
+        Sample { size: self.spec().calibration, seed }
+    }
+
     /// The paper's procedure: each layer is calibrated on the net as pruned and tuned so far.
     fn layer_by_layer(&self) -> Result<(State, Result<(), Halt>), HarnessError> {
         let mut state = self.resume()?;
@@ -211,7 +220,7 @@ impl CellRun<'_> {
     }
 
     fn prune_layer(&self, state: &mut State, name: &str, keep: usize, is_last: bool) -> Result<(), Halt> {
-        let prune = &self.context.plan.spec.prune;
+        let prune = &self.spec().prune;
         let kind = if is_last { LAST } else { name };
         if !self.resume_tuning(state, &[name], kind)? {
             let evidence = self.calibrate(state, name)?;
@@ -245,7 +254,7 @@ impl CellRun<'_> {
             &state.net,
             vec![layer],
             self.cell.needs,
-            self.seed.child("calibration").child(name),
+            self.sample(self.seed.child("calibration").child(name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
         match evidence {
@@ -275,7 +284,7 @@ impl CellRun<'_> {
         let layers: Vec<&str> = self.cell.design.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
-            let all = evidence::load(self.context, parent, &state.net, self.cell.needs)?;
+            let all = evidence::load(self.context, parent, &state.net, self.cell)?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
@@ -290,7 +299,7 @@ impl CellRun<'_> {
             self.evaluate_reconstruction(state)?;
             self.evaluate_batch_norm(state, self.seed.child("calibration"))?;
         }
-        let recipe = self.context.plan.spec.prune.after_last.as_ref();
+        let recipe = self.spec().prune.after_last.as_ref();
         self.tune(state, "all layers", recipe, true)
     }
 
@@ -389,11 +398,11 @@ impl CellRun<'_> {
 
     /// Tests the refitted net with batch-norm statistics of the calibration images of `seed`, if the spec asks for it.
     fn evaluate_batch_norm(&self, state: &mut State, seed: Seed) -> Result<(), Halt> {
-        if !self.context.plan.spec.prune.estimate_batch_norm {
+        if !self.spec().prune.estimate_batch_norm {
             return Ok(());
         }
         let progress = |done, total| self.context.progress(&self.cell.id, "estimate batch norm", done, total);
-        let net = estimate_batch_norm(self.context, &state.net, seed, &progress)?;
+        let net = estimate_batch_norm(self.context, &state.net, self.sample(seed), &progress)?;
         state.add(self.context.evaluate(&self.cell.id, &net, Phase::AfterBatchNormEstimate)?)
     }
 

@@ -13,13 +13,13 @@ use thinet_sampling::{EvidenceTensors, LayerOf, gathered, read_from_net};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
-use super::calibrate::calibrate;
+use super::calibrate::{Sample, calibrate};
 use super::context::{Context, StageOutput};
 use super::dense;
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::paths::EVIDENCE;
-use crate::study::{DensePlan, EvidencePlan};
+use crate::study::{Cell, DensePlan, EvidencePlan, Variant};
 
 /// Runs the stage if it is not stored. The dense net must be stored.
 pub(crate) fn ensure(
@@ -35,10 +35,11 @@ pub(crate) fn ensure(
     context.reporter.event(&Event::StageStarted { id: id.to_string(), label: stage.label.clone() });
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
-    let seed = Seed::root(dense.seed).child("calibration");
+    let size = stage.variant.spec.calibration;
+    let sample = Sample { size, seed: Seed::root(dense.seed).child("calibration") };
     let progress = |done, total| context.progress(id, "calibrate", done, total);
     let needs = Needs::only(stage.kind);
-    let evidence = calibrate(context, &net, layers(context, &net)?, needs, seed, &progress)?;
+    let evidence = calibrate(context, &net, layers(&stage.variant, &net)?, needs, sample, &progress)?;
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
     save_tensors(&folder.join(EVIDENCE), &tensors_of(&evidence, needs)?, &metadata)?;
@@ -68,22 +69,23 @@ fn tensors_of(evidence: &[Evidence], needs: Needs) -> Result<Vec<(String, Tensor
     Ok(tensors)
 }
 
-/// The kinds of evidence in `needs` for each pruned layer, in pruning order: gathered kinds from their stages, the others from the
-/// dense net.
+/// The kinds of evidence that a cell needs for each pruned layer, in pruning order: gathered kinds from their stages, the others
+/// from the dense net.
 pub(crate) fn load(
     context: &Context<'_>,
     dense: &DensePlan,
     net: &Net,
-    needs: Needs,
+    cell: &Cell,
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let layers = layers(context, net)?;
+    let (variant, needs) = (&cell.design.variant, cell.needs);
+    let layers = layers(variant, net)?;
     let weight = |name: &str| net.weights.get(name).ok();
     let mut all = Vec::with_capacity(layers.len());
     for layer in &layers {
         all.push(read_from_net(LayerOf { graph: &net.graph, layer, weight: &weight }, needs)?);
     }
     for kind in gathered(needs) {
-        let stage = dense.evidence.iter().find(|stage| stage.kind == kind.kind());
+        let stage = dense.evidence_of(variant).find(|stage| stage.kind == kind.kind());
         let stage = stage.ok_or_else(|| not_run(context, kind.kind().name()))?;
         let (path, tensors) = stored_tensors(context, stage)?;
         for evidence in &mut all {
@@ -111,7 +113,7 @@ fn not_run(context: &Context<'_>, what: &str) -> HarnessError {
     HarnessError::NotRun { what: what.to_owned(), spec: context.plan.path.clone() }
 }
 
-fn layers(context: &Context<'_>, net: &Net) -> Result<Vec<PrunableLayer>, HarnessError> {
-    let names = context.plan.layers.iter();
+fn layers(variant: &Variant, net: &Net) -> Result<Vec<PrunableLayer>, HarnessError> {
+    let names = variant.spec.prune.layers.iter();
     Ok(names.map(|name| prunable_layer(&net.graph, name)).collect::<Result<_, _>>()?)
 }

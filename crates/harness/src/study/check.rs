@@ -68,15 +68,33 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     methods(spec, path)?;
     keep_rates(spec, path)?;
     recipes(spec, path)?;
-    let methods = spec.methods.len() + usize::from(spec.from_scratch.is_some());
-    let cells = methods.saturating_mul(spec.prune.keep_rates.len()).saturating_mul(spec.seeds as usize);
-    if cells > CELLS {
-        let problem = format!("methods × keep-rates × seeds are {cells} cells, more than {CELLS}");
-        return wrong("methods", &problem);
-    }
+    cell_count([spec], "methods", path)?;
     let mut layers = BTreeSet::new();
     if let Some(twice) = spec.prune.layers.iter().find(|layer| !layers.insert(*layer)) {
         return wrong("prune.layers", &format!("{twice:?} is listed twice"));
+    }
+    Ok(())
+}
+
+/// Checks the number of cells of these variants of a study; `key` is named if there are too many.
+pub(crate) fn cell_count<'a>(
+    variants: impl IntoIterator<Item = &'a Spec>,
+    key: &str,
+    path: &Path,
+) -> Result<(), HarnessError> {
+    let of_variant = |spec: &Spec| {
+        let methods = spec.methods.len() + usize::from(spec.from_scratch.is_some());
+        methods.saturating_mul(spec.prune.keep_rates.len()).saturating_mul(spec.seeds as usize)
+    };
+    let (mut count, mut cells) = (0, 0_usize);
+    for spec in variants {
+        count += 1;
+        cells = cells.saturating_add(of_variant(spec));
+    }
+    if cells > CELLS {
+        let times = if count == 1 { "" } else { ", of all variants," };
+        let problem = format!("methods × keep-rates × seeds{times} are {cells} cells, more than {CELLS}");
+        return Err(value(path, key, &problem));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::plan_manifest::manifest;
 use super::resolved::ResolvedStudy;
+use super::spec::{Mode, Spec};
 use super::work::Work;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store};
@@ -78,8 +79,14 @@ pub fn estimate_without_data(
     let cells = resolved.cells.iter().map(|cell| work.cell_macs(cell));
     let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
     let rate = work.assumed_rate(is_gpu);
-    let calibrations = if resolved.spec.is_one_shot() { seeds } else { 0 };
-    let kinds = [seeds, calibrations, resolved.cells.len()];
+    // Variants with the same sample of the same layers share their calibrations.
+    let mut calibrations = Vec::new();
+    for Spec { prune, calibration, .. } in resolved.variants.iter().map(|variant| &variant.spec) {
+        if prune.mode == Mode::OneShot && !calibrations.contains(&(&prune.layers, calibration)) {
+            calibrations.push((&prune.layers, calibration));
+        }
+    }
+    let kinds = [seeds, seeds * calibrations.len(), resolved.cells.len()];
     Estimate {
         stages: kinds.iter().sum(),
         kinds,

@@ -1,15 +1,16 @@
 //! Gathers the records of a study from the store; missing stages are marked as not run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thinet_data::Protocol;
-use thinet_report::records::{CellRecord, DenseRecord, Status, StudyRecord};
+use thinet_report::records::{CellRecord, DenseRecord, Status, StudyRecord, VariantRecord};
 use thinet_report::tables::{self, PaperStudy};
 
 use super::unfit;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageResult, Store};
-use crate::study::{Plan, ResolvedStudy, Spec, tuning_steps};
+use crate::study::{Plan, ResolvedStudy, Spec, Variant, VariantSpec, tuning_steps};
 
 /// Gathers the stored records of a plan. A damaged record counts as not run, and so do the cells of an unfit dense net.
 ///
@@ -41,6 +42,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         let result = if is_left_out { missing(&cell.id) } else { stored(&cell.id, &cell.design.label())? };
         cells.push(CellRecord {
             id: cell.id.to_string(),
+            variant: cell.design.variant.name.clone(),
             method: cell.design.method.label(),
             selector: cell.design.method.selector.clone(),
             reconstruction: cell.design.method.reconstruction.clone(),
@@ -49,7 +51,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             status: result.status,
             size: cell.design.size,
             rows: result.rows,
-            tuning_steps: Some(tuning_steps(&plan.spec, &cell.design, plan.data.train.len())),
+            tuning_steps: Some(tuning_steps(&cell.design, plan.data.train.len())),
             kept: result.kept,
             test_images: result.test_images,
         });
@@ -61,7 +63,8 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         dataset: plan.data.train.name().to_owned(),
         net: plan.net_label(),
         mode: plan.spec.prune.mode.to_string(),
-        uncut_rates: uncut_rates(&plan.spec, &plan.layers),
+        uncut_rates: uncut_rates(&plan.spec),
+        variants: variant_records(&plan.spec, &plan.variants),
         dense,
         cells,
         unreadable,
@@ -83,6 +86,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
     });
     let cells = resolved.cells.iter().map(|cell| CellRecord {
         id: String::new(),
+        variant: cell.variant.name.clone(),
         method: cell.method.label(),
         selector: cell.method.selector.clone(),
         reconstruction: cell.method.reconstruction.clone(),
@@ -91,7 +95,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         status: Status::NotRun,
         size: cell.size,
         rows: Vec::new(),
-        tuning_steps: images.map(|images| tuning_steps(&resolved.spec, cell, images)),
+        tuning_steps: images.map(|images| tuning_steps(cell, images)),
         kept: BTreeMap::new(),
         test_images: None,
     });
@@ -102,7 +106,8 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         dataset: resolved.spec.dataset.name().to_owned(),
         net: resolved.net_label(),
         mode: resolved.spec.prune.mode.to_string(),
-        uncut_rates: uncut_rates(&resolved.spec, &resolved.layers),
+        uncut_rates: uncut_rates(&resolved.spec),
+        variants: variant_records(&resolved.spec, &resolved.variants),
         dense: dense.collect(),
         cells: cells.collect(),
         unreadable: Vec::new(),
@@ -126,8 +131,20 @@ impl ResolvedStudy {
     }
 }
 
-fn uncut_rates(spec: &Spec, layers: &[String]) -> Vec<f64> {
-    spec.prune.keep_rates.iter().copied().filter(|&rate| spec.prune.is_uncut(layers, rate)).collect()
+/// Empty in a study without variants.
+fn variant_records(spec: &Spec, variants: &[Arc<Variant>]) -> Vec<VariantRecord> {
+    let record = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantRecord {
+        name: written.name.clone(),
+        overrides: written.words(),
+        mode: variant.spec.prune.mode.to_string(),
+        uncut_rates: uncut_rates(&variant.spec),
+    };
+    spec.variants.iter().zip(variants).map(record).collect()
+}
+
+fn uncut_rates(spec: &Spec) -> Vec<f64> {
+    let Spec { prune, .. } = spec;
+    prune.keep_rates.iter().copied().filter(|&rate| prune.is_uncut(&prune.layers, rate)).collect()
 }
 
 fn missing(id: &StageId) -> StageResult {

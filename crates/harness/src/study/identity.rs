@@ -8,6 +8,7 @@ use thinet_sampling::GatheredKind;
 
 use super::resolved::{CellDesign, ResolvedStudy};
 use super::spec::Spec;
+use super::variants::Variant;
 use crate::error::HarnessError;
 use crate::store::StageId;
 
@@ -93,11 +94,11 @@ pub(crate) struct DenseFacts<'a> {
 }
 
 /// Everything that can change one kind of a dense net's evidence. Does not depend on the methods that are compared.
-pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: DenseFacts<'_>) -> Value {
+pub(crate) fn evidence_inputs(variant: &Variant, dense: DenseFacts<'_>) -> Value {
     let mut inputs = json!({
         "dense": dense.id.as_str(),
-        "layers": resolved.layers,
-        "calibration": resolved.spec.calibration,
+        "layers": variant.spec.prune.layers,
+        "calibration": variant.spec.calibration,
     });
     if dense.inputs["train-data"] != dense.calibration_data {
         inputs["data"] = json!(dense.calibration_data);
@@ -106,12 +107,8 @@ pub(crate) fn evidence_inputs(resolved: &ResolvedStudy, dense: DenseFacts<'_>) -
 }
 
 /// Everything that can change a cell's result.
-pub(crate) fn cell_inputs(
-    spec: &Spec,
-    layers: &[String],
-    cell: &CellDesign,
-    parent: DenseFacts<'_>,
-) -> Result<Value, HarnessError> {
+pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<Value, HarnessError> {
+    let spec = &cell.variant.spec;
     let prune = &spec.prune;
     if cell.is_from_scratch {
         // The control does not depend on the dense net; it shares data, input and environment with it.
@@ -127,7 +124,7 @@ pub(crate) fn cell_inputs(
         "selector": cell.method.selector,
         "reconstruction": cell.method.reconstruction,
         "keep-rate": cell.keep_rate,
-        "layers": layers,
+        "layers": prune.layers,
         "mode": prune.mode,
         "after-layer": prune.after_layer,
         "after-last": prune.after_last,

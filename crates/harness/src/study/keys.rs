@@ -27,6 +27,8 @@ const fn key(name: &'static str, kind: &'static str, default: &'static str, abou
 }
 
 const REQUIRED: &str = "required";
+/// Stands for the keys that a variant can override.
+const ANY_KEY: &str = "\"table.key\"";
 const KIND: Key = key("kind", "text", REQUIRED, "which dataset, see `thinet list datasets`");
 
 /// Every key, table by table. The keys of datasets come from the datasets; kinds with the same keys share a table.
@@ -76,6 +78,12 @@ const KEYS: &[KeyTable] = &[
             key("calibration", "table", "see below", "how many images and positions a selector sees"),
             key("methods", "tables", REQUIRED, "the methods that are compared, one [[methods]] each"),
             key("from-scratch", "recipe", "none", "the control: nets of the same widths from a random start"),
+            key(
+                "variants",
+                "tables",
+                "none",
+                "the study with other values of single keys, one [[variants]] each",
+            ),
         ],
     },
     KeyTable {
@@ -276,6 +284,19 @@ const KEYS: &[KeyTable] = &[
             key("label", "text", "from the two", "the name in tables"),
         ],
     },
+    KeyTable {
+        table: "variants",
+        about: "one [[variants]] each; it can override and add keys, but remove none",
+        keys: &[
+            key("name", "text", REQUIRED, "the name in tables"),
+            key(
+                ANY_KEY,
+                "its type",
+                "as the spec",
+                "a key of calibration, prune or from-scratch in quotes, such as \"prune.mode\"",
+            ),
+        ],
+    },
 ];
 
 #[cfg(test)]
@@ -318,6 +339,7 @@ mod tests {
             known::<Exception>(""),
             known::<SamplingSpec>(""),
             known::<MethodSpec>(""),
+            BTreeSet::from(["name", ANY_KEY].map(str::to_owned)),
         ];
         assert_eq!(types.len(), KEYS.len());
         for (known, table) in types.iter().zip(KEYS) {

@@ -14,6 +14,7 @@ mod resolved;
 mod spec;
 pub(crate) mod spec_text;
 pub(crate) mod unfit;
+mod variants;
 mod work;
 
 pub use estimate::{Estimate, estimate, estimate_without_data};
@@ -26,4 +27,5 @@ pub(crate) use resolved::tuning_steps;
 pub use resolved::{CellDesign, ResolvedStudy};
 pub use spec::*;
 pub use spec_text::spec_files;
+pub use variants::{Variant, VariantSpec};
 pub(crate) use work::assumed_rate;

@@ -1,6 +1,7 @@
 //! Builds the plan of a spec: defaults filled in, values checked, every stage with its id, before any work.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thinet_data::{DataError, DatasetSpec, Split, Transform};
 use thinet_graph::Graph;
@@ -14,6 +15,7 @@ use super::identity::{self, DenseFacts};
 use super::options::Options;
 use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
 use super::spec::Spec;
+use super::variants::Variant;
 use crate::error::HarnessError;
 use crate::store::{StageId, paths};
 
@@ -24,7 +26,7 @@ pub struct DensePlan {
     pub seed: u64,
     /// Everything that went into the id.
     pub inputs: serde_json::Value,
-    /// The stages of one-shot evidence of this dense net; empty in layer-by-layer mode.
+    /// The stages of one-shot evidence of this dense net, for each variant in one-shot mode; variants can share a stage.
     pub evidence: Vec<EvidencePlan>,
     /// Fingerprint of the training images as selectors see them.
     pub calibration_data: String,
@@ -37,6 +39,14 @@ impl DensePlan {
         format!("dense net, seed {}", self.seed)
     }
 
+    /// The stages of one-shot evidence of a variant.
+    pub(crate) fn evidence_of<'a>(
+        &'a self,
+        variant: &'a Arc<Variant>,
+    ) -> impl Iterator<Item = &'a EvidencePlan> {
+        self.evidence.iter().filter(|stage| Arc::ptr_eq(&stage.variant, variant))
+    }
+
     /// The parts that enter the ids of the stages that need it.
     fn facts(&self) -> DenseFacts<'_> {
         DenseFacts { id: &self.id, inputs: &self.inputs, calibration_data: &self.calibration_data }
@@ -47,6 +57,8 @@ impl DensePlan {
 #[derive(Clone, Debug)]
 pub struct EvidencePlan {
     pub id: StageId,
+    /// The variant whose cells read it.
+    pub variant: Arc<Variant>,
     pub kind: EvidenceKind,
     /// For progress and logs.
     pub label: String,
@@ -68,7 +80,7 @@ pub struct Cell {
 
 /// A checked study. Only the run itself can still fail.
 pub struct Plan {
-    /// The spec with overrides applied and defaults filled in.
+    /// The spec with the command line's overrides applied and defaults filled in, among them the list of layers to prune.
     pub spec: Spec,
     pub path: PathBuf,
     /// Hash of the spec with overrides applied and defaults left out.
@@ -88,11 +100,11 @@ pub struct Plan {
     pub graph: Graph,
     /// Its size.
     pub size: Size,
-    /// Layers to prune, in order.
-    pub layers: Vec<String>,
-    /// One per seed.
+    /// Its variants; of a study without variants the spec itself.
+    pub variants: Vec<Arc<Variant>>,
+    /// One per seed, shared by all variants.
     pub dense: Vec<DensePlan>,
-    /// In order method, keep rate, seed.
+    /// In order variant, method, keep rate, seed.
     pub cells: Vec<Cell>,
 }
 
@@ -102,15 +114,17 @@ impl Plan {
     /// # Errors
     /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
-        let spec = ResolvedStudy::read(path, options)?;
+        let (spec, variants) = ResolvedStudy::read(path, options)?;
         let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {
             device.check_available().map_err(HarnessError::Device)?;
         }
         let data = open(&spec.dataset, path, options)?;
-        check::against_data(&spec, path, &data)?;
-        let resolved = ResolvedStudy::new(spec, path, data.train.classes())?;
+        for variant in &variants {
+            check::against_data(&variant.spec, path, &data).map_err(|error| variant.named(error))?;
+        }
+        let resolved = ResolvedStudy::new(spec, variants, path, data.train.classes())?;
         let weights = weights_hash(&resolved)?;
         let dense: Vec<DensePlan> = (0..resolved.spec.seeds)
             .map(|seed| dense_plan(&resolved, seed, &data, device, weights.as_ref()))
@@ -118,10 +132,10 @@ impl Plan {
         let cells: Vec<Cell> = resolved
             .cells
             .iter()
-            .map(|cell| planned(&resolved, cell.clone(), &dense[cell.seed as usize]))
+            .map(|cell| planned(cell.clone(), &dense[cell.seed as usize]))
             .collect::<Result<_, _>>()?;
         let run = identity::run(dense.iter().map(|d| &d.id).chain(cells.iter().map(|c| &c.id)));
-        let ResolvedStudy { spec, path, table, transform, graph, size, layers, .. } = resolved;
+        let ResolvedStudy { spec, path, table, transform, graph, size, variants, .. } = resolved;
         Ok(Self {
             table,
             path,
@@ -133,7 +147,7 @@ impl Plan {
             data,
             transform,
             size,
-            layers,
+            variants,
             dense,
             cells,
             graph,
@@ -146,7 +160,7 @@ impl Plan {
     /// # Errors
     /// If its method is not registered, which cannot happen for cells of a plan.
     pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
-        identity::cell_inputs(&self.spec, &self.layers, &cell.design, self.dense[cell.dense].facts())
+        identity::cell_inputs(&cell.design, self.dense[cell.dense].facts())
     }
 
     #[must_use]
@@ -161,9 +175,9 @@ impl Plan {
     }
 
     /// The stages of one-shot evidence that a cell reads.
-    pub fn evidence_of(&self, cell: &Cell) -> impl Iterator<Item = &EvidencePlan> {
-        let needs = cell.needs;
-        self.dense[cell.dense].evidence.iter().filter(move |stage| needs.contains(stage.kind))
+    pub fn evidence_of<'a>(&'a self, cell: &'a Cell) -> impl Iterator<Item = &'a EvidencePlan> {
+        let of_variant = self.dense[cell.dense].evidence_of(&cell.design.variant);
+        of_variant.filter(move |stage| cell.needs.contains(stage.kind))
     }
 
     /// The name of the net in tables.
@@ -213,18 +227,18 @@ fn dense_plan(
     device: Device,
     weights: Option<&String>,
 ) -> Result<DensePlan, HarnessError> {
-    let spec = &resolved.spec;
     let inputs = identity::dense_inputs(resolved, seed, data, device, weights);
     let id = identity::dense(&inputs);
     let calibration_data = data.calibration.fingerprint().to_owned();
     let mut plan = DensePlan { id, seed, inputs, evidence: Vec::new(), calibration_data };
-    if spec.is_one_shot() {
+    for variant in resolved.variants.iter().filter(|variant| variant.spec.is_one_shot()) {
         let mut needs = Needs::NONE;
-        for method in &spec.methods {
+        for method in &variant.spec.methods {
             needs = needs | needs_of(&method.selector)?;
         }
-        plan.evidence =
-            thinet_sampling::gathered(needs).map(|kind| evidence_plan(resolved, &plan, kind)).collect();
+        for kind in thinet_sampling::gathered(needs) {
+            plan.evidence.push(evidence_plan(variant, &plan, kind));
+        }
     }
     Ok(plan)
 }
@@ -236,16 +250,17 @@ fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
 }
 
 /// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
-fn evidence_plan(resolved: &ResolvedStudy, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
-    let inputs = identity::evidence_inputs(resolved, dense.facts());
-    let label = format!("calibration ({}), seed {}", kind.kind().name(), dense.seed);
+fn evidence_plan(variant: &Arc<Variant>, dense: &DensePlan, kind: &dyn GatheredKind) -> EvidencePlan {
+    let inputs = identity::evidence_inputs(variant, dense.facts());
+    let label = format!("{}calibration ({}), seed {}", variant.prefix(), kind.kind().name(), dense.seed);
     let id = identity::evidence(kind, &inputs);
-    EvidencePlan { id, kind: kind.kind(), label, inputs }
+    let variant = variant.clone();
+    EvidencePlan { id, variant, kind: kind.kind(), label, inputs }
 }
 
 /// A cell with its id.
-fn planned(resolved: &ResolvedStudy, cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
-    let inputs = identity::cell_inputs(&resolved.spec, &resolved.layers, &cell, parent.facts())?;
+fn planned(cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
+    let inputs = identity::cell_inputs(&cell, parent.facts())?;
     let (id, needs) = match cell.is_from_scratch {
         true => (identity::from_scratch(&inputs), Needs::NONE),
         false => (identity::cell(&inputs), needs_of(&cell.method.selector)?),

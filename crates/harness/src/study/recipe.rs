@@ -45,7 +45,7 @@ pub struct Recipe {
     #[serde(default)]
     pub schedule: Schedule,
     /// Fraction of the training, in [0, 1), over which the learning rate rises linearly to what the schedule says.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub warm_up: f64,
     /// Random changes of the training images.
     #[serde(default)]
@@ -72,10 +72,6 @@ impl Recipe {
             (None, epochs) => epochs.unwrap_or(0).saturating_mul(images / self.batch.max(1)),
         }
     }
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
 }
 
 fn batch_128() -> usize {

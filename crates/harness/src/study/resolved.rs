@@ -13,11 +13,14 @@ use thinet_graph::{
 use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
+use crate::study::variants::{Variant, variants};
 use crate::study::{MethodSpec, Options, Recipe, Spec, check};
 
-/// A method at a keep rate with a seed.
+/// A method at a keep rate with a seed, in a variant of the study.
 #[derive(Clone, Debug)]
 pub struct CellDesign {
+    /// What it follows, shared between cells.
+    pub variant: Arc<Variant>,
     /// The method, shared between cells; for the control from a random start only its label has a meaning.
     pub method: Arc<MethodSpec>,
     /// Whether this is the control that is trained from a random start at the same widths.
@@ -33,17 +36,18 @@ pub struct CellDesign {
 }
 
 impl CellDesign {
-    /// For progress and logs, such as `thinet r=0.5 seed 0`.
+    /// For progress and logs, such as `thinet r=0.5 seed 0`, or `short tuning: thinet r=0.5 seed 0` in a variant.
     #[must_use]
     pub fn label(&self) -> String {
-        format!("{} r={} seed {}", self.method.label(), self.keep_rate, self.seed)
+        let variant = self.variant.prefix();
+        format!("{variant}{} r={} seed {}", self.method.label(), self.keep_rate, self.seed)
     }
 }
 
 /// A spec that is checked against everything except its data.
 #[derive(Clone, Debug)]
 pub struct ResolvedStudy {
-    /// The spec with overrides applied and defaults filled in.
+    /// The spec with the command line's overrides applied and defaults filled in, among them the list of layers to prune.
     pub spec: Spec,
     pub path: PathBuf,
     /// Table name without extension.
@@ -53,9 +57,9 @@ pub struct ResolvedStudy {
     /// The dense net.
     pub graph: Graph,
     pub size: Size,
-    /// Layers to prune, in order.
-    pub layers: Vec<String>,
-    /// In order method, keep rate, seed; the controls last.
+    /// Its variants; of a study without variants the spec itself.
+    pub variants: Vec<Arc<Variant>>,
+    /// In order variant, method, keep rate, seed; the controls of a variant last.
     pub cells: Vec<CellDesign>,
 }
 
@@ -65,35 +69,44 @@ impl ResolvedStudy {
     /// # Errors
     /// If the spec is invalid; the message names file, key and allowed values.
     pub fn without_data(path: &Path, options: &Options) -> Result<Option<Self>, HarnessError> {
-        let spec = Self::read(path, options)?;
-        spec.dataset.classes().map(|classes| Self::new(spec, path, classes)).transpose()
+        let (spec, variants) = Self::read(path, options)?;
+        spec.dataset.classes().map(|classes| Self::new(spec, variants, path, classes)).transpose()
     }
 
-    /// Reads a spec, applies the command line's overrides and checks its values.
-    pub(crate) fn read(path: &Path, options: &Options) -> Result<Spec, HarnessError> {
+    /// Reads a spec, applies the command line's overrides and checks its values and those of its variants.
+    pub(crate) fn read(path: &Path, options: &Options) -> Result<(Spec, Vec<Variant>), HarnessError> {
         let mut spec = Spec::read(path)?;
         if let Some(seeds) = options.seeds {
             spec.seeds = seeds;
         }
         check::values(&spec, path)?;
-        Ok(spec)
+        let variants = variants(&spec, path)?;
+        Ok((spec, variants))
     }
 
-    pub(crate) fn new(mut spec: Spec, path: &Path, classes: usize) -> Result<Self, HarnessError> {
+    pub(crate) fn new(
+        spec: Spec,
+        variants: Vec<Variant>,
+        path: &Path,
+        classes: usize,
+    ) -> Result<Self, HarnessError> {
         let transform = check::transform(&spec, path, spec.dataset.shape())?;
         let graph = check::build(&spec, path, &transform, classes)?;
-        let layers = layers(&spec, path, &graph)?;
-        check::layer_names(&spec, path, &graph, &layers)?;
-        check::evidence(&spec, path, &graph, &layers)?;
-        check::batch_norm(&spec, path, &graph)?;
-        spec.prune.layers.clone_from(&layers);
-        let cells = cells(&spec, path, &graph, &layers)?;
+        let spec = with_layers(spec, path, &graph)?;
+        let (mut resolved, mut cells) = (Vec::new(), Vec::new());
+        for mut variant in variants {
+            variant.spec =
+                with_layers(variant.spec.clone(), path, &graph).map_err(|error| variant.named(error))?;
+            let variant = Arc::new(variant);
+            cells.extend(cells_of(&variant, path, &graph).map_err(|error| variant.named(error))?);
+            resolved.push(variant);
+        }
         Ok(Self {
             table: spec.table_name().to_owned(),
             size: size_of(&graph),
             path: path.to_owned(),
             transform,
-            layers,
+            variants: resolved,
             cells,
             graph,
             spec,
@@ -130,6 +143,16 @@ pub(crate) fn size_of(graph: &Graph) -> Size {
     Size { paper: count(graph, Convention::Paper), all_parameters: count(graph, Convention::AllParameters) }
 }
 
+/// The spec with its layers listed, checked against the net.
+fn with_layers(mut spec: Spec, path: &Path, graph: &Graph) -> Result<Spec, HarnessError> {
+    let layers = layers(&spec, path, graph)?;
+    check::layer_names(&spec, path, graph, &layers)?;
+    check::evidence(&spec, path, graph, &layers)?;
+    check::batch_norm(&spec, path, graph)?;
+    spec.prune.layers = layers;
+    Ok(spec)
+}
+
 /// The layers to prune: the listed ones, checked, or every prunable one.
 fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
     if spec.prune.layers.is_empty() {
@@ -141,15 +164,12 @@ fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, Harnes
     Ok(spec.prune.layers.clone())
 }
 
-fn cells(
-    spec: &Spec,
-    path: &Path,
-    graph: &Graph,
-    layers: &[String],
-) -> Result<Vec<CellDesign>, HarnessError> {
+fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<CellDesign>, HarnessError> {
+    let spec = &variant.spec;
+    let layers = &spec.prune.layers;
     let rates = spec.prune.keep_rates.iter();
     let with_rate = |&rate: &f64| {
-        let (keep, graph) = widths(spec, path, graph, layers, rate)?;
+        let (keep, graph) = widths(spec, path, graph, rate)?;
         Ok((rate, Arc::<[_]>::from(keep), size_of(&graph), Arc::new(graph)))
     };
     let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
@@ -170,6 +190,7 @@ fn cells(
             }
             for seed in 0..spec.seeds {
                 cells.push(CellDesign {
+                    variant: variant.clone(),
                     method: method.clone(),
                     is_from_scratch,
                     keep_rate: *keep_rate,
@@ -185,7 +206,8 @@ fn cells(
 }
 
 /// Training batches of a cell after its first cut; for the control those of its whole training.
-pub(crate) fn tuning_steps(spec: &Spec, cell: &CellDesign, images: usize) -> u64 {
+pub(crate) fn tuning_steps(cell: &CellDesign, images: usize) -> u64 {
+    let spec = &cell.variant.spec;
     let steps = |recipe: &Recipe| recipe.total_steps(images) as u64;
     if cell.is_from_scratch {
         return spec.from_scratch.as_ref().map_or(0, steps);
@@ -200,13 +222,12 @@ fn widths(
     spec: &Spec,
     path: &Path,
     dense: &Graph,
-    layers: &[String],
     keep_rate: f64,
 ) -> Result<(Vec<(String, usize)>, Graph), HarnessError> {
     let wrong = |e: &dyn Display| check::value(path, "prune.keep-rates", e);
     let mut graph = dense.clone();
     let mut keep = Vec::new();
-    for layer in layers {
+    for layer in &spec.prune.layers {
         let channels = prunable_layer(&graph, layer).map_err(|e| wrong(&e))?.channels;
         let rate = spec.prune.rate_of(layer, keep_rate);
         let kept = kept_channels(layer, channels, rate).map_err(|e| wrong(&e))?;

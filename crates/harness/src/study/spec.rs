@@ -13,6 +13,7 @@ use thinet_sampling::SamplingSpec;
 
 use super::recipe::Recipe;
 use super::spec_text;
+use super::variants::VariantSpec;
 use crate::error::SpecError;
 
 /// The spec of one study.
@@ -51,6 +52,9 @@ pub struct Spec {
     /// Table that compares this study and others with the paper's rows, such as `imagenet-vgg16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paper_table: Option<String>,
+    /// Variants with other values of single keys; without any the spec itself is the only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantSpec>,
 }
 
 /// How pixels become inputs.

@@ -31,6 +31,22 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, S
     })
 }
 
+/// Reads a value from a table that was made from TOML; the error is a message that names the key, and the key or value that was
+/// probably meant.
+pub(crate) fn read_table<T: DeserializeOwned>(table: toml::Table) -> Result<T, (String, Option<String>)> {
+    let spec = table.clone();
+    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+        let key: Vec<String> = error.path().iter().filter_map(segment).collect();
+        let place = dotted(&key);
+        let mut message = explained(&one_line(error.inner().message()), key, &spec);
+        if message.starts_with("unknown field ") && !place.is_empty() {
+            message = format!("{place}: {message}");
+        }
+        let hint = did_you_mean(&message);
+        (message, hint)
+    })
+}
+
 fn one_line(message: &str) -> String {
     message.trim().replace('\n', "; ")
 }

@@ -1,5 +1,7 @@
 //! The cost of stages: multiply-adds from the graphs, bytes on disk, and the rate assumed while nothing is measured.
 
+use std::sync::Arc;
+
 use thinet_graph::Graph;
 use thinet_report::records::Size;
 
@@ -7,6 +9,7 @@ use super::plan::Plan;
 use super::recipe::Recipe;
 use super::resolved::{CellDesign, ResolvedStudy, size_of};
 use super::spec::Spec;
+use super::variants::Variant;
 
 /// Multiply-adds per second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
 const ASSUMED_RATE: f64 = 2.0e10;
@@ -26,6 +29,7 @@ pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
 /// The parts of a study that decide its cost.
 pub(crate) struct Work<'a> {
     spec: &'a Spec,
+    variants: &'a [Arc<Variant>],
     dense: &'a Graph,
     /// Multiply-adds of the dense net for an image, counted once for all cells.
     dense_macs: f64,
@@ -42,6 +46,7 @@ impl<'a> Work<'a> {
         let calibration = &plan.data.calibration;
         Self {
             spec: &plan.spec,
+            variants: &plan.variants,
             dense: &plan.graph,
             dense_macs: macs(&plan.graph),
             images: [plan.data.train.len(), plan.data.test.len()],
@@ -55,6 +60,7 @@ impl<'a> Work<'a> {
         let dataset = &resolved.spec.dataset;
         Self {
             spec: &resolved.spec,
+            variants: &resolved.variants,
             dense: &resolved.graph,
             dense_macs: macs(&resolved.graph),
             images,
@@ -79,24 +85,25 @@ impl<'a> Work<'a> {
 
     /// Multiply-adds of a cell. Tuning between layers is counted at the mean of the dense and the pruned net's cost.
     pub(crate) fn cell_macs(&self, cell: &CellDesign) -> f64 {
-        let prune = &self.spec.prune;
+        let spec = &cell.variant.spec;
+        let prune = &spec.prune;
         let test = self.images[1] as f64;
         let (dense, pruned) = (self.dense_macs, cell.size.paper.macs as f64);
         if cell.is_from_scratch {
-            return self.training(self.spec.from_scratch.as_ref(), pruned) + pruned * test;
+            return self.training(spec.from_scratch.as_ref(), pruned) + pruned * test;
         }
         let between = (dense + pruned) / 2.0;
         let but_last = cell.keep.iter().rev().skip(1);
         let short: f64 =
             but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
-        let passes = if self.spec.is_one_shot() { 0 } else { cell.keep.len() };
-        let calibration = between * self.sample() * passes as f64;
+        let passes = if spec.is_one_shot() { 0 } else { cell.keep.len() };
+        let calibration = between * self.sample(spec) * passes as f64;
         short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
     }
 
-    /// Images of one calibration pass.
-    fn sample(&self) -> f64 {
-        self.spec.calibration.images_per_class as f64 * self.classes as f64
+    /// Images of one calibration pass of a variant.
+    fn sample(&self, variant: &Spec) -> f64 {
+        variant.calibration.images_per_class as f64 * self.classes as f64
     }
 
     /// Bytes on disk of nets, calibration images, and the checkpoints of `jobs` running jobs.
@@ -106,9 +113,13 @@ impl<'a> Work<'a> {
         let nets = dense * seeds as f64 + cells.map(|size| file(&size)).sum::<f64>();
         // A running job stores a net after its last layer, and net and velocities of the long training.
         let checkpoints = 3.0 * dense * jobs as f64;
-        let passes = if self.spec.is_one_shot() { 1 } else { self.spec.prune.layers.len() };
-        let images =
-            self.image_bytes.map_or(0.0, |bytes| bytes * self.sample() * passes as f64 * seeds as f64);
+        let of_variant = |variant: &Arc<Variant>| {
+            let spec = &variant.spec;
+            let passes = if spec.is_one_shot() { 1 } else { spec.prune.layers.len() };
+            self.sample(spec) * passes as f64
+        };
+        let sampled: f64 = self.variants.iter().map(of_variant).sum();
+        let images = self.image_bytes.map_or(0.0, |bytes| bytes * sampled * seeds as f64);
         nets + checkpoints + images
     }
 }

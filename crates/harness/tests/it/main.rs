@@ -16,3 +16,4 @@ mod small;
 mod studies;
 mod takeover;
 mod unfit;
+mod variants;

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use thinet_data::DatasetSpec;
 use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::{RunOptions, run};
-use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec};
+use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec, gather};
+use thinet_report::records::FROM_SCRATCH;
 
 use crate::small;
 
@@ -40,7 +41,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 24);
+    assert_eq!(files.len(), 26);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
@@ -83,7 +84,7 @@ fn every_shipped_spec_plans_and_takes_its_first_step() {
         let plan = Plan::new(&file, &options).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let methods = spec.methods.len() + usize::from(spec.from_scratch.is_some());
         let rates = spec.prune.keep_rates.iter().filter(|rate| **rate < 1.0).count();
-        let cells = methods * rates * spec.seeds as usize;
+        let cells = spec.variants.len().max(1) * methods * rates * spec.seeds as usize;
         assert_eq!(plan.cells.len(), cells, "{}", file.display());
         let reporter = StopsAtFirstStep::default();
         let options = RunOptions::default();
@@ -105,10 +106,10 @@ fn vgg16_conv_tunes_for_24_epochs_as_the_authors_code_does() {
     let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
     let prune = &resolved.spec.prune;
     let epochs = |layer: &String| {
-        let last = layer == resolved.layers.last().unwrap();
+        let last = layer == resolved.spec.prune.layers.last().unwrap();
         prune.recipe_after(layer, last).map_or(0, |recipe| recipe.epochs.unwrap())
     };
-    let each: Vec<usize> = resolved.layers.iter().map(epochs).collect();
+    let each: Vec<usize> = resolved.spec.prune.layers.iter().map(epochs).collect();
     assert_eq!(each, [1, 2, 1, 2, 1, 1, 2, 1, 1, 12]);
     assert_eq!(each.iter().sum::<usize>(), 24);
     let widths: Vec<usize> = resolved.cells[0].keep.iter().map(|(_, kept)| *kept).collect();
@@ -125,16 +126,41 @@ fn resnet50_tunes_after_each_block_for_24_epochs() {
     for name in ["resnet50-caffe", "resnet50-torchvision"] {
         let file = project().join(format!("experiments/imagenet/{name}.toml"));
         let resolved = ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap();
-        assert_eq!(resolved.layers, thinet_nets::resnet50_pruned_layers());
+        assert_eq!(resolved.spec.prune.layers, thinet_nets::resnet50_pruned_layers());
         let prune = &resolved.spec.prune;
         let mut total = 0;
-        for layer in &resolved.layers {
-            let last = layer == resolved.layers.last().unwrap();
+        for layer in &resolved.spec.prune.layers {
+            let last = layer == resolved.spec.prune.layers.last().unwrap();
             let epochs = prune.recipe_after(layer, last).map_or(0, |recipe| recipe.epochs.unwrap());
             assert_eq!(epochs > 0, layer.ends_with("conv2"), "{layer}");
             total += epochs;
         }
         assert_eq!(total, 24);
+    }
+}
+
+#[test]
+fn the_ablation_of_tuning_gives_every_net_the_same_number_of_steps() {
+    let file = project().join("experiments/fashion-mnist-ablation-tuning.toml");
+    let options = Options { data: Some(fetched_fashion_mnist()), ..Options::default() };
+    let plan = Plan::new(&file, &options).unwrap();
+    let study = gather(&plan).unwrap();
+    let dense = plan.spec.dense.train.as_ref().unwrap().total_steps(plan.data.train.len()) as u64;
+    for cell in &study.cells {
+        let before = if cell.selector == FROM_SCRATCH { 0 } else { dense };
+        assert_eq!(before + cell.tuning_steps.unwrap(), dense + 9 * 60 + 468, "{}", cell.method);
+    }
+}
+
+#[test]
+fn the_ablations_share_the_dense_nets_of_the_default_study() {
+    let dense = |name: &str| {
+        let file = project().join(format!("experiments/fashion-mnist-{name}.toml"));
+        let options = Options { data: Some(fetched_fashion_mnist()), seeds: Some(3), ..Options::default() };
+        Plan::new(&file, &options).unwrap().dense.into_iter().map(|dense| dense.id).collect::<Vec<_>>()
+    };
+    for name in ["ablation-calibration", "ablation-tuning", "selection"] {
+        assert_eq!(dense(name), dense("selectors"), "{name}");
     }
 }
 

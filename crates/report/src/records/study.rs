@@ -161,6 +161,9 @@ pub const FROM_SCRATCH: &str = "from-scratch";
 #[serde(rename_all = "kebab-case")]
 pub struct CellRecord {
     pub id: String,
+    /// The name of its variant; `None` in a study without variants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// The method's label in tables.
     pub method: String,
     /// Registered selector.
@@ -184,6 +187,21 @@ pub struct CellRecord {
     pub test_images: Option<u64>,
 }
 
+/// A variant of a study: the study with other values of single keys.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VariantRecord {
+    /// Its name in tables.
+    pub name: String,
+    /// The keys that it overrides, such as `calibration.images-per-class = 3`.
+    pub overrides: String,
+    /// `layer-by-layer` or `one-shot`.
+    pub mode: String,
+    /// Keep rates at which nothing is cut.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncut_rates: Vec<f64>,
+}
+
 /// All data of a study's tables.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -198,14 +216,17 @@ pub struct StudyRecord {
     pub dataset: String,
     /// Name of the net in tables, such as `vgg16-gap ×0.125, 1×32×32`.
     pub net: String,
-    /// `layer-by-layer` or `one-shot`.
+    /// `layer-by-layer` or `one-shot`; a variant can have another one.
     pub mode: String,
-    /// Keep rates at which nothing is cut, so that the dense nets are the result.
+    /// Keep rates at which nothing is cut, so that the dense nets are the result; a variant can have others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncut_rates: Vec<f64>,
+    /// In the order of the spec; empty in a study without variants.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantRecord>,
     /// One per seed, in seed order.
     pub dense: Vec<DenseRecord>,
-    /// In order method (as in the spec), keep rate (as in the spec), seed.
+    /// In order variant, method (as in the spec), keep rate (as in the spec), seed.
     pub cells: Vec<CellRecord>,
     /// Stages with unreadable records, and why; they count as not run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -213,6 +234,18 @@ pub struct StudyRecord {
 }
 
 impl StudyRecord {
+    /// The variant of this name.
+    #[must_use]
+    pub fn variant(&self, name: Option<&str>) -> Option<&VariantRecord> {
+        self.variants.iter().find(|variant| Some(variant.name.as_str()) == name)
+    }
+
+    /// The mode of a variant, or of a study without variants.
+    #[must_use]
+    pub fn mode_of(&self, variant: Option<&str>) -> &str {
+        self.variant(variant).map_or(&self.mode, |variant| &variant.mode)
+    }
+
     /// Sentences about seeds and stages that the tables leave out.
     #[must_use]
     pub fn left_out(&self) -> Vec<String> {

@@ -133,18 +133,21 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
         return Ok(format!("{name}: not run\n"));
     };
     let rows: Vec<usize> = (0..frame.height()).collect();
-    let distinct = |column: &str| {
-        let mut values: Vec<&str> = Vec::new();
-        for value in
-            rows.iter().filter(|&&row| !is_dense(&frame, row)).filter_map(|&row| text(&frame, column, row))
-        {
+    let distinct = |of_row: &dyn Fn(usize) -> Option<String>| {
+        let mut values: Vec<String> = Vec::new();
+        for value in rows.iter().filter(|&&row| !is_dense(&frame, row)).filter_map(|&row| of_row(row)) {
             if !values.contains(&value) {
                 values.push(value);
             }
         }
         values
     };
-    let (methods, rates) = (distinct("method"), distinct("keep_rate"));
+    let method = |row: usize| {
+        let variant = text(&frame, "variant", row).map(|name| format!("{name}: ")).unwrap_or_default();
+        Some(format!("{variant}{}", text(&frame, "method", row)?))
+    };
+    let rate = |row: usize| text(&frame, "keep_rate", row).map(str::to_owned);
+    let (methods, rates) = (distinct(&method), distinct(&rate));
     let most = |column: &str| {
         let of_methods = rows.iter().filter(|&&row| !is_dense(&frame, row));
         of_methods.filter_map(|&row| text(&frame, column, row)?.parse::<u64>().ok()).max().unwrap_or(0)
@@ -170,15 +173,14 @@ fn result(folder: &Path, study: ClosingStudy<'_>) -> Result<String, TableError> 
     let dense = dense.map(|top1| format!("; dense {top1:.2}")).unwrap_or_default();
     let caption = format!("Result of {name}: {word} top-1, %, at each keep rate{over}{dense}");
     let mut headings = vec!["<method"];
-    headings.extend(&rates);
+    headings.extend(rates.iter().map(String::as_str));
     let mut grid = Grid::new(caption, &headings);
     let shown = if methods.len() > METHODS { METHODS - 1 } else { methods.len() };
-    for method in &methods[..shown] {
-        let mut cells = vec![(*method).to_owned()];
-        for rate in &rates {
+    for name in &methods[..shown] {
+        let mut cells = vec![name.clone()];
+        for keep_rate in &rates {
             let is_here = |row: &&usize| {
-                text(&frame, "method", **row) == Some(*method)
-                    && text(&frame, "keep_rate", **row) == Some(*rate)
+                method(**row).as_ref() == Some(name) && rate(**row).as_ref() == Some(keep_rate)
             };
             cells
                 .push(rows.iter().find(is_here).map_or_else(String::new, |&row| mean_of(&frame, row, phase)));

@@ -2,10 +2,11 @@
 //! more than the noise of seeds.
 
 use polars::frame::DataFrame;
+use polars::prelude::Column;
 use thinet_metrics::{PairedDifference, holm, sample_std};
 
 use super::frame::column;
-use super::lines::{Line, in_order, phases_shown};
+use super::lines::{Line, in_order, phases_shown, variant_column};
 use super::markdown::Grid;
 use super::notes::origin;
 use super::{Table, TableError};
@@ -18,16 +19,21 @@ const BOUND: f64 = 0.05;
 /// The selectors that every method is compared with; of several methods with one of them, the first.
 const REFERENCES: [&str; 2] = ["thinet", "random"];
 
-/// A method against a reference at one keep rate and phase.
+/// A method in a variant; a study without variants has only `None`.
+type Place<'a> = (Option<&'a str>, &'a str);
+
+/// A method against a reference in the same variant, or a variant against the first one with the same method, at one keep rate and
+/// phase.
 struct Comparison<'a> {
     keep_rate: f64,
     phase: Phase,
+    variant: Option<&'a str>,
     method: &'a str,
-    /// The method that it is compared with.
-    against: &'a str,
+    /// The variant and the method that it is compared with.
+    against: Place<'a>,
     /// Top-1 of the method less that of the reference, points, over the seeds that have both.
     found: Option<PairedDifference>,
-    /// The p-value corrected over the methods at this keep rate and phase.
+    /// The p-value corrected over the methods, or over the variants, at this keep rate and phase.
     corrected: Option<f64>,
     /// The smallest mean difference that would have been shown with this spread, points: at the level of the correction's first step.
     smallest: Option<f64>,
@@ -86,73 +92,109 @@ fn is_tested(comparison: &Comparison) -> bool {
 
 fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
     let cells: Vec<&Line> = lines.iter().filter(|line| !line.is_dense()).collect();
+    let variants = in_order(lines, |l| l.cell.variant.as_deref());
     let methods = in_order(lines, |l| (l.cell.method.as_str(), l.cell.selector.as_str()));
+    let methods: Vec<(&str, &str)> =
+        methods.into_iter().filter(|(_, selector)| !selector.is_empty()).collect();
+    let rates = in_order(lines, |l| l.cell.keep_rate);
+    let phases = phases_shown(lines).into_iter().filter(|&phase| phase != Phase::AfterCut);
     let mut all = Vec::new();
-    for phase in phases_shown(lines).into_iter().filter(|&phase| phase != Phase::AfterCut) {
-        for keep_rate in in_order(lines, |l| l.cell.keep_rate) {
+    for (phase, &keep_rate) in phases.flat_map(|phase| rates.iter().map(move |rate| (phase, rate))) {
+        let here = Here { cells: &cells, keep_rate, phase };
+        for &variant in &variants {
             for reference in REFERENCES {
                 let Some(&(against, _)) = methods.iter().find(|(_, selector)| *selector == reference) else {
                     continue;
                 };
-                let top1 = |method: &str, seed: u64| {
-                    let is_it = |l: &&&Line| {
-                        let cell = l.cell;
-                        cell.method == method && cell.keep_rate == keep_rate && cell.seed == seed
-                    };
-                    cells.iter().find(is_it).and_then(|line| line.at(phase).top1)
-                };
-                let seeds = in_order(lines, |l| l.cell.seed);
-                let mut family: Vec<(Comparison, Vec<f64>)> = Vec::new();
-                for &(method, selector) in &methods {
-                    let is_here =
-                        cells.iter().any(|l| l.cell.method == method && l.cell.keep_rate == keep_rate);
-                    if method == against || selector.is_empty() || !is_here {
-                        continue;
-                    }
-                    let differences: Vec<f64> = seeds
-                        .iter()
-                        .filter_map(|&seed| Some(top1(method, seed)? - top1(against, seed)?))
-                        .collect();
-                    let found = PairedDifference::of(&differences, LEVEL);
-                    let comparison = Comparison {
-                        keep_rate,
-                        phase,
-                        method,
-                        against,
-                        found,
-                        corrected: None,
-                        smallest: None,
-                    };
-                    family.push((comparison, differences));
-                }
-                let p: Vec<Option<f64>> =
-                    family.iter().map(|(c, _)| c.found.and_then(|found| found.p)).collect();
-                let first_step = 1.0 - BOUND / p.iter().flatten().count().max(1) as f64;
-                for ((mut comparison, differences), corrected) in family.into_iter().zip(holm(&p)) {
-                    comparison.corrected = corrected;
-                    comparison.smallest =
-                        PairedDifference::of(&differences, first_step).and_then(|found| found.half_width);
-                    all.push(comparison);
-                }
+                let places = methods.iter().map(|(method, _)| (variant, *method));
+                all.extend(here.family(places, (variant, against)));
+            }
+        }
+        if let [first, _, ..] = variants[..] {
+            for (method, _) in &methods {
+                let places = variants.iter().map(|variant| (*variant, *method));
+                all.extend(here.family(places, (first, method)));
             }
         }
     }
     all
 }
 
-/// Paired differences to the first ThiNet method and to random selection; `None` if the study has neither, or no pair of cells is
-/// stored.
+/// The cells at a keep rate, looked at in one phase.
+struct Here<'a, 'l> {
+    cells: &'l [&'l Line<'a>],
+    keep_rate: f64,
+    phase: Phase,
+}
+
+impl<'a> Here<'a, '_> {
+    fn at(&self, (variant, method): Place<'_>) -> impl Iterator<Item = &Line<'a>> {
+        let is_it = move |line: &&Line| {
+            let cell = line.cell;
+            cell.variant.as_deref() == variant && cell.method == method && cell.keep_rate == self.keep_rate
+        };
+        self.cells.iter().copied().filter(is_it)
+    }
+
+    fn top1(&self, place: Place<'_>, seed: u64) -> Option<f64> {
+        self.at(place).find(|line| line.cell.seed == seed).and_then(|line| line.at(self.phase).top1)
+    }
+
+    /// Compares those of the places that have cells with one of them; p-values are corrected over them.
+    fn family(&self, places: impl Iterator<Item = Place<'a>>, against: Place<'a>) -> Vec<Comparison<'a>> {
+        let mut seeds: Vec<u64> = Vec::new();
+        for line in self.cells {
+            if !seeds.contains(&line.cell.seed) {
+                seeds.push(line.cell.seed);
+            }
+        }
+        let mut family: Vec<(Comparison, Vec<f64>)> = Vec::new();
+        for place in places.filter(|place| *place != against && self.at(*place).next().is_some()) {
+            let pairs =
+                seeds.iter().filter_map(|&seed| Some(self.top1(place, seed)? - self.top1(against, seed)?));
+            let differences: Vec<f64> = pairs.collect();
+            let comparison = Comparison {
+                keep_rate: self.keep_rate,
+                phase: self.phase,
+                variant: place.0,
+                method: place.1,
+                against,
+                found: PairedDifference::of(&differences, LEVEL),
+                corrected: None,
+                smallest: None,
+            };
+            family.push((comparison, differences));
+        }
+        let p: Vec<Option<f64>> = family.iter().map(|(c, _)| c.found.and_then(|found| found.p)).collect();
+        let first_step = 1.0 - BOUND / p.iter().flatten().count().max(1) as f64;
+        let corrected = family.into_iter().zip(holm(&p)).map(|((comparison, differences), corrected)| {
+            let smallest = PairedDifference::of(&differences, first_step).and_then(|found| found.half_width);
+            Comparison { corrected, smallest, ..comparison }
+        });
+        corrected.collect()
+    }
+}
+
+/// Paired differences to the first ThiNet method and to random selection, and of variants to the first one; `None` if the study has
+/// none of these, or no pair of cells is stored.
 pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table>, TableError> {
     let all = comparisons(lines);
     if all.iter().all(|c| c.found.is_none()) {
         return Ok(None);
     }
     let found = |c: &Comparison, of: fn(&PairedDifference) -> Option<f64>| c.found.as_ref().and_then(of);
-    let columns = vec![
+    let mut columns: Vec<Column> =
+        variant_column(study, &all, |c| c.variant.map(str::to_owned)).into_iter().collect();
+    columns.extend([
         column("keep_rate", &all, |c| c.keep_rate),
         column("stage", &all, |c| c.phase.name()),
         column("method", &all, |c| c.method),
-        column("against", &all, |c| c.against),
+        column("against", &all, |c| c.against.1),
+    ]);
+    if !study.variants.is_empty() {
+        columns.push(column("against_variant", &all, |c| c.against.0));
+    }
+    columns.extend([
         column("n", &all, |c| c.found.map_or(0, |found| found.n as u64)),
         column("top1_difference", &all, |c| found(c, |f| Some(f.mean))),
         column("std", &all, |c| found(c, |f| f.std)),
@@ -163,7 +205,7 @@ pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<
         column("p_holm", &all, |c| c.corrected),
         column("verdict", &all, |c| c.verdict().name()),
         column("experiment", &all, |_| study.name.as_str()),
-    ];
+    ]);
     Ok(Some(Table {
         name: format!("{}-differences", study.table),
         title: format!("Differences between methods on {}, {}", study.dataset, study.net),
@@ -177,7 +219,6 @@ pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<
 
 fn grids(lines: &[Line], all: &[Comparison]) -> Vec<Grid> {
     let mut grids = Vec::new();
-    let seeds = in_order(lines, |l| l.cell.seed).len();
     let mut keys: Vec<(Phase, f64)> = Vec::new();
     for comparison in all {
         if !keys.contains(&(comparison.phase, comparison.keep_rate)) {
@@ -185,35 +226,58 @@ fn grids(lines: &[Line], all: &[Comparison]) -> Vec<Grid> {
         }
     }
     for (phase, rate) in keys {
+        let caption = format!("{}, keep rate {rate}", word(phase));
         let of_key = || all.iter().filter(|c| (c.phase, c.keep_rate) == (phase, rate));
-        let mut references: Vec<&str> = Vec::new();
-        for comparison in of_key() {
-            if !references.contains(&comparison.against) {
-                references.push(comparison.against);
-            }
+        let (methods, variants): (Vec<&Comparison>, Vec<&Comparison>) =
+            of_key().partition(|c| c.variant == c.against.0);
+        grids.push(grid(caption.clone(), lines, &methods, |c| c.against.1));
+        if !variants.is_empty() {
+            grids.push(grid(format!("{caption}: variants"), lines, &variants, |c| {
+                c.against.0.unwrap_or_default()
+            }));
         }
-        let methods = in_order(lines, |l| l.cell.method.as_str());
-        let methods = methods.into_iter().filter(|method| of_key().any(|c| c.method == *method));
-        let mut headings = vec!["<method".to_owned()];
-        for reference in &references {
-            headings.extend([format!("<less {reference}, points"), "<verdict".to_owned()]);
-        }
-        let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-        let mut grid = Grid::new(format!("{}, keep rate {rate}", word(phase)), &headings);
-        for method in methods {
-            let mut row = vec![method.to_owned()];
-            for reference in &references {
-                let found = of_key().find(|c| c.method == method && c.against == *reference);
-                row.extend(match found {
-                    Some(found) => [found.shown(seeds), found.verdict().name().to_owned()],
-                    None => [String::new(), String::new()],
-                });
-            }
-            grid.rows.push(row);
-        }
-        grids.push(grid);
     }
     grids
+}
+
+/// A row for each variant and method, two columns for each reference.
+fn grid<'a>(
+    caption: String,
+    lines: &[Line<'a>],
+    comparisons: &[&Comparison<'a>],
+    reference: impl Fn(&Comparison<'a>) -> &'a str,
+) -> Grid {
+    let seeds = in_order(lines, |l| l.cell.seed).len();
+    let mut references: Vec<&str> = Vec::new();
+    for comparison in comparisons {
+        if !references.contains(&reference(comparison)) {
+            references.push(reference(comparison));
+        }
+    }
+    let places: Vec<Place> = in_order(lines, |l| (l.cell.variant.as_deref(), l.cell.method.as_str()));
+    let has_variants = places.iter().any(|(variant, _)| variant.is_some());
+    let mut headings: Vec<String> = if has_variants { vec!["<variant".to_owned()] } else { Vec::new() };
+    headings.push("<method".to_owned());
+    for reference in &references {
+        headings.extend([format!("<less {reference}, points"), "<verdict".to_owned()]);
+    }
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    let mut grid = Grid::new(caption, &headings);
+    for (variant, method) in places {
+        let of_place = || comparisons.iter().filter(|c| (c.variant, c.method) == (variant, method));
+        if of_place().next().is_none() {
+            continue;
+        }
+        let mut row: Vec<String> = variant.into_iter().chain([method]).map(str::to_owned).collect();
+        for wanted in &references {
+            row.extend(match of_place().find(|c| reference(c) == *wanted) {
+                Some(found) => [found.shown(seeds), found.verdict().name().to_owned()],
+                None => [String::new(), String::new()],
+            });
+        }
+        grid.rows.push(row);
+    }
+    grid
 }
 
 fn word(phase: Phase) -> &'static str {
@@ -234,6 +298,13 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
          below: corrected p under 0.05. Intervals are for each comparison alone, not corrected."
             .to_owned(),
     ];
+    if !study.variants.is_empty() {
+        notes.push(
+            "Methods are compared within a variant. Variants are compared with the first one, method by method, and their p-values \
+             corrected over the variants of a method."
+                .to_owned(),
+        );
+    }
     let largest = all.iter().filter_map(|c| c.smallest).max_by(f64::total_cmp);
     if let Some(largest) = largest {
         notes.push(format!(
@@ -320,7 +391,7 @@ mod tests {
         let verdict = |method: &str| {
             let found = comparisons(&all).into_iter().find(|c| {
                 (c.phase, c.keep_rate, c.method) == (Phase::AfterFineTune, 0.5, method)
-                    && c.against == "thinet + channel-scale"
+                    && c.against == (None, "thinet + channel-scale")
             });
             found.unwrap().verdict()
         };

@@ -19,8 +19,9 @@ impl SeedStats {
     }
 }
 
-/// A method at a keep rate, over its seeds.
+/// A method at a keep rate in a variant, over its seeds.
 pub(super) struct Group<'a> {
+    pub(super) variant: Option<&'a str>,
     pub(super) method: &'a str,
     pub(super) selector: &'a str,
     pub(super) reconstruction: &'a str,
@@ -71,14 +72,13 @@ impl Group<'_> {
     }
 }
 
-/// The groups by method, then keep rate, in the order of the study.
+/// The groups by variant, then method, then keep rate, in the order of the study.
 pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
     let last = phases_shown(lines).pop().unwrap_or(Phase::AfterFineTune);
-    let keys = in_order(lines, |l| (l.cell.method.as_str(), l.cell.keep_rate));
-    for (method, keep_rate) in keys {
-        let of_key: Vec<&Line> =
-            lines.iter().filter(|l| l.cell.method == method && l.cell.keep_rate == keep_rate).collect();
+    let key = |l: &Line<'a>| (l.cell.variant.as_deref(), l.cell.method.as_str(), l.cell.keep_rate);
+    for (variant, method, keep_rate) in in_order(lines, key) {
+        let of_key: Vec<&Line> = lines.iter().filter(|l| key(l) == (variant, method, keep_rate)).collect();
         let with = |status| of_key.iter().filter(|l| l.cell.status == status).count() as u64;
         let over = |phase| {
             let values: Vec<f64> = of_key.iter().filter_map(|l| l.at(phase).top1).collect();
@@ -94,6 +94,7 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             SeedStats::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
         };
         groups.push(Group {
+            variant,
             method,
             selector,
             reconstruction,

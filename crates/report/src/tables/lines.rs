@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use polars::prelude::Column;
+
 use super::TableError;
+use super::frame::column;
 use super::markdown::short_count;
 use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
 
@@ -133,9 +136,11 @@ impl Line<'_> {
 /// The cells of a study, preceded by the dense nets as the result of keep rates that cut nothing: one per seed, not one per
 /// method.
 pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
-    let at_rate = |&keep_rate: &f64| {
+    let at_rate = |variant: Option<&str>, keep_rate: f64| {
+        let variant = variant.map(str::to_owned);
         study.dense.iter().map(move |dense| CellRecord {
             id: dense.id.clone(),
+            variant: variant.clone(),
             method: DENSE.to_owned(),
             selector: String::new(),
             reconstruction: String::new(),
@@ -154,10 +159,44 @@ pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
             test_images: dense.test_images,
         })
     };
-    study.uncut_rates.iter().flat_map(at_rate).chain(study.cells.iter().cloned()).collect()
+    let mut cells = Vec::new();
+    for (variant, rates) in uncut_rates(study) {
+        cells.extend(rates.iter().flat_map(|&rate| at_rate(variant, rate)));
+    }
+    cells.extend(study.cells.iter().cloned());
+    cells
 }
 
-/// Every cell beside its dense net: by method, then keep rate, each in the order of the study, then seed.
+/// The keep rates that cut nothing, of each variant or of a study without variants.
+fn uncut_rates(study: &StudyRecord) -> Vec<(Option<&str>, &[f64])> {
+    if study.variants.is_empty() {
+        return vec![(None, &study.uncut_rates)];
+    }
+    let of_variants = study.variants.iter();
+    of_variants.map(|variant| (Some(variant.name.as_str()), &variant.uncut_rates[..])).collect()
+}
+
+/// The keep rates at which some variant cuts nothing.
+pub(super) fn all_uncut_rates(study: &StudyRecord) -> Vec<f64> {
+    let mut rates = Vec::new();
+    for &rate in uncut_rates(study).iter().flat_map(|(_, rates)| *rates) {
+        if !rates.contains(&rate) {
+            rates.push(rate);
+        }
+    }
+    rates
+}
+
+/// The column of variants, which a study without variants does not have.
+pub(super) fn variant_column<R>(
+    study: &StudyRecord,
+    rows: &[R],
+    variant: impl Fn(&R) -> Option<String>,
+) -> Option<Column> {
+    (!study.variants.is_empty()).then(|| column("variant", rows, variant))
+}
+
+/// Every cell beside its dense net: by variant, then method, then keep rate, each in the order of the study, then seed.
 pub(super) fn lines<'a>(
     study: &'a StudyRecord,
     cells: &'a [CellRecord],
@@ -180,12 +219,14 @@ pub(super) fn lines<'a>(
         let train_loss = cell.rows.iter().find(is_train_loss).map(|row| row.value);
         lines.push(Line { cell, dense, dense_quality, quality, train_loss });
     }
+    let variants: Vec<&str> = study.variants.iter().map(|variant| variant.name.as_str()).collect();
     let methods = in_order(&lines, |l| l.cell.method.as_str());
     let rates = in_order(&lines, |l| l.cell.keep_rate);
     let key = |line: &Line| {
+        let variant = variants.iter().position(|&v| Some(v) == line.cell.variant.as_deref());
         let method = methods.iter().position(|&m| m == line.cell.method);
         let rate = rates.iter().position(|&r| r == line.cell.keep_rate);
-        (method, rate, line.cell.seed, line.cell.id.clone())
+        (variant, method, rate, line.cell.seed, line.cell.id.clone())
     };
     lines.sort_by_cached_key(key);
     Ok(lines)

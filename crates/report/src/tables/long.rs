@@ -6,10 +6,12 @@ use polars::frame::DataFrame;
 
 use super::TableError;
 use super::frame::column;
+use super::lines::variant_column;
 use crate::records::{Row, StudyRecord};
 
 /// One value of the long form.
 struct LongRow<'a> {
+    variant: Option<&'a str>,
     seed: u64,
     id: &'a str,
     method: &'a str,
@@ -17,9 +19,9 @@ struct LongRow<'a> {
     row: &'a Row,
 }
 
-/// Every recorded value in long form: run, seed, cell, method, keep_rate, layer, phase, metric, value.
+/// Every recorded value in long form: run, variant (if there are any), seed, cell, method, keep_rate, layer, phase, metric, value.
 ///
-/// The dense nets' rows have the method `dense` and no keep rate; values of the whole net have an empty layer. Sorted
+/// The dense nets' rows have the method `dense`, no variant and no keep rate; values of the whole net have an empty layer. Sorted
 /// by seed, method, keep rate, cell, layer, phase and metric.
 ///
 /// # Errors
@@ -28,16 +30,19 @@ pub fn rows_frame(study: &StudyRecord) -> Result<DataFrame, TableError> {
     let mut rows: Vec<LongRow> = Vec::new();
     for dense in &study.dense {
         let (seed, id) = (dense.seed, dense.id.as_str());
-        rows.extend(dense.rows.iter().map(|row| LongRow { seed, id, method: "dense", keep_rate: None, row }));
+        let long = |row| LongRow { variant: None, seed, id, method: "dense", keep_rate: None, row };
+        rows.extend(dense.rows.iter().map(long));
     }
     for cell in &study.cells {
         let (seed, id, method, keep_rate) =
             (cell.seed, cell.id.as_str(), cell.method.as_str(), Some(cell.keep_rate));
-        rows.extend(cell.rows.iter().map(|row| LongRow { seed, id, method, keep_rate, row }));
+        let variant = cell.variant.as_deref();
+        rows.extend(cell.rows.iter().map(|row| LongRow { variant, seed, id, method, keep_rate, row }));
     }
     rows.sort_by(compare);
-    let columns = vec![
-        column("run", &rows, |_| study.run.as_str()),
+    let mut columns = vec![column("run", &rows, |_| study.run.as_str())];
+    columns.extend(variant_column(study, &rows, |r| r.variant.map(str::to_owned)));
+    columns.extend([
         column("seed", &rows, |r| r.seed),
         column("cell", &rows, |r| r.id),
         column("method", &rows, |r| r.method),
@@ -46,7 +51,7 @@ pub fn rows_frame(study: &StudyRecord) -> Result<DataFrame, TableError> {
         column("stage", &rows, |r| r.row.phase.name()),
         column("metric", &rows, |r| r.row.metric.name()),
         column("value", &rows, |r| r.row.value),
-    ];
+    ]);
     Ok(DataFrame::new(rows.len(), columns)?)
 }
 
@@ -58,6 +63,7 @@ fn compare(a: &LongRow, b: &LongRow) -> Ordering {
         .then_with(|| a.method.cmp(b.method))
         .then_with(|| rate(a).total_cmp(&rate(b)))
         .then_with(|| a.id.cmp(b.id))
+        .then_with(|| a.variant.cmp(&b.variant))
         .then_with(|| a.row.layer.cmp(&b.row.layer))
         .then_with(|| place(a).cmp(&place(b)))
         .then_with(|| a.row.value.total_cmp(&b.row.value))

@@ -1,25 +1,56 @@
 //! Notes that several tables of a study share.
 
 use super::groups::Group;
-use super::lines::{Line, phases_shown};
+use super::lines::{Line, all_uncut_rates, phases_shown};
 use super::markdown::grouped;
 use crate::published::{Figure, Point, Published, Series};
-use crate::records::{Phase, StudyRecord};
+use crate::records::{Phase, StudyRecord, VariantRecord};
 
 /// The note on the study of a table.
 pub(super) fn origin(study: &StudyRecord) -> String {
-    let StudyRecord { name, run, dataset, net, mode, .. } = study;
-    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {mode}.")
+    let StudyRecord { name, run, dataset, net, .. } = study;
+    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {}.", modes(study).join(" and "))
+}
+
+/// The modes of a study, one unless variants differ in it.
+fn modes(study: &StudyRecord) -> Vec<&str> {
+    let mut modes = Vec::new();
+    for variant in &study.variants {
+        if !modes.contains(&variant.mode.as_str()) {
+            modes.push(&variant.mode);
+        }
+    }
+    if modes.is_empty() { vec![&study.mode] } else { modes }
+}
+
+/// The note on the variants, if there are any.
+pub(super) fn variants_note(study: &StudyRecord) -> Option<String> {
+    let words = |variant: &VariantRecord| match variant.overrides.as_str() {
+        "" => format!("{} (as the spec)", variant.name),
+        overrides => format!("{} ({overrides})", variant.name),
+    };
+    let variants: Vec<String> = study.variants.iter().map(words).collect();
+    (!variants.is_empty())
+        .then(|| format!("Variants of the spec on the same dense nets: {}.", variants.join("; ")))
 }
 
 /// The note on the columns `cut`, `refit` and `tuned`.
 pub(super) fn phases_note(study: &StudyRecord, lines: &[Line]) -> String {
-    let cut = if study.mode == "one-shot" {
-        "all layers cut at once, nothing refitted"
-    } else {
-        "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
+    let of_mode = |mode: &str| match mode {
+        "one-shot" => "all layers cut at once, nothing refitted",
+        _ => {
+            "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
+        }
     };
-    let mut note = format!("cut: {cut}; refit: after the reconstruction (without one the same net)");
+    let cut = match modes(study)[..] {
+        [mode] => format!("cut: {}", of_mode(mode)),
+        ref several => {
+            let each: Vec<String> =
+                several.iter().map(|mode| format!("cut ({mode}): {}", of_mode(mode))).collect();
+            each.join("; ")
+        }
+    };
+    let mut note = format!("{cut}; refit: after the reconstruction (without one the same net)");
     for phase in phases_shown(lines) {
         match phase {
             Phase::AfterBatchNormEstimate => note.push_str(
@@ -42,13 +73,16 @@ pub(super) fn last_word(lines: &[Line]) -> &'static str {
     }
 }
 
-/// The note on keep rates that cut nothing.
-pub(super) fn uncut_note(study: &StudyRecord) -> String {
-    let rates: Vec<String> = study.uncut_rates.iter().map(f64::to_string).collect();
-    format!(
-        "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
-        rates.join(", ")
-    )
+/// The note on keep rates that cut nothing, if there are any.
+pub(super) fn uncut_note(study: &StudyRecord) -> Option<String> {
+    let rates: Vec<String> = all_uncut_rates(study).iter().map(f64::to_string).collect();
+    let note = || {
+        format!(
+            "Keep rate {}: nothing is cut, so all methods agree; it is the dense net, reported once and not tuned any further.",
+            rates.join(", ")
+        )
+    };
+    (!rates.is_empty()).then(note)
 }
 
 /// Describes the test images behind accuracies, with their number where it is stored.
@@ -90,8 +124,11 @@ pub(super) fn published_notes(groups: &[Group], published: &Published) -> Vec<St
         published.source(&figure.source)
     )];
     for (series, point) in &shown {
-        if let Some(why) = point.suspect {
-            notes.push(format!("(!) {}: {why}; never ranked.", series.name));
+        let Some(why) = point.suspect else { continue };
+        let note = format!("(!) {}: {why}; never ranked.", series.name);
+        // Every variant shows the same points.
+        if !notes.contains(&note) {
+            notes.push(note);
         }
     }
     if shown.iter().any(|(series, _)| !series.in_paper) {

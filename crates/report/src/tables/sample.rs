@@ -59,6 +59,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
     rows.extend(tuned.map(|top1| whole_net(Phase::AfterFineTune, top1)).into_iter().flatten());
     CellRecord {
         id: format!("cell-{selector}-{reconstruction}-{keep_rate}-{seed}"),
+        variant: None,
         method: label.to_owned(),
         selector: selector.to_owned(),
         reconstruction: reconstruction.to_owned(),
@@ -98,6 +99,7 @@ pub(super) fn study() -> StudyRecord {
         net: "tiny, 1×8×8".to_owned(),
         mode: "layer-by-layer".to_owned(),
         uncut_rates: Vec::new(),
+        variants: Vec::new(),
         dense: (0..2).map(dense).collect(),
         cells,
         unreadable: Vec::new(),

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use polars::frame::DataFrame;
+use polars::prelude::Column;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
 use super::differences::differences;
 use super::frame::column;
 use super::lines::{
-    Line, Quality, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes, status_name,
-    tested, with_dense_nets,
+    Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
+    status_name, tested, variant_column, with_dense_nets,
 };
 use super::markdown::{Grid, short_count};
-use super::notes::{last_word, origin, phases_note, test_images, uncut_note};
+use super::notes::{last_word, origin, phases_note, test_images, uncut_note, variants_note};
 use super::summary::summary;
 use super::tau::tau;
 use super::{Attachment, Table, TableError};
@@ -43,7 +44,9 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
 }
 
 fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
-    let mut columns = vec![
+    let mut columns: Vec<Column> =
+        variant_column(study, lines, |l| l.cell.variant.clone()).into_iter().collect();
+    columns.extend([
         column("method", lines, |l| l.cell.method.as_str()),
         column("selector", lines, |l| l.cell.selector.as_str()),
         column("reconstruction", lines, |l| l.cell.reconstruction.as_str()),
@@ -51,7 +54,7 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("seed", lines, |l| l.cell.seed),
         column("status", lines, |l| status_name(l.cell.status)),
         column("dense_status", lines, |l| status_name(l.dense.status)),
-    ];
+    ]);
     for phase in [Phase::Dense].into_iter().chain(phases_in_files(lines)) {
         let name = |metric: &str| format!("{}_{metric}", phase.name().replace('-', "_"));
         columns.push(column(&name("top1"), lines, |l| l.at(phase).top1));
@@ -69,7 +72,7 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("experiment", lines, |_| study.name.as_str()),
         column("dataset", lines, |_| study.dataset.as_str()),
         column("net", lines, |_| study.net.as_str()),
-        column("mode", lines, |_| study.mode.as_str()),
+        column("mode", lines, |l| study.mode_of(l.cell.variant.as_deref())),
         column("tuning_steps", lines, |l| l.cell.tuning_steps),
         column("train_loss", lines, |l| l.train_loss),
         column("dense_params", lines, |l| l.dense.size.paper.params),
@@ -95,12 +98,14 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
         }
         let word = last_word(lines);
         let (top5, loss) = (format!("{word} top-5, %"), format!("{word} loss"));
-        let mut headings = vec!["<method", "seed"];
+        let of_variant: &[&str] = if study.variants.is_empty() { &[] } else { &["<variant"] };
+        let mut headings = [of_variant, &["<method", "seed"]].concat();
         headings.extend(phases.iter().map(|&phase| heading(phase)));
         headings.extend(["drop, points", top5.as_str(), loss.as_str()]);
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
         for line in of_rate {
-            let mut row = vec![line.cell.method.clone(), line.cell.seed.to_string()];
+            let mut row: Vec<String> = line.cell.variant.iter().cloned().collect();
+            row.extend([line.cell.method.clone(), line.cell.seed.to_string()]);
             row.extend(phases.iter().map(|&phase| line.shown(line.at(phase).top1, 2)));
             let Quality { top5, loss, .. } = line.at(last);
             row.extend([line.shown(line.drop_at(last), 2), line.shown(top5, 2), line.shown(loss, 4)]);
@@ -113,7 +118,7 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
 
 fn dense_grid(study: &StudyRecord) -> Result<Grid, TableError> {
     let headings = ["<net", "seed", "top-1, %", "top-5, %", "loss", "params", "FLOPs"];
-    let rates: String = study.uncut_rates.iter().map(|rate| format!(": keep rate {rate}")).collect();
+    let rates: String = all_uncut_rates(study).iter().map(|rate| format!(": keep rate {rate}")).collect();
     let mut grid = Grid::new(format!("Before pruning{rates}"), &headings);
     for dense in &study.dense {
         let quality = Quality::read(&dense.id, &dense.rows, Phase::Dense)?;
@@ -153,9 +158,8 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
             study.table
         ),
     ];
-    if !study.uncut_rates.is_empty() {
-        notes.push(uncut_note(study));
-    }
+    notes.extend(variants_note(study));
+    notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes
 }
@@ -165,6 +169,8 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
 #[serde(rename_all = "kebab-case")]
 struct KeptChannels<'a> {
     cell: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: &'a Option<String>,
     method: &'a str,
     keep_rate: f64,
     seed: u64,
@@ -176,9 +182,10 @@ struct KeptChannels<'a> {
 fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> {
     let mut cells = Vec::new();
     for cell in lines.iter().filter(|line| !line.is_dense()).map(|line| line.cell) {
-        let CellRecord { id, method, keep_rate, seed, status, kept, .. } = cell;
+        let CellRecord { id, variant, method, keep_rate, seed, status, kept, .. } = cell;
         let (keep_rate, seed, status) = (*keep_rate, *seed, *status);
-        cells.push(serde_json::to_string(&KeptChannels { cell: id, method, keep_rate, seed, status, kept })?);
+        let kept = KeptChannels { cell: id, variant, method, keep_rate, seed, status, kept };
+        cells.push(serde_json::to_string(&kept)?);
     }
     let run = serde_json::to_string(&study.run)?;
     Ok(format!("{{\"run\":{run},\"cells\":[\n{}\n]}}\n", cells.join(",\n")))
@@ -187,7 +194,7 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Row, Unfit};
+    use crate::records::{Metric, Row, Unfit, VariantRecord};
     use crate::tables::sample::study;
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
@@ -397,5 +404,72 @@ mod tests {
         // Files of other studies keep their columns.
         let plain = selectors(&study()).unwrap();
         assert!(plain[0].frame.column("after_batch_norm_estimate_top1").is_err());
+    }
+
+    /// The invented study in two variants: as it is, and with more top-1 after tuning.
+    fn with_variants() -> StudyRecord {
+        let mut study = study();
+        let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
+            name: name.to_owned(),
+            overrides: overrides.to_owned(),
+            mode: mode.to_owned(),
+            uncut_rates: Vec::new(),
+        };
+        study.variants = vec![
+            variant("plain", "", "layer-by-layer"),
+            variant("at once", "prune.mode = \"one-shot\"", "one-shot"),
+        ];
+        let mut cells = Vec::new();
+        for (name, more) in [("plain", 0.0), ("at once", 0.5)] {
+            for cell in &study.cells {
+                let mut cell = CellRecord { variant: Some(name.to_owned()), ..cell.clone() };
+                cell.id = format!("{}-{}", cell.id, name.len());
+                let is_tuned_top1 =
+                    |row: &&mut Row| (row.phase, row.metric) == (Phase::AfterFineTune, Metric::Top1);
+                for row in cell.rows.iter_mut().filter(is_tuned_top1) {
+                    row.value += more * (1.0 + cell.seed as f64 / 8.0);
+                }
+                cells.push(cell);
+            }
+        }
+        StudyRecord { cells, ..study }
+    }
+
+    #[test]
+    fn variants_are_a_column_and_each_has_the_tables_of_a_study() {
+        let tables = selectors(&with_variants()).unwrap();
+        for table in &tables {
+            insta::assert_snapshot!(table.name.replace("selectors-invented", "variants"), table.markdown());
+            assert_eq!(table.frame.get_column_names()[0].as_str(), "variant", "{}", table.name);
+        }
+        for (table, alone) in tables.iter().zip(&selectors(&study()).unwrap()) {
+            let mut of_first = Vec::new();
+            for mut row in table.rows().unwrap() {
+                let variant = row.remove("variant").unwrap();
+                let against = row.remove("against_variant");
+                if variant == "plain" && against.is_none_or(|against| against == "plain") {
+                    row.remove("cell");
+                    of_first.push(row);
+                }
+            }
+            let mut expected = alone.rows().unwrap();
+            expected.iter_mut().for_each(|row| drop(row.remove("cell")));
+            assert_eq!(of_first, expected, "{}", table.name);
+        }
+        let kept: serde_json::Value = serde_json::from_str(&tables[0].attachments[0].text).unwrap();
+        assert_eq!(kept["cells"][0]["variant"], "plain");
+    }
+
+    #[test]
+    fn a_keep_rate_that_some_variants_do_not_cut_is_the_dense_net_in_those() {
+        let mut study = with_variants();
+        study.variants[1].uncut_rates = vec![1.0];
+        let tables = selectors(&study).unwrap();
+        let frame = &tables[0].frame;
+        let (variants, methods) = (texts(frame, "variant"), texts(frame, "method"));
+        let dense: Vec<&str> =
+            variants.iter().zip(&methods).filter(|(_, m)| *m == "dense").map(|(v, _)| v.as_str()).collect();
+        assert_eq!(dense, ["at once", "at once"], "one for each seed");
+        assert!(tables[0].markdown().contains("Before pruning: keep rate 1"));
     }
 }

@@ -2,12 +2,13 @@
 //! description, not a target.
 
 use polars::frame::DataFrame;
+use polars::prelude::Column;
 
 use super::frame::column;
 use super::groups::{Group, SeedStats, groups};
-use super::lines::{LEFT_OUT, Line, heading, phases_in_files, phases_shown, tested};
+use super::lines::{LEFT_OUT, Line, heading, phases_in_files, phases_shown, tested, variant_column};
 use super::markdown::Grid;
-use super::notes::{last_word, origin, phases_note, published_notes, test_images, uncut_note};
+use super::notes::{last_word, origin, phases_note, published_notes, test_images, uncut_note, variants_note};
 use super::{Table, TableError};
 use crate::published::Published;
 use crate::records::{Phase, StudyRecord};
@@ -29,16 +30,15 @@ pub(super) fn summary(
         ),
         phases_note(study, lines),
     ];
-    if !study.uncut_rates.is_empty() {
-        notes.push(uncut_note(study));
-    }
+    notes.extend(variants_note(study));
+    notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
     Ok(Table {
         name: format!("{}-summary", study.table),
         title: format!("Means over seeds on {}, {}", study.dataset, study.net),
         frame: summary_frame(study, lines, &groups, published)?,
-        grids: summary_grids(lines, &groups, published),
+        grids: summary_grids(study, lines, &groups, published),
         notes,
         attachments: Vec::new(),
     })
@@ -50,7 +50,9 @@ fn summary_frame(
     groups: &[Group],
     published: &Published,
 ) -> Result<DataFrame, TableError> {
-    let mut columns = vec![
+    let mut columns: Vec<Column> =
+        variant_column(study, groups, |g| g.variant.map(str::to_owned)).into_iter().collect();
+    columns.extend([
         column("method", groups, |g| g.method),
         column("selector", groups, |g| g.selector),
         column("reconstruction", groups, |g| g.reconstruction),
@@ -59,7 +61,7 @@ fn summary_frame(
         column("done", groups, |g| g.done),
         column("diverged", groups, |g| g.diverged),
         column("not_run", groups, |g| g.not_run),
-    ];
+    ]);
     for phase in phases_in_files(lines) {
         let name = |what: &str| format!("{}_top1_{what}", phase.name().replace('-', "_"));
         columns.push(column(&name("mean"), groups, |g| g.at(phase).mean));
@@ -79,7 +81,7 @@ fn summary_frame(
         column("experiment", groups, |_| study.name.as_str()),
         column("dataset", groups, |_| study.dataset.as_str()),
         column("net", groups, |_| study.net.as_str()),
-        column("mode", groups, |_| study.mode.as_str()),
+        column("mode", groups, |g| study.mode_of(g.variant)),
         column("params", groups, |g| g.size.paper.params),
         column("flops", groups, |g| g.size.paper.flops),
         column("params_fraction", groups, |g| g.params_fraction),
@@ -95,7 +97,7 @@ fn summary_frame(
     Ok(DataFrame::new(groups.len(), columns)?)
 }
 
-fn summary_grids(lines: &[Line], groups: &[Group], published: &Published) -> Vec<Grid> {
+fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], published: &Published) -> Vec<Grid> {
     let mut rates: Vec<f64> = Vec::new();
     for group in groups {
         if !rates.contains(&group.keep_rate) {
@@ -105,14 +107,17 @@ fn summary_grids(lines: &[Line], groups: &[Group], published: &Published) -> Vec
     let beside = format!("paper, {}, %", published.figure4.data);
     let phases = phases_shown(lines);
     let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
-    let mut headings = vec!["<method"];
+    let has_variants = !study.variants.is_empty();
+    let of_variant: &[&str] = if has_variants { &["<variant"] } else { &[] };
+    let mut headings = [of_variant, &["<method"]].concat();
     headings.extend(phases.iter().map(|&phase| heading(phase)));
     headings.extend(["drop, points", "<seeds", beside.as_str()]);
     let verified = published.figure4.verified;
     let mut grids = Vec::new();
     for rate in rates {
         let of_rate = || groups.iter().filter(|g| g.keep_rate == rate);
-        for group in of_rate().filter(|g| g.is_dense()) {
+        // The same net in every variant.
+        for group in of_rate().filter(|g| g.is_dense()).take(1) {
             let caption = format!("Keep rate {rate}: the dense net");
             let mut grid = Grid::new(caption, &["<net", "top-1, %", "<seeds", beside.as_str()]);
             grid.rows.push(vec![
@@ -132,7 +137,8 @@ fn summary_grids(lines: &[Line], groups: &[Group], published: &Published) -> Vec
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes.join("; ")), &headings);
         for group in of_rate().filter(|g| !g.is_dense()) {
             let n = group.at(last).n;
-            let mut row = vec![group.method.to_owned()];
+            let mut row: Vec<String> = group.variant.map(str::to_owned).into_iter().collect();
+            row.push(group.method.to_owned());
             let of_phases = phases.iter().map(|&phase| group.at(phase));
             row.extend(of_phases.chain([&group.last_drop]).map(|over| shown_mean(over, n, group)));
             row.push(shown_seeds(n, group));

@@ -1,19 +1,21 @@
 //! Kendall's tau between our order of methods and the one of the paper's CUB-200 figure (Luo et al. 2017, figure 4), per keep rate.
 
 use polars::frame::DataFrame;
+use polars::prelude::Column;
 use thinet_metrics::kendall_tau_b;
 
 use super::frame::column;
 use super::groups::{Group, groups};
-use super::lines::{Line, phases_shown};
+use super::lines::{Line, phases_shown, variant_column};
 use super::markdown::Grid;
 use super::notes::{last_word, origin, published_notes};
 use super::{Table, TableError};
 use crate::published::Published;
 use crate::records::{Phase, StudyRecord};
 
-/// Agreement of both orders of methods at one keep rate.
+/// Agreement of both orders of methods at one keep rate in a variant.
 struct Agreement<'a> {
+    variant: Option<&'a str>,
     keep_rate: f64,
     /// Methods that both sides rank.
     methods: Vec<&'a str>,
@@ -26,17 +28,24 @@ struct Agreement<'a> {
 fn agreements<'a>(groups: &[Group<'a>], phase: Phase) -> Vec<Agreement<'a>> {
     let mut agreements: Vec<Agreement> = Vec::new();
     for group in groups.iter().filter(|group| !group.is_dense()) {
-        if !agreements.iter().any(|a| a.keep_rate == group.keep_rate) {
-            agreements.push(agreement(groups, group.keep_rate, phase));
+        let (variant, keep_rate) = (group.variant, group.keep_rate);
+        if !agreements.iter().any(|a| (a.variant, a.keep_rate) == (variant, keep_rate)) {
+            agreements.push(agreement(groups, variant, keep_rate, phase));
         }
     }
     agreements
 }
 
-fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64, phase: Phase) -> Agreement<'a> {
+fn agreement<'a>(
+    groups: &[Group<'a>],
+    variant: Option<&'a str>,
+    keep_rate: f64,
+    phase: Phase,
+) -> Agreement<'a> {
     let (mut methods, mut left_out) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for group in groups.iter().filter(|g| g.keep_rate == keep_rate && !g.is_dense()) {
+    let is_here = |g: &&Group| (g.variant, g.keep_rate) == (variant, keep_rate) && !g.is_dense();
+    for group in groups.iter().filter(is_here) {
         let Some((_, point)) = group.published else { continue };
         match (group.at(phase).mean, point.suspect) {
             (_, Some(_)) => left_out.push(format!("{} (suspect)", group.method)),
@@ -49,7 +58,7 @@ fn agreement<'a>(groups: &[Group<'a>], keep_rate: f64, phase: Phase) -> Agreemen
         }
     }
     let tau = if methods.len() < 2 { None } else { kendall_tau_b(&ours, &theirs) };
-    Agreement { keep_rate, methods, left_out, tau }
+    Agreement { variant, keep_rate, methods, left_out, tau }
 }
 
 /// Kendall's tau-b between our order of methods (mean top-1 after the last phase) and the published one, per keep rate.
@@ -57,8 +66,9 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
     let groups = groups(lines, published);
     let phase = phases_shown(lines).pop().unwrap_or(Phase::AfterFineTune);
     let agreements = agreements(&groups, phase);
+    let of_variant: &[&str] = if study.variants.is_empty() { &[] } else { &["<variant"] };
     let headings = ["keep rate", "tau-b", "methods", "<ranked", "<left out"];
-    let mut grid = Grid::new("", &headings);
+    let mut grid = Grid::new("", &[of_variant, &headings].concat());
     for a in &agreements {
         let tau = match a.tau {
             Some(tau) => format!("{tau:.3}"),
@@ -66,13 +76,9 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
             None => "all tied".to_owned(),
         };
         let count = a.methods.len().to_string();
-        grid.rows.push(vec![
-            a.keep_rate.to_string(),
-            tau,
-            count,
-            a.methods.join(", "),
-            a.left_out.join(", "),
-        ]);
+        let mut row: Vec<String> = a.variant.map(str::to_owned).into_iter().collect();
+        row.extend([a.keep_rate.to_string(), tau, count, a.methods.join(", "), a.left_out.join(", ")]);
+        grid.rows.push(row);
     }
     let mut notes = vec![
         origin(study),
@@ -84,14 +90,16 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
     ];
     notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
-    let columns = vec![
+    let mut columns: Vec<Column> =
+        variant_column(study, &agreements, |a| a.variant.map(str::to_owned)).into_iter().collect();
+    columns.extend([
         column("keep_rate", &agreements, |a| a.keep_rate),
         column("tau_b", &agreements, |a| a.tau),
         column("methods", &agreements, |a| a.methods.len() as u64),
         column("ranked", &agreements, |a| a.methods.join("; ")),
         column("left_out", &agreements, |a| a.left_out.join("; ")),
         column("experiment", &agreements, |_| study.name.as_str()),
-    ];
+    ]);
     Ok(Table {
         name: format!("{}-tau", study.table),
         title: format!(
