@@ -45,6 +45,41 @@ fn plan_run_and_status_count_the_same_stages() {
 }
 
 #[test]
+fn variants_are_planned_run_in_workers_and_counted() {
+    let fixture = Fixture::new();
+    fixture.images(3, 16, 8);
+    let variants =
+        "[[variants]]\nname = \"layers\"\n[[variants]]\nname = \"at once\"\n\"prune.mode\" = \"one-shot\"\n";
+    fixture.write("small.toml", &format!("{SPEC}\n{variants}"));
+    let plan = fixture.run(&["plan", "small.toml", "--data", "images"]);
+    assert_eq!(plan.code, 0, "{}", plan.err);
+    for text in [
+        "variant     layers: as the spec\npruned      layer-by-layer: ",
+        "variant     at once: prune.mode = \"one-shot\"\npruned      one-shot: ",
+        "\n      at once\nto do ",
+        " and 4 cells)",
+    ] {
+        assert!(plan.out.contains(text), "{text:?} is not in\n{}", plan.out);
+    }
+    let json = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (&json["variants"][1]["mode"], &json["cells"][3]["variant"]),
+        (&"one-shot".into(), &"at once".into())
+    );
+
+    let ran = fixture.run(&["run", "small.toml", "--data", "images", "--jobs", "2"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let stages = json["cost"]["stages"].as_u64().unwrap();
+    let status = fixture.run(&["status", "small.toml"]);
+    assert!(status.out.contains(&format!(": {stages} of {stages} stages done")), "{}", status.out);
+    let table = fs::read_to_string(fixture.path("results/tables/small.csv")).unwrap();
+    assert!(table.starts_with("run,variant,method,"), "{table}");
+    let of_variant = |name: &str| table.lines().filter(|line| line.contains(&format!(",{name},"))).count();
+    assert_eq!((of_variant("layers"), of_variant("at once")), (2, 2), "{table}");
+}
+
+#[test]
 fn a_run_is_found_by_name_id_folder_spec_and_table() {
     let (fixture, name) = studied();
     let id = name.strip_prefix("small-").unwrap();

@@ -233,7 +233,7 @@ fn text<'a>(frame: &'a DataFrame, column: &str, row: usize) -> Option<&'a str> {
 mod tests {
     use super::*;
     use crate::records::{CpuIdentity, StudyRecord};
-    use crate::tables::sample::study;
+    use crate::tables::sample::{study, with_variants};
     use crate::tables::{DERIVED, NOT_RUN, compression, figure4_flops, selectors, write};
 
     const STUDY: ClosingStudy<'static> = ClosingStudy { name: "invented", table: "selectors-invented" };
@@ -288,6 +288,15 @@ mod tests {
         let text = lines_of(&StudyRecord { uncut_rates: vec![1.0], ..study() }, &["birds"]);
         assert!(text.lines().count() <= CLOSING_LINES);
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn methods_of_variants_have_lines_of_their_own() {
+        let text = lines_of(&with_variants(), &[]);
+        let means = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().to_owned();
+        assert!(means("plain: thinet + channel-scale").contains("90.50 ± 0.71"), "{text}");
+        assert!(means("at once: thinet + channel-scale").contains("91.03 ± 0.75"), "{text}");
+        assert!(text.lines().count() <= CLOSING_LINES);
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn compare(a: &LongRow, b: &LongRow) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::sample::study;
+    use crate::tables::sample::{study, with_variants};
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
         frame.column(name).unwrap().f64().unwrap().iter().collect()
@@ -80,6 +80,18 @@ mod tests {
 
     fn texts(frame: &DataFrame, name: &str) -> Vec<String> {
         frame.column(name).unwrap().str().unwrap().iter().map(|t| t.unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn rows_of_variants_name_them() {
+        let of_variants = with_variants();
+        let frame = rows_frame(&of_variants).unwrap();
+        let variants = frame.column("variant").unwrap().str().unwrap();
+        let rows = |name: &str| variants.iter().filter(|variant| *variant == Some(name)).count();
+        let dense: usize = of_variants.dense.iter().map(|dense| dense.rows.len()).sum();
+        assert_eq!((rows("plain"), variants.null_count()), (rows("at once"), dense));
+        assert_eq!(2 * rows("plain") + dense, frame.height());
+        assert!(rows_frame(&study()).unwrap().column("variant").is_err());
     }
 
     #[test]

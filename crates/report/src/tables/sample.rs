@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thinet_graph::{ChannelSet, Counts};
 
-use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Size, Status, StudyRecord};
+use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Size, Status, StudyRecord, VariantRecord};
 
 const METHODS: [(&str, &str, &str); 5] = [
     ("thinet + channel-scale", "thinet", "channel-scale"),
@@ -104,4 +104,33 @@ pub(super) fn study() -> StudyRecord {
         cells,
         unreadable: Vec::new(),
     }
+}
+
+/// The invented study in two variants: as it is, and with more top-1 after tuning.
+pub(super) fn with_variants() -> StudyRecord {
+    let mut study = study();
+    let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
+        name: name.to_owned(),
+        overrides: overrides.to_owned(),
+        mode: mode.to_owned(),
+        uncut_rates: Vec::new(),
+    };
+    study.variants = vec![
+        variant("plain", "", "layer-by-layer"),
+        variant("at once", "prune.mode = \"one-shot\"", "one-shot"),
+    ];
+    let mut cells = Vec::new();
+    for (name, more) in [("plain", 0.0), ("at once", 0.5)] {
+        for cell in &study.cells {
+            let mut cell = CellRecord { variant: Some(name.to_owned()), ..cell.clone() };
+            cell.id = format!("{}-{}", cell.id, name.len());
+            let is_tuned_top1 =
+                |row: &&mut Row| (row.phase, row.metric) == (Phase::AfterFineTune, Metric::Top1);
+            for row in cell.rows.iter_mut().filter(is_tuned_top1) {
+                row.value += more * (1.0 + cell.seed as f64 / 8.0);
+            }
+            cells.push(cell);
+        }
+    }
+    StudyRecord { cells, ..study }
 }

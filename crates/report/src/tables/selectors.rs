@@ -194,8 +194,8 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Metric, Row, Unfit, VariantRecord};
-    use crate::tables::sample::study;
+    use crate::records::{Row, Unfit};
+    use crate::tables::sample::{study, with_variants};
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
         frame.column(name).unwrap().f64().unwrap().iter().collect()
@@ -404,35 +404,6 @@ mod tests {
         // Files of other studies keep their columns.
         let plain = selectors(&study()).unwrap();
         assert!(plain[0].frame.column("after_batch_norm_estimate_top1").is_err());
-    }
-
-    /// The invented study in two variants: as it is, and with more top-1 after tuning.
-    fn with_variants() -> StudyRecord {
-        let mut study = study();
-        let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
-            name: name.to_owned(),
-            overrides: overrides.to_owned(),
-            mode: mode.to_owned(),
-            uncut_rates: Vec::new(),
-        };
-        study.variants = vec![
-            variant("plain", "", "layer-by-layer"),
-            variant("at once", "prune.mode = \"one-shot\"", "one-shot"),
-        ];
-        let mut cells = Vec::new();
-        for (name, more) in [("plain", 0.0), ("at once", 0.5)] {
-            for cell in &study.cells {
-                let mut cell = CellRecord { variant: Some(name.to_owned()), ..cell.clone() };
-                cell.id = format!("{}-{}", cell.id, name.len());
-                let is_tuned_top1 =
-                    |row: &&mut Row| (row.phase, row.metric) == (Phase::AfterFineTune, Metric::Top1);
-                for row in cell.rows.iter_mut().filter(is_tuned_top1) {
-                    row.value += more * (1.0 + cell.seed as f64 / 8.0);
-                }
-                cells.push(cell);
-            }
-        }
-        StudyRecord { cells, ..study }
     }
 
     #[test]
