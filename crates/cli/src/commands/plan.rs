@@ -55,7 +55,7 @@ struct Report {
 }
 
 /// How the net is tuned after a layer.
-#[derive(Serialize)]
+#[derive(PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct TuningLine {
     /// The layers that this tuning follows.
@@ -336,13 +336,19 @@ fn print(report: &Report) -> anyhow::Result<()> {
         let missing = if weights.is_file() { "" } else { " (not there)" };
         println!("weights     {}{missing}", weights.display());
     }
-    if report.variants.is_empty() {
+    let is_as_spec = |variant: &VariantLine| {
+        (&variant.mode, &variant.layers, &variant.tuning) == (&report.mode, &report.layers, &report.tuning)
+    };
+    let all_as_spec = report.variants.iter().all(is_as_spec);
+    if all_as_spec {
         print_pruning(&report.mode, &report.layers, &report.tuning);
     }
     for variant in &report.variants {
         let overrides = if variant.overrides.is_empty() { "as the spec" } else { &variant.overrides };
         println!("variant     {}: {overrides}", variant.name);
-        print_pruning(&variant.mode, &variant.layers, &variant.tuning);
+        if !all_as_spec {
+            print_pruning(&variant.mode, &variant.layers, &variant.tuning);
+        }
     }
     println!();
     print_cells(report);

@@ -49,7 +49,7 @@ fn written_out() -> [(&'static str, String); 4] {
     let layers = SPEC.replace("keep-rates = [0.5, 0.75]", "keep-rates = [0.5]");
     let sample = spec.replace("images-per-class = 3", "images-per-class = 1");
     [
-        ("plain", spec.clone()),
+        ("plain", spec),
         ("one image, 2 positions", sample.replace("positions-per-image = 4", "positions-per-image = 2")),
         ("short tuning", short),
         ("layer by layer", layers),
