@@ -256,8 +256,8 @@ impl Reporter for StopsAtFirstStep {
 fn the_studies_of_the_default_net_share_their_dense_nets() {
     let read = |name: &str| Spec::read(&project().join("experiments").join(name)).unwrap();
     let first = read("fashion-mnist-selectors.toml");
-    for other in ["fashion-mnist-selection.toml", "fashion-mnist-seeds.toml"] {
-        let spec = read(other);
+    for other in ["selection", "seeds", "ablation-calibration", "ablation-tuning"] {
+        let spec = read(&format!("fashion-mnist-{other}.toml"));
         assert_eq!(
             (&spec.dataset, &spec.input, &spec.net, &spec.compute, &spec.dense),
             (&first.dataset, &first.input, &first.net, &first.compute, &first.dense),
