@@ -13,6 +13,7 @@ mod latency_grids;
 mod latency_lines;
 mod latency_record;
 mod latency_stored;
+mod layers;
 mod lines;
 mod long;
 mod markdown;
@@ -52,7 +53,10 @@ pub use sums::{TableFile, read_table_file};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
-pub const BESIDE: [&str; 3] = ["-summary", "-tau", "-differences"];
+pub const BESIDE: [&str; 4] = ["-summary", "-tau", "-differences", LAYERS];
+
+/// Suffix of the name of the table with a study's per-layer rows: a row per layer of each cell, so it is written and not printed.
+pub const LAYERS: &str = "-layers";
 
 /// In place of a run's id in tables without a run (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";

@@ -9,6 +9,7 @@ use thinet_graph::ChannelSet;
 
 use super::differences::differences;
 use super::frame::column;
+use super::layers::layers;
 use super::lines::{
     Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
     status_name, tested, variant_column, with_dense_nets,
@@ -22,7 +23,7 @@ use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
-/// between methods.
+/// between methods, the layers of each cell.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -40,6 +41,7 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
     };
     let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
     tables.extend(differences(study, &lines)?);
+    tables.extend(layers(study, &lines)?);
     Ok(tables)
 }
 
