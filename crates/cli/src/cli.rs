@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    clean, count, data, diff, export, latency, list, paper, plan, run, show, status, submit, table, task,
+    clean, count, data, diff, export, figures, latency, list, paper, plan, run, show, status, submit, table, task,
     verify, worker,
 };
 
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Data(data::Arguments),
     List(list::Arguments),
     Paper(paper::Arguments),
+    Figures(figures::Arguments),
     Export(export::Arguments),
     Diff(diff::Arguments),
     Verify(verify::Arguments),
@@ -59,6 +60,7 @@ impl Command {
             Self::Data(arguments) => data::run(arguments),
             Self::List(arguments) => list::run(arguments),
             Self::Paper(arguments) => paper::run(arguments),
+            Self::Figures(arguments) => figures::run(arguments),
             Self::Export(arguments) => export::run(arguments),
             Self::Diff(arguments) => diff::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),

@@ -5,6 +5,7 @@ pub(crate) mod count;
 pub(crate) mod data;
 pub(crate) mod diff;
 pub(crate) mod export;
+pub(crate) mod figures;
 pub(crate) mod latency;
 pub(crate) mod list;
 pub(crate) mod paper;

@@ -8,6 +8,7 @@
 //!   crops/                calibration images of photographs
 //!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, rows.parquet, claim, tensorboard/, slurm/
 //!   tables/<table>.*      tables and what belongs to them
+//!   figures/<figure>.*    figures of the tables
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -63,4 +64,10 @@ pub fn runs(results: &Path) -> PathBuf {
 #[must_use]
 pub fn tables(results: &Path) -> PathBuf {
     results.join("tables")
+}
+
+/// Figures.
+#[must_use]
+pub fn figures(results: &Path) -> PathBuf {
+    results.join("figures")
 }

@@ -26,7 +26,7 @@ impl StoredTable {
     ///
     /// # Errors
     /// If the text is no CSV, or a column is missing.
-    pub(super) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
+    pub(crate) fn with_columns(csv: Vec<u8>, needed: &[&str]) -> Result<Self, TableError> {
         let frame = text_frame(csv)?;
         for needed in needed {
             frame.column(needed)?.str()?;
@@ -35,7 +35,7 @@ impl StoredTable {
     }
 
     /// Number of rows.
-    pub(super) fn height(&self) -> usize {
+    pub(crate) fn height(&self) -> usize {
         self.0.height()
     }
 

@@ -1,0 +1,138 @@
+//! Paired differences of top-1 to a reference method with their intervals, as a forest plot.
+
+use serde_json::{Value, json};
+
+use super::FigureError;
+use super::source::{Sheet, Tables};
+use super::spec::{About, Figure, figure, method_scales};
+use super::style::{INK, REFERENCE};
+use super::study::{PHASES, Study, VARIANT, index_of};
+
+const NEEDED: [&str; 10] =
+    ["run", "keep_rate", "stage", "method", "against", "n", "top1_difference", "low", "high", "verdict"];
+/// At most so many keep rates, a column of panels each.
+const COLUMNS: usize = 4;
+/// Height of a method's row, pixels.
+const ROW: f64 = 24.0;
+
+/// The differences of a study; `None` if there is no such table.
+pub(super) fn difference_rows(tables: &mut Tables, study: &Study) -> Result<Option<Sheet>, FigureError> {
+    let Some(sheet) = tables.sheet(&format!("{}-differences", study.table), &NEEDED)? else { return Ok(None) };
+    study.check_run(&sheet)?;
+    Ok(Some(sheet))
+}
+
+/// The figure of a study, at the last phase that was compared.
+pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure, String>, FigureError> {
+    let first = study.variants.first().map_or("", String::as_str);
+    let of_variant: Vec<usize> =
+        sheet.rows().filter(|&row| sheet.text(row, VARIANT).unwrap_or_default() == first).collect();
+    let is_compared = |stage: &str| of_variant.iter().any(|&row| sheet.text(row, "stage") == Some(stage));
+    let Some(phase) = PHASES.into_iter().rfind(|phase| is_compared(phase.name())) else {
+        return Ok(Err(format!("{}-differences holds no comparison", study.table)));
+    };
+    let rows: Vec<usize> =
+        of_variant.into_iter().filter(|&row| sheet.text(row, "stage") == Some(phase.name())).collect();
+    let mut references: Vec<String> = Vec::new();
+    for &row in &rows {
+        index_of(&mut references, sheet.label(row, "against"));
+    }
+    let rates = study.some_rates(COLUMNS);
+    let (mut views, mut has_interval) = (Vec::new(), false);
+    for against in &references {
+        for &rate in &rates {
+            let mut values = Vec::new();
+            for &row in &rows {
+                if sheet.text(row, "against") != Some(against) || sheet.required(row, "keep_rate")? != rate {
+                    continue;
+                }
+                let Some(difference) = sheet.number(row, "top1_difference")? else { continue };
+                let (low, high) = (sheet.number(row, "low")?, sheet.number(row, "high")?);
+                has_interval |= low.is_some();
+                let verdict = sheet.label(row, "verdict");
+                let is_shown = ["above", "below"].contains(&verdict.as_str());
+                values.push(json!({
+                    "method": sheet.label(row, "method"), "difference": difference, "low": low, "high": high,
+                    "n": sheet.count(row, "n")?, "verdict": verdict, "shown": is_shown,
+                }));
+            }
+            views.push(panel(study, against, rate, values, rate == rates[0]));
+        }
+    }
+    let interval = match has_interval {
+        true => {
+            "mean paired difference of top-1 over seeds with its 95 % t-interval (one comparison each, not corrected). Filled: shown \
+             after Holm's correction, p < 0.05; open: no difference shown"
+        }
+        false => "paired difference of top-1; no intervals, which need two seeds, so nothing is shown to differ (open marks)",
+    };
+    let word = match phase {
+        crate::records::Phase::AfterFineTune => "after tuning",
+        crate::records::Phase::AfterBatchNormEstimate => "with batch-norm statistics estimated again, not tuned",
+        _ => "after the reconstruction, not tuned",
+    };
+    let caption = format!(
+        "{}, {}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. The panels' scales differ.",
+        study.dataset,
+        study.net,
+        study.mode,
+        study.n(),
+    );
+    let about = About {
+        name: format!("{}-differences", study.table),
+        title: format!("Differences between methods on {}", study.dataset),
+        caption,
+        tables: vec![format!("{}-differences", study.table)],
+        width: rates.len() as f64 * 186.0 + 130.0,
+    };
+    let body = json!({
+        "concat": views, "columns": rates.len(),
+        "resolve": { "scale": { "color": "independent", "shape": "independent" } },
+    });
+    Ok(Ok(figure(about, body)))
+}
+
+fn panel(study: &Study, against: &str, rate: f64, values: Vec<Value>, is_first: bool) -> Value {
+    let methods: Vec<&str> =
+        study.methods.iter().map(|method| method.label.as_str()).filter(|label| *label != against).collect();
+    let scales = method_scales(&study.methods);
+    let numbers = values.iter().flat_map(|row| ["difference", "low", "high"].map(|key| row[key].as_f64())).flatten();
+    let (low, high) = numbers.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+    let room = 0.08 * (high - low).max(0.1);
+    let span = [low - room, high + room];
+    let labels = match is_first {
+        true => json!({ "title": null, "ticks": false, "domain": false, "grid": false, "labelLimit": 200 }),
+        false => Value::Null,
+    };
+    let x = |field: &str| {
+        json!({
+            "field": field, "type": "quantitative", "title": format!("less {against}, points"),
+            "scale": { "domain": span, "nice": false, "zero": false }, "axis": { "tickCount": 4 },
+        })
+    };
+    json!({
+        "title": {
+            "text": format!("keep rate {rate}"), "fontSize": 14, "anchor": "start", "frame": "group", "color": INK, "offset": 6,
+        },
+        "width": 160, "height": ROW * methods.len() as f64, "data": { "values": values },
+        "encoding": { "y": { "field": "method", "type": "nominal", "scale": { "domain": methods }, "axis": labels } },
+        "layer": [
+            { "data": { "values": [{ "zero": 0 }] }, "mark": { "type": "rule", "color": REFERENCE, "strokeWidth": 1 },
+              "encoding": { "x": x("zero"), "y": null } },
+            { "transform": [{ "filter": "isValid(datum.low)" }], "mark": { "type": "rule", "strokeWidth": 2 },
+              "encoding": { "x": x("low"), "x2": { "field": "high" }, "color": scales.colour } },
+            { "transform": [{ "filter": "!datum.shown" }],
+              "mark": { "type": "point", "filled": true, "fill": "white", "size": 75, "strokeWidth": 1.8, "opacity": 1 },
+              "encoding": { "x": x("difference"), "stroke": scales.colour, "shape": scales.shape, "tooltip": tooltip() } },
+            { "transform": [{ "filter": "datum.shown" }], "mark": { "type": "point", "filled": true, "size": 90, "opacity": 1 },
+              "encoding": { "x": x("difference"), "color": scales.colour, "shape": scales.shape, "tooltip": tooltip() } },
+        ],
+    })
+}
+
+fn tooltip() -> Value {
+    json!([
+        { "field": "method" }, { "field": "difference", "format": "+.2f" }, { "field": "low", "format": "+.2f" },
+        { "field": "high", "format": "+.2f" }, { "field": "n" }, { "field": "verdict" },
+    ])
+}

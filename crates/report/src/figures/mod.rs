@@ -1,0 +1,187 @@
+//! Figures of results: Vega-Lite specifications with their data inside, drawn from written tables alone. The same tables give the same
+//! bytes.
+//!
+//! One file a figure; `style` says how a method looks in all of them.
+
+mod accuracy;
+mod agreement;
+mod differences;
+mod error;
+mod kept;
+mod latency;
+mod published;
+mod reconstruction;
+mod source;
+mod spec;
+mod study;
+mod style;
+mod widths;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use thinet_files::{FileError, write_atomically};
+
+use accuracy::{Axis, accuracy};
+use agreement::agreement;
+use differences::{difference_rows, differences};
+pub use error::FigureError;
+use published::Published;
+use kept::kept;
+use latency::latency;
+use reconstruction::{layer_rows, reconstruction};
+use source::Tables;
+pub use spec::Figure;
+use study::{NoStudy, Study};
+use widths::widths;
+
+/// What was drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// In the order of their names.
+    pub drawn: Vec<Figure>,
+    /// Figures that were not drawn, each with the reason: a missing table, or a study that was not run.
+    pub skipped: Vec<Skipped>,
+    /// Tables whose files have changed since they were written, a sentence each. They are drawn as they are.
+    pub changed: Vec<String>,
+}
+
+/// A figure, or all figures of a table, that cannot be drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The figure's or the table's name.
+    pub name: String,
+    pub why: String,
+}
+
+/// Suffix of the file of a specification after the figure's name and a dot.
+pub const SUFFIX: &str = "vl.json";
+
+/// The table of the figure that belongs to no study.
+const LATENCY: &str = "latency";
+
+/// The figures of some tables of a folder, of all if `names` is empty.
+///
+/// # Errors
+/// If a table lacks a column (it is of another version), a field is no number, tables of one study are of different runs, or a table that is
+/// named does not exist.
+pub fn figures(folder: &Path, names: &[String]) -> Result<Figures, FigureError> {
+    let mut tables = Tables::of(folder);
+    let studies = studies(&tables)?;
+    check_names(folder, names, &studies)?;
+    let is_asked = |table: &str| names.is_empty() || names.iter().any(|name| name == table);
+    let mut figures = Figures::default();
+    let published = Published::read(&mut tables)?;
+    if published.is_none() {
+        figures.skip("the published panel", missing(&tables, published::TABLE, "csv"));
+    }
+    for table in studies.iter().filter(|table| is_asked(table)) {
+        match Study::read(&mut tables, table)? {
+            // A line needs two points; such a study is a test, or a part of an ablation.
+            Ok(study) if study.keep_rates.len() < 2 && study.variants.len() < 2 => {
+                figures.skip(table, "it has one keep rate, so there is nothing to compare".to_owned());
+            }
+            Ok(study) => figures.add_study(&mut tables, &study, published.as_ref())?,
+            Err(NoStudy::Missing) => figures.skip(table, missing(&tables, &format!("{table}-summary"), "csv")),
+            Err(NoStudy::NotRun) => figures.skip(table, "not run".to_owned()),
+        }
+    }
+    if is_asked(LATENCY) {
+        figures.add(LATENCY, latency(&mut tables)?);
+    }
+    figures.changed = tables.changed.into_iter().collect();
+    figures.drawn.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(figures)
+}
+
+impl Figures {
+    fn add_study(
+        &mut self,
+        tables: &mut Tables,
+        study: &Study,
+        published: Option<&Published>,
+    ) -> Result<(), FigureError> {
+        let table = study.table.as_str();
+        let alone = selection_alone(tables, study)?;
+        for axis in [Axis::Flops, Axis::Params] {
+            self.add(table, accuracy(study, alone.as_ref(), published, axis));
+        }
+        match kept(tables, study)? {
+            Some(cells) => {
+                self.add(table, widths(study, &cells));
+                self.add(table, agreement(study, &cells));
+            }
+            None => self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json")),
+        }
+        match layer_rows(tables, study)? {
+            Some(sheet) => self.add(table, reconstruction(study, &sheet)?),
+            None => {
+                let why = missing(tables, &format!("{table}{}", crate::tables::LAYERS), "csv");
+                self.skip(&format!("{table}-reconstruction"), why);
+            }
+        }
+        let name = format!("{table}-differences");
+        match difference_rows(tables, study)? {
+            Some(sheet) => self.add(table, differences(study, &sheet)?),
+            None => self.skip(&name, missing(tables, &name, "csv")),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, figure: Result<Figure, String>) {
+        match figure {
+            Ok(figure) => self.drawn.push(figure),
+            Err(why) => self.skip(name, why),
+        }
+    }
+
+    fn skip(&mut self, name: &str, why: String) {
+        self.skipped.push(Skipped { name: name.to_owned(), why });
+    }
+}
+
+/// Writes the specification of each figure to a folder, which is created if it does not exist; returns the files.
+///
+/// # Errors
+/// If the folder or a file cannot be written; the message names it.
+pub fn write(out: &Path, figures: &Figures) -> Result<Vec<PathBuf>, FigureError> {
+    std::fs::create_dir_all(out).map_err(FileError::at("create", out))?;
+    let mut files = Vec::new();
+    for figure in &figures.drawn {
+        let path = out.join(format!("{}.{SUFFIX}", figure.name));
+        write_atomically(&path, spec::text(&figure.spec).as_bytes())?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+/// Tables of studies: those with a summary beside them.
+fn studies(tables: &Tables) -> Result<BTreeSet<String>, FigureError> {
+    let names = tables.names()?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix("-summary")).map(str::to_owned).collect())
+}
+
+fn check_names(folder: &Path, names: &[String], studies: &BTreeSet<String>) -> Result<(), FigureError> {
+    match names.iter().find(|name| *name != LATENCY && !studies.contains(*name)) {
+        Some(name) => Err(FigureError::UnknownTable {
+            name: name.clone(),
+            folder: folder.to_owned(),
+            known: studies.iter().map(String::as_str).chain([LATENCY]).collect::<Vec<_>>().join(", "),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The same nets cut at once without tuning: `selection-x` of `selectors-x`.
+fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, FigureError> {
+    let Some(name) = study.table.strip_prefix("selectors-") else { return Ok(None) };
+    let alone = Study::read(tables, &format!("selection-{name}"))?.ok();
+    let is_same = |other: &Study| {
+        (&other.dataset, &other.net) == (&study.dataset, &study.net) && other.is_untuned() && other.variants.is_empty()
+    };
+    Ok(alone.filter(is_same))
+}
+
+fn missing(tables: &Tables, name: &str, suffix: &str) -> String {
+    format!("{} does not exist", tables.path(name, suffix).display())
+}

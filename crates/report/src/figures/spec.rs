@@ -1,0 +1,224 @@
+//! Parts that the specifications share: title and caption, the scales of methods, the legend, the text of the file.
+
+use serde_json::{Map, Value, json};
+
+use super::style::{self, SCHEMA};
+use super::study::Method;
+
+/// A finished figure: a Vega-Lite specification with its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// File name without extension.
+    pub name: String,
+    pub title: String,
+    /// What is shown, in which unit, over how many seeds, and what is not shown.
+    pub caption: String,
+    /// The tables that it shows.
+    pub tables: Vec<String>,
+    /// The specification.
+    pub spec: Value,
+}
+
+/// What a figure says about itself.
+pub(super) struct About {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) caption: String,
+    pub(super) tables: Vec<String>,
+    /// Width of the picture, pixels: the caption's lines are broken for it.
+    pub(super) width: f64,
+}
+
+/// Completes a specification: schema, title, caption, configuration.
+pub(super) fn figure(about: About, body: Value) -> Figure {
+    let About { name, title, caption, tables, width } = about;
+    let mut spec = json!({
+        "$schema": SCHEMA,
+        "description": format!("{title}. {caption}"),
+        "title": { "text": wrap(&title, (width / 8.6) as usize), "subtitle": wrap(&caption, (width / 6.25) as usize) },
+        "config": style::config(),
+        "usermeta": { "figure": name, "caption": caption, "tables": tables },
+    });
+    if let (Value::Object(spec), Value::Object(body)) = (&mut spec, body) {
+        spec.extend(body);
+    }
+    Figure { name, title, caption, tables, spec }
+}
+
+/// Breaks a text into lines of about so many characters.
+pub(super) fn wrap(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Encodings that show a method by colour, dash and mark, in the order of the study. Without legends: see [`legend`].
+pub(super) struct MethodScales {
+    pub(super) colour: Value,
+    pub(super) dash: Value,
+    pub(super) shape: Value,
+}
+
+pub(super) fn method_scales(methods: &[Method]) -> MethodScales {
+    let labels: Vec<&str> = methods.iter().map(|method| method.label.as_str()).collect();
+    let scale = |range: Vec<Value>| {
+        json!({
+            "field": "method", "type": "nominal", "legend": null, "scale": { "domain": labels, "range": range },
+        })
+    };
+    MethodScales {
+        colour: scale(methods.iter().map(|method| method.style().colour.into()).collect()),
+        dash: scale(methods.iter().map(|method| json!(method.style().dash)).collect()),
+        shape: scale(methods.iter().map(|method| method.style().shape.into()).collect()),
+    }
+}
+
+/// A row of entries, each the line and mark of a method with its name, as a view of its own: Vega's legend shows either lines or marks.
+pub(super) fn legend(methods: &[Method], width: f64) -> Value {
+    let (line, height) = (38.0, 22.0);
+    let longest = methods.iter().map(|method| method.label.chars().count()).max().unwrap_or(0);
+    let column = line + 8.0 + 6.9 * longest as f64 + 18.0;
+    let columns = ((width / column) as usize).max(1);
+    let place_of = |at: usize| ((at % columns) as f64 * column, (at / columns) as f64 * height);
+    let rows: Vec<Value> = methods
+        .iter()
+        .enumerate()
+        .map(|(at, method)| {
+            let (x, y) = place_of(at);
+            json!({
+                "method": method.label, "from": x, "to": x + line, "middle": x + line / 2.0, "text": x + line + 8.0, "y": y,
+            })
+        })
+        .collect();
+    let y = place_of(methods.len().saturating_sub(1)).1;
+    let place = |field: &str, domain: f64| {
+        json!({
+            "field": field, "type": "quantitative", "axis": null,
+            "scale": { "domain": [0, domain], "nice": false, "zero": false },
+        })
+    };
+    let down = json!({
+        "field": "y", "type": "quantitative", "axis": null,
+        "scale": { "domain": [-height / 2.0, y + height / 2.0], "reverse": true, "nice": false, "zero": false },
+    });
+    let MethodScales { colour, dash, shape } = method_scales(methods);
+    json!({
+        "width": width, "height": y + height, "data": { "values": rows }, "encoding": { "y": down },
+        "layer": [
+            { "mark": { "type": "rule", "strokeWidth": 2.2 },
+              "encoding": { "x": place("from", width), "x2": { "field": "to" }, "color": colour, "strokeDash": dash } },
+            { "mark": { "type": "point", "filled": true, "size": 70, "opacity": 1 },
+              "encoding": { "x": place("middle", width), "color": colour, "shape": shape } },
+            { "mark": { "type": "text", "align": "left", "baseline": "middle", "fontSize": 13, "color": style::INK },
+              "encoding": { "x": place("text", width), "text": { "field": "method" } } },
+        ],
+    })
+}
+
+/// A scale that begins and ends at round numbers around some values: at multiples of `step`, which grows until at most ten of them
+/// are needed.
+pub(super) fn round_domain(values: impl IntoIterator<Item = f64>, step: f64) -> [f64; 2] {
+    let (low, high) =
+        values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low > high {
+        return [0.0, step];
+    }
+    let mut step = step;
+    while (high - low) / step > 10.0 {
+        step *= 2.0;
+    }
+    let (from, to) = ((low / step).floor() * step, (high / step).ceil() * step);
+    [from, if to > from { to } else { from + step }]
+}
+
+/// The text of a specification: indented, but with each innermost list and object, such as a row of data, on a line of its own, so
+/// that a change of one value changes one line.
+pub(super) fn text(spec: &Value) -> String {
+    let mut text = String::new();
+    append(&mut text, spec, 0);
+    text.push('\n');
+    text
+}
+
+fn append(text: &mut String, value: &Value, depth: usize) {
+    let is_plain = |value: &Value| !(value.is_array() || value.is_object());
+    let indent = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("  ", depth));
+    };
+    match value {
+        Value::Array(items) if !items.iter().all(is_plain) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                text.push_str(if at == 0 { "" } else { "," });
+                indent(text, depth + 1);
+                append(text, item, depth + 1);
+            }
+            indent(text, depth);
+            text.push(']');
+        }
+        Value::Object(items) if !items.values().all(is_plain) => {
+            text.push('{');
+            for (at, (key, item)) in sorted(items).into_iter().enumerate() {
+                text.push_str(if at == 0 { "" } else { "," });
+                indent(text, depth + 1);
+                text.push_str(&format!("{}: ", Value::from(key)));
+                append(text, item, depth + 1);
+            }
+            indent(text, depth);
+            text.push('}');
+        }
+        Value::Object(items) => {
+            let items: Vec<String> =
+                sorted(items).into_iter().map(|(key, item)| format!("{}: {item}", Value::from(key))).collect();
+            text.push_str(&format!("{{{}}}", items.join(", ")));
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            text.push_str(&format!("[{}]", items.join(", ")));
+        }
+        plain => text.push_str(&plain.to_string()),
+    }
+}
+
+/// By key: the order of a JSON map depends on the features that some other crate of a build asks of serde_json.
+fn sorted(items: &Map<String, Value>) -> Vec<(&str, &Value)> {
+    let mut items: Vec<(&str, &Value)> = items.iter().map(|(key, item)| (key.as_str(), item)).collect();
+    items.sort_by_key(|(key, _)| *key);
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("incomprehensible word", 4), ["incomprehensible", "word"]);
+    }
+
+    #[test]
+    fn the_text_is_json_with_a_row_on_a_line() {
+        let spec = json!({ "b": [{ "y": 1.5, "x": "a" }, { "x": "b", "y": 2 }], "a": [], "c": { "d": [1, 2] } });
+        let text = text(&spec);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), spec);
+        assert!(text.contains("\n    {\"x\": \"a\", \"y\": 1.5},\n    {\"x\": \"b\", \"y\": 2}\n"), "{text}");
+    }
+
+    #[test]
+    fn domains_are_round_and_never_empty() {
+        assert_eq!(round_domain([61.2, 88.9], 5.0), [60.0, 90.0]);
+        assert_eq!(round_domain([10.0, 90.1], 5.0), [10.0, 100.0]);
+        assert_eq!(round_domain([10.0], 5.0), [10.0, 15.0]);
+        assert_eq!(round_domain([], 5.0), [0.0, 5.0]);
+    }
+}

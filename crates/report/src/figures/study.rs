@@ -1,0 +1,285 @@
+//! A study as figures see it: its methods, keep rates and means over seeds, read from its `-summary` table.
+
+use std::path::PathBuf;
+
+use super::FigureError;
+use super::source::{Sheet, Tables};
+use super::style::{MethodStyle, of_method};
+use crate::records::Phase;
+
+/// Columns that a summary must have beside those of its phases.
+const NEEDED: [&str; 20] = [
+    "run", "method", "selector", "reconstruction", "keep_rate", "seeds", "done", "diverged", "experiment",
+    "dataset", "net", "mode", "params", "flops", "params_fraction", "flops_fraction", "dense_top1_mean",
+    "dense_top1_std", "dense_top1_n", "test_images",
+];
+/// Phases of a cut net, in their order; summaries have columns of the third only where it was measured.
+pub(super) const PHASES: [Phase; 4] =
+    [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterBatchNormEstimate, Phase::AfterFineTune];
+/// The column that names a variant of the study, where it has any.
+pub(super) const VARIANT: &str = "variant";
+
+/// A method of a study.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Method {
+    pub(super) label: String,
+    pub(super) selector: String,
+    pub(super) reconstruction: String,
+}
+
+impl Method {
+    pub(super) fn style(&self) -> MethodStyle {
+        of_method(&self.selector, &self.reconstruction)
+    }
+}
+
+/// A mean over seeds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stat {
+    pub(super) mean: f64,
+    /// Sample standard deviation; `None` for one seed.
+    pub(super) std: Option<f64>,
+    pub(super) n: u64,
+}
+
+/// A method at a keep rate.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// Index of its method.
+    pub(super) method: usize,
+    pub(super) keep_rate: f64,
+    /// Empty in a study without variants.
+    pub(super) variant: String,
+    pub(super) diverged: u64,
+    pub(super) params: f64,
+    pub(super) params_fraction: f64,
+    pub(super) flops_fraction: f64,
+    /// Top-1, per cent, in the phases of [`PHASES`]; `None` where nothing was measured.
+    top1: [Option<Stat>; PHASES.len()],
+}
+
+impl Group {
+    pub(super) fn at(&self, phase: Phase) -> Option<Stat> {
+        PHASES.iter().position(|&p| p == phase).and_then(|at| self.top1[at])
+    }
+}
+
+/// A study with at least one measured cell.
+pub(super) struct Study {
+    /// Its table.
+    pub(super) table: String,
+    pub(super) run: String,
+    pub(super) path: PathBuf,
+    pub(super) dataset: String,
+    pub(super) net: String,
+    pub(super) mode: String,
+    pub(super) seeds: u64,
+    pub(super) test_images: u64,
+    /// In the order of the study.
+    pub(super) methods: Vec<Method>,
+    /// In the order of the study, without those at which nothing is cut.
+    pub(super) keep_rates: Vec<f64>,
+    /// In the order of the study; empty in a study without variants.
+    pub(super) variants: Vec<String>,
+    pub(super) groups: Vec<Group>,
+    /// Top-1 of the dense nets.
+    pub(super) dense: Option<Stat>,
+    pub(super) dense_params: f64,
+    pub(super) dense_flops: f64,
+}
+
+/// Why a study has no figures.
+pub(super) enum NoStudy {
+    /// There is no `<table>-summary.csv`.
+    Missing,
+    /// No cell was run.
+    NotRun,
+}
+
+impl Study {
+    /// Reads `<table>-summary`.
+    pub(super) fn read(tables: &mut Tables, table: &str) -> Result<Result<Self, NoStudy>, FigureError> {
+        let name = format!("{table}-summary");
+        let Some(sheet) = tables.sheet(&name, &NEEDED)? else { return Ok(Err(NoStudy::Missing)) };
+        let phase_columns = phase_columns(&sheet)?;
+        let mut study = Self {
+            table: table.to_owned(),
+            run: sheet.only("run")?,
+            path: sheet.path.clone(),
+            dataset: sheet.only("dataset")?,
+            net: sheet.only("net")?,
+            mode: sheet.only("mode")?,
+            seeds: 0,
+            test_images: 0,
+            methods: Vec::new(),
+            keep_rates: Vec::new(),
+            variants: Vec::new(),
+            groups: Vec::new(),
+            dense: None,
+            dense_params: 0.0,
+            dense_flops: 0.0,
+        };
+        let mut is_run = false;
+        for row in sheet.rows() {
+            study.seeds = study.seeds.max(sheet.count(row, "seeds")?);
+            study.test_images = study.test_images.max(sheet.count(row, "test_images")?);
+            let dense = stat(&sheet, row, "dense_top1")?;
+            if dense.is_some_and(|dense| study.dense.is_none_or(|known| dense.n > known.n)) {
+                study.dense = dense;
+            }
+            study.dense_params = sheet.required(row, "params")? / sheet.required(row, "params_fraction")?;
+            study.dense_flops = sheet.required(row, "flops")? / sheet.required(row, "flops_fraction")?;
+            // The row of the dense nets, at a keep rate that cuts nothing.
+            if sheet.text(row, "selector").is_none() {
+                continue;
+            }
+            is_run |= sheet.count(row, "done")? + sheet.count(row, "diverged")? > 0;
+            let group = study.group(&sheet, row, &phase_columns)?;
+            study.groups.push(group);
+        }
+        Ok(if is_run { Ok(study) } else { Err(NoStudy::NotRun) })
+    }
+
+    fn group(
+        &mut self,
+        sheet: &Sheet,
+        row: usize,
+        columns: &[Option<String>; PHASES.len()],
+    ) -> Result<Group, FigureError> {
+        let method = Method {
+            label: sheet.label(row, "method"),
+            selector: sheet.label(row, "selector"),
+            reconstruction: sheet.label(row, "reconstruction"),
+        };
+        let keep_rate = sheet.required(row, "keep_rate")?;
+        let variant = sheet.label(row, VARIANT);
+        let mut top1 = [None; PHASES.len()];
+        for (slot, column) in top1.iter_mut().zip(columns) {
+            *slot = column.as_deref().map(|column| stat(sheet, row, column)).transpose()?.flatten();
+        }
+        if sheet.has(VARIANT) {
+            index_of(&mut self.variants, variant.clone());
+        }
+        index_of(&mut self.keep_rates, keep_rate);
+        Ok(Group {
+            method: index_of(&mut self.methods, method),
+            keep_rate,
+            variant,
+            diverged: sheet.count(row, "diverged")?,
+            params: sheet.required(row, "params")?,
+            params_fraction: sheet.required(row, "params_fraction")?,
+            flops_fraction: sheet.required(row, "flops_fraction")?,
+            top1,
+        })
+    }
+
+    /// The phases in which something was measured, in their order.
+    pub(super) fn phases(&self) -> Vec<Phase> {
+        let is_measured = |phase: &Phase| self.groups.iter().any(|group| group.at(*phase).is_some());
+        PHASES.into_iter().filter(is_measured).collect()
+    }
+
+    /// Whether nothing was tuned after the cuts.
+    pub(super) fn is_untuned(&self) -> bool {
+        !self.phases().contains(&Phase::AfterFineTune)
+    }
+
+    /// Checks that a table beside the summary was written by the same run and holds rows of one study.
+    pub(super) fn check_run(&self, sheet: &Sheet) -> Result<(), FigureError> {
+        let found = sheet.only("run")?;
+        if found == self.run {
+            return Ok(());
+        }
+        Err(FigureError::OtherRun {
+            path: sheet.path.clone(),
+            found,
+            main: self.path.clone(),
+            expected: self.run.clone(),
+        })
+    }
+
+    /// `n = 3 seeds`.
+    pub(super) fn n(&self) -> String {
+        match self.seeds {
+            1 => "n = 1 seed".to_owned(),
+            seeds => format!("n = {seeds} seeds"),
+        }
+    }
+
+    /// Up to `most` keep rates, spread over those of the study, high to low.
+    pub(super) fn some_rates(&self, most: usize) -> Vec<f64> {
+        let mut rates = self.keep_rates.clone();
+        rates.sort_by(|a, b| b.total_cmp(a));
+        if rates.len() <= most {
+            return rates;
+        }
+        let at = |i: usize| i * (rates.len() - 1) / (most - 1).max(1);
+        (0..most).map(|i| rates[at(i)]).collect()
+    }
+
+    /// What a figure of this phase cannot show, in a sentence; empty if it shows everything.
+    pub(super) fn gaps(&self, phase: Phase) -> String {
+        let (mut missing, mut fewer) = (Vec::new(), Vec::new());
+        for (index, method) in self.methods.iter().enumerate() {
+            let own: Vec<&Group> = self.groups.iter().filter(|group| group.method == index).collect();
+            let at = |groups: &[&Group]| {
+                let rates: Vec<String> = groups.iter().map(|group| group.keep_rate.to_string()).collect();
+                if groups.len() == own.len() { String::new() } else { format!(" at {}", rates.join(", ")) }
+            };
+            for (has_diverged, why) in [(true, "diverged"), (false, "not run")] {
+                let is_it = |group: &&&Group| group.at(phase).is_none() && (group.diverged > 0) == has_diverged;
+                let gone: Vec<&Group> = own.iter().filter(is_it).copied().collect();
+                if !gone.is_empty() {
+                    missing.push(format!("{}{} ({why})", method.label, at(&gone)));
+                }
+            }
+            for group in &own {
+                if let Some(stat) = group.at(phase).filter(|stat| stat.n < self.seeds) {
+                    fewer.push(format!("{} at {} (n = {})", method.label, group.keep_rate, stat.n));
+                }
+            }
+        }
+        let mut text = String::new();
+        for (words, list) in [("Not drawn: ", missing), ("Fewer seeds: ", fewer)] {
+            if !list.is_empty() {
+                text.push_str(&format!(" {words}{}.", list.join("; ")));
+            }
+        }
+        text
+    }
+}
+
+/// The columns of each phase's top-1, without their endings; a phase that has no columns at all was not asked for, where
+/// batch-norm statistics are concerned.
+fn phase_columns(sheet: &Sheet) -> Result<[Option<String>; PHASES.len()], FigureError> {
+    let mut columns = [const { None }; PHASES.len()];
+    for (slot, phase) in columns.iter_mut().zip(PHASES) {
+        let name = format!("{}_top1", phase.name().replace('-', "_"));
+        let is_optional = phase == Phase::AfterBatchNormEstimate && !sheet.has(&format!("{name}_mean"));
+        if is_optional {
+            continue;
+        }
+        for ending in ["mean", "std", "n"] {
+            let column = format!("{name}_{ending}");
+            if !sheet.has(&column) {
+                return Err(FigureError::NoColumn { path: sheet.path.clone(), column });
+            }
+        }
+        *slot = Some(name);
+    }
+    Ok(columns)
+}
+
+fn stat(sheet: &Sheet, row: usize, column: &str) -> Result<Option<Stat>, FigureError> {
+    let Some(mean) = sheet.number(row, &format!("{column}_mean"))? else { return Ok(None) };
+    let std = sheet.number(row, &format!("{column}_std"))?;
+    Ok(Some(Stat { mean, std, n: sheet.count(row, &format!("{column}_n"))? }))
+}
+
+/// The index of a value in a list, at whose end it is put if it is new.
+pub(super) fn index_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
+    list.iter().position(|known| *known == value).unwrap_or_else(|| {
+        list.push(value);
+        list.len() - 1
+    })
+}

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Run by `make figures`: draws the figures of results/tables (`thinet figures`), then turns each specification into SVG and PNG.
+# Without the wheels for that the specifications are written all the same; one line names what is missing, and the exit status is 1.
+#
+#     scripts/figures.sh [RESULTS [TABLE ...]]
+#
+# Uses `thinet` of the release build, or $THINET.
+set -eu
+unset CDPATH
+cd "$(dirname "$0")/.."
+if [ -z "${THINET:-}" ]; then THINET=${CARGO_TARGET_DIR:-target}/release/thinet; fi
+results=${1:-results}
+[ $# -eq 0 ] || shift
+"$THINET" figures --results "$results" "$@"
+scripts/setup-paper.sh || {
+    echo "figures: specifications only, no pictures; to try again: make figures" >&2
+    exit 1
+}
+.venv-paper/bin/python paper/render.py "$results/figures"
