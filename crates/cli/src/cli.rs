@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    clean, count, data, diff, export, figures, latency, list, paper, plan, run, show, status, submit, table, task,
-    verify, worker,
+    clean, count, data, diff, export, figures, latency, list, paper, plan, run, show, status, submit, table,
+    task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.

@@ -4,10 +4,11 @@
 use serde_json::{Value, json};
 
 use super::published::Published;
-use super::spec::{About, Figure, MethodScales, figure, legend, method_scales, round_domain};
+use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales, round_domain};
+use super::study::{Group, Method, Stat, Study, index_of};
 use super::style::{INK, REFERENCE};
-use super::study::{Group, Method, Stat, Study};
 use crate::records::Phase;
+use crate::tables::grouped;
 
 /// What lies on the x axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,23 +171,33 @@ pub(super) fn accuracy(
         return Err(format!("{} has one keep rate, which makes no line", study.table));
     }
     let mut panels = Vec::new();
-    let mut gaps = String::new();
+    // What the panels do not show; often the same in several.
+    let mut gaps: Vec<String> = Vec::new();
     if let (Some(alone), Some(phase)) = (alone, alone.and_then(|alone| alone.phases().pop())) {
         panels.push(Panel::of(alone, phase, axis, "", "Cut at once, not tuned".to_owned()));
-        gaps.push_str(&alone.gaps(phase));
+        index_of(&mut gaps, alone.gaps(phase));
     }
     let variants = if study.variants.is_empty() { vec![String::new()] } else { study.variants.clone() };
     for phase in study.phases().into_iter().filter(|&phase| phase != Phase::AfterCut) {
         for variant in &variants {
             let name = if variant.is_empty() { String::new() } else { format!("{variant}: ") };
-            panels.push(Panel::of(study, phase, axis, variant, format!("{name}{}", phase_title(study, phase))));
+            panels.push(Panel::of(
+                study,
+                phase,
+                axis,
+                variant,
+                format!("{name}{}", phase_title(study, phase)),
+            ));
         }
-        gaps.push_str(&study.gaps(phase));
+        index_of(&mut gaps, study.gaps(phase));
     }
     if panels.len() > 8 {
         return Err(format!("{} has {} variants, too many panels", study.table, variants.len()));
     }
-    let mut methods = study.methods.clone();
+    let mut methods = study.measured_methods();
+    for method in alone.map(Study::measured_methods).into_iter().flatten() {
+        index_of(&mut methods, method);
+    }
     if let Some(published) = published.filter(|_| !study.is_untuned()) {
         let panel = Panel::published(published, &methods, axis);
         for method in published.points.iter().map(|point| &point.method) {
@@ -197,7 +208,7 @@ pub(super) fn accuracy(
                 methods.push(method.clone());
             }
         }
-        gaps.push_str(&published.note);
+        gaps.push(published.note.clone());
         panels.push(panel);
     }
     let (columns, size) = layout(panels.len());
@@ -207,24 +218,26 @@ pub(super) fn accuracy(
         panels.iter().zip(letters).map(|(panel, letter)| panel.view(letter, axis, &scales, size)).collect();
     let total = size[0] * columns as f64 + 85.0 * (columns as f64 - 1.0);
     let body = json!({
-        "vconcat": [{ "concat": views, "columns": columns }, legend(&methods, total)],
+        "vconcat": [{ "concat": views, "columns": columns }, legend(&methods, total, Sample::Line)],
         "resolve": { "scale": { "color": "independent", "shape": "independent", "strokeDash": "independent" } },
     });
     let (what, ending) = match axis {
         Axis::Flops => ("FLOPs", "flops"),
         Axis::Params => ("parameters", "params"),
     };
-    let spread = if study.seeds < 2 { "one seed, no deviation" } else { "mean, band: ± 1 sample standard deviation" };
+    let spread =
+        if study.seeds < 2 { "one seed, no deviation" } else { "mean, band: ± 1 sample standard deviation" };
     let of = match axis {
         Axis::Flops => format!("{} FLOPs", short(study.dense_flops)),
         Axis::Params => format!("{} parameters", short(study.dense_params)),
     };
     let caption = format!(
-        "{}, {} ({of}), {}: {spread}; {} test images.{gaps}",
+        "{}, {} ({of}), {}: {spread}; {} test images.{}",
         study.dataset,
         study.net,
         study.n(),
-        crate::tables::grouped(study.test_images),
+        grouped(study.test_images),
+        gaps.concat(),
     );
     let mut tables = vec![format!("{}-summary", study.table)];
     tables.extend(alone.map(|alone| format!("{}-summary", alone.table)));

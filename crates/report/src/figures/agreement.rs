@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::kept::KeptCell;
 use super::spec::{About, Figure, figure};
-use super::style::{HEAT, INK};
 use super::study::Study;
+use super::style::{DARK, HEAT, INK};
 
 /// At most so many keep rates, a panel each.
 const PANELS: usize = 3;
@@ -35,7 +35,8 @@ fn chance(cell: &KeptCell) -> Option<f64> {
 
 /// The expected Jaccard index of two random sets of `k` out of `n` channels: the common ones are hypergeometric.
 fn expected(n: usize, k: usize) -> f64 {
-    let ln_choose = |n: usize, k: usize| (0..k).map(|i| ((n - i) as f64).ln() - ((i + 1) as f64).ln()).sum::<f64>();
+    let ln_choose =
+        |n: usize, k: usize| (0..k).map(|i| ((n - i) as f64).ln() - ((i + 1) as f64).ln()).sum::<f64>();
     let whole = ln_choose(n, k);
     ((2 * k).saturating_sub(n)..=k)
         .map(|common| {
@@ -49,19 +50,24 @@ fn expected(n: usize, k: usize) -> f64 {
 pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, String> {
     let first = study.variants.first().map_or("", String::as_str);
     let cells: Vec<&KeptCell> = cells.iter().filter(|cell| cell.variant == first).collect();
-    let labels: Vec<&str> = study.methods.iter().map(|method| method.label.as_str()).collect();
+    let labels = study.methods.iter().map(|method| method.label.as_str());
+    let labels: Vec<&str> = labels.filter(|label| cells.iter().any(|cell| cell.method == *label)).collect();
     let mut seeds: Vec<u64> = cells.iter().map(|cell| cell.seed).collect();
     seeds.sort_unstable();
     seeds.dedup();
     let between_seeds = seeds.len() > 1;
     if labels.len() < 2 {
-        return Err(format!("{} has one method, which has none to agree with", study.table));
+        return Err(format!("{} has kept channels of fewer than two methods", study.table));
     }
     let find = |method: &str, rate: f64, seed: u64| {
-        cells.iter().find(|cell| (cell.method.as_str(), cell.keep_rate, cell.seed) == (method, rate, seed)).copied()
+        cells
+            .iter()
+            .find(|cell| (cell.method.as_str(), cell.keep_rate, cell.seed) == (method, rate, seed))
+            .copied()
     };
     let (mut views, mut chances) = (Vec::new(), Vec::new());
-    let (down, across) = if between_seeds { (&labels[..], &labels[..]) } else { (&labels[1..], &labels[..labels.len() - 1]) };
+    let (down, across) =
+        if between_seeds { (&labels[..], &labels[..]) } else { (&labels[1..], &labels[..labels.len() - 1]) };
     for rate in study.some_rates(PANELS) {
         let mut rows = Vec::new();
         for (at, a) in labels.iter().enumerate() {
@@ -88,9 +94,6 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
         chances.extend(by_chance.map(|value| format!("{value:.2} at {rate}")));
         views.push(panel(rate, rows, down, across, views.is_empty()));
     }
-    if views.is_empty() {
-        return Err(format!("{} has no kept channels of two methods", study.table));
-    }
     let count = views.len() as f64;
     let diagonal = match between_seeds {
         true => {
@@ -101,10 +104,10 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
     };
     let caption = format!(
         "{}, {}, {}, {}: Jaccard index of the channels that two methods keep, mean over layers and seeds; 1 is the same \
-         channels. Two random choices agree in {}.{diagonal}",
+         channels. Two random choices would have {}.{diagonal}",
         study.dataset,
         study.net,
-        study.mode,
+        study.first_variant(),
         study.n(),
         chances.join(", "),
     );
@@ -119,7 +122,11 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
 }
 
 fn panel(rate: f64, rows: Vec<Value>, down: &[&str], across: &[&str], is_first: bool) -> Value {
-    let labels = if is_first { json!({ "title": null, "domain": false, "ticks": false, "grid": false }) } else { Value::Null };
+    let labels = if is_first {
+        json!({ "title": null, "domain": false, "ticks": false, "grid": false })
+    } else {
+        Value::Null
+    };
     json!({
         "title": { "text": format!("keep rate {rate}"), "fontSize": 14, "anchor": "start", "frame": "group", "color": INK, "offset": 8 },
         "width": FIELD * across.len() as f64, "height": FIELD * down.len() as f64, "data": { "values": rows },
@@ -145,7 +152,7 @@ fn panel(rate: f64, rows: Vec<Value>, down: &[&str], across: &[&str], is_first: 
             { "mark": { "type": "text", "fontSize": 13 },
               "encoding": {
                   "text": { "field": "text" },
-                  "color": { "condition": { "test": "datum.jaccard > 0.5", "value": "white" }, "value": INK },
+                  "color": { "condition": { "test": format!("datum.jaccard > {DARK}"), "value": "white" }, "value": INK },
               } },
         ],
     })

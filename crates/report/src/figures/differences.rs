@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 use super::FigureError;
 use super::source::{Sheet, Tables};
 use super::spec::{About, Figure, figure, method_scales};
-use super::style::{INK, REFERENCE};
 use super::study::{PHASES, Study, VARIANT, index_of};
+use super::style::{INK, REFERENCE};
 
 const NEEDED: [&str; 10] =
     ["run", "keep_rate", "stage", "method", "against", "n", "top1_difference", "low", "high", "verdict"];
+/// The variant of the reference, in studies with variants.
+const AGAINST_VARIANT: &str = "against_variant";
 /// At most so many keep rates, a column of panels each.
 const COLUMNS: usize = 4;
 /// Height of a method's row, pixels.
@@ -17,7 +19,9 @@ const ROW: f64 = 24.0;
 
 /// The differences of a study; `None` if there is no such table.
 pub(super) fn difference_rows(tables: &mut Tables, study: &Study) -> Result<Option<Sheet>, FigureError> {
-    let Some(sheet) = tables.sheet(&format!("{}-differences", study.table), &NEEDED)? else { return Ok(None) };
+    let Some(sheet) = tables.sheet(&format!("{}-differences", study.table), &NEEDED)? else {
+        return Ok(None);
+    };
     study.check_run(&sheet)?;
     Ok(Some(sheet))
 }
@@ -25,8 +29,9 @@ pub(super) fn difference_rows(tables: &mut Tables, study: &Study) -> Result<Opti
 /// The figure of a study, at the last phase that was compared.
 pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure, String>, FigureError> {
     let first = study.variants.first().map_or("", String::as_str);
+    let is_first = |row: usize, column: &str| sheet.text(row, column).unwrap_or_default() == first;
     let of_variant: Vec<usize> =
-        sheet.rows().filter(|&row| sheet.text(row, VARIANT).unwrap_or_default() == first).collect();
+        sheet.rows().filter(|&row| is_first(row, VARIANT) && is_first(row, AGAINST_VARIANT)).collect();
     let is_compared = |stage: &str| of_variant.iter().any(|&row| sheet.text(row, "stage") == Some(stage));
     let Some(phase) = PHASES.into_iter().rfind(|phase| is_compared(phase.name())) else {
         return Ok(Err(format!("{}-differences holds no comparison", study.table)));
@@ -64,18 +69,22 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
             "mean paired difference of top-1 over seeds with its 95 % t-interval (one comparison each, not corrected). Filled: shown \
              after Holm's correction, p < 0.05; open: no difference shown"
         }
-        false => "paired difference of top-1; no intervals, which need two seeds, so nothing is shown to differ (open marks)",
+        false => {
+            "paired difference of top-1; no intervals, which need two seeds, so nothing is shown to differ (open marks)"
+        }
     };
     let word = match phase {
         crate::records::Phase::AfterFineTune => "after tuning",
-        crate::records::Phase::AfterBatchNormEstimate => "with batch-norm statistics estimated again, not tuned",
+        crate::records::Phase::AfterBatchNormEstimate => {
+            "with batch-norm statistics estimated again, not tuned"
+        }
         _ => "after the reconstruction, not tuned",
     };
     let caption = format!(
         "{}, {}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. The panels' scales differ.",
         study.dataset,
         study.net,
-        study.mode,
+        study.first_variant(),
         study.n(),
     );
     let about = About {
@@ -96,9 +105,11 @@ fn panel(study: &Study, against: &str, rate: f64, values: Vec<Value>, is_first: 
     let methods: Vec<&str> =
         study.methods.iter().map(|method| method.label.as_str()).filter(|label| *label != against).collect();
     let scales = method_scales(&study.methods);
-    let numbers = values.iter().flat_map(|row| ["difference", "low", "high"].map(|key| row[key].as_f64())).flatten();
+    let numbers =
+        values.iter().flat_map(|row| ["difference", "low", "high"].map(|key| row[key].as_f64())).flatten();
     let (low, high) = numbers.fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
-    let room = 0.08 * (high - low).max(0.1);
+    // Where all are alike, a point to either side.
+    let room = if high > low { 0.08 * (high - low) } else { 1.0 };
     let span = [low - room, high + room];
     let labels = match is_first {
         true => json!({ "title": null, "ticks": false, "domain": false, "grid": false, "labelLimit": 200 }),

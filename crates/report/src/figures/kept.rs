@@ -54,7 +54,8 @@ pub(super) fn natural_order(names: &mut [String]) {
         let mut rest = name.as_str();
         while !rest.is_empty() {
             let words = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-            let digits = rest[words..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |at| words + at);
+            let digits =
+                rest[words..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |at| words + at);
             parts.push((rest[words..digits].parse().unwrap_or(0), rest[..words].to_owned()));
             rest = &rest[digits..];
         }

@@ -9,12 +9,24 @@ use super::style::{INK, REFERENCE};
 
 const LATENCY: &str = "latency";
 const COMPRESSION: &str = "compression";
-const NEEDED: [&str; 14] = [
-    "model", "device", "processor", "threads", "batch", "repeats", "forward_ms", "forward_ms_min", "forward_ms_max",
-    "forward_backward_ms", "forward_backward_ms_min", "forward_backward_ms_max", "published_forward_ms",
+const NEEDED: [&str; 15] = [
+    "model",
+    "device",
+    "processor",
+    "threads",
+    "batch",
+    "repeats",
+    "forward_ms",
+    "forward_ms_min",
+    "forward_ms_max",
+    "forward_backward_ms",
+    "forward_backward_ms_min",
+    "forward_backward_ms_max",
+    "published_forward_ms",
     "published_backward_ms",
+    "published_ms_verified",
 ];
-/// The original of each family, and how its models are drawn: colour, mark.
+/// The original of each family, its models, their colour and mark.
 const FAMILIES: [(&str, &[&str], &str, &str); 2] = [
     ("VGG-16", &["VGG-16", "ThiNet-Conv", "ThiNet-GAP", "ThiNet-Tiny"], "#0072B2", "circle"),
     ("ResNet-50", &["ResNet-50", "ThiNet-70", "ThiNet-50", "ThiNet-30"], "#D55E00", "square"),
@@ -43,7 +55,8 @@ pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, Fig
             Ok(times.number(row, "published_forward_ms")?.map(|median| Time { median, range: None }))
         }),
         ("Forward and backward, published", &|row| {
-            let (forward, backward) = (times.number(row, "published_forward_ms")?, times.number(row, "published_backward_ms")?);
+            let (forward, backward) =
+                (times.number(row, "published_forward_ms")?, times.number(row, "published_backward_ms")?);
             Ok(forward.zip(backward).map(|(a, b)| Time { median: a + b, range: None }))
         }),
     ];
@@ -68,9 +81,15 @@ pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, Fig
         Some(threads) => format!(", {threads} threads"),
         None => String::new(),
     };
+    let mut is_verified = true;
+    for row in times.rows() {
+        is_verified &= times.flag(row, "published_ms_verified")?;
+    }
+    let source = if is_verified { "" } else { " (in part recalled, not checked in the source)" };
     let caption = format!(
         "Images 3×224×224, batches of {}. Measured: {} ({processor}{threads}), median of {} repeats, bars: fastest and slowest; originals \
-         forward: {}, {}. Published: Luo et al. 2017, one M40 GPU. Dotted: time falls as FLOPs do.",
+         forward: {}, {}. Published: Luo et al. 2017, one M40 GPU{source}. Circles: VGG-16 and its pruned models; squares: ResNet-50 and its. Dotted: time \
+         in proportion to FLOPs.",
         times.text(row, "batch").unwrap_or("unknown size"),
         times.text(row, "device").unwrap_or("unknown device"),
         times.text(row, "repeats").unwrap_or("some"),
@@ -118,7 +137,7 @@ fn points(
             rows.push(json!({
                 "model": model, "family": original, "x": 100.0 * of_model / flops, "y": percent(time.median),
                 "low": time.range.map(|[low, _]| percent(low)), "high": time.range.map(|[_, high]| percent(high)),
-                "ms": time.median, "label": if *model == original { "" } else { *model },
+                "ms": time.median, "label": if *model == original { "originals" } else { *model },
             }));
         }
     }
@@ -128,12 +147,10 @@ fn points(
 fn panel(title: &str, rows: Vec<Value>) -> Value {
     let scale = |range: Vec<&str>| json!({ "domain": FAMILIES.map(|(name, ..)| name), "range": range });
     let colour = json!({
-        "field": "family", "type": "nominal", "scale": scale(FAMILIES.map(|(.., colour, _)| colour).to_vec()),
-        "legend": { "title": "original", "orient": "bottom-right", "symbolSize": 90 },
+        "field": "family", "type": "nominal", "scale": scale(FAMILIES.map(|(.., colour, _)| colour).to_vec()), "legend": null,
     });
     let shape = json!({
-        "field": "family", "type": "nominal", "scale": scale(FAMILIES.map(|(.., shape)| shape).to_vec()),
-        "legend": { "title": "original", "orient": "bottom-right" },
+        "field": "family", "type": "nominal", "scale": scale(FAMILIES.map(|(.., shape)| shape).to_vec()), "legend": null,
     });
     let axis = |field: &str, title: &str| {
         json!({
@@ -142,6 +159,14 @@ fn panel(title: &str, rows: Vec<Value>) -> Value {
         })
     };
     let (x, y) = (axis("x", "FLOPs, % of the original"), axis("y", "time, % of the original"));
+    // Beside the marks, where no other one is.
+    let label = |align: &str, [dx, dy]: [i32; 2], models: &[&str]| {
+        json!({
+            "transform": [{ "filter": { "field": "model", "oneOf": models } }],
+            "mark": { "type": "text", "align": align, "baseline": "middle", "dx": dx, "dy": dy, "fontSize": 12 },
+            "encoding": { "x": x, "y": y, "text": { "field": "label" } },
+        })
+    };
     json!({
         "title": { "text": title, "fontSize": 14, "anchor": "start", "frame": "group", "color": INK, "offset": 8 },
         "width": 320, "height": 250, "data": { "values": rows },
@@ -158,8 +183,9 @@ fn panel(title: &str, rows: Vec<Value>) -> Value {
                       { "field": "y", "title": "time, %", "format": ".1f" }, { "field": "ms", "format": ",.1f" },
                   ],
               } },
-            { "mark": { "type": "text", "align": "left", "baseline": "middle", "dx": 8, "fontSize": 12 },
-              "encoding": { "x": x, "y": y, "text": { "field": "label" } } },
+            label("left", [9, 0], &["ThiNet-Conv"]), label("left", [9, 6], &["ThiNet-Tiny"]),
+            label("right", [-9, 0], &["ThiNet-GAP", "ThiNet-70", "ThiNet-30"]), label("center", [0, 14], &["ThiNet-50"]),
+            label("right", [-9, -4], &["ResNet-50"]),
         ],
     })
 }

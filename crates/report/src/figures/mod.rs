@@ -3,6 +3,7 @@
 //!
 //! One file a figure; `style` says how a method looks in all of them.
 
+mod ablation;
 mod accuracy;
 mod agreement;
 mod differences;
@@ -15,6 +16,8 @@ mod source;
 mod spec;
 mod study;
 mod style;
+#[cfg(test)]
+mod tests;
 mod widths;
 
 use std::collections::BTreeSet;
@@ -22,13 +25,14 @@ use std::path::{Path, PathBuf};
 
 use thinet_files::{FileError, write_atomically};
 
+use ablation::ablation;
 use accuracy::{Axis, accuracy};
 use agreement::agreement;
 use differences::{difference_rows, differences};
 pub use error::FigureError;
-use published::Published;
 use kept::kept;
 use latency::latency;
+use published::Published;
 use reconstruction::{layer_rows, reconstruction};
 use source::Tables;
 pub use spec::Figure;
@@ -82,7 +86,9 @@ pub fn figures(folder: &Path, names: &[String]) -> Result<Figures, FigureError> 
                 figures.skip(table, "it has one keep rate, so there is nothing to compare".to_owned());
             }
             Ok(study) => figures.add_study(&mut tables, &study, published.as_ref())?,
-            Err(NoStudy::Missing) => figures.skip(table, missing(&tables, &format!("{table}-summary"), "csv")),
+            Err(NoStudy::Missing) => {
+                figures.skip(table, missing(&tables, &format!("{table}-summary"), "csv"))
+            }
             Err(NoStudy::NotRun) => figures.skip(table, "not run".to_owned()),
         }
     }
@@ -106,12 +112,15 @@ impl Figures {
         for axis in [Axis::Flops, Axis::Params] {
             self.add(table, accuracy(study, alone.as_ref(), published, axis));
         }
+        self.drawn.extend(ablation(study));
         match kept(tables, study)? {
             Some(cells) => {
                 self.add(table, widths(study, &cells));
                 self.add(table, agreement(study, &cells));
             }
-            None => self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json")),
+            None => {
+                self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json"))
+            }
         }
         match layer_rows(tables, study)? {
             Some(sheet) => self.add(table, reconstruction(study, &sheet)?),
@@ -177,7 +186,9 @@ fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, 
     let Some(name) = study.table.strip_prefix("selectors-") else { return Ok(None) };
     let alone = Study::read(tables, &format!("selection-{name}"))?.ok();
     let is_same = |other: &Study| {
-        (&other.dataset, &other.net) == (&study.dataset, &study.net) && other.is_untuned() && other.variants.is_empty()
+        (&other.dataset, &other.net) == (&study.dataset, &study.net)
+            && other.is_untuned()
+            && other.variants.is_empty()
     };
     Ok(alone.filter(is_same))
 }

@@ -7,8 +7,17 @@ use super::study::Method;
 /// The table with the published values.
 pub(super) const TABLE: &str = "cub200-selectors-summary";
 const NEEDED: [&str; 11] = [
-    "selector", "reconstruction", "keep_rate", "params_fraction", "flops_fraction", "published_method",
-    "published_data", "published_top1", "published_in_paper", "published_suspect", "published_verified",
+    "selector",
+    "reconstruction",
+    "keep_rate",
+    "params_fraction",
+    "flops_fraction",
+    "published_method",
+    "published_data",
+    "published_top1",
+    "published_in_paper",
+    "published_suspect",
+    "published_verified",
 ];
 
 /// A published point.

@@ -4,13 +4,12 @@ use serde_json::{Value, json};
 
 use super::FigureError;
 use super::source::{Sheet, Tables};
-use super::spec::{About, Figure, MethodScales, figure, legend, method_scales, round_domain};
-use super::style::INK;
+use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales};
 use super::study::{Study, VARIANT, index_of};
+use super::style::INK;
 use crate::tables::LAYERS;
 
-const NEEDED: [&str; 8] =
-    ["run", "method", "reconstruction", "keep_rate", "seed", "layer", BEFORE, AFTER];
+const NEEDED: [&str; 8] = ["run", "method", "reconstruction", "keep_rate", "seed", "layer", BEFORE, AFTER];
 const BEFORE: &str = "after_cut_reconstruction_error";
 const AFTER: &str = "after_reconstruction_reconstruction_error";
 /// At most so many keep rates, a panel each.
@@ -39,7 +38,9 @@ fn errors(study: &Study, sheet: &Sheet) -> Result<Vec<Errors>, FigureError> {
     for row in sheet.rows().filter(|&row| sheet.text(row, VARIANT).unwrap_or_default() == first) {
         let (method, layer) = (sheet.label(row, "method"), sheet.label(row, "layer"));
         let keep_rate = sheet.required(row, "keep_rate")?;
-        let is_it = |known: &&mut Errors| (&known.method, &known.layer, known.keep_rate) == (&method, &layer, keep_rate);
+        let is_it = |known: &&mut Errors| {
+            (&known.method, &known.layer, known.keep_rate) == (&method, &layer, keep_rate)
+        };
         let (before, after) = (sheet.number(row, BEFORE)?, sheet.number(row, AFTER)?);
         match all.iter_mut().find(is_it) {
             Some(known) => {
@@ -70,7 +71,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
     let scales = method_scales(&study.methods);
     let mean = |values: &[f64]| thinet_metrics::mean(values);
     let most = all.iter().flat_map(|e| e.before.iter().chain(&e.after)).copied().fold(0.0, f64::max);
-    let span = round_domain([0.0, most.min(2.0)], 0.1);
+    let span = [0.0, (most * 10.0).ceil().max(1.0) / 10.0];
     let mut views = Vec::new();
     for rate in study.some_rates(PANELS) {
         let mut rows = Vec::new();
@@ -88,7 +89,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
     if views.is_empty() {
         return Ok(Err(format!("{}{LAYERS} holds no reconstruction errors", study.table)));
     }
-    views.push(legend(&study.methods, width));
+    views.push(legend(&study.methods, width, Sample::Mark));
     let net = match study.mode.as_str() {
         "one-shot" => "of the dense net",
         _ => "at the layer's turn, earlier layers cut, refitted and tuned",
@@ -98,7 +99,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
          layer. Open, joined by a line: the same channels with w = 1, before the refit of w.",
         study.dataset,
         study.net,
-        study.mode,
+        study.first_variant(),
         study.n()
     );
     let about = About {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::style::{self, SCHEMA};
 use super::study::Method;
+use super::style::{self, SCHEMA};
 
 /// A finished figure: a Vega-Lite specification with its data.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +81,20 @@ pub(super) fn method_scales(methods: &[Method]) -> MethodScales {
     }
 }
 
+/// What a legend shows of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sample {
+    /// Its line with its mark.
+    Line,
+    /// Its mark alone.
+    Mark,
+}
+
 /// A row of entries, each the line and mark of a method with its name, as a view of its own: Vega's legend shows either lines or marks.
-pub(super) fn legend(methods: &[Method], width: f64) -> Value {
-    let (line, height) = (38.0, 22.0);
+pub(super) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
+    let (line, height) = (if sample == Sample::Line { 38.0 } else { 10.0 }, 22.0);
     let longest = methods.iter().map(|method| method.label.chars().count()).max().unwrap_or(0);
-    let column = line + 8.0 + 6.9 * longest as f64 + 18.0;
+    let column = line + 8.0 + 6.6 * longest as f64 + 14.0;
     let columns = ((width / column) as usize).max(1);
     let place_of = |at: usize| ((at % columns) as f64 * column, (at / columns) as f64 * height);
     let rows: Vec<Value> = methods
@@ -110,24 +119,36 @@ pub(super) fn legend(methods: &[Method], width: f64) -> Value {
         "scale": { "domain": [-height / 2.0, y + height / 2.0], "reverse": true, "nice": false, "zero": false },
     });
     let MethodScales { colour, dash, shape } = method_scales(methods);
+    let mut layers = vec![
+        json!({
+            "mark": { "type": "point", "filled": true, "size": 70, "opacity": 1 },
+            "encoding": { "x": place("middle", width), "color": colour, "shape": shape },
+        }),
+        json!({
+            "mark": { "type": "text", "align": "left", "baseline": "middle", "fontSize": 13, "color": style::INK },
+            "encoding": { "x": place("text", width), "text": { "field": "method" } },
+        }),
+    ];
+    if sample == Sample::Line {
+        layers.insert(
+            0,
+            json!({
+                "mark": { "type": "rule", "strokeWidth": 2.2 },
+                "encoding": { "x": place("from", width), "x2": { "field": "to" }, "color": colour, "strokeDash": dash },
+            }),
+        );
+    }
     json!({
-        "width": width, "height": y + height, "data": { "values": rows }, "encoding": { "y": down },
-        "layer": [
-            { "mark": { "type": "rule", "strokeWidth": 2.2 },
-              "encoding": { "x": place("from", width), "x2": { "field": "to" }, "color": colour, "strokeDash": dash } },
-            { "mark": { "type": "point", "filled": true, "size": 70, "opacity": 1 },
-              "encoding": { "x": place("middle", width), "color": colour, "shape": shape } },
-            { "mark": { "type": "text", "align": "left", "baseline": "middle", "fontSize": 13, "color": style::INK },
-              "encoding": { "x": place("text", width), "text": { "field": "method" } } },
-        ],
+        "width": width, "height": y + height, "data": { "values": rows }, "encoding": { "y": down }, "layer": layers,
     })
 }
 
 /// A scale that begins and ends at round numbers around some values: at multiples of `step`, which grows until at most ten of them
 /// are needed.
 pub(super) fn round_domain(values: impl IntoIterator<Item = f64>, step: f64) -> [f64; 2] {
-    let (low, high) =
-        values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let (low, high) = values
+        .into_iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low > high {
         return [0.0, step];
     }
@@ -177,8 +198,10 @@ fn append(text: &mut String, value: &Value, depth: usize) {
             text.push('}');
         }
         Value::Object(items) => {
-            let items: Vec<String> =
-                sorted(items).into_iter().map(|(key, item)| format!("{}: {item}", Value::from(key))).collect();
+            let items: Vec<String> = sorted(items)
+                .into_iter()
+                .map(|(key, item)| format!("{}: {item}", Value::from(key)))
+                .collect();
             text.push_str(&format!("{{{}}}", items.join(", ")));
         }
         Value::Array(items) => {
@@ -208,7 +231,8 @@ mod tests {
 
     #[test]
     fn the_text_is_json_with_a_row_on_a_line() {
-        let spec = json!({ "b": [{ "y": 1.5, "x": "a" }, { "x": "b", "y": 2 }], "a": [], "c": { "d": [1, 2] } });
+        let spec =
+            json!({ "b": [{ "y": 1.5, "x": "a" }, { "x": "b", "y": 2 }], "a": [], "c": { "d": [1, 2] } });
         let text = text(&spec);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), spec);
         assert!(text.contains("\n    {\"x\": \"a\", \"y\": 1.5},\n    {\"x\": \"b\", \"y\": 2}\n"), "{text}");

@@ -9,13 +9,32 @@ use crate::records::Phase;
 
 /// Columns that a summary must have beside those of its phases.
 const NEEDED: [&str; 20] = [
-    "run", "method", "selector", "reconstruction", "keep_rate", "seeds", "done", "diverged", "experiment",
-    "dataset", "net", "mode", "params", "flops", "params_fraction", "flops_fraction", "dense_top1_mean",
-    "dense_top1_std", "dense_top1_n", "test_images",
+    "run",
+    "method",
+    "selector",
+    "reconstruction",
+    "keep_rate",
+    "seeds",
+    "done",
+    "diverged",
+    "experiment",
+    "dataset",
+    "net",
+    "mode",
+    "params",
+    "flops",
+    "params_fraction",
+    "flops_fraction",
+    "dense_top1_mean",
+    "dense_top1_std",
+    "dense_top1_n",
+    "test_images",
 ];
 /// Phases of a cut net, in their order; summaries have columns of the third only where it was measured.
 pub(super) const PHASES: [Phase; 4] =
     [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterBatchNormEstimate, Phase::AfterFineTune];
+/// Keep rates that figures with a panel for each show first.
+const SHOWN_RATES: [f64; 4] = [0.5, 0.3, 0.7, 0.9];
 /// The column that names a variant of the study, where it has any.
 pub(super) const VARIANT: &str = "variant";
 
@@ -51,7 +70,6 @@ pub(super) struct Group {
     /// Empty in a study without variants.
     pub(super) variant: String,
     pub(super) diverged: u64,
-    pub(super) params: f64,
     pub(super) params_fraction: f64,
     pub(super) flops_fraction: f64,
     /// Top-1, per cent, in the phases of [`PHASES`]; `None` where nothing was measured.
@@ -108,7 +126,7 @@ impl Study {
             path: sheet.path.clone(),
             dataset: sheet.only("dataset")?,
             net: sheet.only("net")?,
-            mode: sheet.only("mode")?,
+            mode: String::new(),
             seeds: 0,
             test_images: 0,
             methods: Vec::new(),
@@ -119,8 +137,9 @@ impl Study {
             dense_params: 0.0,
             dense_flops: 0.0,
         };
-        let mut is_run = false;
+        let (mut is_run, mut modes) = (false, Vec::new());
         for row in sheet.rows() {
+            index_of(&mut modes, sheet.label(row, "mode"));
             study.seeds = study.seeds.max(sheet.count(row, "seeds")?);
             study.test_images = study.test_images.max(sheet.count(row, "test_images")?);
             let dense = stat(&sheet, row, "dense_top1")?;
@@ -137,6 +156,7 @@ impl Study {
             let group = study.group(&sheet, row, &phase_columns)?;
             study.groups.push(group);
         }
+        study.mode = modes.join(" and ");
         Ok(if is_run { Ok(study) } else { Err(NoStudy::NotRun) })
     }
 
@@ -166,7 +186,6 @@ impl Study {
             keep_rate,
             variant,
             diverged: sheet.count(row, "diverged")?,
-            params: sheet.required(row, "params")?,
             params_fraction: sheet.required(row, "params_fraction")?,
             flops_fraction: sheet.required(row, "flops_fraction")?,
             top1,
@@ -198,6 +217,15 @@ impl Study {
         })
     }
 
+    /// How the nets were cut, with the first variant's name where there are several: figures of single layers and of differences show
+    /// that one.
+    pub(super) fn first_variant(&self) -> String {
+        match self.variants.first() {
+            Some(first) => format!("{}, variant \u{201c}{first}\u{201d}", self.mode),
+            None => self.mode.clone(),
+        }
+    }
+
     /// `n = 3 seeds`.
     pub(super) fn n(&self) -> String {
         match self.seeds {
@@ -206,43 +234,70 @@ impl Study {
         }
     }
 
-    /// Up to `most` keep rates, spread over those of the study, high to low.
+    /// Up to `most` keep rates, high to low: of the study's those that are nearest to the ones of [`SHOWN_RATES`], so that figures of
+    /// different studies show the same where they can.
     pub(super) fn some_rates(&self, most: usize) -> Vec<f64> {
-        let mut rates = self.keep_rates.clone();
-        rates.sort_by(|a, b| b.total_cmp(a));
-        if rates.len() <= most {
-            return rates;
+        let mut left = self.keep_rates.clone();
+        left.sort_by(|a, b| b.total_cmp(a));
+        if left.len() <= most {
+            return left;
         }
-        let at = |i: usize| i * (rates.len() - 1) / (most - 1).max(1);
-        (0..most).map(|i| rates[at(i)]).collect()
+        let mut chosen = Vec::new();
+        for wanted in SHOWN_RATES.into_iter().take(most) {
+            let distance = |rate: f64| (rate - wanted).abs();
+            let nearest = (0..left.len()).min_by(|&a, &b| distance(left[a]).total_cmp(&distance(left[b])));
+            chosen.extend(nearest.map(|at| left.remove(at)));
+        }
+        chosen.sort_by(|a, b| b.total_cmp(a));
+        chosen
     }
 
-    /// What a figure of this phase cannot show, in a sentence; empty if it shows everything.
+    /// The methods of which something was measured, in the order of the study.
+    pub(super) fn measured_methods(&self) -> Vec<Method> {
+        let is_measured = |index: usize| {
+            let mut own = self.groups.iter().filter(|group| group.method == index);
+            own.any(|group| group.top1.iter().any(Option::is_some))
+        };
+        let all = self.methods.iter().enumerate();
+        all.filter(|(index, _)| is_measured(*index)).map(|(_, method)| method.clone()).collect()
+    }
+
+    /// What a figure of this phase cannot show, in sentences; empty if it shows everything.
     pub(super) fn gaps(&self, phase: Phase) -> String {
-        let (mut missing, mut fewer) = (Vec::new(), Vec::new());
+        let (mut diverged, mut not_run, mut fewer) = (Vec::new(), Vec::new(), Vec::new());
         for (index, method) in self.methods.iter().enumerate() {
             let own: Vec<&Group> = self.groups.iter().filter(|group| group.method == index).collect();
+            let label = &method.label;
             let at = |groups: &[&Group]| {
-                let rates: Vec<String> = groups.iter().map(|group| group.keep_rate.to_string()).collect();
-                if groups.len() == own.len() { String::new() } else { format!(" at {}", rates.join(", ")) }
+                let mut rates: Vec<f64> = Vec::new();
+                for group in groups {
+                    index_of(&mut rates, group.keep_rate);
+                }
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                if groups.len() == own.len() {
+                    label.clone()
+                } else {
+                    format!("{label} at {}", rates.join(", "))
+                }
             };
-            for (has_diverged, why) in [(true, "diverged"), (false, "not run")] {
-                let is_it = |group: &&&Group| group.at(phase).is_none() && (group.diverged > 0) == has_diverged;
+            for (has_diverged, list) in [(true, &mut diverged), (false, &mut not_run)] {
+                let is_it =
+                    |group: &&&Group| group.at(phase).is_none() && (group.diverged > 0) == has_diverged;
                 let gone: Vec<&Group> = own.iter().filter(is_it).copied().collect();
                 if !gone.is_empty() {
-                    missing.push(format!("{}{} ({why})", method.label, at(&gone)));
+                    list.push(at(&gone));
                 }
             }
             for group in &own {
                 if let Some(stat) = group.at(phase).filter(|stat| stat.n < self.seeds) {
-                    fewer.push(format!("{} at {} (n = {})", method.label, group.keep_rate, stat.n));
+                    fewer.push(format!("{label} at {} (n = {})", group.keep_rate, stat.n));
                 }
             }
         }
         let mut text = String::new();
-        for (words, list) in [("Not drawn: ", missing), ("Fewer seeds: ", fewer)] {
+        for (words, list) in [("Diverged", diverged), ("Not run", not_run), ("Fewer seeds", fewer)] {
             if !list.is_empty() {
-                text.push_str(&format!(" {words}{}.", list.join("; ")));
+                text.push_str(&format!(" {words}: {}.", list.join("; ")));
             }
         }
         text

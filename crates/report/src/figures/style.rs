@@ -15,8 +15,10 @@ pub(super) const SCHEMA: &str = "https://vega.github.io/schema/vega-lite/v6.json
 pub(super) const INK: &str = "#222222";
 /// Reference lines.
 pub(super) const REFERENCE: &str = "#666666";
-/// Ends of the scale of heat maps, light to dark: an order in grey as well. From its middle on, text on it is white.
+/// Ends of the scale of heat maps, light to dark: an order in grey as well.
 pub(super) const HEAT: [&str; 2] = ["#F1F5F9", "#0B3C6F"];
+/// From this fraction of the scale on, text on it is white.
+pub(super) const DARK: f64 = 0.6;
 /// Grid lines.
 const GRID: &str = "#E4E4E4";
 
@@ -80,7 +82,7 @@ pub(super) fn config() -> Value {
         },
         "axis": {
             "labelFontSize": 13, "titleFontSize": 14, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK,
-            "gridColor": GRID, "domainColor": INK, "tickColor": INK, "titlePadding": 8, "labelPadding": 4, "tickSize": 4,
+            "gridColor": GRID, "domainColor": INK, "tickColor": INK, "titlePadding": 8, "labelPadding": 4, "tickSize": 4, "labelFlush": false,
         },
         "header": { "labelFontSize": 14, "titleFontSize": 14, "labelColor": INK, "titleColor": INK, "labelFontWeight": "bold" },
         "legend": { "labelFontSize": 13, "titleFontSize": 13, "labelColor": INK, "titleColor": INK, "titleFontWeight": "normal" },

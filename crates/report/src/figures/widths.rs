@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::kept::{KeptCell, natural_order};
 use super::spec::{About, Figure, figure};
-use super::style::{HEAT, INK};
 use super::study::Study;
+use super::style::{DARK, HEAT, INK};
 
 /// Height of a row, pixels.
 const ROW: f64 = 30.0;
@@ -46,12 +46,12 @@ pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String
     let column = if layers.len() > 14 { 44.0 } else { 62.0 };
     let size = [column * layers.len() as f64, ROW * labels.len() as f64];
     let caption = format!(
-        "{}, {}: channels kept in each pruned layer, the same for all methods and seeds; first row: before pruning.",
-        study.dataset, study.net
+        "{}, {}, {}: channels kept in each pruned layer, the same for all methods and seeds. First row: before pruning.",
+        study.dataset, study.net, study.mode
     );
     let about = About {
         name: format!("{}-widths", study.table),
-        title: format!("Channels kept per layer, {}", study.net),
+        title: "Channels kept per layer".to_owned(),
         caption,
         tables: vec![format!("{}.kept.json", study.table), format!("{}-summary", study.table)],
         width: size[0] + 150.0,
@@ -61,7 +61,7 @@ pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String
 
 fn body(layers: &[String], labels: &[String], rows: Vec<Value>, size: [f64; 2]) -> Value {
     let most = rows.iter().filter_map(|row| row["channels"].as_f64()).fold(2.0, f64::max);
-    let dark = most.sqrt();
+    let dark = most.powf(DARK);
     json!({
         "width": size[0], "height": size[1], "data": { "values": rows },
         "encoding": {

@@ -29,7 +29,7 @@ mod tau;
 mod write;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 use polars::frame::DataFrame;
 

@@ -75,7 +75,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
 }
 
 /// The study: five methods at keep rates 0.5 and 0.25 with seeds 0 and 1.
-pub(super) fn study() -> StudyRecord {
+pub(crate) fn study() -> StudyRecord {
     let dense = |seed: u64| DenseRecord {
         id: format!("dense-{seed}"),
         seed,

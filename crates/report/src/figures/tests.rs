@@ -1,0 +1,289 @@
+//! Figures of the tables of an invented study.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Figure, FigureError, Figures, figures, write};
+use crate::records::{Metric, Phase, Status, StudyRecord};
+use crate::tables::sample::study;
+use crate::tables::{self, compression, selectors};
+
+const TABLE: &str = "selectors-invented";
+
+/// A folder with the tables of a study.
+fn folder(study: &StudyRecord) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), study);
+    dir
+}
+
+fn put(folder: &Path, study: &StudyRecord) {
+    for table in selectors(study).unwrap() {
+        tables::write(folder, &table, &study.run).unwrap();
+    }
+}
+
+fn draw(dir: &TempDir) -> Figures {
+    figures(dir.path(), &[]).unwrap()
+}
+
+fn find<'a>(figures: &'a Figures, name: &str) -> &'a Figure {
+    figures.drawn.iter().find(|figure| figure.name == format!("{TABLE}-{name}")).unwrap()
+}
+
+/// Replaces a text in a file, which must hold it.
+fn edit(dir: &TempDir, file: &str, old: &str, new: &str) {
+    let path = dir.path().join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(old), "{text}");
+    fs::write(&path, text.replacen(old, new, 1)).unwrap();
+}
+
+/// All rows of data in a specification that have a key.
+fn rows<'a>(spec: &'a Value, key: &str) -> Vec<&'a Value> {
+    match spec {
+        Value::Object(items) if items.contains_key(key) && !items[key].is_object() => vec![spec],
+        Value::Object(items) => items.values().flat_map(|item| rows(item, key)).collect(),
+        Value::Array(items) => items.iter().flat_map(|item| rows(item, key)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_specification_is_pinned() {
+    let dir = folder(&study());
+    let drawn = draw(&dir);
+    let out = tempfile::tempdir().unwrap();
+    let files = write(out.path(), &drawn).unwrap();
+    let file = files.iter().find(|file| file.ends_with(format!("{TABLE}-accuracy-flops.vl.json"))).unwrap();
+    insta::assert_snapshot!("accuracy_flops", fs::read_to_string(file).unwrap());
+}
+
+#[test]
+fn every_figure_of_a_study_is_drawn_with_its_caption_and_in_the_same_bytes() {
+    let dir = folder(&study());
+    tables::write(dir.path(), &compression().unwrap(), tables::DERIVED).unwrap();
+    let (drawn, out) = (draw(&dir), tempfile::tempdir().unwrap());
+    let names: Vec<&str> =
+        drawn.drawn.iter().filter_map(|f| f.name.strip_prefix("selectors-invented-")).collect();
+    let expected =
+        ["accuracy-flops", "accuracy-params", "agreement", "differences", "reconstruction", "widths"];
+    assert_eq!(names, expected);
+    for figure in &drawn.drawn {
+        let caption = &figure.caption;
+        assert!(
+            caption.contains("Invented-10") && caption.contains("tiny, 1×8×8"),
+            "{}: {caption}",
+            figure.name
+        );
+        assert!(
+            figure.name.ends_with("widths") || caption.contains("n = 2 seeds"),
+            "{}: {caption}",
+            figure.name
+        );
+        let description = figure.spec["description"].as_str().unwrap();
+        assert!(description.starts_with(&figure.title) && description.ends_with(caption));
+        let subtitle: Vec<&str> =
+            figure.spec["title"]["subtitle"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(&subtitle.join(" "), caption, "nothing of it is cut off");
+    }
+    let read = |files: Vec<std::path::PathBuf>| -> Vec<Vec<u8>> {
+        files.iter().map(|file| fs::read(file).unwrap()).collect()
+    };
+    let first = read(write(out.path(), &drawn).unwrap());
+    assert_eq!(first, read(write(out.path(), &draw(&dir)).unwrap()));
+}
+
+#[test]
+fn a_method_that_diverged_is_named_and_not_drawn() {
+    let mut study = study();
+    for cell in study.cells.iter_mut().filter(|cell| cell.method == "apoz" && cell.keep_rate == 0.5) {
+        cell.status = Status::Diverged;
+        cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
+    }
+    let drawn = draw(&folder(&study));
+    let figure = find(&drawn, "accuracy-flops");
+    assert!(figure.caption.contains(" Diverged: apoz at 0.5."), "{}", figure.caption);
+    let points = rows(&figure.spec, "top1");
+    assert!(points.iter().all(|point| point["top1"].as_f64().unwrap() > 1.0), "no zero stands for no value");
+    let panels = figure.spec["vconcat"][0]["concat"].as_array().unwrap();
+    let has = |panel: &Value| rows(panel, "top1").iter().any(|point| point["method"] == "apoz");
+    assert!(has(&panels[0]), "it was measured before tuning");
+    assert!(!has(&panels[1]), "and not after");
+}
+
+#[test]
+fn one_seed_has_no_band_and_no_interval_and_says_so() {
+    let mut one = study();
+    one.cells.retain(|cell| cell.seed == 0);
+    one.dense.retain(|dense| dense.seed == 0);
+    let drawn = draw(&folder(&one));
+    let figure = find(&drawn, "accuracy-flops");
+    assert!(figure.caption.contains("n = 1 seed: one seed, no deviation"), "{}", figure.caption);
+    assert!(rows(&figure.spec, "low").is_empty());
+    let figure = find(&drawn, "differences");
+    assert!(
+        figure.caption.contains("n = 1 seed: ") && figure.caption.contains("no intervals"),
+        "{}",
+        figure.caption
+    );
+    assert!(rows(&figure.spec, "low").iter().all(|row| row["low"].is_null() && row["shown"] == false));
+    let two = draw(&folder(&study()));
+    assert!(!rows(&find(&two, "accuracy-flops").spec, "low").is_empty());
+}
+
+#[test]
+fn a_table_of_another_version_is_an_error_that_names_file_and_column() {
+    let cases = [
+        ("selectors-invented-summary.csv", "flops_fraction"),
+        ("selectors-invented-summary.csv", "after_fine_tune_top1_std"),
+        ("selectors-invented-differences.csv", "verdict"),
+        ("selectors-invented-layers.csv", "after_cut_reconstruction_error"),
+    ];
+    for (file, column) in cases {
+        let dir = folder(&study());
+        edit(&dir, file, &format!(",{column},"), ",renamed,");
+        let error = figures(dir.path(), &[]).unwrap_err();
+        assert!(matches!(error, FigureError::NoColumn { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(file) && error.contains(&format!("{column:?}")), "{error}");
+    }
+}
+
+#[test]
+fn a_field_that_is_no_number_is_an_error_that_names_it() {
+    let dir = folder(&study());
+    edit(&dir, "selectors-invented-summary.csv", ",0.5,2,", ",half,2,");
+    let error = figures(dir.path(), &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("selectors-invented-summary.csv, row 1: keep_rate is \"half\", not a number"),
+        "{error}"
+    );
+}
+
+#[test]
+fn data_sets_are_not_mixed() {
+    let dir = folder(&study());
+    edit(&dir, "selectors-invented-summary.csv", "Invented-10", "Other-10");
+    let error = figures(dir.path(), &[]).unwrap_err();
+    assert!(matches!(error, FigureError::Mixed { .. }), "{error}");
+    assert!(error.to_string().contains("more than one dataset (Other-10 and Invented-10)"), "{error}");
+}
+
+/// The invented study cut at once and not tuned.
+fn selection_alone() -> StudyRecord {
+    let mut alone = StudyRecord {
+        table: "selection-invented".to_owned(),
+        run: "4567cdef".to_owned(),
+        mode: "one-shot".to_owned(),
+        ..study()
+    };
+    for cell in &mut alone.cells {
+        cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
+    }
+    alone
+}
+
+#[test]
+fn the_nets_cut_at_once_stand_beside_the_tuned_ones_if_they_are_the_same_nets() {
+    let dir = folder(&study());
+    put(dir.path(), &selection_alone());
+    let titles = |dir: &TempDir| {
+        let drawn = draw(dir);
+        let spec = &find(&drawn, "accuracy-flops").spec;
+        let panels = spec["vconcat"][0]["concat"].as_array().unwrap();
+        panels.iter().map(|panel| panel["title"]["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let together = titles(&dir);
+    assert_eq!(together.len(), 3);
+    assert!(together[0].ends_with("Cut at once, not tuned"), "{together:?}");
+    let other = folder(&study());
+    put(other.path(), &StudyRecord { dataset: "Other-10".to_owned(), ..selection_alone() });
+    assert_eq!(titles(&other).len(), 2, "another data set");
+}
+
+#[test]
+fn tables_of_two_runs_are_not_mixed() {
+    for file in [
+        "selectors-invented-differences.csv",
+        "selectors-invented-layers.csv",
+        "selectors-invented.kept.json",
+    ] {
+        let dir = folder(&study());
+        let path = dir.path().join(file);
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("0123abcd", "4567cdef")).unwrap();
+        let error = figures(dir.path(), &[]).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{file} is of run 4567cdef")) && error.contains("0123abcd"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn one_changed_cell_changes_its_figures_and_is_reported() {
+    let mut changed = study();
+    let row = changed.cells[0]
+        .rows
+        .iter_mut()
+        .find(|row| row.layer.is_empty() && (row.phase, row.metric) == (Phase::AfterFineTune, Metric::Top1));
+    row.unwrap().value += 0.01;
+    let (first, second) = (draw(&folder(&study())), draw(&folder(&changed)));
+    for name in ["accuracy-flops", "accuracy-params", "differences"] {
+        assert_ne!(find(&first, name).spec, find(&second, name).spec, "{name}");
+    }
+    assert!(first.changed.is_empty());
+    // The same by hand: the table no longer fits its checksum.
+    let dir = folder(&study());
+    edit(&dir, "selectors-invented-summary.csv", ",90.5,", ",90.51,");
+    let third = draw(&dir);
+    assert_ne!(find(&first, "accuracy-flops").spec, find(&third, "accuracy-flops").spec);
+    assert_eq!(third.changed.len(), 1, "{:?}", third.changed);
+    assert!(third.changed[0].contains("selectors-invented-summary.csv has changed"), "{:?}", third.changed);
+}
+
+#[test]
+fn a_missing_table_skips_its_figure_with_the_reason() {
+    let dir = folder(&study());
+    for gone in [
+        "selectors-invented-layers.csv",
+        "selectors-invented-differences.csv",
+        "selectors-invented.kept.json",
+    ] {
+        fs::remove_file(dir.path().join(gone)).unwrap();
+    }
+    let drawn = draw(&dir);
+    let names: Vec<&str> = drawn.drawn.iter().map(|figure| figure.name.as_str()).collect();
+    assert_eq!(names, ["selectors-invented-accuracy-flops", "selectors-invented-accuracy-params"]);
+    let skipped: Vec<String> = drawn.skipped.iter().map(|s| format!("{}: {}", s.name, s.why)).collect();
+    for (figure, file) in [
+        ("selectors-invented-reconstruction: ", "selectors-invented-layers.csv does not exist"),
+        ("selectors-invented-differences: ", "selectors-invented-differences.csv does not exist"),
+        ("selectors-invented-widths, ", "selectors-invented.kept.json does not exist"),
+        ("latency: ", "latency.csv does not exist"),
+        ("the published panel: ", "cub200-selectors-summary.csv does not exist"),
+    ] {
+        assert!(skipped.iter().any(|line| line.starts_with(figure) && line.ends_with(file)), "{skipped:#?}");
+    }
+}
+
+#[test]
+fn studies_without_anything_to_draw_are_skipped_and_unknown_names_refused() {
+    let mut study = study();
+    for cell in &mut study.cells {
+        (cell.status, cell.rows) = (Status::NotRun, Vec::new());
+    }
+    let dir = folder(&study);
+    let drawn = draw(&dir);
+    assert!(drawn.drawn.is_empty());
+    assert!(drawn.skipped.iter().any(|s| s.name == TABLE && s.why == "not run"), "{:?}", drawn.skipped);
+    let error = figures(dir.path(), &["selectors-other".to_owned()]).unwrap_err().to_string();
+    assert!(
+        error.contains("\"selectors-other\"") && error.contains("selectors-invented, latency"),
+        "{error}"
+    );
+    assert!(figures(&dir.path().join("none"), &[]).unwrap().drawn.is_empty());
+}
