@@ -1,7 +1,7 @@
 # Every target runs the set-up it needs: libtorch, the build, the data. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table smoke test test-resume test-slurm sweeps check bench mutants parity gpu-check golden setup build data
+.PHONY: help reproduce-table figures smoke test test-resume test-slurm test-figures sweeps check bench mutants parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -48,7 +48,11 @@ reproduce-table: data ## Prune real networks with every method and print the tab
 	$(thinet) run '$(EXPERIMENT)' $(run_options); status=$$?; [ $$status -le 1 ] || exit $$status; \
 	$(if $(selection),$(thinet) run '$(selection)' $(run_options); one=$$?; [ $$one -le 1 ] || exit $$one; [ $$status -ne 0 ] || status=$$one;) \
 	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option) &&) \
-	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' $(if $(selection),--study '$(selection)') && exit $$status
+	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' $(if $(selection),--study '$(selection)') || exit $$?; \
+	THINET= scripts/figures.sh || [ $$status -ne 0 ] || status=1; exit $$status
+
+figures: build ## Draw the figures of results/tables, as Vega-Lite, SVG and PNG in results/figures
+	@THINET= scripts/figures.sh
 
 smoke: EXPERIMENT := experiments/smoke.toml
 smoke: data ## Run a study of a tiny network, in under two minutes
@@ -66,6 +70,9 @@ test-resume: build ## Kill a sweep twenty times and compare its bytes with those
 
 test-slurm: build ## Run a sweep through a real Slurm on this machine (root; installs slurm-wlm and munge)
 	@THINET= scripts/test-slurm.sh
+
+test-figures: build ## Compare the figures of the committed tables with the committed ones, and their pictures
+	@THINET= scripts/test-figures.sh
 
 sweeps: build ## Measure what sweeps cost besides computing (workers, overhead, shared work, status)
 	@THINET= scripts/sweeps.sh

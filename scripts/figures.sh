@@ -1,6 +1,7 @@
 #!/bin/sh
-# Run by `make figures`: draws the figures of results/tables (`thinet figures`), then turns each specification into SVG and PNG.
-# Without the wheels for that the specifications are written all the same; one line names what is missing, and the exit status is 1.
+# Run by `make figures`, and last by `make reproduce-table`: draws the figures of results/tables (`thinet figures`), then turns each
+# specification into SVG and PNG. Without the wheels for that the specifications are written all the same; one line names what is
+# missing, and the exit status is 1.
 #
 #     scripts/figures.sh [RESULTS [TABLE ...]]
 #
@@ -11,9 +12,10 @@ cd "$(dirname "$0")/.."
 if [ -z "${THINET:-}" ]; then THINET=${CARGO_TARGET_DIR:-target}/release/thinet; fi
 results=${1:-results}
 [ $# -eq 0 ] || shift
-"$THINET" figures --results "$results" "$@"
+drawn=$("$THINET" figures --results "$results" "$@")
+printf 'drawn: %d figures as specifications in %s\n' "$(printf '%s' "$drawn" | grep -c '^')" "$results/figures"
 scripts/setup-paper.sh || {
-    echo "figures: specifications only, no pictures; to try again: make figures" >&2
+    echo 'figures: specifications only; pictures beside them, if any, are of an earlier run; to try again: make figures' >&2
     exit 1
 }
 .venv-paper/bin/python paper/render.py "$results/figures"

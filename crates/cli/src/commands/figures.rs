@@ -42,7 +42,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for file in figures::write(&out, &figures)? {
         println!("{}", file.display());
     }
-    Ok(())
+    let mut failed = figures.failed.into_iter().map(anyhow::Error::from);
+    let Some(first) = failed.next() else { return Ok(()) };
+    for other in failed {
+        eprintln!("failed: {}", crate::exit::line(&other));
+    }
+    Err(first.context("some tables cannot be drawn, the others are"))
 }
 
 /// A table that is named and does not exist is a wrong argument.

@@ -220,6 +220,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
         not_run.iter().map(|(name, table)| (name.as_str(), table.as_str())).collect();
     let closing = Closing {
         folder: &paths::tables(&arguments.results),
+        figures: &paths::figures(&arguments.results),
         studies: &studies,
         tables: names,
         not_run: &not_run,

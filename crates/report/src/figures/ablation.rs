@@ -63,7 +63,7 @@ pub(super) fn ablation(study: &Study) -> Option<Figure> {
                 }));
             }
             let title = format!("{}, keep rate {rate}", method.label);
-            views.push(panel(&title, rows, &images, &positions, [low, high]));
+            views.push(panel(&title, &rows, &images, &positions, [low, high]));
         }
     }
     let tuned = if phase == Phase::AfterFineTune { "tuned" } else { "not tuned" };
@@ -87,7 +87,7 @@ pub(super) fn ablation(study: &Study) -> Option<Figure> {
     Some(figure(about, json!({ "concat": views, "columns": columns })))
 }
 
-fn panel(title: &str, rows: Vec<Value>, images: &[u64], positions: &[u64], [low, high]: [f64; 2]) -> Value {
+fn panel(title: &str, rows: &[Value], images: &[u64], positions: &[u64], [low, high]: [f64; 2]) -> Value {
     let dark = low + DARK * (high - low);
     let axis = |field: &str, title: &str, values: &[u64]| {
         json!({

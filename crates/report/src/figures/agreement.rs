@@ -92,7 +92,7 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
         }
         let by_chance = cells.iter().find(|cell| cell.keep_rate == rate).and_then(|cell| chance(cell));
         chances.extend(by_chance.map(|value| format!("{value:.2} at {rate}")));
-        views.push(panel(rate, rows, down, across, views.is_empty()));
+        views.push(panel(rate, &rows, down, across, views.is_empty()));
     }
     let count = views.len() as f64;
     let diagonal = match between_seeds {
@@ -121,7 +121,7 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
     Ok(figure(about, json!({ "hconcat": views })))
 }
 
-fn panel(rate: f64, rows: Vec<Value>, down: &[&str], across: &[&str], is_first: bool) -> Value {
+fn panel(rate: f64, rows: &[Value], down: &[&str], across: &[&str], is_first: bool) -> Value {
     let labels = if is_first {
         json!({ "title": null, "domain": false, "ticks": false, "grid": false })
     } else {

@@ -61,7 +61,7 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
                     "n": sheet.count(row, "n")?, "verdict": verdict, "shown": is_shown,
                 }));
             }
-            views.push(panel(study, against, rate, values, rate == rates[0]));
+            views.push(panel(study, against, rate, &values, rate == rates[0]));
         }
     }
     let interval = match has_interval {
@@ -101,7 +101,7 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
     Ok(Ok(figure(about, body)))
 }
 
-fn panel(study: &Study, against: &str, rate: f64, values: Vec<Value>, is_first: bool) -> Value {
+fn panel(study: &Study, against: &str, rate: f64, values: &[Value], is_first: bool) -> Value {
     let methods: Vec<&str> =
         study.methods.iter().map(|method| method.label.as_str()).filter(|label| *label != against).collect();
     let scales = method_scales(&study.methods);

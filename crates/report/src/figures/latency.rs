@@ -39,6 +39,9 @@ struct Time {
     range: Option<[f64; 2]>,
 }
 
+/// The time in a row of the table, if it holds one.
+type TimeOf<'a> = dyn Fn(usize) -> Result<Option<Time>, FigureError> + 'a;
+
 /// The figure; `Err`: why there is none.
 pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, FigureError> {
     let Some(times) = tables.sheet(LATENCY, &NEEDED)? else {
@@ -48,7 +51,7 @@ pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, Fig
         return Ok(Err(super::missing(tables, COMPRESSION, "csv")));
     };
     let mut views = Vec::new();
-    let panels: [(&str, &dyn Fn(usize) -> Result<Option<Time>, FigureError>); 4] = [
+    let panels: [(&str, &TimeOf); 4] = [
         ("Forward, measured here", &|row| measured(&times, row, "forward")),
         ("Forward and backward, measured here", &|row| measured(&times, row, "forward_backward")),
         ("Forward, published", &|row| {
@@ -63,7 +66,7 @@ pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, Fig
     for ((title, time), letter) in panels.iter().zip('a'..) {
         let rows = points(&times, &sizes, *time)?;
         if !rows.is_empty() {
-            views.push(panel(&format!("{letter}\u{2002}{title}"), rows));
+            views.push(panel(&format!("{letter}\u{2002}{title}"), &rows));
         }
     }
     if views.is_empty() {
@@ -73,7 +76,7 @@ pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, Fig
     let base = |model: &str| -> Result<String, FigureError> {
         let found = times.rows().find(|&row| times.text(row, "model") == Some(model));
         let time = found.map(|row| times.number(row, "forward_ms")).transpose()?.flatten();
-        Ok(time.map(|ms| format!("{model} {:.0} ms", ms)).unwrap_or_default())
+        Ok(time.map(|ms| format!("{model} {ms:.0} ms")).unwrap_or_default())
     };
     let processor = times.text(row, "processor").unwrap_or("unknown processor");
     let threads = match times.text(row, "threads") {
@@ -113,11 +116,7 @@ fn measured(times: &Sheet, row: usize, kind: &str) -> Result<Option<Time>, Figur
 }
 
 /// Each model's FLOPs and time in per cent of its original's.
-fn points(
-    times: &Sheet,
-    sizes: &Sheet,
-    time: &dyn Fn(usize) -> Result<Option<Time>, FigureError>,
-) -> Result<Vec<Value>, FigureError> {
+fn points(times: &Sheet, sizes: &Sheet, time: &TimeOf) -> Result<Vec<Value>, FigureError> {
     let time_of = |model: &str| -> Result<Option<Time>, FigureError> {
         let row = times.rows().find(|&row| times.text(row, "model") == Some(model));
         Ok(row.map(time).transpose()?.flatten())
@@ -144,7 +143,7 @@ fn points(
     Ok(rows)
 }
 
-fn panel(title: &str, rows: Vec<Value>) -> Value {
+fn panel(title: &str, rows: &[Value]) -> Value {
     let scale = |range: Vec<&str>| json!({ "domain": FAMILIES.map(|(name, ..)| name), "range": range });
     let colour = json!({
         "field": "family", "type": "nominal", "scale": scale(FAMILIES.map(|(.., colour, _)| colour).to_vec()), "legend": null,

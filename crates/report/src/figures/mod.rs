@@ -40,7 +40,7 @@ use study::{NoStudy, Study};
 use widths::widths;
 
 /// What was drawn.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Figures {
     /// In the order of their names.
     pub drawn: Vec<Figure>,
@@ -48,6 +48,9 @@ pub struct Figures {
     pub skipped: Vec<Skipped>,
     /// Tables whose files have changed since they were written, a sentence each. They are drawn as they are.
     pub changed: Vec<String>,
+    /// Tables that cannot be drawn: one lacks a column (it is of another version), a field is no number, a table holds rows of two data sets,
+    /// or the tables of one study are of different runs. All others are drawn.
+    pub failed: Vec<FigureError>,
 }
 
 /// A figure, or all figures of a table, that cannot be drawn.
@@ -67,33 +70,27 @@ const LATENCY: &str = "latency";
 /// The figures of some tables of a folder, of all if `names` is empty.
 ///
 /// # Errors
-/// If a table lacks a column (it is of another version), a field is no number, tables of one study are of different runs, or a table that is
-/// named does not exist.
+/// If the folder cannot be read, or a table that is named does not exist.
 pub fn figures(folder: &Path, names: &[String]) -> Result<Figures, FigureError> {
     let mut tables = Tables::of(folder);
     let studies = studies(&tables)?;
     check_names(folder, names, &studies)?;
     let is_asked = |table: &str| names.is_empty() || names.iter().any(|name| name == table);
     let mut figures = Figures::default();
-    let published = Published::read(&mut tables)?;
-    if published.is_none() {
+    let read = Published::read(&mut tables);
+    if let Ok(None) = read {
         figures.skip("the published panel", missing(&tables, published::TABLE, "csv"));
     }
+    let published = figures.unless_failed(read).flatten();
     for table in studies.iter().filter(|table| is_asked(table)) {
-        match Study::read(&mut tables, table)? {
-            // A line needs two points; such a study is a test, or a part of an ablation.
-            Ok(study) if study.keep_rates.len() < 2 && study.variants.len() < 2 => {
-                figures.skip(table, "it has one keep rate, so there is nothing to compare".to_owned());
-            }
-            Ok(study) => figures.add_study(&mut tables, &study, published.as_ref())?,
-            Err(NoStudy::Missing) => {
-                figures.skip(table, missing(&tables, &format!("{table}-summary"), "csv"))
-            }
-            Err(NoStudy::NotRun) => figures.skip(table, "not run".to_owned()),
-        }
+        let added = figures.add_study(&mut tables, table, published.as_ref());
+        figures.unless_failed(added);
     }
     if is_asked(LATENCY) {
-        figures.add(LATENCY, latency(&mut tables)?);
+        let drawn = latency(&mut tables);
+        if let Some(drawn) = figures.unless_failed(drawn) {
+            figures.add(LATENCY, drawn);
+        }
     }
     figures.changed = tables.changed.into_iter().collect();
     figures.drawn.sort_by(|a, b| a.name.cmp(&b.name));
@@ -104,34 +101,49 @@ impl Figures {
     fn add_study(
         &mut self,
         tables: &mut Tables,
-        study: &Study,
+        table: &str,
         published: Option<&Published>,
     ) -> Result<(), FigureError> {
-        let table = study.table.as_str();
-        let alone = selection_alone(tables, study)?;
-        for axis in [Axis::Flops, Axis::Params] {
-            self.add(table, accuracy(study, alone.as_ref(), published, axis));
+        let study = match Study::read(tables, table)? {
+            Ok(study) => study,
+            Err(NoStudy::Missing) => {
+                self.skip(table, missing(tables, &format!("{table}-summary"), "csv"));
+                return Ok(());
+            }
+            Err(NoStudy::NotRun) => {
+                self.skip(table, "not run".to_owned());
+                return Ok(());
+            }
+        };
+        // A line needs two points; such a study is a test, or a part of an ablation.
+        if study.keep_rates.len() < 2 && study.variants.len() < 2 {
+            self.skip(table, "it has one keep rate, so there is nothing to compare".to_owned());
+            return Ok(());
         }
-        self.drawn.extend(ablation(study));
-        match kept(tables, study)? {
+        let alone = selection_alone(tables, &study)?;
+        for axis in [Axis::Flops, Axis::Params] {
+            self.add(table, accuracy(&study, alone.as_ref(), published, axis));
+        }
+        self.drawn.extend(ablation(&study));
+        match kept(tables, &study)? {
             Some(cells) => {
-                self.add(table, widths(study, &cells));
-                self.add(table, agreement(study, &cells));
+                self.add(table, widths(&study, &cells));
+                self.add(table, agreement(&study, &cells));
             }
             None => {
-                self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json"))
+                self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json"));
             }
         }
-        match layer_rows(tables, study)? {
-            Some(sheet) => self.add(table, reconstruction(study, &sheet)?),
+        match layer_rows(tables, &study)? {
+            Some(sheet) => self.add(table, reconstruction(&study, &sheet)?),
             None => {
                 let why = missing(tables, &format!("{table}{}", crate::tables::LAYERS), "csv");
                 self.skip(&format!("{table}-reconstruction"), why);
             }
         }
         let name = format!("{table}-differences");
-        match difference_rows(tables, study)? {
-            Some(sheet) => self.add(table, differences(study, &sheet)?),
+        match difference_rows(tables, &study)? {
+            Some(sheet) => self.add(table, differences(&study, &sheet)?),
             None => self.skip(&name, missing(tables, &name, "csv")),
         }
         Ok(())
@@ -141,6 +153,17 @@ impl Figures {
         match figure {
             Ok(figure) => self.drawn.push(figure),
             Err(why) => self.skip(name, why),
+        }
+    }
+
+    /// The value, or nothing after the error was listed.
+    fn unless_failed<T>(&mut self, result: Result<T, FigureError>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.failed.push(error);
+                None
+            }
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
             rows.push(json!({ "method": method, "layer": layer, "shown": shown, "without": open, "n": n }));
         }
         if !rows.is_empty() {
-            views.push(panel(study, rate, rows, &layers, span, &scales, width));
+            views.push(panel(study, rate, &rows, &layers, span, &scales, width));
         }
     }
     if views.is_empty() {
@@ -119,7 +119,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
 fn panel(
     study: &Study,
     rate: f64,
-    rows: Vec<Value>,
+    rows: &[Value],
     layers: &[String],
     span: [f64; 2],
     scales: &MethodScales,

@@ -61,7 +61,7 @@ impl<'a> Tables<'a> {
         let sheet = Sheet { path, table };
         for column in needed {
             if !sheet.has(column) {
-                return Err(FigureError::NoColumn { path: sheet.path.clone(), column: (*column).to_owned() });
+                return Err(FigureError::NoColumn { path: sheet.path, column: (*column).to_owned() });
             }
         }
         Ok(Some(sheet))

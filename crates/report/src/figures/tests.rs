@@ -27,7 +27,16 @@ fn put(folder: &Path, study: &StudyRecord) {
 }
 
 fn draw(dir: &TempDir) -> Figures {
-    figures(dir.path(), &[]).unwrap()
+    let drawn = figures(dir.path(), &[]).unwrap();
+    assert!(drawn.failed.is_empty(), "{:?}", drawn.failed);
+    drawn
+}
+
+/// The one error of drawing the tables of a folder.
+fn failure(dir: &TempDir) -> FigureError {
+    let mut failed = figures(dir.path(), &[]).unwrap().failed;
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    failed.remove(0)
 }
 
 fn find<'a>(figures: &'a Figures, name: &str) -> &'a Figure {
@@ -146,7 +155,7 @@ fn a_table_of_another_version_is_an_error_that_names_file_and_column() {
     for (file, column) in cases {
         let dir = folder(&study());
         edit(&dir, file, &format!(",{column},"), ",renamed,");
-        let error = figures(dir.path(), &[]).unwrap_err();
+        let error = failure(&dir);
         assert!(matches!(error, FigureError::NoColumn { .. }), "{error}");
         let error = error.to_string();
         assert!(error.contains(file) && error.contains(&format!("{column:?}")), "{error}");
@@ -157,7 +166,7 @@ fn a_table_of_another_version_is_an_error_that_names_file_and_column() {
 fn a_field_that_is_no_number_is_an_error_that_names_it() {
     let dir = folder(&study());
     edit(&dir, "selectors-invented-summary.csv", ",0.5,2,", ",half,2,");
-    let error = figures(dir.path(), &[]).unwrap_err().to_string();
+    let error = failure(&dir).to_string();
     assert!(
         error.contains("selectors-invented-summary.csv, row 1: keep_rate is \"half\", not a number"),
         "{error}"
@@ -165,10 +174,20 @@ fn a_field_that_is_no_number_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_table_that_cannot_be_drawn_leaves_the_others() {
+    let dir = folder(&study());
+    put(dir.path(), &selection_alone());
+    edit(&dir, "selection-invented-layers.csv", ",layer,", ",renamed,");
+    let drawn = figures(dir.path(), &[]).unwrap();
+    assert_eq!(drawn.failed.len(), 1);
+    assert!(drawn.drawn.iter().any(|figure| figure.name == "selectors-invented-reconstruction"));
+}
+
+#[test]
 fn data_sets_are_not_mixed() {
     let dir = folder(&study());
     edit(&dir, "selectors-invented-summary.csv", "Invented-10", "Other-10");
-    let error = figures(dir.path(), &[]).unwrap_err();
+    let error = failure(&dir);
     assert!(matches!(error, FigureError::Mixed { .. }), "{error}");
     assert!(error.to_string().contains("more than one dataset (Other-10 and Invented-10)"), "{error}");
 }
@@ -215,7 +234,7 @@ fn tables_of_two_runs_are_not_mixed() {
         let dir = folder(&study());
         let path = dir.path().join(file);
         fs::write(&path, fs::read_to_string(&path).unwrap().replace("0123abcd", "4567cdef")).unwrap();
-        let error = figures(dir.path(), &[]).unwrap_err().to_string();
+        let error = failure(&dir).to_string();
         assert!(
             error.contains(&format!("{file} is of run 4567cdef")) && error.contains("0123abcd"),
             "{error}"

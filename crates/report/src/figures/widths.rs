@@ -56,10 +56,10 @@ pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String
         tables: vec![format!("{}.kept.json", study.table), format!("{}-summary", study.table)],
         width: size[0] + 150.0,
     };
-    Ok(figure(about, body(&layers, &labels, rows, size)))
+    Ok(figure(about, body(&layers, &labels, &rows, size)))
 }
 
-fn body(layers: &[String], labels: &[String], rows: Vec<Value>, size: [f64; 2]) -> Value {
+fn body(layers: &[String], labels: &[String], rows: &[Value], size: [f64; 2]) -> Value {
     let most = rows.iter().filter_map(|row| row["channels"].as_f64()).fold(2.0, f64::max);
     let dark = most.powf(DARK);
     json!({

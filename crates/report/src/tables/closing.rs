@@ -15,6 +15,8 @@ use super::{Machine, RESERVED, TableError};
 pub struct Closing<'a> {
     /// Folder of the tables.
     pub folder: &'a Path,
+    /// Folder of the figures.
+    pub figures: &'a Path,
     /// The studies that were run; the result of the first one is shown.
     pub studies: &'a [ClosingStudy<'a>],
     /// Names of further tables.
@@ -39,11 +41,12 @@ pub struct ClosingStudy<'a> {
 /// Maximum number of lines of [`closing`].
 pub const CLOSING_LINES: usize = 25;
 /// Maximum number of lines for methods.
-const METHODS: usize = 9;
+const METHODS: usize = 8;
 /// Maximum number of lines for tables.
 const TABLES: usize = 8;
 
-/// The study's tuned top-1 for each method and keep rate, the path of each table, and in one line what was not run. Read from the stored
+/// The study's tuned top-1 for each method and keep rate, the path of each table and of the study's first figure, and in one line what was
+/// not run. Read from the stored
 /// tables; at most [`CLOSING_LINES`] lines, further entries are only counted.
 ///
 /// # Errors
@@ -89,10 +92,19 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     if shown < tables.len() {
         text.push_str(&format!("  … and {} more\n", tables.len() - shown));
     }
+    if let Some(figure) = closing.studies.first().and_then(|study| figure(closing.figures, study.table)) {
+        text.push_str(&figure);
+    }
     if !not_run.is_empty() {
         text.push_str(&format!("\nNot run: {}. To run it: {}\n", not_run.join(", "), closing.command));
     }
     Ok(text)
+}
+
+/// The line that names a study's first figure, if it was drawn.
+fn figure(folder: &Path, table: &str) -> Option<String> {
+    let path = folder.join(format!("{table}-accuracy-flops.svg"));
+    path.is_file().then(|| format!("Figure: {} (accuracy against FLOPs kept)\n", path.display()))
 }
 
 /// Whether a table holds a measured row of a study.
@@ -274,13 +286,19 @@ mod tests {
         }
         let asked = Closing {
             folder: dir.path(),
+            figures: &dir.path().join("figures"),
             studies: &[STUDY],
             tables,
             not_run: &[("birds", "birds"), ("thousand-classes", "none"), ("invented", "selectors-invented")],
             command: "make reproduce-table CUB=/path/to/CUB_200_2011",
             machine: &machine,
         };
-        closing(&asked).unwrap().replace(&dir.path().display().to_string(), "results/tables")
+        let figures = dir.path().join("figures");
+        std::fs::create_dir(&figures).unwrap();
+        assert!(!closing(&asked).unwrap().contains("Figure"), "none was drawn");
+        std::fs::write(figures.join("selectors-invented-accuracy-flops.svg"), "<svg/>").unwrap();
+        let (figures, tables) = (figures.display().to_string(), dir.path().display().to_string());
+        closing(&asked).unwrap().replace(&figures, "results/figures").replace(&tables, "results/tables")
     }
 
     #[test]
@@ -325,7 +343,7 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let text = lines_of(&many, &names);
         assert_eq!(text.lines().count(), CLOSING_LINES, "{text}");
-        assert!(text.contains("… and 37 more") && text.contains("… and 16 more"), "{text}");
+        assert!(text.contains("… and 38 more") && text.contains("… and 16 more"), "{text}");
     }
 
     #[test]
@@ -333,6 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = Closing {
             folder: dir.path(),
+            figures: dir.path(),
             studies: &[STUDY],
             tables: &[],
             not_run: &[],

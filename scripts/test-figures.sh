@@ -1,0 +1,86 @@
+#!/bin/sh
+# Run by `make test-figures`: the committed figures come out of the committed tables byte for byte, whatever fonts the machine has
+# and in whichever order they are rendered; one changed cell of a table changes its pictures. Needs the wheels of
+# paper/requirements.txt in .venv-paper; without them it says so and tests the specifications alone.
+#
+# Uses `thinet` of the release build, or $THINET.
+set -u
+unset CDPATH
+cd "$(dirname "$0")/.." || exit 1
+. scripts/program.sh
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
+failed=0
+
+# holds WHAT COMMAND...
+holds() {
+    what=$1
+    shift
+    if "$@"; then
+        printf 'ok: %s\n' "$what"
+    else
+        printf 'FAILED: %s\n' "$what"
+        failed=$((failed + 1))
+    fi
+}
+
+# same FOLDER ENDING: whether it has the committed files of that ending and no others
+same() {
+    status=0
+    for file in results/figures/*."$2" "$1"/*."$2"; do
+        name=$(basename "$file")
+        cmp -s "results/figures/$name" "$1/$name" || {
+            echo "differs: $name"
+            status=1
+        }
+    done
+    return $status
+}
+
+# changed FILE: whether it differs from the committed one
+changed() { ! cmp -s "$1" "results/figures/$(basename "$1")"; }
+
+"$THINET" figures --out "$work/first" >/dev/null 2>"$work/log" || cat "$work/log"
+holds 'the tables give the committed specifications' same "$work/first" vl.json
+
+figure=selectors-fashion-mnist-accuracy-flops
+mkdir -p "$work/edited/tables"
+cp results/tables/*.csv results/tables/*.json "$work/edited/tables"
+# The first digit after the point of the first method's tuned top-1.
+"${PYTHON:-python3}" - "$work/edited/tables/selectors-fashion-mnist-summary.csv" <<'CODE'
+import csv, sys
+rows = list(csv.reader(open(sys.argv[1])))
+at = rows[0].index("after_fine_tune_top1_mean")
+row = next(row for row in rows[1:] if row[at])
+row[at] = str(float(row[at]) - 1)
+csv.writer(open(sys.argv[1], "w"), lineterminator="\n").writerows(rows)
+CODE
+"$THINET" figures --results "$work/edited" >/dev/null 2>"$work/log"
+holds 'a changed cell is reported' grep -q 'selectors-fashion-mnist-summary.csv has changed' "$work/log"
+holds 'a changed cell changes its specification' changed "$work/edited/figures/$figure.vl.json"
+
+if [ -x .venv-paper/bin/python ]; then
+    render() { .venv-paper/bin/python paper/render.py "$@" >/dev/null; }
+    # A home with a font of the same name, which a renderer that looks at the machine's fonts would find.
+    fonts=$work/home/.local/share/fonts
+    mkdir -p "$fonts"
+    other=$(find /usr/share/fonts /usr/local/share/fonts -name '*.ttf' 2>/dev/null | head -n 1)
+    [ -z "$other" ] || cp "$other" "$fonts/LiberationSans-Regular.ttf"
+    HOME=$work/home render "$work/first"
+    for ending in svg png; do holds "the committed $ending files" same "$work/first" "$ending"; done
+    mkdir "$work/alone"
+    cp "$work/first/$figure.vl.json" "$work/alone"
+    render "$work/alone" "$figure"
+    for ending in svg png; do
+        holds "a figure rendered alone, $ending" cmp -s "$work/alone/$figure.$ending" "results/figures/$figure.$ending"
+    done
+    render "$work/edited/figures" "$figure"
+    for ending in svg png; do holds "a changed cell changes its $ending" changed "$work/edited/figures/$figure.$ending"; done
+    sed 's/"font": "Liberation Sans/"font": "Some Other Sans/' "$work/first/$figure.vl.json" >"$work/alone/$figure.vl.json"
+    refused() { ! render "$work/alone" 2>"$work/log" && grep -q 'asks for the font Some Other Sans' "$work/log"; }
+    holds 'another font is refused' refused
+else
+    echo 'not run: pictures, as .venv-paper does not exist (scripts/setup-paper.sh creates it)'
+fi
+[ "$failed" -eq 0 ]
