@@ -1,7 +1,7 @@
 # Every target runs the set-up it needs: libtorch, the build, the data. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table figures smoke test test-resume test-slurm test-figures sweeps check bench mutants parity gpu-check golden setup build data
+.PHONY: help reproduce-table figures paper smoke test test-resume test-slurm test-figures sweeps check bench mutants parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -53,6 +53,11 @@ reproduce-table: data ## Prune real networks with every method and print the tab
 
 figures: build ## Draw the figures of results/tables, as Vega-Lite, SVG and PNG in results/figures
 	@THINET= scripts/figures.sh
+
+paper: ## Typeset the paper from results/tables and results/figures as paper/thinet-rs.pdf, and check its numbers
+	@scripts/setup-paper.sh
+	@.venv-paper/bin/python paper/check.py
+	@.venv-paper/bin/python paper/build.py
 
 smoke: EXPERIMENT := experiments/smoke.toml
 smoke: data ## Run a study of a tiny network, in under two minutes

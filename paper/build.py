@@ -1,0 +1,34 @@
+"""Typesets paper/thinet-rs.typ to paper/thinet-rs.pdf; with the fonts of the wheel alone and no date, so that the bytes are the same everywhere.
+
+    .venv-paper/bin/python paper/build.py [OUTPUT.pdf]
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+import typst
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def main() -> None:
+    output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "thinet-rs.pdf"
+    try:
+        pdf = typst.compile(
+            str(HERE / "thinet-rs.typ"), root=str(HERE.parent), format="pdf", ignore_system_fonts=True, timestamp=0
+        )
+    except typst.TypstError as error:
+        sys.exit(f"error: the paper cannot be typeset: {error}")
+    with tempfile.NamedTemporaryFile(dir=output.parent, suffix=".tmp", delete=False) as file:
+        file.write(pdf)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, output)
+    print(f"written: {output}")
+
+
+if __name__ == "__main__":
+    main()

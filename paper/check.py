@@ -1,0 +1,141 @@
+"""Checks that every number of the paper comes from the tables: no digits in its prose, and every printed number is what its cell rounds to.
+
+    .venv-paper/bin/python paper/check.py
+"""
+
+import csv
+import decimal
+import json
+import pathlib
+import re
+import sys
+import tomllib
+
+import typst
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+TABLES = ROOT / "results" / "tables"
+MAIN = HERE / "thinet-rs.typ"
+
+# Names of nets, measures and layers that hold digits.
+NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ThiNet-[357]0|CUB-200|[Tt]op-[15]|95 %|64-bit)")
+
+
+def prose(text: str) -> str:
+    """The text of a section without code, formulas, comments, references and raw text."""
+    text = re.sub(r"^\s*//.*$", "", text, flags=re.M)
+    text = re.sub(r"`[^`]*`", "", text)
+    text = re.sub(r"\$[^$]*\$", "", text)
+    text = re.sub(r"<[a-z-]+>|@[a-z-]+", "", text)
+    kept, at = [], 0
+    while at < len(text):
+        if text[at] != "#":
+            kept.append(text[at])
+            at += 1
+            continue
+        at = skip_code(text, at + 1, kept)
+    return "".join(kept)
+
+
+def skip_code(text: str, at: int, kept: list[str]) -> int:
+    """Steps over what begins after `#`: a name with its arguments, a block `{…}`, or a statement to the end of its line. The
+    content blocks in it are prose again."""
+    is_statement = re.compile(r"(?:let|import|include|set|show)\b").match(text, at)
+    while at < len(text):
+        if text[at] in "({":
+            at = skip_brackets(text, at, kept)
+        elif text[at] == "[":
+            at = skip_content(text, at, kept)
+        elif text[at] == '"' and is_statement:
+            at = text.index('"', at + 1) + 1
+        elif text[at].isalnum() or text[at] in "-_" or is_statement and text[at] != "\n":
+            at += 1
+        elif text[at] == "." and text[at + 1 : at + 2].isalpha():
+            at += 1
+        else:
+            return at
+    return at
+
+
+def skip_brackets(text: str, at: int, kept: list[str]) -> int:
+    """Steps over `(…)` or `{…}`."""
+    end = {"(": ")", "{": "}"}[text[at]]
+    at += 1
+    while text[at] != end:
+        if text[at] == '"':
+            at = text.index('"', at + 1) + 1
+        elif text[at] in "({":
+            at = skip_brackets(text, at, kept)
+        elif text[at] == "[":
+            at = skip_content(text, at, kept)
+        else:
+            at += 1
+    return at + 1
+
+
+def skip_content(text: str, at: int, kept: list[str]) -> int:
+    """Steps over `[…]`, keeping its prose."""
+    end = closing(text, at)
+    kept.append(prose(text[at + 1 : end]) + " ")
+    return end + 1
+
+
+def closing(text: str, at: int) -> int:
+    """The `]` that closes the `[` at this place."""
+    depth = 0
+    for place in range(at, len(text)):
+        depth += {"[": 1, "]": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    raise ValueError(f"no ] closes {text[at : at + 40]!r}")
+
+
+def typed_digits() -> list[str]:
+    found = []
+    for path in sorted([MAIN, *HERE.glob("sections/*.typ")]):
+        for word in re.findall(r"\S*\d\S*", NAMES.sub("", prose(path.read_text()))):
+            found.append(f"{path.relative_to(ROOT)}: {word!r} is typed; take it from a table with lookup.typ")
+    return found
+
+
+def query(label: str) -> list[dict]:
+    found = typst.query(str(MAIN), label, field="value", root=str(ROOT), ignore_system_fonts=True)
+    return json.loads(found)
+
+
+def shown(value: str, scale: float, digits: int) -> str:
+    """A cell as the paper must print it, computed from its text in decimal arithmetic."""
+    exact = decimal.Decimal(repr(float(value) * scale))
+    rounded = exact.quantize(decimal.Decimal(1).scaleb(-digits), rounding=decimal.ROUND_HALF_UP)
+    return f"{rounded:,}".replace("-", "−") if rounded else f"{abs(rounded):,}"
+
+
+def wrong_numbers() -> tuple[int, list[str]]:
+    wrong, numbers = [], query("<number>")
+    for number in numbers:
+        with open(TABLES / f"{number['table']}.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in number["where"].items())]
+        expected = [shown(row[number["column"]], number["scale"], number["digits"]) for row in rows]
+        if expected != [number["shown"]]:
+            wrong.append(f"{number['table']}.csv {number['column']} {number['where']}: {number['shown']} instead of {expected}")
+    settings = query("<setting>")
+    for setting in settings:
+        found = tomllib.loads((TABLES / f"{setting['table']}.resolved.toml").read_text())
+        for key in setting["setting"].split("."):
+            found = found[key]
+        if str(found) != setting["shown"].replace(",", ""):
+            wrong.append(f"{setting['table']}.resolved.toml {setting['setting']}: {setting['shown']} instead of {found}")
+    return len(numbers) + len(settings), wrong
+
+
+def main() -> None:
+    typed = typed_digits()
+    count, wrong = wrong_numbers()
+    if typed or wrong or not count:
+        sys.exit("\n".join(["error: the paper has numbers that are not from the tables", *typed, *wrong]))
+    print(f"paper: {count} numbers equal their cells, no digit is typed")
+
+
+if __name__ == "__main__":
+    main()
