@@ -1,6 +1,8 @@
 """Checks that every number of the paper comes from the tables: no digits in its prose, and every printed number is what its cell rounds to.
 
     .venv-paper/bin/python paper/check.py
+
+The findings in the README are checked as well, against the cells that the comment after each names.
 """
 
 import csv
@@ -129,9 +131,43 @@ def wrong_numbers() -> tuple[int, list[str]]:
     return len(numbers) + len(settings), wrong
 
 
+def readme_findings() -> list[str]:
+    """Compares the README's findings with the cells and verdicts that a comment after each names."""
+    wrong = []
+    text = (ROOT / "README.md").read_text()
+    findings = re.findall(r"^- \*\*(.*?)<!-- (cells|verdicts) (.*?) -->", text, flags=re.M | re.S)
+    for words, kind, names in findings:
+        where, listed = names.split(": ", 1)
+        table, *keys = where.split()
+        with open(TABLES / f"{table}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if kind == "cells":
+            column, rate = keys[0], keys[1].removeprefix("keep_rate=")
+            printed = re.findall(r"\d+\.\d+", words.split("([")[0])
+            cells = [r[column] for m in listed.split(", ") for r in rows if (r["method"], r["keep_rate"]) == (m, rate)]
+            expected = [shown(cell, 1.0, 1) for cell in cells]
+            if printed != expected:
+                wrong.append(f"README.md: {printed} instead of {expected} of {table}.csv")
+            continue
+        stage, against = keys
+        for claim in listed.split("; "):
+            method, verdict, rates = re.fullmatch(r"(.*) (above|below) at (.*)", claim).groups()
+            found = [
+                r["keep_rate"]
+                for r in rows
+                if (r["stage"], r["method"], r["against"], r["verdict"]) == (stage, method, against, verdict)
+            ]
+            if (", ".join(found) or "none") != rates:
+                wrong.append(f"README.md: {claim!r}, but {table}.csv says {verdict} at {found}")
+    if not findings:
+        wrong.append("README.md: no finding was found")
+    return wrong
+
+
 def main() -> None:
     typed = typed_digits()
     count, wrong = wrong_numbers()
+    wrong += readme_findings()
     if typed or wrong or not count:
         sys.exit("\n".join(["error: the paper has numbers that are not from the tables", *typed, *wrong]))
     print(f"paper: {count} numbers equal their cells, no digit is typed")
