@@ -1,12 +1,13 @@
 //! Per-layer rows of a study: channels kept and the reconstruction error before and after the refit, for each cell and pruned layer.
 
 use polars::frame::DataFrame;
+use polars::prelude::Column;
 
 use super::frame::column;
 use super::groups::SeedStats;
-use super::lines::{Line, in_order};
+use super::lines::{Line, in_order, variant_column};
 use super::markdown::Grid;
-use super::notes::origin;
+use super::notes::{modes, origin, variants_note};
 use super::{LAYERS, Table, TableError};
 use crate::records::{Metric, Phase, StudyRecord};
 
@@ -63,7 +64,9 @@ pub(super) fn layers(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table
     if all.is_empty() {
         return Ok(None);
     }
-    let columns = vec![
+    let mut columns: Vec<Column> =
+        variant_column(study, &all, |l| l.line.cell.variant.clone()).into_iter().collect();
+    columns.extend([
         column("method", &all, |l| l.line.cell.method.as_str()),
         column("selector", &all, |l| l.line.cell.selector.as_str()),
         column("reconstruction", &all, |l| l.line.cell.reconstruction.as_str()),
@@ -77,9 +80,9 @@ pub(super) fn layers(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table
         column("experiment", &all, |_| study.name.as_str()),
         column("dataset", &all, |_| study.dataset.as_str()),
         column("net", &all, |_| study.net.as_str()),
-        column("mode", &all, |_| study.mode.as_str()),
+        column("mode", &all, |l| study.mode_of(l.line.cell.variant.as_deref())),
         column("cell", &all, |l| l.line.cell.id.as_str()),
-    ];
+    ]);
     Ok(Some(Table {
         name: format!("{}{LAYERS}", study.table),
         title: format!("Pruned layers on {}, {}", study.dataset, study.net),
@@ -90,7 +93,7 @@ pub(super) fn layers(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table
     }))
 }
 
-/// One grid for each keep rate: layers down, methods across, means over seeds.
+/// One grid for each keep rate: layers of each variant down, methods across, means over seeds.
 fn grids(lines: &[Line], all: &[LayerLine]) -> Vec<Grid> {
     let mut grids = Vec::new();
     for rate in in_order(lines, |l| l.cell.keep_rate) {
@@ -102,20 +105,25 @@ fn grids(lines: &[Line], all: &[LayerLine]) -> Vec<Grid> {
         if methods.is_empty() {
             continue;
         }
-        let mut headings = vec!["<layer", "channels", "kept"];
+        let variants = in_order(lines, |l| l.cell.variant.as_deref());
+        let of_variant: &[&str] = if variants == [None] { &[] } else { &["<variant"] };
+        let mut headings = [of_variant, &["<layer", "channels", "kept"]].concat();
         headings.extend(&methods);
         let mut grid = Grid::new(format!("Keep rate {rate}"), &headings);
+        // Ordered by variant, as the lines are.
+        let place = |l: &LayerLine| (l.line.cell.variant.clone(), l.layer.to_owned());
         let mut layers: Vec<&LayerLine> = Vec::new();
         for line in &of_rate {
-            if !layers.iter().any(|other| other.layer == line.layer) {
+            if !layers.iter().any(|other| place(other) == place(line)) {
                 layers.push(line);
             }
         }
         for first in layers {
-            let mut row = vec![first.layer.to_owned(), first.channels.to_string(), first.kept.to_string()];
+            let mut row: Vec<String> = first.line.cell.variant.iter().cloned().collect();
+            row.extend([first.layer.to_owned(), first.channels.to_string(), first.kept.to_string()]);
             row.extend(methods.iter().map(|method| {
-                let here = of_rate.iter().filter(|l| l.layer == first.layer && l.line.cell.method == *method);
-                shown(&here.copied().collect::<Vec<_>>())
+                let here = |l: &&&LayerLine| place(l) == place(first) && l.line.cell.method == *method;
+                shown(&of_rate.iter().filter(here).copied().collect::<Vec<_>>())
             }));
             grid.rows.push(row);
         }
@@ -138,10 +146,17 @@ fn shown(of_seeds: &[&LayerLine]) -> String {
 }
 
 fn notes(study: &StudyRecord) -> Vec<String> {
-    let net = if study.mode == "one-shot" {
-        "the dense net"
-    } else {
-        "the net at the layer's turn (earlier layers cut, refitted and tuned)"
+    let of_mode = |mode: &str| match mode {
+        "one-shot" => "the dense net",
+        _ => "the net at the layer's turn (earlier layers cut, refitted and tuned)",
+    };
+    let net = match modes(study)[..] {
+        [mode] => of_mode(mode).to_owned(),
+        ref several => {
+            let each: Vec<String> =
+                several.iter().map(|mode| format!("{} in {mode} variants", of_mode(mode))).collect();
+            each.join(", of ")
+        }
     };
     let mut notes = vec![
         origin(study),
@@ -153,6 +168,7 @@ fn notes(study: &StudyRecord) -> Vec<String> {
         "Kept: channels of the layer after the cut. Which ones is in the main table's `kept.json`."
             .to_owned(),
     ];
+    notes.extend(variants_note(study));
     notes.extend(study.left_out());
     notes
 }
@@ -162,7 +178,7 @@ mod tests {
     use super::*;
     use crate::records::Status;
     use crate::tables::lines::lines;
-    use crate::tables::sample::study;
+    use crate::tables::sample::{study, with_variants};
 
     fn table(study: &StudyRecord) -> Option<Table> {
         layers(study, &lines(study, &study.cells).unwrap()).unwrap()
@@ -200,5 +216,26 @@ mod tests {
             cell.kept.clear();
         }
         assert!(table(&study).is_none());
+    }
+
+    #[test]
+    fn means_are_over_the_seeds_of_a_variant_not_over_variants() {
+        let mut of_variants = with_variants();
+        for cell in of_variants.cells.iter_mut().filter(|cell| cell.variant.as_deref() == Some("at once")) {
+            let errors = |row: &&mut crate::records::Row| row.metric == Metric::ReconstructionError;
+            cell.rows.iter_mut().filter(errors).for_each(|row| row.value *= 3.0);
+        }
+        let table = table(&of_variants).unwrap();
+        let rows = &table.grids[0].rows;
+        let error = |variant: &str| {
+            let row = rows.iter().find(|row| row[0] == variant && row[1] == "conv1").unwrap();
+            row[5].parse::<f64>().unwrap()
+        };
+        assert_eq!((error("plain"), error("at once")), (0.125, 0.375), "{rows:#?}");
+        let modes = table.frame.column("mode").unwrap().str().unwrap();
+        let variants = table.frame.column("variant").unwrap().str().unwrap();
+        for (variant, mode) in variants.iter().zip(modes.iter()) {
+            assert_eq!(mode, Some(of_variants.mode_of(variant)));
+        }
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn origin(study: &StudyRecord) -> String {
 }
 
 /// The modes of a study, one unless variants differ in it.
-fn modes(study: &StudyRecord) -> Vec<&str> {
+pub(super) fn modes(study: &StudyRecord) -> Vec<&str> {
     let mut modes = Vec::new();
     for variant in &study.variants {
         if !modes.contains(&variant.mode.as_str()) {
