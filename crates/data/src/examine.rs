@@ -123,3 +123,21 @@ fn undecodable(set: &dyn Dataset, order: &[usize]) -> Result<Vec<String>, DataEr
     found.sort_unstable();
     Ok(found.into_iter().map(|(_, text)| text).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryDataset;
+
+    #[test]
+    fn classes_without_images_are_counted_and_listed() {
+        let says = |labels: &[usize], classes: usize| {
+            let set = MemoryDataset::new("set", classes, [1, 1, 1], vec![0; labels.len()], labels.to_vec());
+            empty_classes(&set.unwrap(), "test")
+        };
+        assert_eq!(says(&[0, 2, 1], 3), None);
+        assert_eq!(says(&[4, 1, 1], 5).unwrap(), "no test image of 3 of 5 classes: 0, 2, 3");
+        assert_eq!(says(&[1, 1], 3).unwrap(), "all 2 test images are of one class");
+        assert_eq!(says(&[], 3).unwrap(), "there is no test image");
+    }
+}

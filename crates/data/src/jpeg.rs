@@ -2,7 +2,6 @@
 
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
-const SOS: u8 = 0xda;
 
 /// The number of bytes up to and including the first image's end marker; bytes after it (a film, a second
 /// picture) are not part of the image. `None` if the file is cut off inside the image: the decoder would fill the rest with
@@ -10,11 +9,11 @@ const SOS: u8 = 0xda;
 pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let marker = next_marker(bytes, &mut at)?;
-        match marker {
+        match next_marker(bytes, &mut at)? {
             EOI => return Some(at),
             // Another image starts before the end of this one.
             SOI if at > 2 => return None,
+            // These have no segment; 0xd0 to 0xd7 are the restarts within a scan.
             SOI | 0x01 | 0xd0..=0xd7 => {}
             // A segment: two bytes of length, which count themselves. A thumbnail inside it is skipped.
             _ => {
@@ -22,14 +21,12 @@ pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
                 at += usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
             }
         }
-        if marker == SOS {
-            skip_scan(bytes, &mut at)?;
-        }
     }
 }
 
 /// Moves `at` after the next marker and returns its code. A marker is 0xff and a code, with any number of 0xff before the
-/// code as padding. Stray bytes between segments are skipped, as decoders do.
+/// code as padding. Stray bytes between segments are skipped, as decoders do, and the data of a scan with them: within
+/// the data 0xff is followed by 0 (an escaped data byte), by the code of a restart, or by more 0xff.
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xff)?;
@@ -38,19 +35,6 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
         *at += 1;
         if code != 0 {
             return Some(code);
-        }
-    }
-}
-
-/// Moves `at` to the marker that ends the scan's data. Within the data 0xff is followed by 0 (an escaped data byte), by the
-/// code of a restart, or by more 0xff.
-fn skip_scan(bytes: &[u8], at: &mut usize) -> Option<()> {
-    loop {
-        *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xff)?;
-        let fill = bytes[*at..].iter().position(|&byte| byte != 0xff)?;
-        match bytes[*at + fill] {
-            0 | 0xd0..=0xd7 => *at += fill + 1,
-            _ => return Some(()),
         }
     }
 }

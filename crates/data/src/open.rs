@@ -53,12 +53,13 @@ fn in_memory(split: &Split) -> Result<Split, DataError> {
 /// All images one after the other, read by as many threads as there are cores; of several errors, the first image's.
 fn read_all(dataset: &dyn Dataset) -> Result<Vec<u8>, DataError> {
     let len = image_len(dataset.shape());
+    let bytes = dataset.len() * len;
     let mut pixels = Vec::new();
-    pixels.try_reserve_exact(dataset.len() * len).map_err(|error| DataError::Value {
+    pixels.try_reserve_exact(bytes).map_err(|error| DataError::Value {
         key: "cache",
         problem: format!("the {} images of {} do not fit in memory: {error}", dataset.len(), dataset.name()),
     })?;
-    pixels.resize(dataset.len() * len, 0);
+    pixels.resize(bytes, 0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let each = dataset.len().div_ceil(threads).max(1);
     let outcomes: Vec<Result<(), DataError>> = thread::scope(|scope| {

@@ -348,6 +348,21 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_grows_beyond_the_limit_when_it_is_resized_counts_as_one_that_cannot_be_decoded() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = photos(folder.path(), 2).under(Geometry { max_pixels: 100, ..GEOMETRY });
+        // With its shorter side at 4 it is 4×40.
+        RgbImage::new(10, 1).save(folder.path().join("c.png")).unwrap();
+        let mut out = [0; 27];
+        let errors = [photos.read(2, &mut out), photos.read_random_crop(2, Seed::root(1), &mut out)];
+        for error in errors.map(Result::unwrap_err) {
+            let DataError::LeftOut { path, problem } = &error else { panic!("{error}") };
+            assert!(path.ends_with("c.png") && problem.contains("4×40"), "{error}");
+        }
+        assert_eq!(photos.left_out().len(), 1);
+    }
+
+    #[test]
     fn the_fingerprint_follows_files_labels_and_protocol_but_not_the_place() {
         let folder = tempfile::tempdir().unwrap();
         let base = photos(folder.path(), 0);

@@ -269,6 +269,14 @@ mod tests {
             ),
             ("kind = 'image-folder'\nname = ' '\nsize = 8".to_owned(), "key \"name\": must not be empty"),
             (
+                "kind = 'image-folder'\nname = \"a\\tb\"\nsize = 8".to_owned(),
+                "key \"name\": \"a\\tb\" holds a line end, a tab or another control character",
+            ),
+            (
+                "kind = 'image-folder'\nname = 'a\u{2028}b'\nsize = 8".to_owned(),
+                "key \"name\": \"a\\u{2028}b\" holds a line end, a tab or another control character",
+            ),
+            (
                 "kind = 'imagenet'\nprotocol = 'caffe-short'\nclasses = 0".to_owned(),
                 "key \"classes\": 0 is outside 1..=1000",
             ),
@@ -286,6 +294,23 @@ mod tests {
             let spec = parse(&text).unwrap();
             assert_eq!(spec.check().unwrap_err().to_string(), expected);
             assert_eq!(open(&spec, Path::new("nowhere")).err().unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_name_the_folder_and_where_the_files_are_from_follow_from_the_kind() {
+        for (text, name, folder, is_fetched, is_own) in [
+            ("kind = 'fashion-mnist'", "Fashion-MNIST", "fashion-mnist", true, false),
+            ("kind = 'cifar10'", "CIFAR-10", "cifar-10-batches-bin", true, false),
+            ("kind = 'cifar100'", "CIFAR-100", "cifar-100-binary", true, false),
+            ("kind = 'cub200'", "CUB-200-2011", "CUB_200_2011", true, false),
+            ("kind = 'imagenet'\nprotocol = 'torchvision'", "ImageNet", "imagenet", false, false),
+            ("kind = 'image-folder'\nname = 'Birds'\nsize = 8", "Birds", "images", false, true),
+        ] {
+            let spec = parse(text).unwrap();
+            assert_eq!((spec.name(), spec.folder()), (name, folder), "{text}");
+            assert_eq!(DatasetSpec::named(spec.kind()).is_some(), !is_own, "{text}");
+            assert_eq!((spec.is_fetched(), spec.is_own()), (is_fetched, is_own), "{text}");
         }
     }
 
@@ -352,6 +377,7 @@ mod tests {
             assert_eq!((spec.protocol(), spec.shape()), (Some(Protocol::Torchvision), [3, 10, 10]));
         }
         let usual = parse("kind = 'cub200'").unwrap();
+        assert_eq!(usual.classes(), Some(200));
         assert_eq!((usual.protocol(), usual.shape()), (Some(Protocol::CaffeSquash), [3, 224, 224]));
         let whole = parse("kind = 'imagenet'\nprotocol = 'caffe-short'").unwrap();
         assert_eq!((whole.protocol(), whole.classes()), (Some(Protocol::CaffeShort), Some(1000)));

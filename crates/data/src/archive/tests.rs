@@ -76,6 +76,31 @@ fn a_folder_that_is_not_there_becomes_the_dataset_and_one_that_is_gets_it() {
 }
 
 #[test]
+fn the_progress_of_each_step_ends_at_the_size_of_the_archive() {
+    // Several reads of each step.
+    let (bytes, archive) = published(&[("a.bin", &noise(600_000)), ("b.bin", b"B")]);
+    let size = bytes.len() as u64;
+    let server = Server::new(move |_, request| ranged(request, &bytes, TAG));
+    let client = Client::of_tests(Some(&server.address), MOST_BYTES);
+    let folder = tempfile::tempdir().unwrap();
+    let mut steps = Vec::new();
+    let mut tell = |event: FetchEvent<'_>| {
+        if let FetchEvent::Progress { step, done, total } = event {
+            steps.push((step.to_owned(), done, total));
+        }
+    };
+    archive.get("The Set", &folder.path().join("set"), &client, &read, &mut tell).unwrap();
+    for step in ["downloading", "checking", "unpacking"] {
+        let step = format!("{step} set.tar.gz");
+        let of_step: Vec<u64> =
+            steps.iter().filter(|(name, ..)| *name == step).map(|(_, done, _)| *done).collect();
+        assert!(of_step.len() > 1 && of_step.is_sorted(), "{step}: {of_step:?}");
+        assert_eq!(of_step.last(), Some(&size), "{step}");
+    }
+    assert!(steps.iter().all(|(_, _, total)| *total == Some(size)), "{steps:?}");
+}
+
+#[test]
 fn what_a_killed_process_unpacked_is_removed_and_nothing_else() {
     let (bytes, archive) = published(&[("a.bin", b"A"), ("b.bin", b"B")]);
     let server = Server::new(move |_, request| ranged(request, &bytes, TAG));

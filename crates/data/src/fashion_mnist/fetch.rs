@@ -224,6 +224,8 @@ mod tests {
             matches!(result, Err(DataError::Size { path: named, expected: 10, found: 5 }) if named == path)
         );
         assert_eq!(fs::read(&path).unwrap(), b"short");
+        let official = fetch(folder.path(), &Client::new(None).unwrap(), &mut |_| ()).unwrap_err();
+        assert!(official.to_string().contains("-ubyte.gz: "), "{official}");
     }
 
     #[test]
@@ -235,7 +237,10 @@ mod tests {
         let sources = [absent, Source::Installed(source.path().to_owned())];
         let (result, lines) = try_fetch(folder.path(), &files, &sources);
         result.unwrap();
-        assert_eq!(lines.len(), 3);
+        let installed =
+            format!("Fashion-MNIST: trying the installed package's folder {}", source.path().display());
+        let here = format!("Fashion-MNIST is in {}", folder.path().display());
+        assert_eq!(lines, [format!("{installed}/absent"), installed, here]);
         assert_eq!(entries(folder.path()), entries(source.path()));
         assert_reads(folder.path(), &files);
     }
@@ -282,6 +287,7 @@ mod tests {
         let server = Server::new(|_, _| response("403 Forbidden", "", b""));
         let client = Client::of_tests(Some(&server.address), MOST_BYTES);
         let sources = [
+            Source::Installed(source.path().join("absent")),
             Source::Installed(source.path().to_owned()),
             Source::DebianPackage(programs),
             Source::Address(&client),
@@ -290,9 +296,12 @@ mod tests {
         let error = result.unwrap_err().to_string();
         for part in [
             "cannot get Fashion-MNIST into ",
+            "the installed package's folder",
+            "absent: not there; ",
             "t10k-labels-idx1-ubyte.gz: expected 10 bytes, found 7",
+            "; Debian's package dataset-fashion-mnist: ",
             "E: Unable to locate (where package lists are old, \"apt-get update\" as root helps)",
-            ": train-images-idx3-ubyte.gz: the server answered 403 Forbidden",
+            &format!("; {}: train-images-idx3-ubyte.gz: the server answered 403 Forbidden", server.address),
             "to get it by hand: install Debian's package dataset-fashion-mnist, or download train-images-idx3-ubyte.gz, ",
         ] {
             assert!(error.contains(part), "{part} is not in: {error}");

@@ -118,6 +118,7 @@ fn batches_follow_the_order_and_the_last_may_be_short_or_left_out() {
     let loader = Loader::new(dataset, vec![0; 5], &transform(), None, dropped).unwrap();
     assert_eq!((loader.batches(), loader.size_hint()), (1, (1, Some(1))));
     let mut loader = Loader::new(images(9), (0..9).collect(), &transform(), None, OPTIONS).unwrap();
+    assert_eq!(loader.batches(), 3);
     let mut left = || loader.next().map(|batch| (batch.unwrap().indices.len(), loader.size_hint()));
     let expected = [Some((4, (1, Some(2)))), Some((4, (1, Some(1)))), Some((1, (0, Some(0)))), None];
     assert_eq!([left(), left(), left(), left()], expected);

@@ -123,6 +123,9 @@ fn layouts_that_people_end_up_with_are_named() {
     let missing = says(folder.path());
     assert!(missing.starts_with("DIR/train: not found"), "{missing}");
 
+    fs::create_dir(path("train")).unwrap();
+    assert_eq!(says(folder.path()), "DIR/train: is empty, expected a folder for each class");
+
     jpeg(&path("train/n01440764_1.JPEG"), 1);
     assert!(says(folder.path()).starts_with("DIR/train: is flat"));
     fs::remove_dir_all(path("train")).unwrap();
@@ -154,6 +157,12 @@ fn layouts_that_people_end_up_with_are_named() {
     let mislabelled = "DIR/train/n02119789/n01440764_0.JPEG: lies in the folder of class n02119789, its name says n01440764";
     assert_eq!(says(folder.path()), mislabelled);
     fs::rename(path("train/n02119789/n01440764_0.JPEG"), path("train/n01440764/n01440764_0.JPEG")).unwrap();
+
+    fs::rename(path("train/n01440764"), path("elsewhere")).unwrap();
+    fs::create_dir(path("train/n01440764")).unwrap();
+    assert_eq!(says(folder.path()), "DIR/train/n01440764: has no image");
+    fs::remove_dir(path("train/n01440764")).unwrap();
+    fs::rename(path("elsewhere"), path("train/n01440764")).unwrap();
 
     fs::rename(path("val/n01440764"), path("val/n01440765")).unwrap();
     assert_eq!(says(folder.path()), "DIR/val: has no class n01440764, but train has");
@@ -326,6 +335,11 @@ fn kaggles_archive_is_found_with_its_list_from_each_of_its_folders() {
     }
     fingerprints.dedup();
     assert_eq!(fingerprints.len(), 1);
+    // Under another name than Kaggle's, with the list in it.
+    let renamed = folder.path().join("photos");
+    fs::rename(folder.path().join("ILSVRC"), &renamed).unwrap();
+    fs::rename(folder.path().join("LOC_val_solution.csv"), renamed.join("LOC_val_solution.csv")).unwrap();
+    assert_eq!(labels(&*opened(&spec(), &renamed).unwrap().test), [2, 0, 1]);
 }
 
 #[test]
@@ -385,6 +399,34 @@ fn a_part_of_the_classes_takes_its_share_of_flat_images() {
     fs::write(folder.path().join("LOC_val_solution.csv"), kaggle).unwrap();
     let split = opened(&ImagenetSpec { classes: 2, ..spec() }, folder.path()).unwrap();
     assert_eq!(labels(&*split.test), [1, 0]);
+}
+
+#[test]
+fn all_classes_need_a_list_of_the_flat_images_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let classes: Vec<String> = (0..1000).map(|i| format!("n{i:08}")).collect();
+    jpeg(&path("image.JPEG"), 1);
+    fs::create_dir(path("val")).unwrap();
+    for (i, class) in classes.iter().enumerate() {
+        fs::create_dir_all(path("train").join(class)).unwrap();
+        fs::hard_link(path("image.JPEG"), path("train").join(class).join(format!("{class}_1.JPEG"))).unwrap();
+        fs::hard_link(path("image.JPEG"), path(&format!("val/ILSVRC2012_val_{:08}.JPEG", i + 1))).unwrap();
+    }
+    let with = |images: usize, class: &dyn Fn(usize) -> String| {
+        let mut text = "ImageId,PredictionString\n".to_owned();
+        for i in 0..images {
+            writeln!(text, "ILSVRC2012_val_{:08},{} 1 2 3 4", i + 1, class(i)).unwrap();
+        }
+        fs::write(path("LOC_val_solution.csv"), text).unwrap();
+        opened(&ImagenetSpec { classes: 1000, ..spec() }, folder.path()).map(|split| labels(&*split.test))
+    };
+    assert_eq!(with(1000, &|i| classes[i].clone()), Ok((0..1000).collect()));
+    let all = "DIR/LOC_val_solution.csv: has 50000 labels for 1000 images; the first without an image is ILSVRC2012_val_00001001";
+    assert_eq!(with(50_000, &|i| classes[i % 1000].clone()), Err(all.to_owned()));
+    let stranger = "DIR/val/ILSVRC2012_val_00000001.JPEG: is of class n99999999 by DIR/LOC_val_solution.csv, but train has no such class";
+    let other = |i: usize| if i == 0 { "n99999999".to_owned() } else { classes[i].clone() };
+    assert_eq!(with(1000, &other), Err(stranger.to_owned()));
 }
 
 #[test]
