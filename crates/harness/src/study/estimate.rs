@@ -98,3 +98,27 @@ pub fn estimate_without_data(
         disk: work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::work::tests::{layer_by_layer, one_shot};
+
+    #[test]
+    fn an_estimate_without_data_counts_every_stage_and_shares_the_time_among_jobs() {
+        for (study, calibrations) in [(layer_by_layer(), 0), (one_shot(), 2)] {
+            let found = estimate_without_data(&study, [100, 20], false, 3);
+            assert_eq!((found.kinds, found.stages, found.done), ([2, calibrations, 4], 6 + calibrations, 0));
+            let work = Work::without_data(&study, [100, 20]);
+            let [thinet, scratch] = [0, 2].map(|cell| work.cell_macs(&study.cells[cell]));
+            let macs = 2.0 * (work.dense_macs() + thinet + scratch);
+            assert!((found.macs / macs - 1.0).abs() < 1e-9);
+            assert_eq!((found.rate, found.is_measured), (6.0e10, false));
+            assert!((found.seconds / (macs / 6.0e10 / 3.0) - 1.0).abs() < 1e-9);
+            assert_eq!(found.disk, work.disk(study.cells.iter().map(|cell| cell.size), 2, 3));
+            // No job counts as one.
+            let [none, one] = [0, 1].map(|jobs| estimate_without_data(&study, [100, 20], true, jobs).seconds);
+            assert!(none == one && (one / (macs / 3.0e13) - 1.0).abs() < 1e-9);
+        }
+    }
+}

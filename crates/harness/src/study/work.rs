@@ -131,3 +131,98 @@ fn macs(graph: &Graph) -> f64 {
 fn bytes(shape: [usize; 3]) -> f64 {
     shape.iter().product::<usize>() as f64
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A tuning of its own after the first of three layers, one for the second, and the long one after the last.
+    const SPEC: &str = r#"
+name = "x"
+seeds = 2
+dataset = { kind = "cifar10" }
+compute = { threads = 3 }
+net = { arch = "tiny" }
+calibration = { images-per-class = 2, positions-per-image = 1 }
+from-scratch = { epochs = 1, batch = 10, lr = 0.1 }
+[dense.train]
+epochs = 2
+batch = 10
+lr = 0.1
+[prune]
+keep-rates = [0.5]
+after-last = { steps = 2, batch = 5, lr = 0.1 }
+after-layer = { steps = 1, batch = 2, lr = 0.1 }
+exceptions = [{ layers = ["conv1"], recipe = { steps = 3, batch = 2, lr = 0.1 } }]
+[[methods]]
+selector = "thinet"
+"#;
+
+    fn resolved(text: &str) -> ResolvedStudy {
+        let path = Path::new("x.toml");
+        let spec = Spec::parse(text, path).unwrap();
+        let classes = spec.dataset.classes().unwrap();
+        ResolvedStudy::new(spec, path, classes).unwrap()
+    }
+
+    pub(crate) fn layer_by_layer() -> ResolvedStudy {
+        resolved(SPEC)
+    }
+
+    pub(crate) fn one_shot() -> ResolvedStudy {
+        let lines =
+            SPEC.lines().filter(|line| !line.starts_with("after-layer") && !line.starts_with("exceptions"));
+        let text: Vec<&str> = lines.collect();
+        resolved(&text.join("\n").replace("[prune]", "[prune]\nmode = \"one-shot\""))
+    }
+
+    fn is_close(found: f64, expected: f64) -> bool {
+        (found - expected).abs() <= 1e-9 * expected
+    }
+
+    #[test]
+    fn multiply_adds_are_those_of_the_images_that_pass_through_each_net() {
+        for (study, between_layers) in [(layer_by_layer(), true), (one_shot(), false)] {
+            assert_eq!(study.layers.len(), 3);
+            let work = Work::without_data(&study, [100, 20]);
+            let dense = study.size.paper.macs as f64;
+            let [thinet, _, scratch, _] = &study.cells[..] else { panic!("{} cells", study.cells.len()) };
+            let pruned = thinet.size.paper.macs as f64;
+            assert!(scratch.is_from_scratch && !thinet.is_from_scratch && pruned < dense);
+            // Trained on 200 images, at three forward passes each, and tested on 20.
+            assert!(is_close(work.dense_macs(), 620.0 * dense));
+            assert!(is_close(work.cell_macs(scratch), 320.0 * pruned));
+            // Tuned on 10 images after the last layer, tested three times; before it tuned on 8 images, and three passes over
+            // the 20 images of the sample, at the mean cost of both nets.
+            let tuned_and_tested = 90.0 * pruned;
+            let between = if between_layers { 84.0 * (dense + pruned) / 2.0 } else { 0.0 };
+            assert!(is_close(work.cell_macs(thinet), tuned_and_tested + between));
+        }
+    }
+
+    #[test]
+    fn disk_space_is_that_of_all_nets_of_running_jobs_and_of_images_kept_for_calibration() {
+        for (study, passes) in [(layer_by_layer(), 3.0), (one_shot(), 1.0)] {
+            let work = Work::without_data(&study, [100, 20]);
+            let sizes = || study.cells.iter().map(|cell| cell.size);
+            let [dense, pruned] =
+                [study.size, study.cells[0].size].map(|size| 4.0 * size.all_parameters.params as f64);
+            let nets = 2.0 * dense + 4.0 * pruned + 3.0 * 5.0 * dense;
+            assert!(is_close(work.disk(sizes(), 2, 5), nets));
+            let decoded = Work { image_bytes: Some(100.0), ..work };
+            assert!(is_close(decoded.disk(sizes(), 2, 5), nets + 100.0 * 20.0 * passes * 2.0));
+        }
+        assert_eq!(Work::without_data(&layer_by_layer(), [100, 20]).image_bytes, None);
+        let photos = resolved(&SPEC.replace("cifar10", "cub200"));
+        assert_eq!(Work::without_data(&photos, [100, 20]).image_bytes, Some(3.0 * 224.0 * 224.0));
+    }
+
+    #[test]
+    fn the_assumed_rate_is_that_of_all_threads_or_of_a_gpu() {
+        let study = layer_by_layer();
+        let work = Work::without_data(&study, [100, 20]);
+        assert_eq!((work.assumed_rate(false), work.assumed_rate(true)), (6.0e10, 3.0e13));
+    }
+}

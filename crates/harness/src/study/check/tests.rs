@@ -132,6 +132,22 @@ fn counts_have_their_bounds() {
 }
 
 #[test]
+fn the_number_of_cells_is_limited() {
+    // One method and the control from a random start with 1000 seeds: 2000 cells at each keep rate.
+    let at = |rates: u32| {
+        let rates: Vec<f64> = (1..=rates).map(|i| f64::from(i) / 100.0).collect();
+        let changes = [
+            ("seeds = 1", "seeds = 1000"),
+            ("[[methods]]\nselector = \"random\"\n", ""),
+            ("[0.5]", &format!("{rates:?}")),
+        ];
+        refused(values(&with(&changes), Path::new("x.toml")))
+    };
+    assert_eq!(at(50), None);
+    assert_eq!(at(51).as_deref(), Some("methods"));
+}
+
+#[test]
 fn methods_are_known_and_have_labels_of_their_own() {
     let second = "[[methods]]\nselector = \"random\"\n";
     check_each(&[
