@@ -362,4 +362,41 @@ mod tests {
         assert!(text.starts_with("invented: not run\n"), "{text}");
         assert!(text.contains("Not run: latency (on this machine). To run it: make\n"), "{text}");
     }
+
+    #[test]
+    fn as_many_methods_and_tables_as_there_is_room_for_are_all_shown() {
+        let mut nine = study();
+        nine.cells.retain(|cell| cell.status == crate::records::Status::Done && cell.keep_rate == 0.5);
+        let copies: Vec<_> = nine.cells.iter().filter(|cell| cell.method != "apoz").cloned().collect();
+        nine.cells.extend(copies.into_iter().map(|mut cell| {
+            cell.id.push_str("-copy");
+            cell.method.push_str(" copy");
+            cell
+        }));
+        let text = lines_of(&nine, &["a", "b", "c", "d", "e"]);
+        assert!(text.lines().count() == CLOSING_LINES && !text.contains("more"), "{text}");
+        assert!(text.contains("  17 rows; means in selectors-invented-summary.md\n"), "{text}");
+    }
+
+    #[test]
+    fn the_result_is_of_the_last_phase_in_which_something_was_measured() {
+        let mut untuned = study();
+        for cell in &mut untuned.cells {
+            cell.rows.retain(|row| row.phase != crate::records::Phase::AfterFineTune);
+        }
+        let caption =
+            "Result of invented: refitted top-1, %, at each keep rate, mean ± deviation over 2 seeds";
+        assert!(lines_of(&untuned, &[]).contains(caption), "{}", lines_of(&untuned, &[]));
+        let caption = "Result of invented: tuned top-1, %, at each keep rate, mean ± deviation over 2 seeds";
+        assert!(lines_of(&study(), &[]).contains(caption), "{}", lines_of(&study(), &[]));
+    }
+
+    #[test]
+    fn a_mean_or_why_there_is_none() {
+        let csv = "after_fine_tune_top1_mean,after_fine_tune_top1_std,done,diverged\n\
+                   90.5,0.714,2,0\n90.5,,1,0\n,,1,1\n,,0,1\n,,0,0\n";
+        let frame = text_frame(csv.as_bytes().to_vec()).unwrap();
+        let shown: Vec<String> = (0..5).map(|row| mean_of(&frame, row, "after_fine_tune")).collect();
+        assert_eq!(shown, ["90.50 ± 0.71", "90.50", "not measured", "diverged", "not run"]);
+    }
 }

@@ -243,10 +243,16 @@ mod tests {
         let (table, keys) = table();
         let equal = table.frame.column("equal_at_printed_digits").unwrap();
         let equal = equal.bool().unwrap();
+        let rows = table.rows().unwrap();
         for (row, (model, convention, _)) in keys.iter().enumerate() {
             let expected = (convention == "paper").then_some(true);
             assert_eq!(equal.get(row), expected, "{model} under {convention}");
+            assert_eq!(
+                (&rows[row]["model"], &rows[row]["params"]),
+                (&model.as_str().into(), &number(&table, "params", row).into())
+            );
         }
+        assert_eq!(rows.len(), keys.len());
         assert_eq!(equal.iter().flatten().count(), 8);
         assert_eq!(keys.len(), 4 * 2 + 4 * 3);
     }
@@ -298,5 +304,24 @@ mod tests {
         published.compression[2].flops_b.verified = false;
         let labelled = compression_beside(&published).unwrap().markdown();
         assert!(labelled.contains("9.34 (unverified)") && labelled.contains("Unverified: recalled"));
+    }
+
+    #[test]
+    fn digits_are_equal_only_if_those_of_both_numbers_are() {
+        let published = Published::load().unwrap();
+        let equal = |published: &Published| {
+            let table = compression_beside(published).unwrap();
+            let equal = table.frame.column("equal_at_printed_digits").unwrap().bool().unwrap();
+            (equal.get(0), table.grids[0].rows[0][7].clone())
+        };
+        assert_eq!(equal(&published), (Some(true), "yes".to_owned()));
+        let others = [&published.compression[1].params_m, &published.compression[1].flops_b]
+            .map(|f| f.printed.clone());
+        let [mut params, mut flops] = [published.clone(), published.clone()];
+        params.compression[0].params_m.printed = others[0].clone();
+        flops.compression[0].flops_b.printed = others[1].clone();
+        for altered in [&params, &flops] {
+            assert_eq!(equal(altered), (Some(false), "NO".to_owned()));
+        }
     }
 }

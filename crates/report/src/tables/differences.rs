@@ -340,8 +340,9 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::lines::lines;
-    use crate::tables::sample::study;
+    use crate::records::{CellRecord, DenseRecord};
+    use crate::tables::lines::{lines, with_dense_nets};
+    use crate::tables::sample::{set_tuned, study};
 
     #[test]
     fn the_markdown_is_pinned() {
@@ -371,32 +372,99 @@ mod tests {
     #[test]
     fn clear_differences_are_shown_and_the_others_not() {
         let mut study = study();
-        let tuned = |cell: &mut crate::records::CellRecord, top1: f64| {
-            for row in &mut cell.rows {
-                if (row.phase, row.metric) == (Phase::AfterFineTune, crate::records::Metric::Top1) {
-                    row.value = top1;
-                }
-            }
-        };
         for cell in study.cells.iter_mut().filter(|cell| cell.keep_rate == 0.5) {
             let seed = cell.seed as f64;
             match cell.method.as_str() {
-                "thinet + channel-scale" => tuned(cell, 80.0 + seed),
-                "random" => tuned(cell, 70.0 + 1.001 * seed),
-                "thinet-omp + channel-scale" => tuned(cell, 80.0 - seed),
+                "thinet + channel-scale" => set_tuned(cell, 80.0 + seed),
+                "random" => set_tuned(cell, 70.0 + 1.001 * seed),
+                "thinet-omp + channel-scale" => set_tuned(cell, 80.0 - seed),
                 _ => {}
             }
         }
         let all = lines(&study, &study.cells).unwrap();
-        let verdict = |method: &str| {
+        let verdict = |method: &str, against: &str| {
             let found = comparisons(&all).into_iter().find(|c| {
                 (c.phase, c.keep_rate, c.method) == (Phase::AfterFineTune, 0.5, method)
-                    && c.against == (None, "thinet + channel-scale")
+                    && c.against == (None, against)
             });
             found.unwrap().verdict()
         };
-        assert!(verdict("random") == Verdict::Below);
-        assert!(verdict("thinet-omp + channel-scale") == Verdict::NotShown);
-        assert!(verdict("apoz") == Verdict::NotTested);
+        assert!(verdict("random", "thinet + channel-scale") == Verdict::Below);
+        assert!(verdict("thinet + channel-scale", "random") == Verdict::Above);
+        assert!(verdict("thinet-omp + channel-scale", "thinet + channel-scale") == Verdict::NotShown);
+        assert!(verdict("apoz", "thinet + channel-scale") == Verdict::NotTested);
+    }
+
+    #[test]
+    fn the_bound_itself_shows_no_difference_and_small_p_values_are_not_printed_as_zero() {
+        let with = |differences: &[f64], corrected: f64| Comparison {
+            keep_rate: 0.5,
+            phase: Phase::AfterFineTune,
+            method: "ours",
+            against: "theirs",
+            found: PairedDifference::of(differences, LEVEL),
+            corrected: Some(corrected),
+            smallest: None,
+        };
+        let (up, down) = ([1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]);
+        assert!(
+            with(&up, 0.049).verdict() == Verdict::Above && with(&down, 0.049).verdict() == Verdict::Below
+        );
+        assert!(
+            with(&up, 0.05).verdict() == Verdict::NotShown
+                && with(&down, 0.05).verdict() == Verdict::NotShown
+        );
+        assert!(with(&up, 0.001).shown(3).ends_with("], p 0.001"), "{}", with(&up, 0.001).shown(3));
+        assert!(
+            with(&up, 0.0009).shown(4).ends_with("], p < 0.001 (n = 3)"),
+            "{}",
+            with(&up, 0.0009).shown(4)
+        );
+    }
+
+    #[test]
+    fn a_method_is_compared_at_its_own_keep_rates_and_the_dense_net_never() {
+        let mut study = StudyRecord { uncut_rates: vec![1.0], ..study() };
+        study.cells.retain(|cell| cell.method != "apoz" || cell.keep_rate == 0.5);
+        let cells = with_dense_nets(&study);
+        let all = lines(&study, &cells).unwrap();
+        let found = comparisons(&all);
+        let (first, random) = ("thinet + channel-scale", "random");
+        let tuned = found.iter().filter(|c| c.phase == Phase::AfterFineTune);
+        let tuned: Vec<_> = tuned.map(|c| (c.keep_rate, c.against, c.method)).collect();
+        let expected = [
+            (0.5, first, "thinet"),
+            (0.5, first, "thinet-omp + channel-scale"),
+            (0.5, first, "apoz"),
+            (0.5, first, random),
+            (0.5, random, first),
+            (0.5, random, "thinet"),
+            (0.5, random, "thinet-omp + channel-scale"),
+            (0.5, random, "apoz"),
+            (0.25, first, "thinet"),
+            (0.25, first, "thinet-omp + channel-scale"),
+            (0.25, first, random),
+            (0.25, random, first),
+            (0.25, random, "thinet"),
+            (0.25, random, "thinet-omp + channel-scale"),
+        ];
+        assert_eq!(tuned, expected);
+        let grids = grids(&all, &found);
+        let grid = grids.iter().find(|grid| grid.markdown().contains("Tuned, keep rate 0.25")).unwrap();
+        let methods: Vec<&str> = grid.rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(methods, [first, "thinet", "thinet-omp + channel-scale", random]);
+    }
+
+    #[test]
+    fn the_noise_floor_is_the_spread_of_the_dense_nets() {
+        let mut study = study();
+        study.dense.push(DenseRecord { seed: 2, ..study.dense[1].clone() });
+        let of_seed = study.cells.iter().filter(|cell| cell.seed == 1).cloned();
+        let copies: Vec<_> = of_seed.map(|cell| CellRecord { seed: 2, ..cell }).collect();
+        study.cells.extend(copies);
+        let table = differences(&study, &lines(&study, &study.cells).unwrap()).unwrap().unwrap();
+        // Of 91.5, 91.75 and 91.75.
+        let floor = "standard deviation of 0.14 points over 3 seeds";
+        assert!(table.notes.iter().any(|note| note.contains(floor)), "{:?}", table.notes);
     }
 }

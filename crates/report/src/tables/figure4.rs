@@ -125,4 +125,21 @@ mod tests {
     fn the_markdown_is_pinned() {
         insta::assert_snapshot!(figure4_flops().unwrap().markdown());
     }
+
+    #[test]
+    fn other_digits_than_the_published_ones_are_not_called_equal() {
+        let published = Published::load().unwrap().figure4.flops_percent;
+        let counts = |flops: u64| Counts { params: 1, macs: flops / 2, flops };
+        // 82.01 % of 10 GFLOPs, of which the script's rounding makes 82.00.
+        let line = |flops| Line {
+            keep_rate: 0.9,
+            counts: counts(flops),
+            dense: counts(10_000_000_000),
+            published: published[1].clone(),
+        };
+        assert_eq!(published[1].printed(), "82.01");
+        assert!(!line(8_201_000_000).equal() && !line(8_190_000_000).equal());
+        let exact = Line { dense: counts(100_000_000_000), ..line(82_010_000_000) };
+        assert!(exact.equal());
+    }
 }

@@ -284,3 +284,38 @@ pub(super) fn sizes(lines: &[&Line]) -> String {
     }
     sizes.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::sample::study;
+
+    #[test]
+    fn ratios_are_those_of_the_cell_and_its_dense_net() {
+        let study = study();
+        let all = lines(&study, &study.cells).unwrap();
+        // 120,000 of 300,000 parameters, 1.6 of 5 million multiply-adds.
+        let line = all.iter().find(|line| line.cell.keep_rate == 0.5).unwrap();
+        assert_eq!((line.fewer_params(), line.fewer_flops()), (2.5, 3.125));
+        assert_eq!((line.params_fraction(), line.flops_fraction()), (0.4, 0.32));
+    }
+
+    #[test]
+    fn the_training_loss_is_that_of_the_whole_net_in_fine_tuning() {
+        let mut study = study();
+        let loss = |layer: &str, phase, value| Row {
+            layer: layer.to_owned(),
+            phase,
+            metric: Metric::TrainLoss,
+            value,
+        };
+        study.cells[0].rows.extend([
+            loss("conv1", Phase::AfterFineTune, 8.0),
+            loss("", Phase::AfterReconstruction, 9.0),
+            loss("", Phase::AfterFineTune, 0.25),
+        ]);
+        let all = lines(&study, &study.cells).unwrap();
+        let of = |id: &str| all.iter().find(|line| line.cell.id == id).unwrap().train_loss;
+        assert_eq!((of(&study.cells[0].id), of(&study.cells[1].id)), (Some(0.25), None));
+    }
+}

@@ -74,4 +74,12 @@ mod tests {
         file("resolved.toml", "name = \"by-spec\"\nseeds = 1\n");
         assert_eq!(owners(dir.path(), "old").unwrap(), BTreeSet::from(["by-spec".to_owned()]));
     }
+
+    #[test]
+    fn a_table_of_several_studies_has_them_all_as_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("both.csv"), "run,experiment\naa,one\naa,two\naa,one\n").unwrap();
+        let expected = BTreeSet::from(["one".to_owned(), "two".to_owned()]);
+        assert_eq!(owners(dir.path(), "both").unwrap(), expected);
+    }
 }

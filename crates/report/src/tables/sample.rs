@@ -74,6 +74,15 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
     }
 }
 
+/// Sets the tuned top-1 of a cell.
+pub(super) fn set_tuned(cell: &mut CellRecord, top1: f64) {
+    for row in &mut cell.rows {
+        if (row.phase, row.metric) == (Phase::AfterFineTune, Metric::Top1) {
+            row.value = top1;
+        }
+    }
+}
+
 /// The study: five methods at keep rates 0.5 and 0.25 with seeds 0 and 1.
 pub(crate) fn study() -> StudyRecord {
     let dense = |seed: u64| DenseRecord {

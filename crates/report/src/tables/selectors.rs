@@ -403,6 +403,14 @@ mod tests {
             assert_eq!(refit.map(|top1| top1 + 20.0), *estimated);
         }
         assert!(tables[1].frame.column("after_batch_norm_estimate_top1_mean").is_ok());
+        // Without either the refitted nets are the last ones.
+        assert!(tables[2].notes[1].contains("mean BN top-1"), "{:?}", tables[2].notes);
+        let mut refitted = selection_alone();
+        for cell in &mut refitted.cells {
+            cell.rows.retain(|row| row.phase != Phase::AfterBatchNormEstimate);
+        }
+        let tau = selectors(&refitted).unwrap().remove(2);
+        assert!(tau.notes[1].contains("mean refit top-1"), "{:?}", tau.notes);
         // Files of other studies keep their columns.
         let plain = selectors(&study()).unwrap();
         assert!(plain[0].frame.column("after_batch_norm_estimate_top1").is_err());

@@ -87,6 +87,7 @@ mod tests {
             }
         }
         assert_eq!((stored.row("cell-other"), stored.text("other", 0)), (None, None));
+        assert_eq!((stored.text("method", frame.height()), stored.height()), (None, frame.height()));
     }
 
     #[test]

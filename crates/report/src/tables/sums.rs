@@ -140,4 +140,16 @@ mod tests {
         assert!(!file.is_checked && file.bytes.starts_with(b"run,"));
         assert_eq!(read_table_file(dir.path(), "other", "csv").unwrap(), None);
     }
+
+    #[test]
+    fn an_environment_is_checked_by_its_own_checksum_and_one_without_it_is_not_called_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &table(), "aa").unwrap();
+        let name = table().name;
+        let read = || read_table_file(dir.path(), &name, ENVIRONMENT).unwrap().unwrap();
+        let plain = "{\n  \"version\": \"0.1.0\"\n}\n";
+        assert_eq!(read(), TableFile { bytes: plain.as_bytes().to_vec(), is_checked: true });
+        fs::write(dir.path().join(format!("{name}.{ENVIRONMENT}")), plain).unwrap();
+        assert_eq!(read(), TableFile { bytes: plain.as_bytes().to_vec(), is_checked: false });
+    }
 }

@@ -115,7 +115,8 @@ pub(super) fn tau(study: &StudyRecord, lines: &[Line], published: &Published) ->
 
 #[cfg(test)]
 mod tests {
-    use crate::tables::sample::study;
+    use crate::records::StudyRecord;
+    use crate::tables::sample::{set_tuned, study};
     use crate::tables::selectors;
 
     #[test]
@@ -129,5 +130,20 @@ mod tests {
         let tau = tau_b.get(0).unwrap();
         assert!((tau - 1.0 / 3.0).abs() < 1e-12, "{tau}");
         assert_eq!(tau_b.get(1), None, "the figure has no keep rate 0.25");
+    }
+
+    #[test]
+    fn two_methods_are_enough_and_equal_ones_are_tied() {
+        let mut study = study();
+        study.cells.retain(|cell| cell.selector == "thinet" && cell.keep_rate == 0.5);
+        let tau = |study: &StudyRecord| {
+            let table = selectors(study).unwrap().remove(2);
+            (table.frame.column("tau_b").unwrap().f64().unwrap().get(0), table.grids[0].rows[0][1].clone())
+        };
+        assert_eq!(tau(&study), (Some(1.0), "1.000".to_owned()));
+        study.cells.iter_mut().for_each(|cell| set_tuned(cell, 90.0));
+        assert_eq!(tau(&study), (None, "all tied".to_owned()));
+        study.cells.retain(|cell| cell.method == "thinet");
+        assert_eq!(tau(&study), (None, "too few".to_owned()));
     }
 }

@@ -5,7 +5,9 @@ use std::fs;
 use super::*;
 use crate::published::Latency;
 use crate::records::{CpuIdentity, Environment, Gpu};
-use crate::tables::{Machine, ModelTimes, StoredLatency, latency_run, stored_latency, write};
+use crate::tables::{
+    Closing, ClosingStudy, Machine, ModelTimes, StoredLatency, closing, latency_run, stored_latency, write,
+};
 
 fn environment(device: &str) -> Environment {
     Environment {
@@ -120,6 +122,12 @@ fn a_backward_time_that_is_not_positive_has_no_ratio() {
     assert_eq!(number(&table, "backward_ms", 2), Some(1.0 - 300.0));
     assert_eq!(number(&table, "backward_times_faster", 2), None);
     assert_eq!(table.grids[1].rows[1][3], "lost in noise");
+    // Nothing is left of it, or of that of the dense net.
+    for model in [1, 2] {
+        let mut nothing = record();
+        nothing.models[model].both_ms = nothing.models[model].forward_ms.clone();
+        assert_eq!(number(&latency(&nothing).unwrap(), "backward_times_faster", 2), None);
+    }
 }
 
 #[test]
@@ -131,6 +139,47 @@ fn a_ratio_is_unverified_where_either_time_is() {
     let Latency { forward_ms, backward_ms, .. } = &mut published.latency[0];
     (forward_ms.verified, backward_ms.verified) = (true, true);
     assert_eq!(shown(&published), "2.65");
+    for (forward, backward) in [(true, false), (false, true)] {
+        let Latency { forward_ms, backward_ms, .. } = &mut published.latency[0];
+        (forward_ms.verified, backward_ms.verified) = (forward, backward);
+        assert_eq!(shown(&published), "2.65 (unverified)");
+    }
+}
+
+#[test]
+fn the_environment_lies_beside_the_table_under_a_checksum() {
+    let record = record();
+    let table = latency(&record).unwrap();
+    let [Attachment { suffix, text }] = &table.attachments[..] else { panic!("{:?}", table.attachments) };
+    let opened = thinet_files::sealed::open(text).unwrap();
+    assert!(*suffix == "env.json" && opened.len() < text.len(), "{text}");
+    assert_eq!(serde_json::from_str::<Environment>(&opened).unwrap(), record.environment);
+}
+
+#[test]
+fn the_closing_lines_show_the_times_before_further_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = record();
+    write(dir.path(), &latency(&record).unwrap(), &record.run()).unwrap();
+    let asked = Closing {
+        folder: dir.path(),
+        studies: &[
+            ClosingStudy { name: "own", table: "own" },
+            ClosingStudy { name: "second", table: "second" },
+        ],
+        tables: &["birds", "flowers"],
+        not_run: &[],
+        command: "make",
+        machine: &|_| machine(cpu()),
+    };
+    let text = closing(&asked).unwrap();
+    let names = text.lines().filter_map(|line| line.split_once(".md ")).map(|(path, _)| path);
+    let names: Vec<&str> = names.map(|path| path.rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["compression", "figure4-flops", "own", "second", "latency", "birds", "flowers"]);
+    assert!(
+        text.contains("times of the eight models on this machine") && !text.contains("Not run"),
+        "{text}"
+    );
 }
 
 #[test]
