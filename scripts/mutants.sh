@@ -4,11 +4,12 @@
 #     CRATES='graph seed' scripts/mutants.sh                      whole crates, one after the other
 #     FILES='crates/harness/src/study/check.rs' ARGS='-C --lib' scripts/mutants.sh      single files
 #
-# A change takes two to ten seconds in a small crate: the default crates take about an hour on two quiet cores, `data` another
-# one. The tests of the harness link libtorch and train nets: take single files of it and the tests beside the code only, with
-# ARGS='-C --lib', which cargo-mutants passes to the build as well as to the tests. Works on a copy below `target/mutants`,
-# which keeps its build; surviving changes and the output of the tests are in `target/mutants/<crate>/mutants.out`. Changes
-# that no test can notice are listed in `.cargo/mutants.toml`.
+# A change takes two to ten seconds in a small crate: the default crates take about an hour on two quiet cores, `data` about
+# two more. The tests of the harness link libtorch and train nets: take single files of it and the tests beside the code only,
+# with ARGS='-C --lib', which cargo-mutants passes to the build as well as to the tests. The tests of `tables/paper.rs` in
+# `report` lie with the harness (`tests/it/paper_tables.rs`) and are not run for `report` alone: its changes seem unnoticed.
+# Works on a copy below `target/mutants`, which keeps its build; surviving changes and the output of the tests are in
+# `target/mutants/<crate>/mutants.out`. Changes that no test can notice are listed in `.cargo/mutants.toml`.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
