@@ -70,10 +70,12 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
     let width = (layers.len() as f64 * (9.0 * study.methods.len() as f64 + 12.0)).clamp(420.0, 900.0);
     let scales = method_scales(&study.methods);
     let mean = |values: &[f64]| thinet_metrics::mean(values);
-    let most = all.iter().flat_map(|e| e.before.iter().chain(&e.after)).copied().fold(0.0, f64::max);
+    let rates = study.some_rates(PANELS);
+    let shown = all.iter().filter(|errors| rates.contains(&errors.keep_rate));
+    let most = shown.flat_map(|e| e.before.iter().chain(&e.after)).copied().fold(0.0, f64::max);
     let span = [0.0, (most * 10.0).ceil().max(1.0) / 10.0];
     let mut views = Vec::new();
-    for rate in study.some_rates(PANELS) {
+    for rate in rates {
         let mut rows = Vec::new();
         for errors in all.iter().filter(|errors| errors.keep_rate == rate) {
             let Some(before) = mean(&errors.before) else { continue };

@@ -94,7 +94,8 @@ pub(super) enum Sample {
 pub(super) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
     let (line, height) = (if sample == Sample::Line { 38.0 } else { 10.0 }, 22.0);
     let longest = methods.iter().map(|method| method.label.chars().count()).max().unwrap_or(0);
-    let column = line + 8.0 + 6.6 * longest as f64 + 14.0;
+    let gap = if sample == Sample::Line { 14.0 } else { 22.0 };
+    let column = line + 8.0 + 6.6 * longest as f64 + gap;
     let columns = ((width / column) as usize).max(1);
     let place_of = |at: usize| ((at % columns) as f64 * column, (at / columns) as f64 * height);
     let rows: Vec<Value> = methods

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{Figure, FigureError, Figures, figures, write};
 use crate::records::{Metric, Phase, Status, StudyRecord};
-use crate::tables::sample::study;
+use crate::tables::sample::{study, with_variants};
 use crate::tables::{self, compression, selectors};
 
 const TABLE: &str = "selectors-invented";
@@ -305,4 +305,36 @@ fn studies_without_anything_to_draw_are_skipped_and_unknown_names_refused() {
         "{error}"
     );
     assert!(figures(&dir.path().join("none"), &[]).unwrap().drawn.is_empty());
+}
+
+#[test]
+fn variants_have_panels_and_sample_sizes_a_heat_map() {
+    let mut variants = with_variants();
+    let drawn = draw(&folder(&variants));
+    let figure = find(&drawn, "accuracy-flops");
+    let panels = figure.spec["vconcat"][0]["concat"].as_array().unwrap();
+    let titles: Vec<&str> = panels.iter().map(|panel| panel["title"]["text"].as_str().unwrap()).collect();
+    assert!(titles.iter().any(|title| title.contains("plain: ")), "{titles:?}");
+    assert!(titles.iter().any(|title| title.contains("at once: ")), "{titles:?}");
+    for name in ["agreement", "differences", "reconstruction"] {
+        assert!(
+            find(&drawn, name).caption.contains("variant \u{201c}plain\u{201d}"),
+            "{name} shows the first one"
+        );
+    }
+    assert!(drawn.drawn.iter().all(|figure| !figure.name.ends_with("-samples")));
+
+    let names = ["10 images, 3 positions", "1 image, 3 positions"];
+    for (at, name) in names.into_iter().enumerate() {
+        let old = std::mem::replace(&mut variants.variants[at].name, name.to_owned());
+        for cell in variants.cells.iter_mut().filter(|cell| cell.variant.as_ref() == Some(&old)) {
+            cell.variant = Some(name.to_owned());
+        }
+    }
+    let drawn = draw(&folder(&variants));
+    let fields = rows(&find(&drawn, "samples").spec, "images");
+    assert!(fields.iter().all(|field| field["positions"] == 3));
+    for images in [1, 10] {
+        assert!(fields.iter().any(|field| field["images"] == images), "{images}");
+    }
 }

@@ -116,7 +116,7 @@ pub(crate) fn study() -> StudyRecord {
 }
 
 /// The invented study in two variants: as it is, and with more top-1 after tuning.
-pub(super) fn with_variants() -> StudyRecord {
+pub(crate) fn with_variants() -> StudyRecord {
     let mut study = study();
     let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
         name: name.to_owned(),
