@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::published::Published;
-use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales, round_domain};
+use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales, percent_axis};
 use super::study::{Group, Method, Stat, Study, index_of};
 use super::style::{INK, REFERENCE};
 use crate::records::Phase;
@@ -77,13 +77,12 @@ impl Panel {
         Self { title, points: points.collect(), dense: published.dense }
     }
 
-    fn view(&self, letter: char, axis: Axis, scales: &MethodScales, [width, height]: [f64; 2]) -> Value {
+    fn view(&self, letter: &str, axis: Axis, scales: &MethodScales, [width, height]: [f64; 2]) -> Value {
         let bounds = |point: &Point| {
             let std = point.top1.std.unwrap_or(0.0);
             [point.top1.mean - std, point.top1.mean + std]
         };
-        let span = round_domain(self.points.iter().flat_map(bounds).chain(self.dense), 5.0);
-        let span = [span[0].max(0.0), span[1].min(100.0)];
+        let (span, ticks) = percent_axis(self.points.iter().flat_map(bounds).chain(self.dense));
         let most = self.points.iter().map(|point| point.x).fold(0.0, f64::max);
         let to = (most / 20.0).ceil().max(1.0) * 20.0;
         let unit = match axis {
@@ -97,7 +96,7 @@ impl Panel {
         });
         let y = json!({
             "field": "top1", "type": "quantitative", "title": "top-1, %", "scale": { "domain": span, "nice": false, "zero": false },
-            "axis": { "tickCount": 6 },
+            "axis": { "values": ticks, "tickCount": 10 },
         });
         let mut layers = Vec::new();
         if let Some(dense) = self.dense {
@@ -141,7 +140,7 @@ impl Panel {
         json!({
             "width": width, "height": height, "data": { "values": rows }, "layer": layers,
             "title": {
-                "text": format!("{letter}\u{2002}{}", self.title), "fontSize": 14, "anchor": "start", "frame": "group", "offset": 8,
+                "text": format!("{letter}{}", self.title), "fontSize": 14, "anchor": "start", "frame": "group", "offset": 8,
                 "color": INK,
             },
         })
@@ -152,7 +151,7 @@ impl Panel {
         let mut row = json!({ "method": method, "keep_rate": keep_rate, "x": x, "top1": mean, "n": n });
         if let (Some(std), Value::Object(row)) = (std, &mut row) {
             row.insert("std".to_owned(), json!(std));
-            row.insert("low".to_owned(), json!(mean - std));
+            row.insert("low".to_owned(), json!((mean - std).max(0.0)));
             row.insert("high".to_owned(), json!((mean + std).min(100.0)));
         }
         row
@@ -213,9 +212,12 @@ pub(super) fn accuracy(
     }
     let (columns, size) = layout(panels.len());
     let scales = method_scales(&methods);
-    let letters = 'a'..='z';
-    let views: Vec<Value> =
-        panels.iter().zip(letters).map(|(panel, letter)| panel.view(letter, axis, &scales, size)).collect();
+    let letter = |letter: char| if panels.len() > 1 { format!("{letter}\u{2002}") } else { String::new() };
+    let views: Vec<Value> = panels
+        .iter()
+        .zip('a'..='z')
+        .map(|(panel, at)| panel.view(&letter(at), axis, &scales, size))
+        .collect();
     let total = size[0] * columns as f64 + 85.0 * (columns as f64 - 1.0);
     let body = json!({
         "vconcat": [{ "concat": views, "columns": columns }, legend(&methods, total, Sample::Line)],

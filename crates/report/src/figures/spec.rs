@@ -144,21 +144,19 @@ pub(super) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
     })
 }
 
-/// A scale that begins and ends at round numbers around some values: at multiples of `step`, which grows until at most ten of them
-/// are needed.
-pub(super) fn round_domain(values: impl IntoIterator<Item = f64>, step: f64) -> [f64; 2] {
+/// A scale of accuracies: it begins and ends at ticks, so that panels side by side have their titles at one height.
+pub(super) fn percent_axis(values: impl IntoIterator<Item = f64>) -> ([f64; 2], Vec<f64>) {
     let (low, high) = values
         .into_iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    if low > high {
-        return [0.0, step];
-    }
-    let mut step = step;
-    while (high - low) / step > 10.0 {
-        step *= 2.0;
-    }
-    let (from, to) = ((low / step).floor() * step, (high / step).ceil() * step);
-    [from, if to > from { to } else { from + step }]
+        .fold((100.0_f64, 0.0_f64), |(low, high), v| (low.min(v.max(0.0)), high.max(v.min(100.0))));
+    let (low, high) = (low.min(high), high);
+    let bounds = |step: f64| ((low / step).floor(), (high / step).ceil());
+    let is_few = |step: &f64| bounds(*step).1 - bounds(*step).0 <= 7.0;
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(is_few).unwrap_or(20.0);
+    let (from, to) = bounds(step);
+    let to = if to > from { to } else { from + 1.0 };
+    let ticks: Vec<f64> = (from as u32..=to as u32).map(|tick| f64::from(tick) * step).collect();
+    ([from * step, to * step], ticks)
 }
 
 /// The text of a specification: indented, but with each innermost list and object, such as a row of data, on a line of its own, so
@@ -240,10 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn domains_are_round_and_never_empty() {
-        assert_eq!(round_domain([61.2, 88.9], 5.0), [60.0, 90.0]);
-        assert_eq!(round_domain([10.0, 90.1], 5.0), [10.0, 100.0]);
-        assert_eq!(round_domain([10.0], 5.0), [10.0, 15.0]);
-        assert_eq!(round_domain([], 5.0), [0.0, 5.0]);
+    fn scales_begin_and_end_at_ticks_and_are_never_empty() {
+        let axis = |values: &[f64]| percent_axis(values.iter().copied());
+        assert_eq!(axis(&[80.6, 91.3]), ([80.0, 92.0], vec![80.0, 82.0, 84.0, 86.0, 88.0, 90.0, 92.0]));
+        assert_eq!(axis(&[-3.0, 91.3]), ([0.0, 100.0], vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0]));
+        assert_eq!(axis(&[49.0, 104.0]).0, [40.0, 100.0]);
+        assert_eq!(axis(&[10.0]), ([10.0, 11.0], vec![10.0, 11.0]));
+        assert_eq!(axis(&[]).0, [0.0, 1.0]);
     }
 }
