@@ -29,6 +29,8 @@ def write(path: pathlib.Path, data: bytes) -> None:
     """Under a temporary name first, so that no half-written picture is left."""
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
