@@ -365,17 +365,22 @@ mod tests {
 
     #[test]
     fn as_many_methods_and_tables_as_there_is_room_for_are_all_shown() {
-        let mut nine = study();
-        nine.cells.retain(|cell| cell.status == crate::records::Status::Done && cell.keep_rate == 0.5);
-        let copies: Vec<_> = nine.cells.iter().filter(|cell| cell.method != "apoz").cloned().collect();
-        nine.cells.extend(copies.into_iter().map(|mut cell| {
+        let mut eight = study();
+        eight.cells.retain(|cell| cell.status == crate::records::Status::Done && cell.keep_rate == 0.5);
+        let copies: Vec<_> = eight
+            .cells
+            .iter()
+            .filter(|cell| !["apoz", "random"].contains(&cell.method.as_str()))
+            .cloned()
+            .collect();
+        eight.cells.extend(copies.into_iter().map(|mut cell| {
             cell.id.push_str("-copy");
             cell.method.push_str(" copy");
             cell
         }));
-        let text = lines_of(&nine, &["a", "b", "c", "d", "e"]);
+        let text = lines_of(&eight, &["a", "b", "c", "d", "e"]);
         assert!(text.lines().count() == CLOSING_LINES && !text.contains("more"), "{text}");
-        assert!(text.contains("  17 rows; means in selectors-invented-summary.md\n"), "{text}");
+        assert!(text.contains("  15 rows; means in selectors-invented-summary.md\n"), "{text}");
     }
 
     #[test]

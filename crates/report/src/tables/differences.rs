@@ -401,7 +401,8 @@ mod tests {
             keep_rate: 0.5,
             phase: Phase::AfterFineTune,
             method: "ours",
-            against: "theirs",
+            variant: None,
+            against: (None, "theirs"),
             found: PairedDifference::of(differences, LEVEL),
             corrected: Some(corrected),
             smallest: None,
@@ -431,7 +432,7 @@ mod tests {
         let found = comparisons(&all);
         let (first, random) = ("thinet + channel-scale", "random");
         let tuned = found.iter().filter(|c| c.phase == Phase::AfterFineTune);
-        let tuned: Vec<_> = tuned.map(|c| (c.keep_rate, c.against, c.method)).collect();
+        let tuned: Vec<_> = tuned.map(|c| (c.keep_rate, c.against.1, c.method)).collect();
         let expected = [
             (0.5, first, "thinet"),
             (0.5, first, "thinet-omp + channel-scale"),

@@ -163,6 +163,7 @@ fn the_closing_lines_show_the_times_before_further_tables() {
     write(dir.path(), &latency(&record).unwrap(), &record.run()).unwrap();
     let asked = Closing {
         folder: dir.path(),
+        figures: dir.path(),
         studies: &[
             ClosingStudy { name: "own", table: "own" },
             ClosingStudy { name: "second", table: "second" },
