@@ -137,6 +137,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::study::variants::variants;
 
     /// A tuning of its own after the first of three layers, one for the second, and the long one after the last.
     const SPEC: &str = r#"
@@ -164,7 +165,8 @@ selector = "thinet"
         let path = Path::new("x.toml");
         let spec = Spec::parse(text, path).unwrap();
         let classes = spec.dataset.classes().unwrap();
-        ResolvedStudy::new(spec, path, classes).unwrap()
+        let variants = variants(&spec, path).unwrap();
+        ResolvedStudy::new(spec, variants, path, classes).unwrap()
     }
 
     pub(crate) fn layer_by_layer() -> ResolvedStudy {
@@ -185,7 +187,7 @@ selector = "thinet"
     #[test]
     fn multiply_adds_are_those_of_the_images_that_pass_through_each_net() {
         for (study, between_layers) in [(layer_by_layer(), true), (one_shot(), false)] {
-            assert_eq!(study.layers.len(), 3);
+            assert_eq!(study.spec.prune.layers.len(), 3);
             let work = Work::without_data(&study, [100, 20]);
             let dense = study.size.paper.macs as f64;
             let [thinet, _, scratch, _] = &study.cells[..] else { panic!("{} cells", study.cells.len()) };
