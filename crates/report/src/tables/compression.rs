@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(equal(&published), (Some(true), "yes".to_owned()));
         let others = [&published.compression[1].params_m, &published.compression[1].flops_b]
             .map(|f| f.printed.clone());
-        let [mut params, mut flops] = [published.clone(), published.clone()];
+        let [mut params, mut flops] = [published.clone(), published];
         params.compression[0].params_m.printed = others[0].clone();
         flops.compression[0].flops_b.printed = others[1].clone();
         for altered in [&params, &flops] {
