@@ -3,12 +3,11 @@
     .venv-paper/bin/python paper/build.py [OUTPUT.pdf]
 """
 
-import os
 import pathlib
 import sys
-import tempfile
 
 import typst
+from render import write
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -21,12 +20,7 @@ def main() -> None:
         )
     except typst.TypstError as error:
         sys.exit(f"error: the paper cannot be typeset: {error}")
-    with tempfile.NamedTemporaryFile(dir=output.parent, suffix=".tmp", delete=False) as file:
-        file.write(pdf)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, output)
+    write(output, pdf)
     print(f"written: {output}")
 
 

@@ -69,4 +69,5 @@ def main() -> None:
     print(f"rendered: {len(specs)} figures as SVG and PNG in {folder}")
 
 
-main()
+if __name__ == "__main__":
+    main()
