@@ -102,7 +102,10 @@ def typed_digits() -> list[str]:
 
 
 def query(label: str) -> list[dict]:
-    found = typst.query(str(MAIN), label, field="value", root=str(ROOT), ignore_system_fonts=True)
+    try:
+        found = typst.query(str(MAIN), label, field="value", root=str(ROOT), ignore_system_fonts=True)
+    except (RuntimeError, typst.TypstError) as error:
+        sys.exit(f"error: the paper cannot be typeset: {error}")
     return json.loads(found)
 
 
@@ -135,16 +138,25 @@ def readme_findings() -> list[str]:
     """Compares the README's findings with the cells and verdicts that a comment after each names."""
     wrong = []
     text = (ROOT / "README.md").read_text()
-    findings = re.findall(r"^- \*\*(.*?)<!-- (cells|verdicts) (.*?) -->", text, flags=re.M | re.S)
-    for words, kind, names in findings:
+    bullets = [bullet for bullet in re.split(r"^(?=- |\n)", text, flags=re.M) if bullet.startswith("- **")]
+    for bullet in bullets:
+        comments = re.findall(r"<!-- (cells|verdicts) (.*?) -->", bullet, flags=re.S)
+        if len(comments) != 1:
+            wrong.append(f"README.md: a finding without its one comment: {bullet.splitlines()[0]}")
+            continue
+        (kind, names), words = comments[0], bullet.split("<!--")[0]
         where, listed = names.split(": ", 1)
         table, *keys = where.split()
         with open(TABLES / f"{table}.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         if kind == "cells":
             column, rate = keys[0], keys[1].removeprefix("keep_rate=")
-            printed = re.findall(r"\d+\.\d+", words.split("([")[0])
-            cells = [r[column] for m in listed.split(", ") for r in rows if (r["method"], r["keep_rate"]) == (m, rate)]
+            # The keep rates of the net are named in the prose, with fewer or other digits than accuracies have.
+            printed = re.findall(r"\b\d\d\.\d\b", words.split("([")[0])
+            cells = []
+            for method, _, variant in (name.partition(" @ ") for name in listed.split(" | ")):
+                wanted = {"method": method, "keep_rate": rate} | ({"variant": variant} if variant else {})
+                cells += [r[column] for r in rows if all(r[k] == v for k, v in wanted.items())]
             expected = [shown(cell, 1.0, 1) for cell in cells]
             if printed != expected:
                 wrong.append(f"README.md: {printed} instead of {expected} of {table}.csv")
@@ -159,7 +171,7 @@ def readme_findings() -> list[str]:
             ]
             if (", ".join(found) or "none") != rates:
                 wrong.append(f"README.md: {claim!r}, but {table}.csv says {verdict} at {found}")
-    if not findings:
+    if not bullets:
         wrong.append("README.md: no finding was found")
     return wrong
 

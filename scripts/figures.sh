@@ -12,10 +12,13 @@ cd "$(dirname "$0")/.."
 if [ -z "${THINET:-}" ]; then THINET=${CARGO_TARGET_DIR:-target}/release/thinet; fi
 results=${1:-results}
 [ $# -eq 0 ] || shift
-drawn=$("$THINET" figures --results "$results" "$@")
+# A table that cannot be read leaves out its own figures alone; the others are drawn, and the exit status tells.
+status=0
+drawn=$("$THINET" figures --results "$results" "$@") || status=$?
 printf 'drawn: %d figures as specifications in %s\n' "$(printf '%s' "$drawn" | grep -c '^')" "$results/figures"
 scripts/setup-paper.sh || {
     echo 'figures: specifications only; pictures beside them, if any, are of an earlier run; to try again: make figures' >&2
     exit 1
 }
 .venv-paper/bin/python paper/render.py "$results/figures"
+exit "$status"
