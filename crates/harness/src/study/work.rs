@@ -137,6 +137,7 @@ pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::study::tuning_steps;
     use crate::study::variants::variants;
 
     /// A tuning of its own after the first of three layers, one for the second, and the long one after the last.
@@ -219,6 +220,15 @@ selector = "thinet"
         assert_eq!(Work::without_data(&layer_by_layer(), [100, 20]).image_bytes, None);
         let photos = resolved(&SPEC.replace("cifar10", "cub200"));
         assert_eq!(Work::without_data(&photos, [100, 20]).image_bytes, Some(3.0 * 224.0 * 224.0));
+    }
+
+    #[test]
+    fn a_cell_is_tuned_by_the_batches_of_its_recipes_after_each_cut() {
+        // 3 after the first layer, 1 after the second, 2 after the last; the control trains one pass over 100 images.
+        for (study, expected) in [(layer_by_layer(), 6), (one_shot(), 2)] {
+            let [thinet, scratch] = [0, 2].map(|cell| tuning_steps(&study.cells[cell], 100));
+            assert_eq!((thinet, scratch), (expected, 10));
+        }
     }
 
     #[test]

@@ -148,6 +148,19 @@ fn the_number_of_cells_is_limited() {
 }
 
 #[test]
+fn the_error_about_too_many_cells_mentions_variants_if_there_are_several() {
+    let rates = format!("{:?}", (1..=51).map(|i| f64::from(i) / 100.0).collect::<Vec<_>>());
+    let spec = with(&[("seeds = 1", "seeds = 1000"), ("[0.5]", &rates)]);
+    let problem = |variants: &[&Spec]| {
+        cell_count(variants.iter().copied(), "x", Path::new("x.toml")).unwrap_err().to_string()
+    };
+    let one = problem(&[&spec]);
+    assert!(one.contains("methods × keep-rates × seeds are 153000 cells"), "{one}");
+    let two = problem(&[&spec, &spec]);
+    assert!(two.contains("methods × keep-rates × seeds, of all variants, are 306000 cells"), "{two}");
+}
+
+#[test]
 fn methods_are_known_and_have_labels_of_their_own() {
     let second = "[[methods]]\nselector = \"random\"\n";
     check_each(&[
@@ -222,6 +235,37 @@ fn the_dense_net_comes_from_somewhere_and_import_needs_a_file() {
             "dense.import",
         ),
     ]);
+}
+
+#[test]
+fn a_variance_of_starting_weights_needs_layers_that_start_at_random() {
+    let train = "[dense.train]\nepochs = 1\nbatch = 2\nlr = 0.1\n";
+    let imported = |import: &str| {
+        format!(
+            "[dense]\nweights = \"w.pth\"\n{import}train = {{ epochs = 1, lr = 0.1, init = \"fan-in\" }}\n"
+        )
+    };
+    check_each(&[
+        (train, &format!("{train}init = \"fan-in\"\n"), ""),
+        (train, &imported(""), "dense.train.init"),
+        (train, &imported("import = { fresh = [\"fc\"] }\n"), ""),
+    ]);
+}
+
+#[test]
+fn batch_normalisation_is_estimated_only_where_the_net_has_some() {
+    let estimate = ("[prune]", "[prune]\nestimate-batch-norm = true");
+    let without = ("batch-norm = true", "batch-norm = false");
+    let key = |replacements: &[(&str, &str)]| {
+        let (spec, path) = (with(replacements), Path::new("x.toml"));
+        let transform = transform(&spec, path, [3, 32, 32]).unwrap();
+        let graph = build(&spec, path, &transform, 10).unwrap();
+        refused(batch_norm(&spec, path, &graph))
+    };
+    assert_eq!(key(&[]), None);
+    assert_eq!(key(&[without]), None);
+    assert_eq!(key(&[estimate]), None);
+    assert_eq!(key(&[estimate, without]).as_deref(), Some("prune.estimate-batch-norm"));
 }
 
 #[test]
