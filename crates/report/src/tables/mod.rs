@@ -1,5 +1,6 @@
 //! Tables of results: full-precision columns for programs and narrow Markdown for reading, both from plain records.
 
+mod checklist;
 mod closing;
 mod compression;
 mod differences;
@@ -53,10 +54,13 @@ pub use sums::{TableFile, read_table_file};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
-pub const BESIDE: [&str; 4] = ["-summary", "-tau", "-differences", LAYERS];
+pub const BESIDE: [&str; 5] = ["-summary", "-tau", "-differences", LAYERS, CHECKLIST];
 
 /// Suffix of the name of the table with a study's per-layer rows: a row per layer of each cell, so it is written and not printed.
 pub const LAYERS: &str = "-layers";
+
+/// Suffix of the name of the table with what a pruning study should report, and whether this one does; written and not printed.
+pub const CHECKLIST: &str = "-checklist";
 
 /// In place of a run's id in tables without a run (`compression`, `figure4-flops`).
 pub const DERIVED: &str = "derived";

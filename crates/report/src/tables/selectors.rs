@@ -7,8 +7,10 @@ use polars::prelude::Column;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
+use super::checklist::checklist;
 use super::differences::differences;
 use super::frame::column;
+use super::groups::groups;
 use super::layers::layers;
 use super::lines::{
     Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
@@ -23,7 +25,7 @@ use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
-/// between methods, the layers of each cell.
+/// between methods, the layers of each cell, the checklist.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -42,6 +44,7 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
     let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
     tables.extend(differences(study, &lines)?);
     tables.extend(layers(study, &lines)?);
+    tables.extend(checklist(study, &lines, &groups(&lines, &published))?);
     Ok(tables)
 }
 
@@ -197,6 +200,7 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 mod tests {
     use super::*;
     use crate::records::{Row, Unfit};
+    use crate::tables::CHECKLIST;
     use crate::tables::sample::{study, with_variants};
 
     fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
@@ -418,7 +422,9 @@ mod tests {
 
     #[test]
     fn variants_are_a_column_and_each_has_the_tables_of_a_study() {
-        let tables = selectors(&with_variants()).unwrap();
+        let mut tables = selectors(&with_variants()).unwrap();
+        // The checklist is about the study as a whole.
+        tables.retain(|table| !table.name.ends_with(CHECKLIST));
         for table in &tables {
             insta::assert_snapshot!(table.name.replace("selectors-invented", "variants"), table.markdown());
             assert_eq!(table.frame.get_column_names()[0].as_str(), "variant", "{}", table.name);
