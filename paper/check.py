@@ -20,6 +20,12 @@ ROOT = HERE.parent
 TABLES = ROOT / "results" / "tables"
 MAIN = HERE / "thinet-rs.typ"
 
+# Columns by whose values cells are chosen.
+KEYS = ["variant", "method", "keep_rate", "seed", "stage", "against", "verdict", "model", "convention"]
+
+# A keep rate in the README.
+KEEP_RATE = r"\b0\.\d+\b"
+
 # Names of nets, measures and layers that hold digits.
 NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ThiNet-[357]0|CUB-200|[Tt]op-[15]|95 %|64-bit)")
 
@@ -94,11 +100,37 @@ def closing(text: str, at: int) -> int:
 
 
 def typed_digits() -> list[str]:
+    """Words with digits in the prose; formulas and raw text with digits; strings of code that no table knows as a name or a key."""
     found = []
-    for path in sorted([MAIN, *HERE.glob("sections/*.typ")]):
-        for word in re.findall(r"\S*\d\S*", NAMES.sub("", prose(path.read_text()))):
-            found.append(f"{path.relative_to(ROOT)}: {word!r} is typed; take it from a table with lookup.typ")
+    known = names_of_tables()
+    for path in sorted([MAIN, HERE / "study.typ", *HERE.glob("sections/*.typ")]):
+        text = re.sub(r"(^|(?<=\s))//.*$", "", path.read_text(), flags=re.M)
+        typed = re.findall(r"\S*\d\S*", NAMES.sub("", prose(text)))
+        typed += [raw for raw in re.findall(r"`[^`]*`", text) if re.search(r"\d", raw)]
+        # Squares, sums from one and the two of a derivative are no results.
+        typed += [formula for formula in re.findall(r"\$[^$]*\$", text) if re.search(r"[3-9]|\d[\d.]", formula)]
+        in_code = [string for string in re.findall(r'"([^"\n]*)"', outside_content(text)) if re.search(r"\d", string)]
+        typed += [string for string in in_code if string not in known]
+        found += [f"{path.relative_to(ROOT)}: {word!r} is typed; take it from a table with lookup.typ" for word in typed]
     return found
+
+
+def outside_content(text: str) -> str:
+    """The text without page settings, and without formulas and raw text, whose quotes are not those of strings."""
+    text = re.sub(r"^#(set|show) .*$", "", text, flags=re.M)
+    return re.sub(r"`[^`]*`|\$[^$]*\$", "", text)
+
+
+def names_of_tables() -> set[str]:
+    """Columns of all tables, and their cells that are names or keys, not measurements."""
+    known = set()
+    for path in TABLES.glob("*.csv"):
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                known.update(row)
+                known.update(row[key] for key in KEYS if key in row)
+    stems = {re.sub(r"_(mean|std)$", "", name) for name in known}
+    return known | stems
 
 
 def query(label: str) -> list[dict]:
@@ -151,6 +183,7 @@ def readme_findings() -> list[str]:
             rows = list(csv.DictReader(file))
         if kind == "cells":
             column, rate = keys[0], keys[1].removeprefix("keep_rate=")
+            wrong += [f"README.md: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
             # The keep rates of the net are named in the prose, with fewer or other digits than accuracies have.
             printed = re.findall(r"\b\d\d\.\d\b", words.split("([")[0])
             cells = []
@@ -162,6 +195,8 @@ def readme_findings() -> list[str]:
                 wrong.append(f"README.md: {printed} instead of {expected} of {table}.csv")
             continue
         stage, against = keys
+        named = re.findall(KEEP_RATE, listed)
+        wrong += [f"README.md: no verdict is named at {r}" for r in re.findall(KEEP_RATE, words) if r not in named]
         for claim in listed.split("; "):
             method, verdict, rates = re.fullmatch(r"(.*) (above|below) at (.*)", claim).groups()
             found = [
