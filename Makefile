@@ -54,8 +54,8 @@ reproduce-table: data ## Prune real networks with every method and print the tab
 figures: build ## Draw the figures of results/tables, as Vega-Lite, SVG and PNG in results/figures
 	@THINET= scripts/figures.sh
 
-paper: ## Typeset the paper from results/tables and results/figures as paper/thinet-rs.pdf, and check its numbers
-	@scripts/setup-paper.sh
+# After the figures, so that text and pictures are of the same tables.
+paper: figures ## Typeset the paper from results/tables and results/figures as paper/thinet-rs.pdf, and check its numbers
 	@.venv-paper/bin/python paper/check.py
 	@.venv-paper/bin/python paper/build.py
 
