@@ -211,10 +211,10 @@ impl Facts<'_> {
                 format!("{shared}: `{}.resolved.toml`", self.study.table),
             ),
             item(
-                "Was nothing chosen by the test images?",
+                "Is no step, rate or seed chosen by its test result?",
                 &[CONFUSING],
                 Answer::Yes,
-                "the net of the last step is tested, no step, rate or seed is chosen by its result; one recipe, written in the spec, for all methods",
+                "the net of the last step is tested; all methods have the one recipe that the spec writes down",
             ),
             item(
                 "Are there five operating points or more?",
