@@ -76,7 +76,7 @@ test-resume: build ## Kill a sweep twenty times and compare its bytes with those
 test-slurm: build ## Run a sweep through a real Slurm on this machine (root; installs slurm-wlm and munge)
 	@THINET= scripts/test-slurm.sh
 
-test-figures: build ## Compare the figures of the committed tables with the committed ones, and their pictures
+test-figures: build ## Compare the figures and the paper of the committed tables with the committed ones
 	@THINET= scripts/test-figures.sh
 
 sweeps: build ## Measure what sweeps cost besides computing (workers, overhead, shared work, status)

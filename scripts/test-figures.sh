@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run by `make test-figures`: the committed figures come out of the committed tables byte for byte, whatever fonts the machine has
-# and in whichever order they are rendered; one changed cell of a table changes its pictures. Needs the wheels of
+# Run by `make test-figures`: the committed figures and the paper come out of the committed tables byte for byte, whatever fonts the
+# machine has and in whichever order they are rendered; one changed cell of a table changes its pictures and the paper. Needs the wheels of
 # paper/requirements.txt in .venv-paper; without them it says so and tests the specifications alone.
 #
 # Uses `thinet` of the release build, or $THINET.
@@ -40,6 +40,7 @@ same() {
 
 # changed FILE: whether it differs from the committed one
 changed() { ! cmp -s "$1" "results/figures/$(basename "$1")"; }
+changed_paper() { ! cmp -s "$work/edited/paper.pdf" paper/thinet-rs.pdf; }
 
 "$THINET" figures --out "$work/first" >/dev/null 2>"$work/log" || cat "$work/log"
 holds 'the tables give the committed specifications' same "$work/first" vl.json
@@ -80,6 +81,21 @@ if [ -x .venv-paper/bin/python ]; then
     sed 's/"font": "Liberation Sans/"font": "Some Other Sans/' "$work/first/$figure.vl.json" >"$work/alone/$figure.vl.json"
     refused() { ! render "$work/alone" 2>"$work/log" && grep -q 'asks for the font Some Other Sans' "$work/log"; }
     holds 'another font is refused' refused
+
+    # paper FOLDER: typesets the text there, from the tables and figures beside it
+    paper() { .venv-paper/bin/python "$1/paper/build.py" "$1/paper.pdf" >"$work/log" 2>&1 || cat "$work/log"; }
+    for copy in as-it-is edited; do
+        mkdir -p "$work/$copy/results/tables"
+        cp -r paper "$work/$copy/paper"
+        cp results/tables/*.csv results/tables/*.toml "$work/$copy/results/tables"
+        cp -r results/figures "$work/$copy/results/figures"
+    done
+    cp "$work/edited/tables/"*.csv "$work/edited/results/tables"
+    paper "$work/as-it-is"
+    holds 'the committed paper' cmp -s "$work/as-it-is/paper.pdf" paper/thinet-rs.pdf
+    paper "$work/edited"
+    holds 'a changed cell is typeset' test -s "$work/edited/paper.pdf"
+    holds 'a changed cell changes the paper' changed_paper
 else
     echo 'not run: pictures, as .venv-paper does not exist (scripts/setup-paper.sh creates it)'
 fi
