@@ -8,6 +8,7 @@ use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
 use thinet_graph::{Graph, nearest, prunable_layer};
 use thinet_models::{ImportRules, Init, has_batch_norm};
 use thinet_report::tables;
+use thinet_selectors::Needs;
 
 use crate::error::{HarnessError, SpecError};
 use crate::study::{DenseSpec, Recipe, Spec};
@@ -241,17 +242,16 @@ pub(crate) fn layer_names(
     Ok(())
 }
 
-/// Checks that every layer can provide the evidence that the selectors need.
+/// Checks that every layer can provide the evidence that each method's selector needs.
 pub(crate) fn evidence(
-    spec: &Spec,
+    needs: &[Needs],
     path: &Path,
     graph: &Graph,
     layers: &[String],
 ) -> Result<(), HarnessError> {
-    for (i, method) in spec.methods.iter().enumerate() {
-        let needs = thinet_selectors::find(&method.selector)?.needs();
+    for (i, needs) in needs.iter().enumerate() {
         for layer in layers {
-            thinet_sampling::check_needs(needs, &prunable_layer(graph, layer)?)
+            thinet_sampling::check_needs(*needs, &prunable_layer(graph, layer)?)
                 .map_err(|e| value(path, &format!("methods[{i}].selector"), &e))?;
         }
     }

@@ -59,7 +59,7 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     }
     let count = |kind| stages.iter().filter(|stage| stage.kind == kind).count();
     let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
-    let is_measured = done > 0 && seconds > 0.0 && known > 0.0;
+    let is_measured = seconds > 0.0;
     let rate = if is_measured { known / seconds } else { work.assumed_rate(plan.device.is_gpu()) };
     let disk = work.disk(plan.cells.iter().map(|cell| cell.design.size), plan.dense.len(), jobs);
     let seconds = missing / rate / jobs.max(1) as f64;

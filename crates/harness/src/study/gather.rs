@@ -163,3 +163,48 @@ fn missing(id: &StageId) -> StageResult {
         environment: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::spec::MINIMAL;
+    use crate::study::work::tests::resolved;
+
+    #[test]
+    fn a_rate_at_which_every_layer_keeps_all_channels_cuts_nothing() {
+        let uncut = |rates: &str, layers: &str| {
+            let text =
+                MINIMAL.replace("prune.keep-rates = [0.5]", &format!("prune.keep-rates = {rates}\n{layers}"));
+            not_run(&resolved(&text)).uncut_rates
+        };
+        assert_eq!(uncut("[0.25, 1.0, 0.5]", ""), [1.0]);
+        assert_eq!(uncut("[0.25, 0.5]", ""), [0.0; 0]);
+        assert_eq!(uncut("[1.0, 0.5]", "prune.layer-rates = { conv2 = 0.5 }"), [0.0; 0]);
+        assert_eq!(
+            uncut("[1.0, 0.5]", "prune.layer-rates = { conv1 = 1, conv2 = 1, conv3 = 1 }"),
+            [1.0, 0.5]
+        );
+    }
+
+    #[test]
+    fn the_record_of_a_variant_has_its_overrides_mode_and_uncut_rates() {
+        assert_eq!(not_run(&resolved(MINIMAL)).variants, []);
+        let variants = "[[variants]]\nname = \"plain\"\n[[variants]]\nname = \"at once\"\n\
+                        \"prune.mode\" = \"one-shot\"\n\"prune.keep-rates\" = [1.0, 0.5]";
+        let record = |name: &str, overrides: &str, mode: &str, uncut_rates| VariantRecord {
+            name: name.to_owned(),
+            overrides: overrides.to_owned(),
+            mode: mode.to_owned(),
+            uncut_rates,
+        };
+        let found = not_run(&resolved(&format!("{MINIMAL}\n{variants}"))).variants;
+        let overrides = "prune.keep-rates = [1.0, 0.5], prune.mode = \"one-shot\"";
+        assert_eq!(
+            found,
+            [
+                record("plain", "", "layer-by-layer", Vec::new()),
+                record("at once", overrides, "one-shot", vec![1.0])
+            ]
+        );
+    }
+}

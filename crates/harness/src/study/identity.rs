@@ -180,7 +180,25 @@ fn device_kind(device: Device) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::study::spec::MINIMAL;
+
+    #[test]
+    fn a_spec_is_known_by_what_is_asked_and_not_by_how_it_is_written() {
+        let hash = |text: &str| spec_hash(&Spec::parse(text, Path::new("x.toml")).unwrap()).unwrap();
+        let asked = hash(MINIMAL);
+        assert_eq!((asked.len(), asked.bytes().all(|b| b.is_ascii_hexdigit())), (16, true));
+        // A comment, and defaults written out.
+        let written_out =
+            MINIMAL.replace("prune.keep", "# all\nseeds = 1\nprune.layers = \"all\"\nprune.keep");
+        assert_ne!(written_out, MINIMAL);
+        assert_eq!(hash(&written_out), asked);
+        for (from, to) in [("lr = 0.1", "lr = 0.2"), ("[0.5]", "[0.5, 0.6]"), ("\"x\"", "\"y\"")] {
+            assert_ne!(hash(&MINIMAL.replace(from, to)), asked, "{to}");
+        }
+    }
 
     #[test]
     fn a_raised_version_changes_an_id_and_version_one_does_not() {

@@ -11,6 +11,7 @@ use thinet_graph::{
     ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
 };
 use thinet_report::records::{FROM_SCRATCH, Size};
+use thinet_selectors::Needs;
 
 use crate::error::HarnessError;
 use crate::study::variants::{Variant, variants};
@@ -147,7 +148,9 @@ pub(crate) fn size_of(graph: &Graph) -> Size {
 fn with_layers(mut spec: Spec, path: &Path, graph: &Graph) -> Result<Spec, HarnessError> {
     let layers = layers(&spec, path, graph)?;
     check::layer_names(&spec, path, graph, &layers)?;
-    check::evidence(&spec, path, graph, &layers)?;
+    let needs_of = |method: &MethodSpec| Ok(thinet_selectors::find(&method.selector)?.needs());
+    let needs: Vec<Needs> = spec.methods.iter().map(needs_of).collect::<Result<_, HarnessError>>()?;
+    check::evidence(&needs, path, graph, &layers)?;
     check::batch_norm(&spec, path, graph)?;
     spec.prune.layers = layers;
     Ok(spec)
@@ -236,4 +239,26 @@ fn widths(
         keep.push((layer.clone(), kept));
     }
     Ok((keep, graph))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::study::spec::MINIMAL;
+    use crate::study::work::tests::resolved;
+
+    #[test]
+    fn a_net_is_named_with_its_width_and_input() {
+        let study = resolved(&MINIMAL.replace("\"tiny\"", "\"tiny\", width = 1.5"));
+        assert_eq!(study.net_label(), "tiny ×1.5, input 1×28×28");
+    }
+
+    #[test]
+    fn nothing_is_pruned_at_a_rate_of_one_and_the_control_is_trained_at_every_rate() {
+        let control = "from-scratch = { epochs = 1, lr = 0.1 }\nprune.keep-rates";
+        let study = resolved(&MINIMAL.replace("prune.keep-rates", control).replace("[0.5]", "[1.0, 0.5]"));
+        let cells: Vec<_> = study.cells.iter().map(|cell| (cell.method.label(), cell.keep_rate)).collect();
+        let expected = [("random", 0.5), ("From scratch", 1.0), ("From scratch", 0.5)];
+        assert_eq!(cells, expected.map(|(method, rate)| (method.to_owned(), rate)));
+        assert_eq!(study.cells[1].size, study.size);
+    }
 }

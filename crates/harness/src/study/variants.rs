@@ -148,3 +148,44 @@ fn set(spec: &mut toml::Table, key: &str, value: &toml::Value) -> Result<(), Str
     table.insert((*last).to_owned(), value.clone());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::spec::MINIMAL;
+
+    /// The variants of a minimal spec with one variant `v` of these overrides, or the error.
+    fn with(overrides: &str) -> Result<Vec<Variant>, String> {
+        let text = format!("{MINIMAL}\n[[variants]]\nname = \"v\"\n{overrides}");
+        let path = Path::new("x.toml");
+        variants(&Spec::parse(&text, path).unwrap(), path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn overrides_are_written_on_one_line() {
+        let text = "name = \"v\"\n\"calibration.images-per-class\" = 3\n\"prune.mode\" = \"one-shot\"";
+        let variant: VariantSpec = toml::from_str(text).unwrap();
+        assert_eq!(variant.words(), "calibration.images-per-class = 3, prune.mode = \"one-shot\"");
+        let plain: VariantSpec = toml::from_str("name = \"v\"").unwrap();
+        assert_eq!(plain.words(), "");
+    }
+
+    #[test]
+    fn the_control_alone_is_given_as_a_whole_table() {
+        let [variant] = &with("\"from-scratch\" = { steps = 7, batch = 4, lr = 0.25 }").unwrap()[..] else {
+            panic!("one variant is one")
+        };
+        let control = variant.spec.from_scratch.as_ref().unwrap();
+        assert_eq!((control.steps, control.batch, control.lr), (Some(7), 4, 0.25));
+        for (overrides, example) in [
+            ("\"from-scratch\" = 7", "from-scratch.epochs"),
+            ("\"prune\" = { mode = \"one-shot\" }", "prune.mode"),
+            ("\"calibration\" = 7", "calibration.images-per-class"),
+        ] {
+            let error = with(overrides).unwrap_err();
+            let expected =
+                format!("names a whole table; write single keys in quotes, such as \"{example}\" = …");
+            assert!(error.ends_with(&expected), "{overrides}: {error}");
+        }
+    }
+}

@@ -162,7 +162,7 @@ exceptions = [{ layers = ["conv1"], recipe = { steps = 3, batch = 2, lr = 0.1 } 
 selector = "thinet"
 "#;
 
-    fn resolved(text: &str) -> ResolvedStudy {
+    pub(crate) fn resolved(text: &str) -> ResolvedStudy {
         let path = Path::new("x.toml");
         let spec = Spec::parse(text, path).unwrap();
         let classes = spec.dataset.classes().unwrap();

@@ -112,6 +112,10 @@ fn nothing_published_is_beside_an_unpublished_net() {
     for (stride, published) in strides.iter().zip(published.iter()) {
         assert_eq!(published.is_some(), stride == Some("1x1"), "{stride:?}");
     }
+    // Each pruned net beside its own study's ResNet-50, which is the published baseline as well.
+    let of_method = ["thinet-70", "thinet-50", "thinet-30"].map(|model| (model.to_owned(), Some(2.0)));
+    let of_study = [vec![("resnet50".to_owned(), None)], of_method.to_vec(), of_method.to_vec()].concat();
+    assert_eq!(drops(&table), [of_study.clone(), of_study].concat());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use thinet_harness::study::Plan;
+use serde_json::json;
+use thinet_harness::store::StageId;
+use thinet_harness::study::{Plan, manifest};
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -193,4 +195,48 @@ fn every_stage_has_an_id_of_its_own_whatever_else_is_in_the_study() {
         ids(&planned(&fixture, &[("[[methods]]\nselector = \"apoz\"\n", ""), ("[0.5, 0.75]", "[0.75]")]));
     assert_eq!((&fewer.dense, fewer.cells.len(), fewer.scratch.len()), (&one.dense, 2, 1));
     assert!(fewer.cells.iter().all(|id| one.cells.contains(id)) && one.scratch.contains(&fewer.scratch[0]));
+}
+
+#[test]
+fn what_went_into_a_cells_id_is_known_and_gives_the_id() {
+    let fixture = Fixture::new();
+    let plan = planned(&fixture, &[]);
+    for cell in &plan.cells {
+        let inputs = plan.cell_inputs(cell).unwrap();
+        let kind = if cell.design.is_from_scratch { "scratch" } else { "cell" };
+        assert_eq!(StageId::of(kind, 1, &inputs), cell.id);
+    }
+    let inputs = plan.cell_inputs(&plan.cells[0]).unwrap();
+    let found = ["dense", "selector", "reconstruction", "keep-rate"].map(|key| inputs[key].clone());
+    let dense = plan.dense[0].id.as_str();
+    assert_eq!(found, [json!(dense), json!("thinet"), json!("channel-scale"), json!(0.5)]);
+}
+
+#[test]
+fn a_run_lies_in_a_folder_of_its_name_and_id_and_its_net_has_a_name() {
+    let fixture = Fixture::new();
+    let plan = planned(&fixture, &[]);
+    assert_eq!(plan.run_folder(), fixture.path("results/runs").join(format!("small-{}", plan.run)));
+    assert_eq!(plan.net_label(), "tiny ×1, input 3×16×16");
+}
+
+#[test]
+fn stages_run_by_seed_then_rate_then_method_and_a_control_needs_no_dense_net() {
+    let fixture = Fixture::new();
+    let plan = planned(&fixture, &[("table =", "seeds = 2\ntable ="), ("[0.5, 0.75]", "[0.75, 0.5, 0.25]")]);
+    let mut expected = Vec::new();
+    for seed in 0..2 {
+        expected.push((format!("dense net, seed {seed}"), Vec::new()));
+    }
+    for seed in 0..2 {
+        let dense = plan.dense[seed].id.to_string();
+        for rate in ["0.75", "0.5", "0.25"] {
+            for method in ["thinet + channel-scale", "apoz", "random"] {
+                expected.push((format!("{method} r={rate} seed {seed}"), vec![dense.clone()]));
+            }
+            expected.push((format!("From scratch r={rate} seed {seed}"), Vec::new()));
+        }
+    }
+    let found: Vec<_> = manifest(&plan).stages.into_iter().map(|stage| (stage.label, stage.needs)).collect();
+    assert_eq!(found, expected);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use thinet_data::MemoryDataset;
+use thinet_nets::{Arch, NetSpec};
 
 use super::*;
 
@@ -399,6 +400,20 @@ fn layers_that_rates_exceptions_and_recipes_name_exist_and_are_pruned_where_they
     assert_eq!(fresh("fc"), None);
     assert_eq!(fresh("fc.weight").as_deref(), Some("dense.import.fresh"));
     assert_eq!(fresh("head").as_deref(), Some("dense.import.fresh"));
+}
+
+#[test]
+fn a_selector_gets_only_layers_that_can_provide_its_evidence() {
+    let layers = ["conv1", "conv2"].map(str::to_owned);
+    let key = |batch_norm, needs: &[Needs]| {
+        let net = NetSpec { batch_norm: Some(batch_norm), ..NetSpec::new(Arch::Tiny) };
+        let graph = net.build([3, 32, 32], 10).unwrap();
+        refused(evidence(needs, Path::new("x.toml"), &graph, &layers))
+    };
+    let needs = [Needs::MOMENTS, Needs::BATCH_NORM_SCALES];
+    assert_eq!(key(true, &needs), None);
+    assert_eq!(key(false, &needs).as_deref(), Some("methods[1].selector"));
+    assert_eq!(key(false, &needs[..1]), None);
 }
 
 #[test]
