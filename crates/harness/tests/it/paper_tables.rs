@@ -112,10 +112,25 @@ fn nothing_published_is_beside_an_unpublished_net() {
     for (stride, published) in strides.iter().zip(published.iter()) {
         assert_eq!(published.is_some(), stride == Some("1x1"), "{stride:?}");
     }
+    let strides: Vec<_> = strides.iter().flatten().collect();
+    assert_eq!(strides, [["1x1"; 7], ["3x3"; 7]].concat());
     // Each pruned net beside its own study's ResNet-50, which is the published baseline as well.
     let of_method = ["thinet-70", "thinet-50", "thinet-30"].map(|model| (model.to_owned(), Some(2.0)));
     let of_study = [vec![("resnet50".to_owned(), None)], of_method.to_vec(), of_method.to_vec()].concat();
     assert_eq!(drops(&table), [of_study.clone(), of_study].concat());
+}
+
+#[test]
+fn a_drop_is_against_the_dense_net_of_the_same_seed() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../experiments/imagenet/vgg16-conv.toml");
+    let options = Options { seeds: Some(2), ..Options::default() };
+    let conv = ResolvedStudy::without_data(&file, &options).unwrap().unwrap();
+    let mut study = measured(std::slice::from_ref(&conv), 50_000).remove(0);
+    study.dense[1].rows = whole_net(Phase::Dense, 71.0, 90.0);
+    let table = paper("x", &[conv.paper_study(&study, true)]).unwrap();
+    let drops: Vec<_> = drops(&table).into_iter().map(|(_, drop)| drop).collect();
+    assert_eq!(drops, [None, None, Some(2.0), Some(3.0)]);
+    assert!(!table.markdown().contains("Unverified"), "all that is beside it was verified");
 }
 
 #[test]

@@ -369,3 +369,35 @@ fn notes(studies: &[PaperStudy<'_>], lines: &[Line], published: &Published) -> V
     }
     notes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dense_net_is_beside_the_original_of_its_protocol_else_of_the_iccv_tables() {
+        let mut published = Published::load().unwrap();
+        let top1 = |published: &Published, model: &str, protocol: &str| {
+            original(published, model, protocol).map(|row| row.top1.printed.value())
+        };
+        assert_eq!(top1(&published, "vgg16", "caffe-short"), Some(71.5));
+        assert_eq!(top1(&published, "vgg16", "torchvision"), Some(68.34));
+        assert_eq!(top1(&published, "resnet50", "caffe-short"), Some(72.88));
+        assert_eq!(top1(&published, "thinet-conv", "caffe-short"), None);
+        // The protocol counts for more than the paper.
+        published.accuracy[0].paper = Paper::Tpami;
+        assert_eq!(top1(&published, "vgg16", "caffe-squash"), Some(68.34));
+        assert_eq!(top1(&published, "vgg16", "torchvision"), None);
+    }
+
+    #[test]
+    fn a_row_is_verified_if_both_its_figures_are() {
+        let published = Published::load().unwrap();
+        let row = &published.accuracy[0];
+        for (top1, top5) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut row = row.clone();
+            (row.top1.verified, row.top5.verified) = (top1, top5);
+            assert_eq!(is_verified(&row), top1 && top5, "{top1} {top5}");
+        }
+    }
+}
