@@ -172,7 +172,7 @@ pub(super) fn accuracy(
     let mut panels = Vec::new();
     // What the panels do not show; often the same in several.
     let mut gaps: Vec<String> = Vec::new();
-    if let (Some(alone), Some(phase)) = (alone, alone.and_then(|alone| alone.phases().pop())) {
+    if let (Some(alone), Some(phase)) = (alone, alone.and_then(Study::last_phase)) {
         panels.push(Panel::of(alone, phase, axis, "", "Cut at once, not tuned".to_owned()));
         index_of(&mut gaps, alone.gaps(phase));
     }
@@ -180,13 +180,12 @@ pub(super) fn accuracy(
     for phase in study.phases().into_iter().filter(|&phase| phase != Phase::AfterCut) {
         for variant in &variants {
             let name = if variant.is_empty() { String::new() } else { format!("{variant}: ") };
-            panels.push(Panel::of(
-                study,
-                phase,
-                axis,
-                variant,
-                format!("{name}{}", phase_title(study, phase)),
-            ));
+            let title = format!("{name}{}", phase_title(study, variant, phase));
+            let panel = Panel::of(study, phase, axis, variant, title);
+            // Some variants are tuned and some are not.
+            if !panel.points.is_empty() {
+                panels.push(panel);
+            }
         }
         index_of(&mut gaps, study.gaps(phase));
     }
@@ -264,16 +263,19 @@ fn layout(panels: usize) -> (usize, [f64; 2]) {
     }
 }
 
-fn phase_title(study: &Study, phase: Phase) -> &'static str {
-    let is_one_shot = study.mode == "one-shot";
-    match (phase, is_one_shot, study.is_untuned()) {
-        (Phase::AfterBatchNormEstimate, _, true) => "Cut at once, BN estimated again",
+fn phase_title(study: &Study, variant: &str, phase: Phase) -> &'static str {
+    let is_one_shot = study.mode_of(variant) == "one-shot";
+    match (phase, is_one_shot, study.is_untuned_in(variant)) {
+        (Phase::AfterBatchNormEstimate, true, true) => "Cut at once, BN estimated again",
+        (Phase::AfterBatchNormEstimate, false, true) => "Layer by layer, BN estimated again",
         (Phase::AfterBatchNormEstimate, ..) => "BN estimated again, before tuning",
+        (Phase::AfterFineTune, _, true) => "Control from a random start",
         (Phase::AfterFineTune, true, _) => "Cut at once, tuned",
         (Phase::AfterFineTune, false, _) => "Layer by layer, tuned",
         (_, true, true) => "Cut at once, not tuned",
         (_, true, false) => "Cut at once, before tuning",
-        (_, false, _) => "Layer by layer, before the last tuning",
+        (_, false, true) => "Layer by layer, not tuned at the end",
+        (_, false, false) => "Layer by layer, before the last tuning",
     }
 }
 

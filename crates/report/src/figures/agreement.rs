@@ -48,7 +48,7 @@ fn expected(n: usize, k: usize) -> f64 {
 
 /// The figure of a study; `Err`: why there is none.
 pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, String> {
-    let first = study.variants.first().map_or("", String::as_str);
+    let first = study.first();
     let cells: Vec<&KeptCell> = cells.iter().filter(|cell| cell.variant == first).collect();
     let labels = study.methods.iter().map(|method| method.label.as_str());
     let labels: Vec<&str> = labels.filter(|label| cells.iter().any(|cell| cell.method == *label)).collect();
@@ -68,7 +68,7 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
     let (mut views, mut chances) = (Vec::new(), Vec::new());
     let (down, across) =
         if between_seeds { (&labels[..], &labels[..]) } else { (&labels[1..], &labels[..labels.len() - 1]) };
-    for rate in study.some_rates(PANELS) {
+    for rate in study.some_rates(first, PANELS) {
         let mut rows = Vec::new();
         for (at, a) in labels.iter().enumerate() {
             for b in &labels[..=at] {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::FigureError;
 use super::source::{Sheet, Tables};
 use super::spec::{About, Figure, figure, method_scales};
-use super::study::{PHASES, Study, VARIANT, index_of};
+use super::study::{Method, PHASES, Study, VARIANT, index_of};
 use super::style::{INK, REFERENCE};
 
 const NEEDED: [&str; 10] =
@@ -28,12 +28,19 @@ pub(super) fn difference_rows(tables: &mut Tables, study: &Study) -> Result<Opti
 
 /// The figure of a study, at the last phase that was compared.
 pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure, String>, FigureError> {
-    let first = study.variants.first().map_or("", String::as_str);
+    let first = study.first();
     let is_first = |row: usize, column: &str| sheet.text(row, column).unwrap_or_default() == first;
     let of_variant: Vec<usize> =
         sheet.rows().filter(|&row| is_first(row, VARIANT) && is_first(row, AGAINST_VARIANT)).collect();
-    let is_compared = |stage: &str| of_variant.iter().any(|&row| sheet.text(row, "stage") == Some(stage));
-    let Some(phase) = PHASES.into_iter().rfind(|phase| is_compared(phase.name())) else {
+    // A phase in which nothing but the control was measured has rows without a difference.
+    let mut compared: Vec<String> = Vec::new();
+    for &row in &of_variant {
+        if sheet.count(row, "n")? > 0 {
+            index_of(&mut compared, sheet.label(row, "stage"));
+        }
+    }
+    let Some(phase) = PHASES.into_iter().rfind(|phase| compared.iter().any(|name| name == phase.name()))
+    else {
         return Ok(Err(format!("{}-differences holds no comparison", study.table)));
     };
     let rows: Vec<usize> =
@@ -42,7 +49,9 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
     for &row in &rows {
         index_of(&mut references, sheet.label(row, "against"));
     }
-    let rates = study.some_rates(COLUMNS);
+    let mut methods = study.methods.clone();
+    methods.retain(|method| study.is_measured(method, first, phase));
+    let rates = study.some_rates(first, COLUMNS);
     let (mut views, mut has_interval) = (Vec::new(), false);
     for against in &references {
         for &rate in &rates {
@@ -61,7 +70,7 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
                     "n": sheet.count(row, "n")?, "verdict": verdict, "shown": is_shown,
                 }));
             }
-            views.push(panel(study, against, rate, &values, rate == rates[0]));
+            views.push(panel(study, &methods, against, rate, &values, rate == rates[0]));
         }
     }
     let interval = match has_interval {
@@ -101,9 +110,16 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
     Ok(Ok(figure(about, body)))
 }
 
-fn panel(study: &Study, against: &str, rate: f64, values: &[Value], is_first: bool) -> Value {
+fn panel(
+    study: &Study,
+    methods: &[Method],
+    against: &str,
+    rate: f64,
+    values: &[Value],
+    is_first: bool,
+) -> Value {
     let methods: Vec<&str> =
-        study.methods.iter().map(|method| method.label.as_str()).filter(|label| *label != against).collect();
+        methods.iter().map(|method| method.label.as_str()).filter(|label| *label != against).collect();
     let scales = method_scales(&study.methods);
     let numbers =
         values.iter().flat_map(|row| ["difference", "low", "high"].map(|key| row[key].as_f64())).flatten();

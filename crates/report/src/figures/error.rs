@@ -51,6 +51,9 @@ pub enum FigureError {
     /// The kept channels cannot be read.
     #[error("{} cannot be read: {problem}", path.display())]
     BadKept { path: PathBuf, problem: String },
+    /// The spec beside a table cannot be read.
+    #[error("{} cannot be read: {problem}", path.display())]
+    BadSpec { path: PathBuf, problem: String },
     /// A table that was asked for by name does not exist.
     #[error("there is no table {name:?} in {}; figures can be drawn of: {known}", folder.display())]
     UnknownTable { name: String, folder: PathBuf, known: String },

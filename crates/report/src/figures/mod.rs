@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use thinet_files::{FileError, write_atomically};
 
-use ablation::ablation;
+use ablation::{SPEC, ablation, variant_samples};
 use accuracy::{Axis, accuracy};
 use agreement::agreement;
 use differences::{difference_rows, differences};
@@ -124,7 +124,12 @@ impl Figures {
         for axis in [Axis::Flops, Axis::Params] {
             self.add(table, accuracy(&study, alone.as_ref(), published, axis));
         }
-        self.drawn.extend(ablation(&study));
+        if study.variants.len() > 1 {
+            match variant_samples(tables, &study)? {
+                Some(samples) => self.drawn.extend(ablation(&study, &samples)),
+                None => self.skip(&format!("{table}-samples"), missing(tables, table, SPEC)),
+            }
+        }
         match kept(tables, &study)? {
             Some(cells) => {
                 self.add(table, widths(&study, &cells));
@@ -211,6 +216,7 @@ fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, 
     let is_same = |other: &Study| {
         (&other.dataset, &other.net) == (&study.dataset, &study.net)
             && other.is_untuned()
+            && other.mode_of("") == "one-shot"
             && other.variants.is_empty()
     };
     Ok(alone.filter(is_same))

@@ -34,7 +34,7 @@ struct Errors {
 
 fn errors(study: &Study, sheet: &Sheet) -> Result<Vec<Errors>, FigureError> {
     let mut all: Vec<Errors> = Vec::new();
-    let first = study.variants.first().map_or("", String::as_str);
+    let first = study.first();
     for row in sheet.rows().filter(|&row| sheet.text(row, VARIANT).unwrap_or_default() == first) {
         let (method, layer) = (sheet.label(row, "method"), sheet.label(row, "layer"));
         let keep_rate = sheet.required(row, "keep_rate")?;
@@ -70,7 +70,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
     let width = (layers.len() as f64 * (9.0 * study.methods.len() as f64 + 12.0)).clamp(420.0, 900.0);
     let scales = method_scales(&study.methods);
     let mean = |values: &[f64]| thinet_metrics::mean(values);
-    let rates = study.some_rates(PANELS);
+    let rates = study.some_rates(study.first(), PANELS);
     let shown = all.iter().filter(|errors| rates.contains(&errors.keep_rate));
     let most = shown.flat_map(|e| e.before.iter().chain(&e.after)).copied().fold(0.0, f64::max);
     let span = [0.0, (most * 10.0).ceil().max(1.0) / 10.0];
@@ -92,7 +92,7 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
         return Ok(Err(format!("{}{LAYERS} holds no reconstruction errors", study.table)));
     }
     views.push(legend(&study.methods, width, Sample::Mark));
-    let net = match study.mode.as_str() {
+    let net = match study.mode_of(study.first()) {
         "one-shot" => "of the dense net",
         _ => "at the layer's turn, earlier layers cut, refitted and tuned",
     };

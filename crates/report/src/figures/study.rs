@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::FigureError;
 use super::source::{Sheet, Tables};
 use super::style::{MethodStyle, of_method};
-use crate::records::Phase;
+use crate::records::{FROM_SCRATCH, Phase};
 
 /// Columns that a summary must have beside those of its phases.
 const NEEDED: [&str; 20] = [
@@ -69,6 +69,8 @@ pub(super) struct Group {
     pub(super) keep_rate: f64,
     /// Empty in a study without variants.
     pub(super) variant: String,
+    /// Seeds whose cell is finished.
+    done: u64,
     pub(super) diverged: u64,
     pub(super) params_fraction: f64,
     pub(super) flops_fraction: f64,
@@ -90,7 +92,8 @@ pub(super) struct Study {
     pub(super) path: PathBuf,
     pub(super) dataset: String,
     pub(super) net: String,
-    pub(super) mode: String,
+    /// How the nets were cut, in the order of `variants`; one in a study without variants.
+    modes: Vec<String>,
     pub(super) seeds: u64,
     pub(super) test_images: u64,
     /// In the order of the study.
@@ -126,7 +129,7 @@ impl Study {
             path: sheet.path.clone(),
             dataset: sheet.only("dataset")?,
             net: sheet.only("net")?,
-            mode: String::new(),
+            modes: Vec::new(),
             seeds: 0,
             test_images: 0,
             methods: Vec::new(),
@@ -137,9 +140,8 @@ impl Study {
             dense_params: 0.0,
             dense_flops: 0.0,
         };
-        let (mut is_run, mut modes) = (false, Vec::new());
+        let mut is_run = false;
         for row in sheet.rows() {
-            index_of(&mut modes, sheet.label(row, "mode"));
             study.seeds = study.seeds.max(sheet.count(row, "seeds")?);
             study.test_images = study.test_images.max(sheet.count(row, "test_images")?);
             let dense = stat(&sheet, row, "dense_top1")?;
@@ -156,7 +158,6 @@ impl Study {
             let group = study.group(&sheet, row, &phase_columns)?;
             study.groups.push(group);
         }
-        study.mode = modes.join(" and ");
         Ok(if is_run { Ok(study) } else { Err(NoStudy::NotRun) })
     }
 
@@ -180,11 +181,15 @@ impl Study {
         if sheet.has(VARIANT) {
             index_of(&mut self.variants, variant.clone());
         }
+        if self.modes.len() < self.variants.len().max(1) {
+            self.modes.push(sheet.label(row, "mode"));
+        }
         index_of(&mut self.keep_rates, keep_rate);
         Ok(Group {
             method: index_of(&mut self.methods, method),
             keep_rate,
             variant,
+            done: sheet.count(row, "done")?,
             diverged: sheet.count(row, "diverged")?,
             params_fraction: sheet.required(row, "params_fraction")?,
             flops_fraction: sheet.required(row, "flops_fraction")?,
@@ -198,9 +203,57 @@ impl Study {
         PHASES.into_iter().filter(is_measured).collect()
     }
 
+    /// The last phase in which a pruned net was measured, the control from a random start aside.
+    pub(super) fn last_phase(&self) -> Option<Phase> {
+        let is_measured =
+            |phase: &Phase| self.groups.iter().any(|group| self.is_cut(group) && group.at(*phase).is_some());
+        PHASES.into_iter().rfind(is_measured)
+    }
+
     /// Whether nothing was tuned after the cuts.
     pub(super) fn is_untuned(&self) -> bool {
-        !self.phases().contains(&Phase::AfterFineTune)
+        !self.groups.iter().any(|group| self.is_cut(group) && group.at(Phase::AfterFineTune).is_some())
+    }
+
+    /// The same of a variant; its name is empty in a study without variants.
+    pub(super) fn is_untuned_in(&self, variant: &str) -> bool {
+        let mut of_variant =
+            self.groups.iter().filter(|group| group.variant == variant && self.is_cut(group));
+        !of_variant.any(|group| group.at(Phase::AfterFineTune).is_some())
+    }
+
+    /// Whether it is pruned, not the control from a random start.
+    pub(super) fn is_cut(&self, group: &Group) -> bool {
+        self.methods[group.method].selector != FROM_SCRATCH
+    }
+
+    /// Whether a phase belongs to a group: not the tuning where nothing is tuned, and no cut of the control. Judged by what its peers
+    /// in its variant have; where none of them is finished, it may.
+    fn has_phase(&self, group: &Group, phase: Phase) -> bool {
+        let is_peer =
+            |other: &&Group| (&other.variant, self.is_cut(other)) == (&group.variant, self.is_cut(group));
+        let peers = || self.groups.iter().filter(is_peer);
+        peers().any(|peer| peer.at(phase).is_some()) || peers().all(|peer| peer.done == 0)
+    }
+
+    /// How the nets of a variant were cut; its name is empty in a study without variants.
+    pub(super) fn mode_of(&self, variant: &str) -> &str {
+        let at = self.variants.iter().position(|name| name == variant).unwrap_or_default();
+        self.modes.get(at).map_or("", String::as_str)
+    }
+
+    /// The modes of all variants: `layer-by-layer and one-shot`.
+    pub(super) fn modes(&self) -> String {
+        let mut modes: Vec<&str> = Vec::new();
+        for mode in &self.modes {
+            index_of(&mut modes, mode);
+        }
+        modes.join(" and ")
+    }
+
+    /// The variant of figures that show one; empty in a study without variants.
+    pub(super) fn first(&self) -> &str {
+        self.variants.first().map_or("", String::as_str)
     }
 
     /// Checks that a table beside the summary was written by the same run and holds rows of one study.
@@ -220,9 +273,10 @@ impl Study {
     /// How the nets were cut, with the first variant's name where there are several: figures of single layers and of differences show
     /// that one.
     pub(super) fn first_variant(&self) -> String {
+        let mode = self.mode_of(self.first());
         match self.variants.first() {
-            Some(first) => format!("{}, variant \u{201c}{first}\u{201d}", self.mode),
-            None => self.mode.clone(),
+            Some(first) => format!("{mode}, variant \u{201c}{first}\u{201d}"),
+            None => mode.to_owned(),
         }
     }
 
@@ -234,10 +288,13 @@ impl Study {
         }
     }
 
-    /// Up to `most` keep rates, high to low: of the study's those that are nearest to the ones of [`SHOWN_RATES`], so that figures of
+    /// Up to `most` keep rates of a variant, high to low: those that are nearest to the ones of [`SHOWN_RATES`], so that figures of
     /// different studies show the same where they can.
-    pub(super) fn some_rates(&self, most: usize) -> Vec<f64> {
-        let mut left = self.keep_rates.clone();
+    pub(super) fn some_rates(&self, variant: &str, most: usize) -> Vec<f64> {
+        let mut left = Vec::new();
+        for group in self.groups.iter().filter(|group| group.variant == variant) {
+            index_of(&mut left, group.keep_rate);
+        }
         left.sort_by(|a, b| b.total_cmp(a));
         if left.len() <= most {
             return left;
@@ -250,6 +307,12 @@ impl Study {
         }
         chosen.sort_by(|a, b| b.total_cmp(a));
         chosen
+    }
+
+    /// Whether a method was measured in a phase of a variant, at any keep rate.
+    pub(super) fn is_measured(&self, method: &Method, variant: &str, phase: Phase) -> bool {
+        let mut of_variant = self.groups.iter().filter(|group| group.variant == variant);
+        of_variant.any(|group| self.methods[group.method] == *method && group.at(phase).is_some())
     }
 
     /// The methods of which something was measured, in the order of the study.
@@ -266,7 +329,8 @@ impl Study {
     pub(super) fn gaps(&self, phase: Phase) -> String {
         let (mut diverged, mut not_run, mut fewer) = (Vec::new(), Vec::new(), Vec::new());
         for (index, method) in self.methods.iter().enumerate() {
-            let own: Vec<&Group> = self.groups.iter().filter(|group| group.method == index).collect();
+            let is_own = |group: &&Group| group.method == index && self.has_phase(group, phase);
+            let own: Vec<&Group> = self.groups.iter().filter(is_own).collect();
             let label = &method.label;
             let at = |groups: &[&Group]| {
                 let mut rates: Vec<f64> = Vec::new();

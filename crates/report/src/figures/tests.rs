@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Figure, FigureError, Figures, figures, write};
-use crate::records::{Metric, Phase, Status, StudyRecord};
+use crate::records::{CellRecord, FROM_SCRATCH, Metric, Phase, Status, StudyRecord};
 use crate::tables::sample::{study, with_variants};
 use crate::tables::{self, compression, selectors};
 
@@ -323,18 +323,138 @@ fn variants_have_panels_and_sample_sizes_a_heat_map() {
         );
     }
     assert!(drawn.drawn.iter().all(|figure| !figure.name.ends_with("-samples")));
+    let why = format!("{TABLE}.resolved.toml does not exist");
+    let skipped = drawn.skipped.iter().find(|skipped| skipped.name == format!("{TABLE}-samples")).unwrap();
+    assert!(skipped.why.ends_with(&why), "{skipped:?}");
 
-    let names = ["10 images, 3 positions", "1 image, 3 positions"];
-    for (at, name) in names.into_iter().enumerate() {
-        let old = std::mem::replace(&mut variants.variants[at].name, name.to_owned());
-        for cell in variants.cells.iter_mut().filter(|cell| cell.variant.as_ref() == Some(&old)) {
-            cell.variant = Some(name.to_owned());
-        }
-    }
-    let drawn = draw(&folder(&variants));
+    // Names say nothing of the sample; the spec beside the table does.
+    name_variants(&mut variants, ["usual", "few"]);
+    let dir = folder(&variants);
+    let spec = |few: &str| {
+        let calibration = "[calibration]\nimages-per-class = 10\npositions-per-image = 3\n";
+        let text =
+            format!("{calibration}[[variants]]\nname = \"usual\"\n[[variants]]\nname = \"few\"\n{few}");
+        fs::write(dir.path().join(format!("{TABLE}.resolved.toml")), text).unwrap();
+        draw(&dir)
+    };
+    let drawn = spec("\"calibration.images-per-class\" = 1");
     let fields = rows(&find(&drawn, "samples").spec, "images");
     assert!(fields.iter().all(|field| field["positions"] == 3));
     for images in [1, 10] {
         assert!(fields.iter().any(|field| field["images"] == images), "{images}");
     }
+    for other in [
+        "\"prune.mode\" = \"one-shot\"",
+        "\"calibration.images-per-class\" = 1\n\"prune.mode\" = \"one-shot\"",
+    ] {
+        assert!(spec(other).drawn.iter().all(|figure| !figure.name.ends_with("-samples")), "{other}");
+    }
+}
+
+/// Renames the two variants.
+fn name_variants(study: &mut StudyRecord, names: [&str; 2]) {
+    for (at, name) in names.into_iter().enumerate() {
+        let old = std::mem::replace(&mut study.variants[at].name, name.to_owned());
+        for cell in study.cells.iter_mut().filter(|cell| cell.variant.as_ref() == Some(&old)) {
+            cell.variant = Some(name.to_owned());
+        }
+    }
+}
+
+/// Removes the tuning of the cells of a variant, or of all.
+fn untune(study: &mut StudyRecord, variant: Option<&str>) {
+    let of_variant = |cell: &&mut CellRecord| cell.variant.as_deref() == variant;
+    for cell in study.cells.iter_mut().filter(of_variant).filter(|cell| cell.status != Status::NotRun) {
+        (cell.status, cell.tuning_steps) = (Status::Done, Some(0));
+        cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
+    }
+}
+
+/// The controls from a random start of a study without variants, measured after their training alone.
+fn add_controls(study: &mut StudyRecord, tuned: &StudyRecord) {
+    let is_thinet = |cell: &&CellRecord| cell.method == "thinet" && cell.keep_rate == 0.5;
+    for mut cell in tuned.cells.iter().filter(is_thinet).cloned() {
+        (cell.method, cell.selector) = ("From scratch".to_owned(), FROM_SCRATCH.to_owned());
+        cell.id = format!("scratch-{}", cell.seed);
+        cell.rows.retain(|row| row.phase == Phase::AfterFineTune);
+        cell.kept.clear();
+        study.cells.push(cell);
+    }
+}
+
+fn panel_titles(figure: &Figure) -> Vec<&str> {
+    let panels = figure.spec["vconcat"][0]["concat"].as_array().unwrap();
+    panels.iter().map(|panel| panel["title"]["text"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn an_untuned_study_with_a_control_is_compared_before_tuning() {
+    let tuned = study();
+    let mut study = study();
+    untune(&mut study, None);
+    let plain = find(&draw(&folder(&study)), "differences").caption.clone();
+    add_controls(&mut study, &tuned);
+    let drawn = draw(&folder(&study));
+    let figure = find(&drawn, "differences");
+    assert_eq!(figure.caption, plain);
+    assert!(figure.caption.contains("after the reconstruction, not tuned"), "{}", figure.caption);
+    assert!(!rows(&figure.spec, "difference").is_empty());
+    let accuracy = find(&drawn, "accuracy-flops");
+    let titles = panel_titles(accuracy);
+    assert!(titles[0].ends_with("Layer by layer, not tuned at the end"), "{titles:?}");
+    assert!(titles[1].ends_with("Control from a random start"), "{titles:?}");
+    // APoZ was not run at 0.25; nothing else is missing, least of all the control before its training.
+    assert!(
+        accuracy.caption.ends_with(" Not run: apoz at 0.25. Fewer seeds: random at 0.25 (n = 1)."),
+        "{}",
+        accuracy.caption
+    );
+}
+
+#[test]
+fn variants_are_shown_with_their_own_mode_and_tuning() {
+    let mut variants = with_variants();
+    untune(&mut variants, Some("plain"));
+    let drawn = draw(&folder(&variants));
+    let accuracy = find(&drawn, "accuracy-flops");
+    let titles: Vec<&str> =
+        panel_titles(accuracy).iter().map(|title| title.split_once('\u{2002}').unwrap().1).collect();
+    assert_eq!(
+        titles,
+        [
+            "plain: Layer by layer, not tuned at the end",
+            "at once: Cut at once, before tuning",
+            "at once: Cut at once, tuned"
+        ]
+    );
+    // Of the tuned variant; the other one was never to be tuned.
+    assert!(!accuracy.caption.contains("thinet"), "{}", accuracy.caption);
+    let reconstruction = &find(&drawn, "reconstruction").caption;
+    assert!(reconstruction.contains("layer-by-layer, variant \u{201c}plain\u{201d}"), "{reconstruction}");
+    assert!(
+        reconstruction.contains("at the layer's turn") && !reconstruction.contains("one-shot"),
+        "{reconstruction}"
+    );
+    variants.variants.swap(0, 1);
+    let drawn = draw(&folder(&variants));
+    let reconstruction = &find(&drawn, "reconstruction").caption;
+    assert!(reconstruction.contains("one-shot, variant \u{201c}at once\u{201d}"), "{reconstruction}");
+    assert!(reconstruction.contains("inputs of the dense net"), "{reconstruction}");
+}
+
+#[test]
+fn widths_are_those_of_the_first_variant_where_variants_differ() {
+    let mut variants = with_variants();
+    let drawn = draw(&folder(&variants));
+    let same = find(&drawn, "widths");
+    assert!(same.caption.contains("layer-by-layer and one-shot: channels kept"), "{}", same.caption);
+    for cell in variants.cells.iter_mut().filter(|cell| cell.variant.as_deref() == Some("at once")) {
+        cell.kept.remove("conv1");
+        cell.keep_rate += 0.125;
+    }
+    let drawn = draw(&folder(&variants));
+    let first = find(&drawn, "widths");
+    assert!(first.caption.contains("layer-by-layer, variant \u{201c}plain\u{201d}: "), "{}", first.caption);
+    assert!(first.caption.ends_with(" Other variants have other layers or rates."), "{}", first.caption);
+    assert_eq!(rows(&first.spec, "channels"), rows(&same.spec, "channels"));
 }

@@ -4,50 +4,87 @@ use serde_json::{Value, json};
 
 use super::kept::{KeptCell, natural_order};
 use super::spec::{About, Figure, figure};
-use super::study::Study;
+use super::study::{Group, Study};
 use super::style::{DARK, HEAT, INK};
 
 /// Height of a row, pixels.
 const ROW: f64 = 30.0;
 
-/// The figure of a study; `Err`: why there is none.
-pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String> {
+/// How many channels a variant keeps.
+#[derive(PartialEq)]
+struct Widths {
+    layers: Vec<String>,
+    /// Channels before, by layer.
+    whole: Vec<usize>,
+    /// By keep rate, high to low: the rate, the fraction of FLOPs, and channels kept by layer.
+    rates: Vec<(f64, f64, Vec<Option<usize>>)>,
+}
+
+/// The widths of a variant; `Err`: why there are none.
+fn widths_of(study: &Study, cells: &[KeptCell], variant: &str) -> Result<Widths, String> {
+    let cells: Vec<&KeptCell> = cells.iter().filter(|cell| cell.variant == variant).collect();
     let mut layers: Vec<String> = cells.iter().flat_map(|cell| cell.kept.keys().cloned()).collect();
     natural_order(&mut layers);
     layers.dedup();
     if layers.is_empty() {
         return Err(format!("{} has no kept channels", study.table));
     }
-    let mut rates = study.keep_rates.clone();
-    rates.sort_by(|a, b| b.total_cmp(a));
-    let whole = "dense net".to_owned();
-    let (mut rows, mut labels) = (Vec::new(), vec![whole.clone()]);
-    for layer in &layers {
-        let width = cells.iter().find_map(|cell| cell.kept.get(layer)).map_or(0, |set| set.width());
-        rows.push(json!({ "layer": layer, "label": whole, "channels": width, "of": width }));
-    }
-    for rate in rates {
-        let Some(group) = study.groups.iter().find(|group| group.keep_rate == rate) else { continue };
-        let of_rate: Vec<&KeptCell> = cells.iter().filter(|cell| cell.keep_rate == rate).collect();
+    let whole =
+        |layer: &String| cells.iter().find_map(|cell| cell.kept.get(layer)).map_or(0, |set| set.width());
+    let whole = layers.iter().map(whole).collect();
+    let mut keep_rates = study.keep_rates.clone();
+    keep_rates.sort_by(|a, b| b.total_cmp(a));
+    let mut rates = Vec::new();
+    for rate in keep_rates {
+        let is_it = |group: &&Group| group.keep_rate == rate && group.variant == variant;
+        let Some(group) = study.groups.iter().find(is_it) else { continue };
+        let of_rate: Vec<&&KeptCell> = cells.iter().filter(|cell| cell.keep_rate == rate).collect();
         if of_rate.is_empty() {
             continue;
         }
-        let label = format!("{rate}  ({:.0} % of FLOPs)", 100.0 * group.flops_fraction);
+        let mut kept = Vec::new();
         for layer in &layers {
-            let mut counts = of_rate.iter().filter_map(|cell| cell.kept.get(layer));
-            let Some(first) = counts.next() else { continue };
-            if counts.any(|other| other.kept().len() != first.kept().len()) {
+            let mut counts =
+                of_rate.iter().filter_map(|cell| cell.kept.get(layer)).map(|set| set.kept().len());
+            let first = counts.next();
+            if counts.any(|other| Some(other) != first) {
                 return Err(format!("the methods of {} keep different numbers of channels", study.table));
             }
-            rows.push(json!({ "layer": layer, "label": label, "channels": first.kept().len(), "of": first.width() }));
+            kept.push(first);
+        }
+        rates.push((rate, group.flops_fraction, kept));
+    }
+    Ok(Widths { layers, whole, rates })
+}
+
+/// The figure of a study; `Err`: why there is none. Where variants have other layers or rates, it shows the first one.
+pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String> {
+    let shown = widths_of(study, cells, study.first())?;
+    // Variants of which nothing is stored say nothing else.
+    let others = study.variants.iter().skip(1).filter(|name| cells.iter().any(|cell| cell.variant == **name));
+    let are_alike = others.clone().all(|name| widths_of(study, cells, name).as_ref() == Ok(&shown));
+    let how = if are_alike { study.modes() } else { study.first_variant() };
+    let Widths { layers, whole: channels, rates } = shown;
+    let whole = "dense net".to_owned();
+    let (mut rows, mut labels) = (Vec::new(), vec![whole.clone()]);
+    for (layer, width) in layers.iter().zip(&channels) {
+        rows.push(json!({ "layer": layer, "label": whole, "channels": width, "of": width }));
+    }
+    for (rate, flops_fraction, kept) in rates {
+        let label = format!("{rate}  ({:.0} % of FLOPs)", 100.0 * flops_fraction);
+        for ((layer, kept), width) in layers.iter().zip(kept).zip(&channels) {
+            let Some(kept) = kept else { continue };
+            rows.push(json!({ "layer": layer, "label": label, "channels": kept, "of": width }));
         }
         labels.push(label);
     }
     let column = if layers.len() > 14 { 44.0 } else { 62.0 };
     let size = [column * layers.len() as f64, ROW * labels.len() as f64];
     let caption = format!(
-        "{}, {}, {}: channels kept in each pruned layer, the same for all methods and seeds. First row: before pruning.",
-        study.dataset, study.net, study.mode
+        "{}, {}, {how}: channels kept in each pruned layer, the same for all methods and seeds. First row: before pruning.{}",
+        study.dataset,
+        study.net,
+        if are_alike { "" } else { " Other variants have other layers or rates." },
     );
     let about = About {
         name: format!("{}-widths", study.table),

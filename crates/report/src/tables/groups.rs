@@ -30,6 +30,8 @@ pub(super) struct Group<'a> {
     pub(super) done: u64,
     pub(super) diverged: u64,
     pub(super) not_run: u64,
+    /// Whether its nets are not tuned after the cuts, so that they have no tuned top-1.
+    pub(super) is_untuned: bool,
     /// Seeds among these whose dense net is unfit for pruning.
     pub(super) left_out: u64,
     /// Top-1, one per phase of [`PRUNED_PHASES`].
@@ -59,6 +61,18 @@ impl Group<'_> {
     /// Whether it is the group of the dense nets, at a keep rate that cuts nothing.
     pub(super) fn is_dense(&self) -> bool {
         self.selector.is_empty()
+    }
+
+    /// The last of these phases that its nets have.
+    pub(super) fn last_of(&self, phases: &[Phase]) -> Phase {
+        let mut own =
+            phases.iter().copied().filter(|&phase| !(self.is_untuned && phase == Phase::AfterFineTune));
+        own.next_back().unwrap_or(Phase::AfterFineTune)
+    }
+
+    /// Text in place of a missing value of a phase.
+    pub(super) fn missing_at(&self, phase: Phase) -> &'static str {
+        if self.is_untuned && phase == Phase::AfterFineTune { "not tuned" } else { self.missing() }
     }
 
     /// Text in place of a missing value.
@@ -103,6 +117,7 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             done: with(Status::Done),
             diverged: with(Status::Diverged),
             not_run: with(Status::NotRun),
+            is_untuned: of_key.iter().all(|line| line.cell.tuning_steps == Some(0)),
             left_out: of_key.iter().filter(|line| line.is_left_out()).count() as u64,
             top1: PRUNED_PHASES.map(over),
             dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),

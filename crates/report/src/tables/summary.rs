@@ -122,7 +122,7 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
             let mut grid = Grid::new(caption, &["<net", "top-1, %", "<seeds", beside.as_str()]);
             grid.rows.push(vec![
                 group.method.to_owned(),
-                shown_mean(&group.dense, group.dense.n, group),
+                shown_mean(&group.dense, group.dense.n, group.missing()),
                 shown_seeds(group.dense.n, group),
                 shown_published(group, verified),
             ]);
@@ -136,11 +136,13 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
         }
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes.join("; ")), &headings);
         for group in of_rate().filter(|g| !g.is_dense()) {
-            let n = group.at(last).n;
+            // The drop is that of the tuned nets where the study has any.
+            let n = group.at(group.last_of(&phases)).n;
             let mut row: Vec<String> = group.variant.map(str::to_owned).into_iter().collect();
             row.push(group.method.to_owned());
-            let of_phases = phases.iter().map(|&phase| group.at(phase));
-            row.extend(of_phases.chain([&group.last_drop]).map(|over| shown_mean(over, n, group)));
+            let of_phases = phases.iter().map(|&phase| (group.at(phase), phase));
+            let with_drop = of_phases.chain([(&group.last_drop, last)]);
+            row.extend(with_drop.map(|(over, phase)| shown_mean(over, n, group.missing_at(phase))));
             row.push(shown_seeds(n, group));
             row.push(shown_published(group, verified));
             grid.rows.push(row);
@@ -153,8 +155,8 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
 }
 
 /// `84.10 ± 0.31`, followed by the number of seeds if it differs from `usual`.
-fn shown_mean(over: &SeedStats, usual: u64, group: &Group) -> String {
-    let Some(mean) = over.mean else { return group.missing().to_owned() };
+fn shown_mean(over: &SeedStats, usual: u64, missing: &str) -> String {
+    let Some(mean) = over.mean else { return missing.to_owned() };
     let spread = over.std.map(|std| format!(" ± {std:.2}")).unwrap_or_default();
     let n = if over.n == usual { String::new() } else { format!(" (n = {})", over.n) };
     format!("{mean:.2}{spread}{n}")
@@ -191,7 +193,7 @@ fn shown_published(group: &Group, verified: bool) -> String {
 mod tests {
     use super::*;
     use crate::tables::lines::lines;
-    use crate::tables::sample::study;
+    use crate::tables::sample::{study, with_variants};
     use crate::tables::selectors;
 
     fn get(table: &Table, column: &str, row: usize) -> Option<f64> {
@@ -219,6 +221,29 @@ mod tests {
         assert_eq!(get(&table, "after_fine_tune_top1_std", single), None);
         let none = row_of(&table, "apoz", 0.25);
         assert_eq!((n.get(none), get(&table, "after_fine_tune_top1_mean", none)), (Some(0), None));
+    }
+
+    #[test]
+    fn variants_that_are_not_tuned_say_so_beside_tuned_ones() {
+        let mut study = with_variants();
+        for cell in study.cells.iter_mut().filter(|cell| cell.variant.as_deref() == Some("plain")) {
+            cell.tuning_steps = Some(0);
+            cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
+        }
+        let [_, summary, tau, ..] = &selectors(&study).unwrap()[..] else {
+            panic!("main table, summary and tau")
+        };
+        let row = |variant: &str| {
+            let mut rows = summary.grids[0].rows.iter();
+            let row = rows.find(|row| row[0] == variant && row[1] == "thinet").unwrap();
+            // After cut, reconstruction and tuning; drop; seeds.
+            row[2..7].iter().map(String::as_str).collect::<Vec<_>>()
+        };
+        assert_eq!(row("plain"), ["38.50 ± 0.71", "43.50 ± 0.71", "not tuned", "not tuned", "n = 2"]);
+        // Tuned 88.5 and 89.5625, dense 91.5 and 91.75.
+        assert_eq!(row("at once"), ["38.50 ± 0.71", "43.50 ± 0.71", "89.03 ± 0.75", "2.59 ± 0.57", "n = 2"]);
+        let ranks: Vec<_> = tau.grids[0].rows.iter().filter(|row| row[0] == "plain").collect();
+        assert!(ranks[0][5].contains("thinet (not tuned)"), "{:?}", ranks[0]);
     }
 
     #[test]

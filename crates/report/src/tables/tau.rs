@@ -49,7 +49,7 @@ fn agreement<'a>(
         let Some((_, point)) = group.published else { continue };
         match (group.at(phase).mean, point.suspect) {
             (_, Some(_)) => left_out.push(format!("{} (suspect)", group.method)),
-            (None, None) => left_out.push(format!("{} ({})", group.method, group.missing())),
+            (None, None) => left_out.push(format!("{} ({})", group.method, group.missing_at(phase))),
             (Some(mean), None) => {
                 methods.push(group.method);
                 ours.push(mean);
