@@ -52,7 +52,7 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
     let mut methods = study.methods.clone();
     methods.retain(|method| study.is_measured(method, first, phase));
     let rates = study.some_rates(first, COLUMNS);
-    let (mut views, mut has_interval) = (Vec::new(), false);
+    let (mut views, mut has_interval, mut most) = (Vec::new(), false, 0);
     for against in &references {
         for &rate in &rates {
             let mut values = Vec::new();
@@ -63,22 +63,28 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
                 let Some(difference) = sheet.number(row, "top1_difference")? else { continue };
                 let (low, high) = (sheet.number(row, "low")?, sheet.number(row, "high")?);
                 has_interval |= low.is_some();
+                let n = sheet.count(row, "n")?;
+                most = most.max(n);
                 let verdict = sheet.label(row, "verdict");
                 let is_shown = ["above", "below"].contains(&verdict.as_str());
                 values.push(json!({
                     "method": sheet.label(row, "method"), "difference": difference, "low": low, "high": high,
-                    "n": sheet.count(row, "n")?, "verdict": verdict, "shown": is_shown,
+                    "n": n, "verdict": verdict, "shown": is_shown,
                 }));
             }
             views.push(panel(study, &methods, against, rate, &values, rate == rates[0]));
         }
     }
-    let interval = match has_interval {
-        true => {
+    let interval = match (has_interval, most) {
+        (true, _) => {
             "mean paired difference of top-1 over seeds with its 95 % t-interval (one comparison each, not corrected). Filled: shown \
              after Holm's correction, p < 0.05; open: no difference shown"
         }
-        false => {
+        (false, 2..) => {
+            "mean paired difference of top-1 over seeds; no intervals, as each is the same in all seeds, so nothing is shown to differ \
+             (open marks)"
+        }
+        (false, _) => {
             "paired difference of top-1; no intervals, which need two seeds, so nothing is shown to differ (open marks)"
         }
     };

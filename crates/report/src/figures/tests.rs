@@ -398,6 +398,7 @@ fn an_untuned_study_with_a_control_is_compared_before_tuning() {
     let figure = find(&drawn, "differences");
     assert_eq!(figure.caption, plain);
     assert!(figure.caption.contains("after the reconstruction, not tuned"), "{}", figure.caption);
+    assert!(figure.caption.contains("no intervals, as each is the same in all seeds"), "{}", figure.caption);
     assert!(!rows(&figure.spec, "difference").is_empty());
     let accuracy = find(&drawn, "accuracy-flops");
     let titles = panel_titles(accuracy);
