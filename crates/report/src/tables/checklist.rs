@@ -86,6 +86,13 @@ pub(super) fn checklist(
         })
         .collect();
     let with = |answer| items.iter().filter(|item| item.answer == answer).count();
+    let counts = format!(
+        "{} of {} answers are yes, {} partly, {} no. Answered by the program from the stored records.",
+        with(Answer::Yes),
+        items.len(),
+        with(Answer::Partly),
+        with(Answer::No)
+    );
     let columns = vec![
         column("question", &items, |i| i.question),
         column("answer", &items, |i| i.answer.name()),
@@ -98,16 +105,7 @@ pub(super) fn checklist(
         title: format!("Checklist of the study on {}, {}", study.dataset, study.net),
         frame: DataFrame::new(items.len(), columns)?,
         grids: vec![grid],
-        notes: vec![
-            origin(study),
-            format!(
-                "{} of {} answers are yes, {} partly, {} no. Answered by the program from the stored records.",
-                with(Answer::Yes),
-                items.len(),
-                with(Answer::Partly),
-                with(Answer::No)
-            ),
-        ],
+        notes: [origin(study), counts].into_iter().chain(study.left_out()).collect(),
         attachments: Vec::new(),
     }))
 }
