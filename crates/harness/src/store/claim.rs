@@ -391,7 +391,10 @@ mod tests {
             scope.spawn(|| {
                 for beat in 1..20 {
                     std::thread::sleep(Duration::from_millis(20));
-                    fs::write(&path, foreign(beat)).unwrap();
+                    // Whole, so that its reader never finds an empty file, which names nobody.
+                    let next = dir.path().join("next");
+                    fs::write(&next, foreign(beat)).unwrap();
+                    fs::rename(&next, &path).unwrap();
                 }
             });
             let error = Claim::try_take(&path, dir.path(), QUICK).unwrap_err().to_string();
