@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::Archive;
 use crate::dataset::image_len;
 use crate::files;
-use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION};
 use crate::spec::{Limits, Normalisation};
 use crate::{DataError, MemoryDataset, Split};
 
@@ -101,7 +101,7 @@ macro_rules! keys_of {
             }
 
             fn keys() -> &'static [Key] {
-                &[TRAIN_LIMIT, TEST_LIMIT]
+                &[TRAIN_LIMIT, TEST_LIMIT, VALIDATION]
             }
 
             fn by_name() -> Option<Self> {

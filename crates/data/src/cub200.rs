@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::Archive;
 use crate::files;
 use crate::index_file::{IndexFile, number};
-use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION, key};
 use crate::photos::{Listing, PhotoSpec, Photos, keys};
 use crate::protocol::Protocol;
 use crate::spec::{Limits, Normalisation};
@@ -49,6 +49,7 @@ impl DatasetKeys for Cub200Spec {
             keys::MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
+            VALIDATION,
         ];
         ALL
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::idx::IdxFile;
-use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT};
+use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION};
 use crate::spec::{Limits, Normalisation};
 use crate::{DataError, MemoryDataset, Split};
 
@@ -26,7 +26,7 @@ impl DatasetKeys for FashionMnistSpec {
     }
 
     fn keys() -> &'static [Key] {
-        &[TRAIN_LIMIT, TEST_LIMIT]
+        &[TRAIN_LIMIT, TEST_LIMIT, VALIDATION]
     }
 
     fn by_name() -> Option<Self> {

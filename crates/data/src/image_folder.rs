@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{check_read, image_len};
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::files::{self, image_size};
-use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION, key};
 use crate::photos::keys;
 use crate::protocol::{Protocol, check_max_pixels};
 use crate::spec::{Limits, Normalisation, Resize};
@@ -52,6 +52,9 @@ pub struct ImageFolderSpec {
     /// Use this many test images, chosen the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// See [`Limits::validation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
 }
 
 fn three() -> usize {
@@ -77,6 +80,7 @@ impl DatasetKeys for ImageFolderSpec {
             keys::MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
+            VALIDATION,
         ];
         ALL
     }
@@ -116,7 +120,7 @@ impl DatasetKeys for ImageFolderSpec {
     }
 
     fn limits(&self) -> Limits {
-        Limits { train_limit: self.train_limit, test_limit: self.test_limit }
+        Limits { train_limit: self.train_limit, test_limit: self.test_limit, validation: self.validation }
     }
 
     fn sizing(&self) -> Sizing {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, is_image_name};
-use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, key};
+use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION, key};
 use crate::photos::{Listing, PhotoSpec, Photos, keys};
 use crate::protocol::Protocol;
 use crate::spec::{Limits, Normalisation};
@@ -49,6 +49,9 @@ pub struct ImagenetSpec {
     /// See [`PhotoSpec::test_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// See [`PhotoSpec::validation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
 }
 
 fn all_classes() -> usize {
@@ -69,6 +72,7 @@ impl ImagenetSpec {
             max_pixels: None,
             train_limit: None,
             test_limit: None,
+            validation: None,
         }
     }
 
@@ -83,6 +87,7 @@ impl ImagenetSpec {
             max_pixels: self.max_pixels,
             train_limit: self.train_limit,
             test_limit: self.test_limit,
+            validation: self.validation,
         }
     }
 }
@@ -103,6 +108,7 @@ impl DatasetKeys for ImagenetSpec {
             keys::MAX_PIXELS,
             TRAIN_LIMIT,
             TEST_LIMIT,
+            VALIDATION,
         ];
         ALL
     }

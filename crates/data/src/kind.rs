@@ -46,7 +46,7 @@ pub(crate) trait DatasetKeys {
     /// How bytes become inputs unless a spec says otherwise.
     fn normalisation(&self) -> Normalisation;
 
-    /// The keys `train-limit` and `test-limit`. They are checked and applied for every kind.
+    /// The keys `train-limit`, `test-limit` and `validation`. They are checked and applied for every kind.
     fn limits(&self) -> Limits;
 
     /// How images get the size of [`shape`](Self::shape). Sizes of protocols are checked for every kind.
@@ -157,6 +157,12 @@ pub(crate) const TRAIN_LIMIT: Key =
     key("train-limit", "count", "all", "use so many training images, as even over the classes as can be");
 pub(crate) const TEST_LIMIT: Key =
     key("test-limit", "count", "all", "use so many test images, chosen the same way");
+pub(crate) const VALIDATION: Key = key(
+    "validation",
+    "count",
+    "none",
+    "hold out so many training images, the last of each class; nothing uses them",
+);
 
 /// Makes the enum of all datasets from lines `Variant(file::Keys) = "kind"`; the keys implement [`DatasetKeys`].
 macro_rules! datasets {

@@ -1,4 +1,4 @@
-//! The first images of each class, in turn: the `train-limit` and `test-limit` keys.
+//! The first images of each class, in turn: the `train-limit` and `test-limit` keys; all but the last: the key `validation`.
 
 /// The indices of `limit` images, ascending: the first of each class, then the second of each class, and so on (in
 /// class order), so that class sizes differ by at most one as long as no class runs out.
@@ -28,6 +28,29 @@ pub(crate) fn class_balanced_prefix(
     Ok(indices)
 }
 
+/// The indices of all images, ascending, without the last `held_out`: the last of each class, then the last but one of each class,
+/// and so on.
+pub(crate) fn without_suffix(
+    labels: &[usize],
+    classes: usize,
+    held_out: usize,
+) -> Result<Vec<usize>, String> {
+    let backwards: Vec<usize> = labels.iter().rev().copied().collect();
+    let mut is_kept = vec![true; labels.len()];
+    for from_end in class_balanced_prefix(&backwards, classes, held_out)? {
+        is_kept[labels.len() - 1 - from_end] = false;
+    }
+    let kept: Vec<usize> = (0..labels.len()).filter(|&index| is_kept[index]).collect();
+    let mut has_image = vec![false; classes];
+    for &index in &kept {
+        has_image[labels[index]] = true;
+    }
+    match has_image.iter().position(|has_image| !has_image) {
+        Some(class) => Err(format!("{held_out} held out leave no image of class {class} for training")),
+        None => Ok(kept),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,7 +75,34 @@ mod tests {
         assert!(says(&[0, 0, 0], 2, 2).starts_with("class 1 has no image"));
     }
 
+    #[test]
+    fn the_last_images_of_each_class_are_held_out() {
+        let labels = [1, 1, 0, 1, 0, 2, 2, 2];
+        assert_eq!(without_suffix(&labels, 3, 3).unwrap(), [0, 1, 2, 5, 6]);
+        assert_eq!(
+            without_suffix(&labels, 3, 5).unwrap_err(),
+            "5 held out leave no image of class 0 for training"
+        );
+        assert_eq!(without_suffix(&labels, 3, 9).unwrap_err(), "9 is more than the 8 images there are");
+        assert_eq!(
+            without_suffix(&labels, 3, 2).unwrap_err(),
+            "2 is too few: each of the 3 classes needs one image"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn held_out_images_are_those_that_a_limit_takes_of_the_reversed_set(
+            labels in prop::collection::vec(0..3usize, 6..40), held_out in 3..6usize
+        ) {
+            let Ok(kept) = without_suffix(&labels, 3, held_out) else { return Ok(()) };
+            let backwards: Vec<usize> = labels.iter().rev().copied().collect();
+            let taken = class_balanced_prefix(&backwards, 3, held_out).unwrap();
+            let mut all: Vec<usize> = taken.into_iter().map(|i| labels.len() - 1 - i).chain(kept).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..labels.len()).collect::<Vec<_>>());
+        }
+
         #[test]
         fn classes_are_even_until_one_runs_out(labels in prop::collection::vec(0..4usize, 4..60), extra in 0..60usize) {
             let limit = (4 + extra).min(labels.len());

@@ -1,11 +1,11 @@
-//! Opening the dataset of a spec: reading it, its limits on the number of images, and decoding it into memory.
+//! Opening the dataset of a spec: reading it, holding images out, its limits on the number of images, and decoding it into memory.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use crate::dataset::image_len;
-use crate::limit::class_balanced_prefix;
+use crate::limit::{class_balanced_prefix, without_suffix};
 use crate::{DataError, Dataset, DatasetSpec, MemoryDataset, Split, Subset};
 
 /// Opens the dataset in `folder`: everything is read and checked (image folder: listed, and decoded when cached).
@@ -20,24 +20,33 @@ pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
     if spec.keys().is_held_in_memory(&split) { in_memory(&split) } else { Ok(split) }
 }
 
-/// The images that a spec's limits leave.
+/// The images that a spec's held-out images and limits leave.
 pub(crate) fn limited(split: Split, spec: &DatasetSpec) -> Result<Split, DataError> {
     let limits = spec.limits();
+    let train = |dataset| {
+        let rest = chosen(dataset, "validation", limits.validation, without_suffix)?;
+        chosen(rest, "train-limit", limits.train_limit, class_balanced_prefix)
+    };
     Ok(Split {
-        train: limit(split.train, "train-limit", limits.train_limit)?,
-        calibration: limit(split.calibration, "train-limit", limits.train_limit)?,
-        test: limit(split.test, "test-limit", limits.test_limit)?,
+        train: train(split.train)?,
+        calibration: train(split.calibration)?,
+        test: chosen(split.test, "test-limit", limits.test_limit, class_balanced_prefix)?,
     })
 }
 
-fn limit(
+/// Indices from labels, the number of classes and the value of a key, or what is wrong with the value.
+type Choice = fn(&[usize], usize, usize) -> Result<Vec<usize>, String>;
+
+/// The images that `choice` takes; all of them if the key is absent.
+fn chosen(
     dataset: Arc<dyn Dataset>,
     key: &'static str,
-    limit: Option<usize>,
+    count: Option<usize>,
+    choice: Choice,
 ) -> Result<Arc<dyn Dataset>, DataError> {
-    let Some(limit) = limit else { return Ok(dataset) };
+    let Some(count) = count else { return Ok(dataset) };
     let labels: Vec<usize> = (0..dataset.len()).map(|index| dataset.label(index)).collect();
-    let indices = class_balanced_prefix(&labels, dataset.classes(), limit)
+    let indices = choice(&labels, dataset.classes(), count)
         .map_err(|problem| DataError::Value { key, problem: format!("{problem} ({})", dataset.name()) })?;
     Ok(Arc::new(Subset::new(dataset, indices)?))
 }

@@ -45,6 +45,9 @@ pub struct PhotoSpec {
     /// Use this many test images, chosen the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// See [`Limits::validation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
 }
 
 impl PhotoSpec {
@@ -58,7 +61,7 @@ impl PhotoSpec {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        Limits { train_limit: self.train_limit, test_limit: self.test_limit }
+        Limits { train_limit: self.train_limit, test_limit: self.test_limit, validation: self.validation }
     }
 
     /// Channels, height and width of the inputs.

@@ -18,6 +18,11 @@ pub struct Limits {
     /// Use this many test images, chosen the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// Hold out this many training images, for recipes that were published with a validation split: the last of each class in turn,
+    /// the same for every seed. Nothing is trained or calibrated on them, and no accuracy is measured on them. Limits apply to
+    /// what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<usize>,
 }
 
 /// The filter that changes an image's size (as Pillow's of the same name, with antialiasing).
@@ -138,7 +143,7 @@ impl DatasetSpec {
         self.keys().normalisation()
     }
 
-    /// The limits on training and test images.
+    /// The limits on training and test images, and the images held out.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.keys().limits()
@@ -151,6 +156,7 @@ impl DatasetSpec {
         let limits = self.limits();
         // A limit above that is refused once the data is there.
         let used = |limit: Option<usize>, all: usize| limit.map_or(all, |limit| limit.min(all));
+        let train = train.saturating_sub(limits.validation.unwrap_or(0));
         Some([used(limits.train_limit, train), used(limits.test_limit, test)])
     }
 
@@ -183,9 +189,11 @@ impl DatasetSpec {
             geometry.check()?;
         }
         self.keys().check()?;
-        let Limits { train_limit, test_limit } = self.limits();
+        let Limits { train_limit, test_limit, validation } = self.limits();
         let least = self.classes().unwrap_or(1);
-        for (key, limit) in [("train-limit", train_limit), ("test-limit", test_limit)] {
+        for (key, limit) in
+            [("train-limit", train_limit), ("test-limit", test_limit), ("validation", validation)]
+        {
             if let Some(limit) = limit
                 && limit < least
             {
@@ -214,7 +222,7 @@ mod tests {
             (fashion.name(), fashion.shape(), fashion.classes()),
             ("Fashion-MNIST", [1, 28, 28], Some(10))
         );
-        assert_eq!(fashion.limits(), Limits { train_limit: Some(100), test_limit: None });
+        assert_eq!(fashion.limits(), Limits { train_limit: Some(100), ..Limits::default() });
         let cifar = parse("kind = 'cifar10'").unwrap();
         assert_eq!((cifar.name(), cifar.shape(), cifar.classes()), ("CIFAR-10", [3, 32, 32], Some(10)));
         assert_eq!(parse("kind = 'cifar100'").unwrap().classes(), Some(100));
@@ -234,7 +242,7 @@ mod tests {
             ("kind = 'mnist'", "unknown variant `mnist`, expected one of `fashion-mnist`, `cifar10`"),
             (
                 "kind = 'fashion-mnist'\nsize = 3",
-                "unknown field `size`, expected `train-limit` or `test-limit`",
+                "unknown field `size`, expected one of `train-limit`, `test-limit`, `validation`",
             ),
             ("kind = 'cifar10'\ntrain_limit = 3", "unknown field `train_limit`"),
             ("kind = 'image-folder'\nsize = 3", "missing field `name`"),
@@ -253,6 +261,10 @@ mod tests {
             (
                 "kind = 'cifar100'\ntrain-limit = 99".to_owned(),
                 "key \"train-limit\": 99 is too few: each class needs one image, so at least 100",
+            ),
+            (
+                "kind = 'cifar10'\nvalidation = 9".to_owned(),
+                "key \"validation\": 9 is too few: each class needs one image, so at least 10",
             ),
             (
                 "kind = 'cifar10'\ntest-limit = 0".to_owned(),
@@ -344,6 +356,8 @@ mod tests {
         for (text, images, limits) in [
             ("kind = 'fashion-mnist'", Some([60_000, 10_000]), (None, None)),
             ("kind = 'cifar10'\ntrain-limit = 50", Some([50, 10_000]), (Some(50), None)),
+            ("kind = 'cifar10'\nvalidation = 5000", Some([45_000, 10_000]), (None, None)),
+            ("kind = 'cifar10'\nvalidation = 60_000", Some([0, 10_000]), (None, None)),
             ("kind = 'cifar100'\ntest-limit = 20_000", Some([50_000, 10_000]), (None, Some(20_000))),
             ("kind = 'cub200'\ntest-limit = 200", Some([5_994, 200]), (None, Some(200))),
             (imagenet, Some([1_281_167, 50_000]), (None, None)),
@@ -355,7 +369,7 @@ mod tests {
             let (train_limit, test_limit) = limits;
             assert_eq!(
                 (spec.images(), spec.limits()),
-                (images, Limits { train_limit, test_limit }),
+                (images, Limits { train_limit, test_limit, validation: spec.limits().validation }),
                 "{text}"
             );
         }

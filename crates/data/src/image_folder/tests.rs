@@ -23,6 +23,7 @@ fn spec(size: usize) -> ImageFolderSpec {
         max_pixels: None,
         train_limit: None,
         test_limit: None,
+        validation: None,
     }
 }
 
@@ -109,6 +110,34 @@ fn limits_leave_undrawn_images_undecoded() {
     let one = DatasetSpec::ImageFolder(ImageFolderSpec { test_limit: Some(1), ..spec(4) });
     let error = crate::open(&one, folder.path()).err().unwrap().to_string();
     assert!(error.starts_with("key \"test-limit\": 1 is too few: each of the 2 classes"), "{error}");
+}
+
+#[test]
+fn images_held_out_for_validation_are_in_no_set() {
+    let folder = example();
+    for (name, value) in [("train/bee/b.png", 35), ("train/bee/c.png", 36)] {
+        write(folder.path(), name, value);
+    }
+    let opened = |validation, train_limit| {
+        crate::open(
+            &DatasetSpec::ImageFolder(ImageFolderSpec { validation, train_limit, ..spec(4) }),
+            folder.path(),
+        )
+    };
+    let whole = opened(None, None).unwrap();
+    assert_eq!(first_bytes(&*whole.train), [10, 20, 30, 35, 36]);
+    let split = opened(Some(2), None).unwrap();
+    for kept in [&split.train, &split.calibration] {
+        assert_eq!(first_bytes(&**kept), [10, 30, 35]);
+        assert_ne!(kept.fingerprint(), whole.train.fingerprint());
+    }
+    assert_eq!(split.test.fingerprint(), whole.test.fingerprint());
+    // Limits choose among what is left.
+    assert_eq!(first_bytes(&*opened(Some(2), Some(2)).unwrap().train), [10, 30]);
+    let error = opened(Some(2), Some(4)).err().unwrap().to_string();
+    assert_eq!(error, "key \"train-limit\": 4 is more than the 3 images there are (Pictures)");
+    let error = opened(Some(4), None).err().unwrap().to_string();
+    assert_eq!(error, "key \"validation\": 4 held out leave no image of class 0 for training (Pictures)");
 }
 
 #[test]
