@@ -37,6 +37,7 @@ pub fn observe_batch(
 pub fn plain_sgd() -> SgdOptions {
     SgdOptions {
         momentum: 0.9,
+        nesterov: false,
         weight_decay: 5e-4,
         bias_lr: 1.0,
         bias_decay: 1.0,

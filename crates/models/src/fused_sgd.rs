@@ -18,6 +18,7 @@ unsafe extern "C" {
         lr: f64,
         momentum: f64,
         decay: f64,
+        nesterov: c_int,
         first: c_int,
         reason: *mut c_char,
         capacity: i64,
@@ -33,12 +34,13 @@ pub(crate) struct FusedStep {
     pub(crate) velocities: Vec<Tensor>,
     pub(crate) lr: f64,
     pub(crate) momentum: f64,
+    pub(crate) nesterov: bool,
     pub(crate) decay: f64,
     /// Velocities are written and not read.
     pub(crate) first: bool,
 }
 
-/// g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v, in place.
+/// g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v or with Nesterov's momentum w ← w − lr·(g + μ·v), in place.
 pub(crate) fn fused_step(step: &FusedStep) -> Result<(), ModelError> {
     const CAPACITY: usize = 1000;
     let pointers =
@@ -57,6 +59,7 @@ pub(crate) fn fused_step(step: &FusedStep) -> Result<(), ModelError> {
             step.lr,
             step.momentum,
             step.decay,
+            c_int::from(step.nesterov),
             c_int::from(step.first),
             reason.as_mut_ptr().cast(),
             CAPACITY as i64,

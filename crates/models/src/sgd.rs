@@ -15,6 +15,8 @@ use crate::{ModelError, Weights};
 #[derive(Clone, Debug, PartialEq)]
 pub struct SgdOptions {
     pub momentum: f64,
+    /// Whether a step goes along the gradient plus the velocity times the momentum, not along the velocity (Nesterov).
+    pub nesterov: bool,
     /// L2 penalty added to the gradient.
     pub weight_decay: f64,
     /// Multiplier of the learning rate for biases (the paper's Caffe nets: 2; torch: 1).
@@ -28,12 +30,14 @@ pub struct SgdOptions {
     pub layer_decay: BTreeMap<String, f64>,
 }
 
-/// The arithmetic of `torch.optim.SGD`: g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v.
+/// The arithmetic of `torch.optim.SGD`: g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v; with Nesterov's momentum
+/// w ← w − lr·(g + μ·v).
 ///
 /// Biases, the shift of a batch normalisation among them, are the tensors called `<layer>.bias`.
 #[derive(Debug)]
 pub struct Sgd {
     momentum: f64,
+    nesterov: bool,
     parameters: Vec<Parameter>,
 }
 
@@ -53,7 +57,7 @@ impl Sgd {
     pub fn new(graph: &Graph, options: &SgdOptions) -> Self {
         let trainable = graph.tensors().into_iter().filter(|spec| spec.trainable);
         let parameters = trainable.map(|spec| Parameter::new(spec.name, options)).collect();
-        Self { momentum: options.momentum, parameters }
+        Self { momentum: options.momentum, nesterov: options.nesterov, parameters }
     }
 
     /// Names of the tensors that are trained, in the order of gradients: that of [`Graph::tensors`].
@@ -90,7 +94,7 @@ impl Sgd {
         for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
             let weight = weights.get(&parameter.name)?.shallow_clone();
             parameter
-                .step(weight, gradient, lr * parameter.lr, self.momentum)
+                .step(weight, gradient, lr * parameter.lr, self.momentum, self.nesterov)
                 .context(|| format!("training step of tensor {:?}", parameter.name))?;
         }
         Ok(())
@@ -125,6 +129,7 @@ impl Sgd {
                 .or_insert_with(|| FusedStep {
                     lr: lr * parameter.lr,
                     momentum: self.momentum,
+                    nesterov: self.nesterov,
                     decay: parameter.decay,
                     first,
                     ..FusedStep::default()
@@ -193,6 +198,7 @@ impl Parameter {
         mut gradient: Tensor,
         lr: f64,
         momentum: f64,
+        nesterov: bool,
     ) -> Result<(), TchError> {
         let decay = self.decay;
         // A layer that the output does not depend on has no gradient, and torch leaves its tensors alone.
@@ -216,7 +222,12 @@ impl Parameter {
                 self.velocity.insert(like(&weight, &gradient)?)
             }
         };
-        let _ = weight.f_addcmul_(velocity, &minus_lr)?;
+        if nesterov {
+            let _ = gradient.f_addcmul_(velocity, &scalar(momentum)?)?;
+            let _ = weight.f_addcmul_(&gradient, &minus_lr)?;
+        } else {
+            let _ = weight.f_addcmul_(velocity, &minus_lr)?;
+        }
         Ok(())
     }
 }
@@ -258,13 +269,16 @@ mod tests {
         let graph = NetSpec::new(Arch::Tiny).build([3, 8, 8], 5).unwrap();
         let options = SgdOptions {
             momentum: 0.9,
+            nesterov: false,
             weight_decay: 5e-4,
             bias_lr: 2.0,
             bias_decay: 0.0,
             layer_lr: BTreeMap::from([("fc".to_owned(), 10.0)]),
             layer_decay: BTreeMap::new(),
         };
-        for format in [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast] {
+        let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
+        for (format, nesterov) in formats.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+            let options = SgdOptions { nesterov, ..options.clone() };
             let start = || {
                 let weights = Weights::init(&graph, Seed::root(0), tch::Device::Cpu).unwrap();
                 (weights.to_format(format).unwrap(), Sgd::new(&graph, &options))

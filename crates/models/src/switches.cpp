@@ -188,7 +188,7 @@ int thinet_set_variable(const char* name, const char* value) {
 // else the length of the reason, whose first `capacity` bytes are written to `reason`.
 std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor* const* gradients,
                               const at::Tensor* const* velocities, std::int64_t count, double lr, double momentum,
-                              double decay, int first, char* reason, std::int64_t capacity) {
+                              double decay, int nesterov, int first, char* reason, std::int64_t capacity) {
   try {
     const auto list = [count](const at::Tensor* const* tensors) {
       std::vector<at::Tensor> all;
@@ -198,7 +198,7 @@ std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor
       return all;
     };
     const auto w = list(weights), g = list(gradients), v = list(velocities);
-    at::_fused_sgd_(w, g, v, decay, momentum, lr, /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, first != 0);
+    at::_fused_sgd_(w, g, v, decay, momentum, lr, /*dampening=*/0.0, nesterov != 0, /*maximize=*/false, first != 0);
     return 0;
   } catch (const std::exception& error) {
     const std::string text = std::string("libtorch: ") + error.what();

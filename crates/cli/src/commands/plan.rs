@@ -302,6 +302,9 @@ fn describe(recipe: &Recipe) -> String {
     let schedule = match &recipe.schedule {
         Schedule::Constant {} => String::new(),
         Schedule::Cosine {} => ", cosine to 0".to_owned(),
+        Schedule::Exponential { gamma, from_epoch } => {
+            format!(", × {gamma} each epoch from epoch {from_epoch}")
+        }
         Schedule::Step { at, gamma } => {
             let at: Vec<String> = at.iter().map(|f| format!("{:.0} %", 100.0 * f)).collect();
             format!(", × {gamma} at {}", at.join(" and "))

@@ -88,6 +88,7 @@ fn train_steps(
     let steps_per_epoch = data.len() / recipe.batch;
     let options = SgdOptions {
         momentum: recipe.momentum,
+        nesterov: recipe.nesterov,
         weight_decay: recipe.weight_decay,
         bias_lr: recipe.bias_lr,
         bias_decay: recipe.bias_decay,
@@ -120,7 +121,7 @@ fn train_steps(
             let batch = batch?;
             // A batch whose images were all left out as damaged still counts as a step.
             if !batch.indices.is_empty() {
-                let lr = recipe.lr_at(at.step, total);
+                let lr = recipe.lr_at(at.step, total, steps_per_epoch);
                 let loss = feed.busy.time(|| {
                     let (images, labels) = feed.tensors(&batch)?;
                     train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)

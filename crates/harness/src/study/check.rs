@@ -6,7 +6,7 @@ use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
 use thinet_graph::{Graph, nearest, prunable_layer};
-use thinet_models::{ImportRules, Init, has_batch_norm};
+use thinet_models::{ImportRules, Init, Schedule, has_batch_norm};
 use thinet_report::tables;
 use thinet_selectors::Needs;
 
@@ -290,6 +290,9 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
     if !(0.0..1.0).contains(&recipe.momentum) {
         return wrong("momentum", &format!("{} is outside [0, 1)", recipe.momentum));
     }
+    if recipe.nesterov && recipe.momentum == 0.0 {
+        return wrong("nesterov", &"has no meaning without momentum");
+    }
     for (name, number) in [
         ("weight-decay", recipe.weight_decay),
         ("bias-lr", recipe.bias_lr),
@@ -303,6 +306,13 @@ fn check_recipe(recipe: &Recipe, path: &Path, key: &str) -> Result<(), HarnessEr
         if let Some((layer, number)) = layers.iter().find(|(_, n)| !(**n >= 0.0 && n.is_finite())) {
             return wrong(name, &format!("{layer}: {number} is not a number of at least 0"));
         }
+    }
+    if let (Schedule::Exponential { from_epoch, .. }, Some(epochs)) = (&recipe.schedule, recipe.epochs)
+        && *from_epoch >= epochs
+    {
+        let problem =
+            format!("{from_epoch} is not among the epochs 0 to {}: the rate would never fall", epochs - 1);
+        return wrong("schedule.from-epoch", &problem);
     }
     recipe.schedule.check().map_err(|e| value(path, &format!("{key}.schedule"), &e))
 }

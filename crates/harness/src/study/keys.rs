@@ -176,6 +176,7 @@ const KEYS: &[KeyTable] = &[
             key("batch", "count", "128", "images per batch; a last short batch is dropped"),
             key("lr", "number", REQUIRED, "learning rate at the start"),
             key("momentum", "number", "0.9", "momentum of SGD"),
+            key("nesterov", "true/false", "false", "Nesterov's momentum, by the rule of PyTorch's SGD"),
             key("weight-decay", "number", "0.0005", "L2 penalty added to the gradient"),
             key("bias-lr", "number", "1", "multiplies the learning rate of biases"),
             key("bias-decay", "number", "1", "multiplies the weight decay of biases"),
@@ -199,16 +200,32 @@ const KEYS: &[KeyTable] = &[
     },
     KeyTable {
         table: "dense.train.schedule",
-        about: "kind = \"constant\", \"cosine\" (both without further keys) or \"step\"; in every recipe",
+        about: "kind = \"constant\", \"cosine\" (both without further keys), \"step\" or \"exponential\"; in every recipe",
         keys: &[
-            key("kind", "text", "constant", "constant, step (at some fractions) or cosine (to 0)"),
+            key(
+                "kind",
+                "text",
+                "constant",
+                "constant, step (at some fractions), cosine (to 0) or exponential (by epoch)",
+            ),
             key(
                 "at",
                 "numbers",
                 REQUIRED,
-                "fractions of the training at which the rate falls, such as [0.5, 0.75]",
+                "step: fractions of the training at which the rate falls, such as [0.5, 0.75]",
             ),
-            key("gamma", "number", "0.1", "step: factor of the rate at each of them"),
+            key(
+                "gamma",
+                "number",
+                "0.1",
+                "factor of the rate: step, at each of them; exponential (required), each epoch",
+            ),
+            key(
+                "from-epoch",
+                "count",
+                "1",
+                "exponential: the first epoch, counted from 0, whose rate is smaller than the one before",
+            ),
         ],
     },
     KeyTable {
@@ -333,7 +350,7 @@ mod tests {
             known::<DenseSpec>(""),
             known::<ImportRules>(""),
             known::<Recipe>(""),
-            known::<Schedule>("kind = 'step'"),
+            &known::<Schedule>("kind = 'step'") | &known::<Schedule>("kind = 'exponential'"),
             known::<Augment>(""),
             known::<PruneSpec>(""),
             known::<Exception>(""),

@@ -25,6 +25,9 @@ pub struct Recipe {
     pub lr: f64,
     #[serde(default = "momentum")]
     pub momentum: f64,
+    /// Whether the momentum is Nesterov's, by the rule of PyTorch's SGD.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nesterov: bool,
     /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
     #[serde(default = "weight_decay")]
     pub weight_decay: f64,
@@ -56,11 +59,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Learning rate of step `step` (from 0) of `total`: the schedule's, times (step + 1) / (warm-up · total) at most 1.
+    /// Learning rate of step `step` (from 0) of `total` with `epoch` steps in an epoch: the schedule's, times
+    /// (step + 1) / (warm-up · total) at most 1.
     #[must_use]
-    pub fn lr_at(&self, step: usize, total: usize) -> f64 {
+    pub fn lr_at(&self, step: usize, total: usize, epoch: usize) -> f64 {
         let rise = self.warm_up * total as f64;
-        self.schedule.lr(self.lr, step, total)
+        self.schedule.lr(self.lr, step, total, epoch)
             * if rise > 0.0 { ((step + 1) as f64 / rise).min(1.0) } else { 1.0 }
     }
 
@@ -102,10 +106,10 @@ mod tests {
         let text = MINIMAL.replace("lr = 0.1 }", "lr = 0.1, warm-up = 0.4, schedule = { kind = 'cosine' } }");
         let recipe = Spec::parse(&text, Path::new("x.toml")).unwrap().dense.train.unwrap();
         let without = Recipe { warm_up: 0.0, ..recipe.clone() };
-        let share = |step| recipe.lr_at(step, 10) / without.lr_at(step, 10);
+        let share = |step| recipe.lr_at(step, 10, 5) / without.lr_at(step, 10, 5);
         for (step, expected) in [0.25, 0.5, 0.75, 1.0, 1.0, 1.0].into_iter().enumerate() {
             assert!((share(step) - expected).abs() < 1e-12, "step {step}");
         }
-        assert_eq!(without.lr_at(3, 10).to_bits(), without.schedule.lr(0.1, 3, 10).to_bits());
+        assert_eq!(without.lr_at(3, 10, 5).to_bits(), without.schedule.lr(0.1, 3, 10, 5).to_bits());
     }
 }

@@ -78,6 +78,7 @@ fn data_net_input_and_computing_are_in_every_id() {
         ("size = 16", "size = 12"),
         ("size = 16", "size = 16\ntrain-limit = 90"),
         ("size = 16", "size = 16\ntest-limit = 40"),
+        ("size = 16", "size = 16\nvalidation = 10"),
         ("arch = \"tiny\"", "arch = \"tiny\"\nwidth = 2.0"),
         ("batch-norm = true", "batch-norm = false"),
     ]);
@@ -99,7 +100,9 @@ fn every_key_of_the_dense_nets_recipe_is_in_its_id_and_its_cells_but_not_in_the_
         with("bias-decay = 0.0"),
         with("layer-lr = { fc = 2.0 }"),
         with("layer-decay = { fc = 2.0 }"),
+        with("nesterov = true"),
         with("schedule = { kind = \"cosine\" }"),
+        with("schedule = { kind = \"exponential\", gamma = 0.95 }"),
         with("warm-up = 0.1"),
         with("init = \"fan-in\""),
     ];

@@ -115,7 +115,7 @@ fn vgg16_conv_tunes_for_24_epochs_as_the_authors_code_does() {
     let widths: Vec<usize> = resolved.cells[0].keep.iter().map(|(_, kept)| *kept).collect();
     assert_eq!(widths, [32, 32, 64, 64, 128, 128, 128, 256, 256, 256]);
     let second = prune.recipe_after("conv1_2", false).unwrap();
-    let rates = [0, 10_008, 10_009, 20_017].map(|step| second.schedule.lr(second.lr, step, 20_018));
+    let rates = [0, 10_008, 10_009, 20_017].map(|step| second.schedule.lr(second.lr, step, 20_018, 10_009));
     for (rate, expected) in rates.iter().zip([1e-3, 1e-3, 1e-4, 1e-4]) {
         assert!((rate - expected).abs() < 1e-12, "{rates:?}");
     }

@@ -291,7 +291,7 @@ def golden_case(case):
         "parameters": [name for name, _ in net.named_parameters()], "buffers": list(buffers)})
 
 
-def golden_sgd(name, bias_lr, bias_decay):
+def golden_sgd(name, bias_lr, bias_decay, nesterov=False):
     spec, input_shape, classes, build = CASES["tiny"]
     lr, momentum, decay = 0.05, 0.9, 5e-2
     net = made(build)
@@ -301,7 +301,7 @@ def golden_sgd(name, bias_lr, bias_decay):
         {"params": [p for n, p in named.items() if n.endswith("bias")],
          "lr": lr * bias_lr, "weight_decay": decay * bias_decay},
     ]
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
     images, labels = batch(input_shape, classes)
     losses = []
     for _ in range(4):
@@ -312,11 +312,13 @@ def golden_sgd(name, bias_lr, bias_decay):
         losses.append(loss.detach())
     buffers = statistics(net)
     tensors = {**named, **buffers}
-    write(f"sgd-{name}", {
-        "losses": torch.stack(losses), "tensors": torch.stack([summary(t) for t in tensors.values()])
-    }, {
+    case = {
         "spec": spec, "input": input_shape, "classes": classes, "tensors": list(tensors),
-        "lr": lr, "momentum": momentum, "weight-decay": decay, "bias-lr": bias_lr, "bias-decay": bias_decay})
+        "lr": lr, "momentum": momentum, "weight-decay": decay, "bias-lr": bias_lr, "bias-decay": bias_decay}
+    if nesterov:
+        case["nesterov"] = True
+    write(f"sgd-{name}", {
+        "losses": torch.stack(losses), "tensors": torch.stack([summary(t) for t in tensors.values()])}, case)
 
 
 def golden_schedules():
@@ -335,6 +337,13 @@ def golden_schedules():
     step = lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 8], 0.1)
     cosine = lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     write("schedules", {"step": rates(step), "cosine": rates(cosine)}, {"base": base, "total": total})
+    # Three steps an epoch; from the second epoch on, and from the third on.
+    exponential = lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95)
+    epochs = rates(exponential)[:4]
+    late = torch.cat([epochs[:1], epochs[:3]])
+    write("exponential", {
+        "from-1": epochs.repeat_interleave(3), "from-2": late.repeat_interleave(3)
+    }, {"base": base, "total": total})
 
 
 if __name__ == "__main__":
@@ -343,4 +352,5 @@ if __name__ == "__main__":
         golden_case(case)
     golden_sgd("torch", 1.0, 1.0)
     golden_sgd("caffe", 2.0, 0.0)
+    golden_sgd("nesterov", 1.0, 1.0, nesterov=True)
     golden_schedules()

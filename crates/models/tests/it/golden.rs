@@ -34,6 +34,8 @@ struct SgdCase {
     tensors: Vec<String>,
     lr: f64,
     momentum: f64,
+    #[serde(default)]
+    nesterov: bool,
     weight_decay: f64,
     bias_lr: f64,
     bias_decay: f64,
@@ -122,15 +124,16 @@ cases! {
 
 #[test]
 fn four_steps_of_sgd_as_in_torch_and_as_in_caffe() {
-    for name in ["sgd-torch", "sgd-caffe"] {
+    for name in ["sgd-torch", "sgd-caffe", "sgd-nesterov"] {
         let (expected, case) = golden::<SgdCase>(name);
         let graph = case.spec.build(case.input, case.classes).unwrap();
         let weights = filled(&graph);
         let (images, labels) = batch(&graph);
-        let SgdCase { momentum, weight_decay, bias_lr, bias_decay, .. } = case;
+        let SgdCase { momentum, nesterov, weight_decay, bias_lr, bias_decay, .. } = case;
         let none = BTreeMap::new();
         let options = SgdOptions {
             momentum,
+            nesterov,
             weight_decay,
             bias_lr,
             bias_decay,
@@ -149,18 +152,33 @@ fn four_steps_of_sgd_as_in_torch_and_as_in_caffe() {
     }
 }
 
+#[derive(Deserialize)]
+struct Settings {
+    base: f64,
+    total: usize,
+}
+
 #[test]
 fn schedules_as_in_torch() {
-    #[derive(Deserialize)]
-    struct Settings {
-        base: f64,
-        total: usize,
-    }
     let (expected, Settings { base, total }) = golden::<Settings>("schedules");
     let step = Schedule::Step { at: vec![1.0 / 3.0, 2.0 / 3.0], gamma: 0.1 };
     for (name, schedule) in [("step", step), ("cosine", Schedule::Cosine {})] {
-        let rates: Vec<f64> = (0..total).map(|step| schedule.lr(base, step, total)).collect();
+        let rates: Vec<f64> = (0..total).map(|step| schedule.lr(base, step, total, 3)).collect();
         let torch = Vec::<f64>::try_from(&expected[name]).unwrap();
         assert!(rates.iter().zip(&torch).all(|(a, b)| (a - b).abs() <= 1e-12), "{name}: {rates:?} {torch:?}");
+    }
+}
+
+#[test]
+fn exponential_decay_by_epoch_as_in_torch() {
+    let (expected, Settings { base, total }) = golden::<Settings>("exponential");
+    for from_epoch in [1, 2] {
+        let schedule = Schedule::Exponential { gamma: 0.95, from_epoch };
+        let torch = Vec::<f64>::try_from(&expected[&format!("from-{from_epoch}")]).unwrap();
+        assert_eq!(torch.len(), total);
+        for (step, torch) in torch.into_iter().enumerate() {
+            let rate = schedule.lr(base, step, total, 3);
+            assert!((rate - torch).abs() <= 1e-12, "from {from_epoch}, step {step}: {rate} {torch}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::nets::{batch, net, tiny};
 
 const OPTIONS: SgdOptions = SgdOptions {
     momentum: 0.9,
+    nesterov: false,
     weight_decay: 5e-4,
     bias_lr: 2.0,
     bias_decay: 0.0,

@@ -305,6 +305,8 @@ fn every_number_of_a_recipe_has_its_bounds() {
     let recipe = "after-last = { steps = 2, batch = 2, lr = 0.1";
     let lr = |value: &str| format!("after-last = {{ steps = 2, batch = 2, lr = {value}");
     let and = |more: &str| format!("{recipe}, {more}");
+    let exponential =
+        |from: usize| format!("schedule = {{ kind = \"exponential\", gamma = 0.95, from-epoch = {from} }}");
     for (changed, key) in [
         (recipe.replace("steps = 2, ", ""), "prune.after-last"),
         (recipe.replace("steps = 2", "steps = 2, epochs = 2"), "prune.after-last"),
@@ -328,6 +330,9 @@ fn every_number_of_a_recipe_has_its_bounds() {
         (and("momentum = 1.0"), "prune.after-last.momentum"),
         (and("momentum = -0.1"), "prune.after-last.momentum"),
         (and("momentum = nan"), "prune.after-last.momentum"),
+        (and("nesterov = true"), ""),
+        (and("nesterov = true, momentum = 0.0"), "prune.after-last.nesterov"),
+        (and("nesterov = false, momentum = 0.0"), ""),
         (and("warm-up = 0.0"), ""),
         (and("warm-up = 0.99"), ""),
         (and("warm-up = 1.0"), "prune.after-last.warm-up"),
@@ -337,6 +342,10 @@ fn every_number_of_a_recipe_has_its_bounds() {
         (and("init = \"fan-in\""), "prune.after-last.init"),
         (and("schedule = { kind = \"step\", at = [0.5] }"), ""),
         (and("schedule = { kind = \"step\", at = [1.5] }"), "prune.after-last.schedule"),
+        (and(&exponential(0)), "prune.after-last.schedule"),
+        (and(&exponential(9)), ""),
+        (and(&exponential(3)).replace("steps = 2", "epochs = 4"), ""),
+        (and(&exponential(4)).replace("steps = 2", "epochs = 4"), "prune.after-last.schedule.from-epoch"),
     ] {
         check_each(&[(recipe, &changed, key)]);
     }
