@@ -156,7 +156,7 @@ fn the_controls_recipe_is_in_the_controls_alone() {
 fn names_labels_and_defaults_written_out_are_in_no_id() {
     let defaults = "[input]\norder = \"rgb\"\nrange = 1.0\nsize = 16\n[compute]\nthreads = 1\nprecision = \"f32\"\n\
                     tf32 = false\ndeterministic = false\nchannels-last = false\n[net]\nwidth = 1.0";
-    let recipe = "lr = 0.05\nmomentum = 0.9\nweight-decay = 5e-4\nbias-lr = 1.0\nbias-decay = 1.0\n\
+    let recipe = "lr = 0.05\nmomentum = 0.9\nnesterov = false\nweight-decay = 5e-4\nbias-lr = 1.0\nbias-decay = 1.0\n\
                   schedule = { kind = \"constant\" }\nwarm-up = 0.0\ninit = \"fan-out\"";
     assert_moved(
         &Fixture::new(),

@@ -41,14 +41,16 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 26);
+    assert_eq!(files.len(), 30);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
             assert!(text.contains(needed), "{}: no {needed}", file.display());
         }
         let spec = Spec::read(&file).unwrap();
-        assert_eq!(text.contains("# Unverified:"), is_paper_scale(&spec), "{}", file.display());
+        let is_published = is_paper_scale(&spec) || is_rerun(&spec);
+        assert_eq!(text.contains("# Unverified:"), is_published, "{}", file.display());
+        assert_eq!(text.contains("# Unmatched:"), is_rerun(&spec), "{}", file.display());
         let header: Vec<&str> =
             text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim).collect();
         let header = header.join(" ");
@@ -68,14 +70,38 @@ fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     }
 }
 
+/// Whether a study re-runs other people's numbers.
+fn is_rerun(spec: &Spec) -> bool {
+    spec.paper_table.as_deref() == Some("cifar10-published")
+}
+
 #[test]
-fn every_shipped_spec_plans_and_takes_its_first_step() {
+fn every_spec_at_the_papers_scale_plans_and_takes_its_first_step() {
+    plan_and_take_a_step(11, is_paper_scale);
+}
+
+#[test]
+fn every_spec_of_other_peoples_numbers_plans_and_takes_its_first_step() {
+    plan_and_take_a_step(4, is_rerun);
+}
+
+#[test]
+fn every_other_spec_plans_and_takes_its_first_step() {
+    plan_and_take_a_step(15, |spec| !is_paper_scale(spec) && !is_rerun(spec));
+}
+
+/// Plans the `count` shipped specs of this kind and stops each after its first training step, whose loss must be that of random weights.
+fn plan_and_take_a_step(count: usize, is_meant: impl Fn(&Spec) -> bool) {
     let scratch = tempfile::tempdir().unwrap();
-    for file in experiments() {
-        let spec = Spec::read(&file).unwrap();
+    let specs = experiments().into_iter().map(|file| (Spec::read(&file).unwrap(), file));
+    let specs: Vec<_> = specs.filter(|(spec, _)| is_meant(spec)).collect();
+    assert_eq!(specs.len(), count);
+    for (spec, file) in specs {
         // At full size a step of VGG-16 takes minutes here: the same nets and recipes on small images.
         let (file, data) = if is_paper_scale(&spec) {
             (small::spec(&file, scratch.path()), small::data(&spec, scratch.path()))
+        } else if is_rerun(&spec) {
+            (small::with_small_batches(&file, scratch.path()), data_of(&spec, scratch.path()))
         } else {
             (file, data_of(&spec, scratch.path()))
         };
