@@ -5,13 +5,14 @@
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
-PAPER := experiments/imagenet/*.toml experiments/cub200/*.toml
+PAPER := experiments/imagenet/*.toml experiments/cub200/*.toml experiments/cifar10/*.toml
 SEEDS :=
 DEVICE :=
 DATA :=
 JOBS :=
 IMAGENET :=
 CUB :=
+CIFAR10 :=
 MIRROR :=
 IMAGES :=
 LATENCY := yes
@@ -34,12 +35,13 @@ jobs_option := $(if $(JOBS),--jobs $(JOBS))
 run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(device_option) $(data_options) $(jobs_option)
 # The same nets cut without tuning, where EXPERIMENT has such a spec beside it.
 selection := $(filter-out $(EXPERIMENT),$(wildcard $(patsubst %-selectors.toml,%-selection.toml,$(EXPERIMENT))))
-paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$(CUB)') $(device_option) $(jobs_option)
+paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$(CUB)') $(if $(CIFAR10),--cifar10 '$(CIFAR10)') $(device_option) $(jobs_option)
 
 help: ## List the targets (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Settings of reproduce-table: EXPERIMENT=$(EXPERIMENT) SEEDS=3 DEVICE=cuda:0 DATA=folder JOBS=2'
 	@echo '                             IMAGENET=/path/to/ILSVRC2012 CUB=/path/to/CUB_200_2011 LATENCY=no'
+	@echo '                             CIFAR10=/path/to/cifar-10-batches-bin'
 	@echo '                             MIRROR=https://folder/of/archives (where the official ones cannot be reached)'
 
 reproduce-table: data ## Prune real networks with every method and print the tables beside the paper's numbers

@@ -22,7 +22,7 @@ use crate::output::report_written;
 /// Run the studies at the paper's scale whose data is given; compare all of them with the paper's numbers
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --imagenet and --cub nothing runs: the tables say \"not run\" beside the published numbers.
+Without --imagenet, --cub and --cifar10 nothing runs: the tables say \"not run\" beside the published numbers.
 The last lines list every table and what was not run.
 
 Example:
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Folder of CUB-200-2011
     #[arg(long, value_name = "DIR")]
     cub: Option<PathBuf>,
+    /// Folder of CIFAR-10 in its binary format (see `thinet data fetch cifar10`)
+    #[arg(long, value_name = "DIR")]
+    cifar10: Option<PathBuf>,
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
@@ -50,6 +53,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     workers: Workers,
 }
+
+/// What is wrong with a study of other data.
+const ONLY_THESE: &str = "only imagenet, cub200 and cifar10 studies can be named here";
 
 /// A study with its results, if there are any.
 struct Known {
@@ -68,9 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for spec in &specs {
         let study = study_of(arguments, spec)?;
         let options = study.options();
-        let resolved = ResolvedStudy::without_data(spec, &options)?.ok_or_else(|| {
-            BadArgument(format!("{}: only imagenet and cub200 studies can be named here", spec.display()))
-        })?;
+        let resolved = ResolvedStudy::without_data(spec, &options)?
+            .ok_or_else(|| BadArgument(format!("{}: {ONLY_THESE}", spec.display())))?;
         let outcome = study.place.data.as_ref().map(|_| execute(&study, &arguments.workers));
         let (study, is_run) = match outcome {
             Some(Ok(mut outcome)) => {
@@ -104,10 +109,8 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
     let data = match read.dataset {
         DatasetSpec::Imagenet(_) => arguments.imagenet.clone(),
         DatasetSpec::Cub200(_) => arguments.cub.clone(),
-        _ => {
-            let problem = "only imagenet and cub200 studies can be named here";
-            return Err(BadArgument(format!("{}: {problem}", spec.display())).into());
-        }
+        DatasetSpec::Cifar10(_) => arguments.cifar10.clone(),
+        _ => return Err(BadArgument(format!("{}: {ONLY_THESE}", spec.display())).into()),
     };
     let place = Place { device: arguments.device, data, results: arguments.results.clone() };
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
@@ -233,13 +236,17 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
 
 /// The command that would run what is missing.
 fn command(known: &[Known], arguments: &Arguments) -> String {
-    let is_missing = known.iter().any(|k| !k.is_run);
+    let is_missing =
+        |is_of: fn(&DatasetSpec) -> bool| known.iter().any(|k| !k.is_run && is_of(&k.resolved.spec.dataset));
     let mut hints = Vec::new();
-    if arguments.imagenet.is_none() && is_missing {
+    if arguments.imagenet.is_none() && is_missing(|data| matches!(data, DatasetSpec::Imagenet(_))) {
         hints.push("IMAGENET=/path/to/ILSVRC2012");
     }
-    if arguments.cub.is_none() && is_missing {
+    if arguments.cub.is_none() && is_missing(|data| matches!(data, DatasetSpec::Cub200(_))) {
         hints.push("CUB=/path/to/CUB_200_2011");
+    }
+    if arguments.cifar10.is_none() && is_missing(|data| matches!(data, DatasetSpec::Cifar10(_))) {
+        hints.push("CIFAR10=/path/to/cifar-10-batches-bin");
     }
     if hints.is_empty() {
         return "make reproduce-table".to_owned();

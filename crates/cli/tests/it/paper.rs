@@ -59,7 +59,29 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     fixture.write("small.toml", SPEC);
     let other = fixture.run(&["paper", "small.toml"]);
     assert_eq!(other.code, 2);
-    assert!(other.err.contains("only imagenet and cub200 studies"), "{}", other.err);
+    assert!(other.err.contains("only imagenet, cub200 and cifar10 studies"), "{}", other.err);
+}
+
+#[test]
+fn other_peoples_numbers_on_cifar10_have_a_table_of_their_own() {
+    let fixture = Fixture::new();
+    let names = ["resnet56-distiller-68m", "resnet56-distiller-79m", "resnet56-wang", "vgg16-li"];
+    let specs = names.map(|name| shipped(&format!("cifar10/cifar10-{name}.toml")));
+    let mut arguments = vec!["paper"];
+    arguments.extend(specs.iter().map(String::as_str));
+    let ran = fixture.run(&arguments);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let last = ran.out.lines().last().unwrap();
+    assert!(last.contains("Not run: cifar10-resnet56-distiller-68m, "), "{last}");
+    assert!(
+        last.ends_with("make reproduce-table CIFAR10=/path/to/cifar-10-batches-bin DEVICE=cuda:0"),
+        "{last}"
+    );
+    assert!(ran.out.contains("cifar10-published.md    40 rows, not run"), "{}", ran.out);
+    let table = std::fs::read_to_string(fixture.path("results/tables/cifar10-published.md")).unwrap();
+    let line =
+        table.lines().find(|line| line.contains("| APoZ, gradual | 78,856,832 multiply-adds ")).unwrap();
+    assert!(line.contains("93.03") && line.contains("78.86") && line.contains("not run"), "{line}");
 }
 
 #[test]

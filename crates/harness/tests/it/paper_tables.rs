@@ -7,7 +7,11 @@ use thinet_report::records::{Metric, Phase, Row, Status, StudyRecord, Unfit};
 use thinet_report::tables::{NOT_RUN, PaperStudy, Table, paper, paper_run};
 
 fn resolved(name: &str) -> ResolvedStudy {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../experiments/imagenet").join(name);
+    resolved_of("imagenet", name)
+}
+
+fn resolved_of(folder: &str, name: &str) -> ResolvedStudy {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../experiments").join(folder).join(name);
     ResolvedStudy::without_data(&file, &Options::default()).unwrap().unwrap()
 }
 
@@ -143,4 +147,77 @@ fn a_number_of_images_is_given_only_if_it_was_counted() {
     let nothing = not_run(&conv);
     let table = paper("x", &[conv.paper_study(&nothing, false)]).unwrap();
     assert!(!table.markdown().contains("50,000"));
+}
+
+/// The studies of `cifar10-published`, by name.
+fn reruns() -> Vec<ResolvedStudy> {
+    let names = ["resnet56-distiller-68m", "resnet56-distiller-79m", "resnet56-wang", "vgg16-li"];
+    names.iter().map(|name| resolved_of("cifar10", &format!("cifar10-{name}.toml"))).collect()
+}
+
+/// The table of these studies with records, or as not run.
+fn table_of_reruns(studies_of: &[ResolvedStudy], records: &[StudyRecord], is_run: bool) -> Table {
+    let studies: Vec<PaperStudy<'_>> =
+        studies_of.iter().zip(records).map(|(resolved, study)| resolved.paper_study(study, is_run)).collect();
+    paper("cifar10-published", &studies).unwrap()
+}
+
+#[test]
+fn other_peoples_numbers_stand_beside_ours_that_were_not_run() {
+    let studies_of = reruns();
+    let records: Vec<StudyRecord> = studies_of.iter().map(not_run).collect();
+    let table = table_of_reruns(&studies_of, &records, false);
+    insta::assert_snapshot!(table.markdown());
+    // 4 and 4 of Distiller's widths, 5 methods at 4 rates, 5 of VGG-16 with L1 in two publications, 6 of nets that are not ours.
+    assert_eq!(table.frame.height(), 4 + 4 + 20 + 6 + 6);
+    let published = table.frame.column("published_top1").unwrap().f64().unwrap();
+    let rows_in_data = published.iter().flatten().count();
+    assert_eq!(rows_in_data, 2 + 2 + 8 + 3 + 6);
+    assert_eq!(table.frame.column("top1_mean").unwrap().f64().unwrap().iter().flatten().count(), 0);
+    // Multiply-adds of Distiller's rows as they are published, to the last one.
+    let text = |name: &str| table.frame.column(name).unwrap().str().unwrap().clone();
+    let (sizes, macs) = (text("published_size"), table.frame.column("macs").unwrap().u64().unwrap().clone());
+    let mut compared = 0;
+    for (size, macs) in sizes.iter().zip(macs.iter()) {
+        if let Some(count) = size.and_then(|size| size.strip_suffix(" multiply-adds")) {
+            assert_eq!(count.replace(',', ""), macs.unwrap().to_string());
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 4);
+}
+
+#[test]
+fn drops_of_ours_and_of_a_publication_are_each_against_their_own_dense_net() {
+    let studies_of = reruns();
+    let mut records = measured(&studies_of, 10_000);
+    // Seeds differ by two points, so that a difference of means would be another drop.
+    for study in &mut records {
+        let shifted = |seed: u64| 90.0 + 2.0 * seed as f64;
+        for dense in &mut study.dense {
+            dense.rows = whole_net(Phase::Dense, shifted(dense.seed), 99.0);
+        }
+        for cell in &mut study.cells {
+            cell.rows = whole_net(Phase::AfterFineTune, shifted(cell.seed) - 1.5, 99.0);
+        }
+        // One cell of each study failed.
+        study.cells[0].status = Status::NotRun;
+        study.cells[0].rows.clear();
+    }
+    let table = table_of_reruns(&studies_of, &records, true);
+    let values = |name: &str| table.frame.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+    let ours = 34;
+    assert_eq!(values("top1_drop_mean")[..ours], vec![Some(1.5); ours][..]);
+    assert_eq!(values("dense_top1_mean")[..ours], vec![Some(92.0); ours][..]);
+    assert_eq!(values("top1_mean")[0], Some(91.5));
+    assert_eq!(values("top1_mean")[ours..], [None; 6]);
+    let n = table.frame.column("n").unwrap().u64().unwrap().clone();
+    assert_eq!([n.get(0), n.get(1), n.get(ours)], [Some(2), Some(3), None]);
+    for (place, row) in values("published_top1_drop").iter().zip(values("published_top1")).enumerate() {
+        let ((drop, top1), dense) = (row, values("published_dense_top1")[place]);
+        assert_eq!(*drop, dense.zip(top1).map(|(dense, top1)| dense - top1), "row {place}");
+    }
+    let text = table.markdown();
+    assert!(text.contains("per cent of the 10,000 test images;"), "{text}");
+    assert!(text.contains("n = 2, 1 not run"), "{text}");
 }

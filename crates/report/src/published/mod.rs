@@ -1,8 +1,9 @@
-//! Published numbers for comparison (Luo et al. 2017, tables 1 and 3, figure 4; its TPAMI version and the authors' README), each with
-//! its source.
+//! Published numbers for comparison (Luo et al. 2017, tables 1 and 3, figure 4; its TPAMI version and the authors' README; prunings of
+//! CIFAR-10 nets by others), each with its source.
 
 mod accuracy;
 mod figure4;
+mod reruns;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use accuracy::describe;
 pub use accuracy::{Accuracy, AccuracyDrop, Latency, Method, OriginalRow, Paper, Protocol};
 use figure4::same_rate;
 pub use figure4::{Figure4, Point, Series, Suspect};
+pub use reruns::{Rerun, RerunRow};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -38,10 +40,10 @@ pub enum PublishedError {
         entry: String,
         source_name: String,
     },
-    /// A series of figure 4 does not fit the keep rates.
+    /// A series of figure 4 does not fit the keep rates, or a row of a rerun its entry.
     #[error("{FILE}: {entry:?} {problem}")]
     Series {
-        /// The series.
+        /// The series or entry.
         entry: String,
         problem: String,
     },
@@ -148,6 +150,8 @@ pub struct Published {
     pub latency: Vec<Latency>,
     /// The comparison of selection criteria.
     pub figure4: Figure4,
+    /// Prunings of CIFAR-10 nets.
+    pub rerun: Vec<Rerun>,
 }
 
 impl Published {
@@ -160,7 +164,7 @@ impl Published {
     }
 
     /// Parses and checks the numbers: digits are numbers, sources are listed, every series has a value per keep rate, no entry is
-    /// repeated, and every drop has a baseline of its own protocol.
+    /// repeated, and every drop has a baseline of its own protocol or source.
     ///
     /// # Errors
     /// If a check fails; the message names the entry.
@@ -172,6 +176,7 @@ impl Published {
         published.check_accuracy()?;
         published.check_latency()?;
         published.check_figure4()?;
+        published.check_reruns()?;
         Ok(published)
     }
 

@@ -21,6 +21,7 @@ mod markdown;
 mod notes;
 mod owner;
 mod paper;
+mod reruns;
 mod seconds;
 mod selectors;
 mod stored;

@@ -1,4 +1,5 @@
-//! Tables that compare whole studies with the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017, tables 1 to 3).
+//! Tables that compare whole studies with the paper's rows: `imagenet-vgg16`, `imagenet-resnet50` (Luo et al. 2017, tables 1 to 3);
+//! `cifar10-published` has rows of another kind (`reruns.rs`).
 //! Every row has its own dense baseline and its protocol; rows that were not measured are marked.
 
 use polars::frame::DataFrame;
@@ -10,7 +11,7 @@ use super::lines::{LEFT_OUT, Quality, shown, status_name};
 use super::markdown::{Grid, grouped};
 use super::notes::{sources_note, test_images};
 use super::write::NOT_RUN;
-use super::{Table, TableError};
+use super::{Table, TableError, reruns};
 use crate::published::{Accuracy, AccuracyDrop, Method, Paper, Protocol, Published};
 use crate::records::{CellRecord, FROM_SCRATCH, Phase, Size, Status, StudyRecord};
 
@@ -84,6 +85,9 @@ impl Line<'_> {
 /// # Errors
 /// If the published numbers are inconsistent, a model cannot be built, or a value is recorded twice.
 pub fn paper(name: &str, studies: &[PaperStudy<'_>]) -> Result<Table, TableError> {
+    if name == reruns::NAME {
+        return reruns::reruns(studies);
+    }
     let published = Published::load()?;
     let mut lines = Vec::new();
     for (i, study) in studies.iter().enumerate() {

@@ -155,14 +155,14 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
 }
 
 /// `84.10 ± 0.31`, followed by the number of seeds if it differs from `usual`.
-fn shown_mean(over: &SeedStats, usual: u64, missing: &str) -> String {
+pub(super) fn shown_mean(over: &SeedStats, usual: u64, missing: &str) -> String {
     let Some(mean) = over.mean else { return missing.to_owned() };
     let spread = over.std.map(|std| format!(" ± {std:.2}")).unwrap_or_default();
     let n = if over.n == usual { String::new() } else { format!(" (n = {})", over.n) };
     format!("{mean:.2}{spread}{n}")
 }
 
-fn shown_seeds(n: u64, group: &Group) -> String {
+pub(super) fn shown_seeds(n: u64, group: &Group) -> String {
     let mut text = format!("n = {n}");
     for (count, what) in [
         (group.diverged, "diverged"),
