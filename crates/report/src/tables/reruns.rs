@@ -58,7 +58,7 @@ impl<'a> Line<'a> {
     fn shown(&self, of: impl Fn(&'a Group<'a>) -> &'a SeedStats) -> String {
         let Some(group) = self.group() else { return "not ours".to_owned() };
         let stats = of(group);
-        shown_mean(stats, stats.n, group)
+        shown_mean(stats, stats.n, group.missing())
     }
 }
 
