@@ -77,7 +77,7 @@ fn other_peoples_numbers_on_cifar10_have_a_table_of_their_own() {
         last.ends_with("make reproduce-table CIFAR10=/path/to/cifar-10-batches-bin DEVICE=cuda:0"),
         "{last}"
     );
-    assert!(ran.out.contains("cifar10-published.md    40 rows, not run"), "{}", ran.out);
+    assert!(ran.out.contains("cifar10-published.md  40 rows, not run"), "{}", ran.out);
     let table = std::fs::read_to_string(fixture.path("results/tables/cifar10-published.md")).unwrap();
     let line =
         table.lines().find(|line| line.contains("| APoZ, gradual | 78,856,832 multiply-adds ")).unwrap();

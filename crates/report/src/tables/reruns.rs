@@ -208,7 +208,10 @@ fn notes(studies: &[PaperStudy<'_>], rows: &[Line], published: &Published) -> Ve
         let is_shown =
             rows.iter().any(|line| line.published.is_some_and(|(other, _)| std::ptr::eq(other, rerun)));
         if is_shown {
-            notes.push(format!("Not matched, {} of {}: {}.", rerun.net, rerun.dense.source, rerun.unmatched));
+            let note = format!("Not matched, {} of {}: {}.", rerun.net, rerun.dense.source, rerun.unmatched);
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
         }
     }
     for PaperStudy { study, .. } in studies {
