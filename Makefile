@@ -1,7 +1,7 @@
 # Every target runs the set-up it needs: libtorch, the build, the data. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table figures paper smoke test test-resume test-slurm test-figures sweeps check bench mutants parity gpu-check golden setup build data
+.PHONY: help reproduce-table figures report paper smoke test test-resume test-slurm test-figures test-report sweeps check bench mutants parity gpu-check golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -36,6 +36,7 @@ run_options := $(if $(SEEDS),--seeds $(SEEDS)) $(device_option) $(data_options) 
 # The same nets cut without tuning, where EXPERIMENT has such a spec beside it.
 selection := $(filter-out $(EXPERIMENT),$(wildcard $(patsubst %-selectors.toml,%-selection.toml,$(EXPERIMENT))))
 paper_options := $(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(CUB),--cub '$(CUB)') $(if $(CIFAR10),--cifar10 '$(CIFAR10)') $(device_option) $(jobs_option)
+closing_options := $(PAPER) $(paper_options) --study '$(EXPERIMENT)' $(if $(selection),--study '$(selection)')
 
 help: ## List the targets (what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,12 +50,17 @@ reproduce-table: data ## Prune real networks with every method and print the tab
 	@# A study in which something failed (1) still prints its tables; its status becomes that of the target.
 	$(thinet) run '$(EXPERIMENT)' $(run_options); status=$$?; [ $$status -le 1 ] || exit $$status; \
 	$(if $(selection),$(thinet) run '$(selection)' $(run_options); one=$$?; [ $$one -le 1 ] || exit $$one; [ $$status -ne 0 ] || status=$$one;) \
-	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option) &&) \
-	$(thinet) paper $(PAPER) $(paper_options) --study '$(EXPERIMENT)' $(if $(selection),--study '$(selection)') || exit $$?; \
-	THINET= scripts/figures.sh || [ $$status -ne 0 ] || status=1; exit $$status
+	$(if $(filter no,$(LATENCY)),,$(thinet) latency $(device_option) || exit $$?;) \
+	$(thinet) paper $(closing_options) --closing never; one=$$?; [ $$one -le 1 ] || exit $$one; [ $$one -eq 0 ] || status=1; \
+	THINET= scripts/figures.sh || [ $$status -ne 0 ] || status=1; \
+	THINET= scripts/report.sh || [ $$status -ne 0 ] || status=1; \
+	$(thinet) paper $(closing_options) --closing only && exit $$status
 
 figures: build ## Draw the figures of results/tables, as Vega-Lite, SVG and PNG in results/figures
 	@THINET= scripts/figures.sh
+
+report: build ## Write the page of all figures and tables, results/report/index.html
+	@THINET= scripts/report.sh
 
 # After the figures, so that text and pictures are of the same tables.
 paper: figures ## Typeset the paper from results/tables and results/figures as paper/thinet-rs.pdf, and check its numbers
@@ -80,6 +86,9 @@ test-slurm: build ## Run a sweep through a real Slurm on this machine (root; ins
 
 test-figures: build ## Compare the figures and the paper of the committed tables with the committed ones
 	@THINET= scripts/test-figures.sh
+
+test-report: build ## Use the report in headless Chromium (as root installs Debian's package) and check its wheel and bad input
+	@THINET= scripts/test-report.sh
 
 sweeps: build ## Measure what sweeps cost besides computing (workers, overhead, shared work, status)
 	@THINET= scripts/sweeps.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by `make figures`, and last by `make reproduce-table`: draws the figures of results/tables (`thinet figures`), then turns each
+# Run by `make figures`, and by `make reproduce-table` after the studies: draws the figures of results/tables (`thinet figures`), then turns each
 # specification into SVG and PNG. Without the wheels for that the specifications are written all the same; one line names what is
 # missing, and the exit status is 1.
 #

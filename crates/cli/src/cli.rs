@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    clean, count, data, diff, export, figures, latency, list, paper, plan, run, show, status, submit, table,
-    task, verify, worker,
+    clean, count, data, diff, export, figures, latency, list, paper, plan, report, run, show, status, submit,
+    table, task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     List(list::Arguments),
     Paper(paper::Arguments),
     Figures(figures::Arguments),
+    Report(report::Arguments),
     Export(export::Arguments),
     Diff(diff::Arguments),
     Verify(verify::Arguments),
@@ -61,6 +62,7 @@ impl Command {
             Self::List(arguments) => list::run(arguments),
             Self::Paper(arguments) => paper::run(arguments),
             Self::Figures(arguments) => figures::run(arguments),
+            Self::Report(arguments) => report::run(arguments),
             Self::Export(arguments) => export::run(arguments),
             Self::Diff(arguments) => diff::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),

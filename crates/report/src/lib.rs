@@ -2,6 +2,7 @@
 //! only crate that uses Polars.
 
 pub mod figures;
+pub mod html;
 pub mod published;
 pub mod records;
 pub mod tables;

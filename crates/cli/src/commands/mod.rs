@@ -10,6 +10,7 @@ pub(crate) mod latency;
 pub(crate) mod list;
 pub(crate) mod paper;
 pub(crate) mod plan;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod status;

@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use thinet_data::DatasetSpec;
 use thinet_harness::HarnessError;
 use thinet_harness::run::check_tables;
 use thinet_harness::store::{machine, paths};
 use thinet_harness::study::{ResolvedStudy, Spec, not_run};
 use thinet_models::Device;
+use thinet_report::html;
 use thinet_report::records::StudyRecord;
 use thinet_report::tables::{self, Closing, ClosingStudy, PaperStudy};
 
@@ -23,7 +24,8 @@ use crate::output::report_written;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --imagenet, --cub and --cifar10 nothing runs: the tables say \"not run\" beside the published numbers.
-The last lines list every table and what was not run.
+The last lines list every table, the figure, the report and what was not run; to draw figures
+and report in between, `--closing never`, then `--closing only`, as `make reproduce-table` does.
 
 Example:
   thinet paper experiments/imagenet/*.toml experiments/cub200/*.toml \\
@@ -35,6 +37,9 @@ pub(crate) struct Arguments {
     /// A finished study for the closing lines; they begin with the result of the first one
     #[arg(long, value_name = "SPEC")]
     study: Vec<PathBuf>,
+    /// The closing lines: after the work, never, or nothing but them
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Lines::Last)]
+    closing: Lines,
     /// Folder of ILSVRC-2012 (see `thinet data check imagenet`)
     #[arg(long, value_name = "DIR")]
     imagenet: Option<PathBuf>,
@@ -57,6 +62,16 @@ pub(crate) struct Arguments {
 /// What is wrong with a study of other data.
 const ONLY_THESE: &str = "only imagenet, cub200 and cifar10 studies can be named here";
 
+/// When the closing lines are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Lines {
+    // After the studies were run and the tables written.
+    Last,
+    Never,
+    // Alone: nothing is run, no table is written.
+    Only,
+}
+
 /// A study with its results, if there are any.
 struct Known {
     resolved: ResolvedStudy,
@@ -76,7 +91,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let options = study.options();
         let resolved = ResolvedStudy::without_data(spec, &options)?
             .ok_or_else(|| BadArgument(format!("{}: {ONLY_THESE}", spec.display())))?;
-        let outcome = study.place.data.as_ref().map(|_| execute(&study, &arguments.workers));
+        let data = study.place.data.as_ref().filter(|_| arguments.closing != Lines::Only);
+        let outcome = data.map(|_| execute(&study, &arguments.workers));
         let (study, is_run) = match outcome {
             Some(Ok(mut outcome)) => {
                 if let Some(failure) = outcome.failure.take() {
@@ -95,8 +111,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         known.push(Known { resolved, study, is_run });
     }
-    let names = write_tables(&known, &arguments.results)?;
-    close(&known, &names, arguments)?;
+    let names = match arguments.closing {
+        Lines::Only => table_names(&known),
+        Lines::Last | Lines::Never => write_tables(&known, &arguments.results)?,
+    };
+    if arguments.closing != Lines::Never {
+        close(&known, &names, arguments)?;
+    }
     match failures.into_iter().next() {
         Some(first) => Err(first.context("some studies failed, the others are stored; the first failure")),
         None => Ok(()),
@@ -121,16 +142,10 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
 /// Prints the tables that were measured now and a line for each of the others. Returns the names of all.
 fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
     let folder = paths::tables(results);
-    let mut names: Vec<&str> = Vec::new();
-    for name in known.iter().filter_map(|k| k.resolved.spec.paper_table.as_deref()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    for name in &names {
+    for name in paper_tables(known) {
         let studies: Vec<PaperStudy<'_>> = known
             .iter()
-            .filter(|k| k.resolved.spec.paper_table.as_deref() == Some(*name))
+            .filter(|k| k.resolved.spec.paper_table.as_deref() == Some(name))
             .map(|k| k.resolved.paper_study(&k.study, k.is_run))
             .collect();
         let run = tables::paper_run(&studies);
@@ -145,7 +160,6 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
         report_written(&tables::write(&folder, &table, &run)?);
     }
     for Known { study, is_run, .. } in known.iter().filter(|k| k.resolved.spec.paper_table.is_none()) {
-        names.push(&study.table);
         if !is_run && !is_free(&folder, &study.table)? {
             note_measured(&folder, &study.table);
             continue;
@@ -160,7 +174,24 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
             report_written(&tables::write(&folder, table, tables::NOT_RUN)?);
         }
     }
-    Ok(names)
+    Ok(table_names(known))
+}
+
+/// Names of the paper tables that the studies belong to.
+fn paper_tables(known: &[Known]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in known.iter().filter_map(|k| k.resolved.spec.paper_table.as_deref()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Names of all tables of the studies.
+fn table_names(known: &[Known]) -> Vec<&str> {
+    let own = known.iter().filter(|k| k.resolved.spec.paper_table.is_none()).map(|k| k.study.table.as_str());
+    paper_tables(known).into_iter().chain(own).collect()
 }
 
 /// Refuses, before any work, to overwrite tables that hold only other studies.
@@ -224,6 +255,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
     let closing = Closing {
         folder: &paths::tables(&arguments.results),
         figures: &paths::figures(&arguments.results),
+        report: &paths::report(&arguments.results).join(html::PAGE),
         studies: &studies,
         tables: names,
         not_run: &not_run,

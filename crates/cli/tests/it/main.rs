@@ -11,6 +11,7 @@ mod help;
 mod latency;
 mod paper;
 mod provenance;
+mod report;
 mod runs;
 mod study;
 mod submit;

@@ -100,6 +100,18 @@ fn the_closing_lines_begin_with_the_result_of_the_study() {
     assert!(ran.out.lines().count() <= 25, "{}", ran.out);
     let row = ran.out.lines().find(|line| line.starts_with("| random ")).unwrap();
     assert!(row.split('|').nth(2).unwrap().trim().parse::<f64>().is_ok(), "{row}");
+
+    // The same lines apart from the work, with what was made in between.
+    let apart = |when: &str| {
+        fixture.run(&["paper", &shipped("cub200/selectors.toml"), "--study", "small.toml", "--closing", when])
+    };
+    let never = apart("never");
+    assert_eq!((never.code, never.out.as_str()), (0, ""), "{}", never.err);
+    let only = apart("only");
+    assert_eq!((only.code, &only.out, only.err.as_str()), (0, &ran.out, ""));
+    assert_eq!(fixture.run(&["report"]).code, 0);
+    let only = apart("only").out;
+    assert!(only.lines().any(|line| line.starts_with("Report: results/report/index.html ")), "{only}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, rows.parquet, claim, tensorboard/, slurm/
 //!   tables/<table>.*      tables and what belongs to them
 //!   figures/<figure>.*    figures of the tables
+//!   report/               a page of the tables and figures
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -70,4 +71,10 @@ pub fn tables(results: &Path) -> PathBuf {
 #[must_use]
 pub fn figures(results: &Path) -> PathBuf {
     results.join("figures")
+}
+
+/// The report.
+#[must_use]
+pub fn report(results: &Path) -> PathBuf {
+    results.join("report")
 }

@@ -12,10 +12,10 @@ mod kept;
 mod latency;
 mod published;
 mod reconstruction;
-mod source;
-mod spec;
-mod study;
-mod style;
+pub(crate) mod source;
+pub(crate) mod spec;
+pub(crate) mod study;
+pub(crate) mod style;
 #[cfg(test)]
 mod tests;
 mod widths;
@@ -193,7 +193,7 @@ pub fn write(out: &Path, figures: &Figures) -> Result<Vec<PathBuf>, FigureError>
 }
 
 /// Tables of studies: those with a summary beside them.
-fn studies(tables: &Tables) -> Result<BTreeSet<String>, FigureError> {
+pub(crate) fn studies(tables: &Tables) -> Result<BTreeSet<String>, FigureError> {
     let names = tables.names()?;
     Ok(names.iter().filter_map(|name| name.strip_suffix("-summary")).map(str::to_owned).collect())
 }

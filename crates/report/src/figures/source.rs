@@ -9,24 +9,24 @@ use super::FigureError;
 use crate::tables::{StoredTable, TableError, read_table_file};
 
 /// The folder of the tables, and what was noticed while they were read.
-pub(super) struct Tables<'a> {
+pub(crate) struct Tables<'a> {
     folder: &'a Path,
     /// Files that have changed since they were written, a sentence each.
-    pub(super) changed: BTreeSet<String>,
+    pub(crate) changed: BTreeSet<String>,
 }
 
 impl<'a> Tables<'a> {
-    pub(super) fn of(folder: &'a Path) -> Self {
+    pub(crate) fn of(folder: &'a Path) -> Self {
         Self { folder, changed: BTreeSet::new() }
     }
 
-    pub(super) fn path(&self, name: &str, suffix: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str, suffix: &str) -> PathBuf {
         self.folder.join(format!("{name}.{suffix}"))
     }
 
     /// Names of all tables: CSV files whose name holds no further dot (those were set aside, or lie beside a table), in the order of
     /// their names.
-    pub(super) fn names(&self) -> Result<BTreeSet<String>, FigureError> {
+    pub(crate) fn names(&self) -> Result<BTreeSet<String>, FigureError> {
         let mut names = BTreeSet::new();
         if !self.folder.is_dir() {
             return Ok(names);
@@ -41,7 +41,7 @@ impl<'a> Tables<'a> {
 
     /// The bytes of `<name>.<suffix>`, `None` if there is no such file. A file that has changed since it was written is read all the
     /// same and reported in `changed`.
-    pub(super) fn bytes(&mut self, name: &str, suffix: &str) -> Result<Option<Vec<u8>>, FigureError> {
+    pub(crate) fn bytes(&mut self, name: &str, suffix: &str) -> Result<Option<Vec<u8>>, FigureError> {
         match read_table_file(self.folder, name, suffix) {
             Ok(file) => Ok(file.map(|file| file.bytes)),
             Err(error @ TableError::Damaged { .. }) => {
@@ -53,7 +53,7 @@ impl<'a> Tables<'a> {
     }
 
     /// A table that must have these columns; `None` if there is no such file.
-    pub(super) fn sheet(&mut self, name: &str, needed: &[&str]) -> Result<Option<Sheet>, FigureError> {
+    pub(crate) fn sheet(&mut self, name: &str, needed: &[&str]) -> Result<Option<Sheet>, FigureError> {
         let Some(bytes) = self.bytes(name, "csv")? else { return Ok(None) };
         let path = self.path(name, "csv");
         let table = StoredTable::with_columns(bytes, &[])
@@ -69,32 +69,37 @@ impl<'a> Tables<'a> {
 }
 
 /// A table as text with checked access.
-pub(super) struct Sheet {
-    pub(super) path: PathBuf,
+pub(crate) struct Sheet {
+    pub(crate) path: PathBuf,
     table: StoredTable,
 }
 
 impl Sheet {
-    pub(super) fn rows(&self) -> std::ops::Range<usize> {
+    pub(crate) fn rows(&self) -> std::ops::Range<usize> {
         0..self.table.height()
     }
 
-    pub(super) fn has(&self, column: &str) -> bool {
+    pub(crate) fn has(&self, column: &str) -> bool {
         self.table.columns().contains(&column)
     }
 
+    /// Names of the columns in their order.
+    pub(crate) fn columns(&self) -> Vec<&str> {
+        self.table.columns()
+    }
+
     /// A field that is not empty; `None` too where the table has no such column.
-    pub(super) fn text(&self, row: usize, column: &str) -> Option<&str> {
+    pub(crate) fn text(&self, row: usize, column: &str) -> Option<&str> {
         self.table.text(column, row).filter(|text| !text.is_empty())
     }
 
     /// A field, empty if it has no value.
-    pub(super) fn label(&self, row: usize, column: &str) -> String {
+    pub(crate) fn label(&self, row: usize, column: &str) -> String {
         self.text(row, column).unwrap_or_default().to_owned()
     }
 
     /// A finite number; `None` where the field is empty.
-    pub(super) fn number(&self, row: usize, column: &str) -> Result<Option<f64>, FigureError> {
+    pub(crate) fn number(&self, row: usize, column: &str) -> Result<Option<f64>, FigureError> {
         let Some(text) = self.text(row, column) else { return Ok(None) };
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Some(value)),
@@ -103,24 +108,24 @@ impl Sheet {
     }
 
     /// A finite number that every row has.
-    pub(super) fn required(&self, row: usize, column: &str) -> Result<f64, FigureError> {
+    pub(crate) fn required(&self, row: usize, column: &str) -> Result<f64, FigureError> {
         self.number(row, column)?.ok_or_else(|| self.bad(row, column, "", "number"))
     }
 
     /// A count, 0 where the field is empty.
-    pub(super) fn count(&self, row: usize, column: &str) -> Result<u64, FigureError> {
+    pub(crate) fn count(&self, row: usize, column: &str) -> Result<u64, FigureError> {
         let Some(text) = self.text(row, column) else { return Ok(0) };
         text.parse().map_err(|_| self.bad(row, column, text, "count"))
     }
 
     /// A truth value, false where the field is empty.
-    pub(super) fn flag(&self, row: usize, column: &str) -> Result<bool, FigureError> {
+    pub(crate) fn flag(&self, row: usize, column: &str) -> Result<bool, FigureError> {
         let Some(text) = self.text(row, column) else { return Ok(false) };
         text.parse().map_err(|_| self.bad(row, column, text, "truth value"))
     }
 
     /// The one value that a column has in all rows in which it has any.
-    pub(super) fn only(&self, column: &str) -> Result<String, FigureError> {
+    pub(crate) fn only(&self, column: &str) -> Result<String, FigureError> {
         let mut values = self.rows().filter_map(|row| self.text(row, column));
         let first = values.next().unwrap_or_default();
         match values.find(|value| *value != first) {

@@ -20,17 +20,17 @@ pub struct Figure {
 }
 
 /// What a figure says about itself.
-pub(super) struct About {
-    pub(super) name: String,
-    pub(super) title: String,
-    pub(super) caption: String,
-    pub(super) tables: Vec<String>,
+pub(crate) struct About {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) caption: String,
+    pub(crate) tables: Vec<String>,
     /// Width of the picture, pixels: the caption's lines are broken for it.
-    pub(super) width: f64,
+    pub(crate) width: f64,
 }
 
 /// Completes a specification: schema, title, caption, configuration.
-pub(super) fn figure(about: About, body: Value) -> Figure {
+pub(crate) fn figure(about: About, body: Value) -> Figure {
     let About { name, title, caption, tables, width } = about;
     let mut spec = json!({
         "$schema": SCHEMA,
@@ -46,7 +46,7 @@ pub(super) fn figure(about: About, body: Value) -> Figure {
 }
 
 /// Breaks a text into lines of about so many characters.
-pub(super) fn wrap(text: &str, most: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
@@ -61,13 +61,13 @@ pub(super) fn wrap(text: &str, most: usize) -> Vec<String> {
 }
 
 /// Encodings that show a method by colour, dash and mark, in the order of the study. Without legends: see [`legend`].
-pub(super) struct MethodScales {
-    pub(super) colour: Value,
-    pub(super) dash: Value,
-    pub(super) shape: Value,
+pub(crate) struct MethodScales {
+    pub(crate) colour: Value,
+    pub(crate) dash: Value,
+    pub(crate) shape: Value,
 }
 
-pub(super) fn method_scales(methods: &[Method]) -> MethodScales {
+pub(crate) fn method_scales(methods: &[Method]) -> MethodScales {
     let labels: Vec<&str> = methods.iter().map(|method| method.label.as_str()).collect();
     let scale = |range: Vec<Value>| {
         json!({
@@ -83,7 +83,7 @@ pub(super) fn method_scales(methods: &[Method]) -> MethodScales {
 
 /// What a legend shows of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sample {
+pub(crate) enum Sample {
     /// Its line with its mark.
     Line,
     /// Its mark alone.
@@ -91,7 +91,7 @@ pub(super) enum Sample {
 }
 
 /// A row of entries, each the line and mark of a method with its name, as a view of its own: Vega's legend shows either lines or marks.
-pub(super) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
+pub(crate) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
     let (line, height) = (if sample == Sample::Line { 38.0 } else { 10.0 }, 22.0);
     let longest = methods.iter().map(|method| method.label.chars().count()).max().unwrap_or(0);
     let gap = if sample == Sample::Line { 14.0 } else { 22.0 };
@@ -144,8 +144,14 @@ pub(super) fn legend(methods: &[Method], width: f64, sample: Sample) -> Value {
     })
 }
 
+/// Whether a view is a [`legend`]: a page that has a legend of its own leaves it out.
+pub(crate) fn is_legend(view: &Value) -> bool {
+    let entry = &view["data"]["values"][0];
+    ["method", "from", "to", "middle", "text"].iter().all(|key| entry.get(key).is_some())
+}
+
 /// A scale of accuracies: it begins and ends at ticks, so that panels side by side have their titles at one height.
-pub(super) fn percent_axis(values: impl IntoIterator<Item = f64>) -> ([f64; 2], Vec<f64>) {
+pub(crate) fn percent_axis(values: impl IntoIterator<Item = f64>) -> ([f64; 2], Vec<f64>) {
     let (low, high) = values
         .into_iter()
         .fold((100.0_f64, 0.0_f64), |(low, high), v| (low.min(v.max(0.0)), high.max(v.min(100.0))));
@@ -161,7 +167,7 @@ pub(super) fn percent_axis(values: impl IntoIterator<Item = f64>) -> ([f64; 2], 
 
 /// The text of a specification: indented, but with each innermost list and object, such as a row of data, on a line of its own, so
 /// that a change of one value changes one line.
-pub(super) fn text(spec: &Value) -> String {
+pub(crate) fn text(spec: &Value) -> String {
     let mut text = String::new();
     append(&mut text, spec, 0);
     text.push('\n');

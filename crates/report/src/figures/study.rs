@@ -31,86 +31,86 @@ const NEEDED: [&str; 20] = [
     "test_images",
 ];
 /// Phases of a cut net, in their order; summaries have columns of the third only where it was measured.
-pub(super) const PHASES: [Phase; 4] =
+pub(crate) const PHASES: [Phase; 4] =
     [Phase::AfterCut, Phase::AfterReconstruction, Phase::AfterBatchNormEstimate, Phase::AfterFineTune];
 /// Keep rates that figures with a panel for each show first.
 const SHOWN_RATES: [f64; 4] = [0.5, 0.3, 0.7, 0.9];
 /// The column that names a variant of the study, where it has any.
-pub(super) const VARIANT: &str = "variant";
+pub(crate) const VARIANT: &str = "variant";
 
 /// A method of a study.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Method {
-    pub(super) label: String,
-    pub(super) selector: String,
-    pub(super) reconstruction: String,
+pub(crate) struct Method {
+    pub(crate) label: String,
+    pub(crate) selector: String,
+    pub(crate) reconstruction: String,
 }
 
 impl Method {
-    pub(super) fn style(&self) -> MethodStyle {
+    pub(crate) fn style(&self) -> MethodStyle {
         of_method(&self.selector, &self.reconstruction)
     }
 }
 
 /// A mean over seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Stat {
-    pub(super) mean: f64,
+pub(crate) struct Stat {
+    pub(crate) mean: f64,
     /// Sample standard deviation; `None` for one seed.
-    pub(super) std: Option<f64>,
-    pub(super) n: u64,
+    pub(crate) std: Option<f64>,
+    pub(crate) n: u64,
 }
 
 /// A method at a keep rate.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Index of its method.
-    pub(super) method: usize,
-    pub(super) keep_rate: f64,
+    pub(crate) method: usize,
+    pub(crate) keep_rate: f64,
     /// Empty in a study without variants.
-    pub(super) variant: String,
+    pub(crate) variant: String,
     /// Seeds whose cell is finished.
     done: u64,
-    pub(super) diverged: u64,
-    pub(super) params_fraction: f64,
-    pub(super) flops_fraction: f64,
+    pub(crate) diverged: u64,
+    pub(crate) params_fraction: f64,
+    pub(crate) flops_fraction: f64,
     /// Top-1, per cent, in the phases of [`PHASES`]; `None` where nothing was measured.
     top1: [Option<Stat>; PHASES.len()],
 }
 
 impl Group {
-    pub(super) fn at(&self, phase: Phase) -> Option<Stat> {
+    pub(crate) fn at(&self, phase: Phase) -> Option<Stat> {
         PHASES.iter().position(|&p| p == phase).and_then(|at| self.top1[at])
     }
 }
 
 /// A study with at least one measured cell.
-pub(super) struct Study {
+pub(crate) struct Study {
     /// Its table.
-    pub(super) table: String,
-    pub(super) run: String,
-    pub(super) path: PathBuf,
-    pub(super) dataset: String,
-    pub(super) net: String,
+    pub(crate) table: String,
+    pub(crate) run: String,
+    pub(crate) path: PathBuf,
+    pub(crate) dataset: String,
+    pub(crate) net: String,
     /// How the nets were cut, in the order of `variants`; one in a study without variants.
     modes: Vec<String>,
-    pub(super) seeds: u64,
-    pub(super) test_images: u64,
+    pub(crate) seeds: u64,
+    pub(crate) test_images: u64,
     /// In the order of the study.
-    pub(super) methods: Vec<Method>,
+    pub(crate) methods: Vec<Method>,
     /// In the order of the study, without those at which nothing is cut.
-    pub(super) keep_rates: Vec<f64>,
+    pub(crate) keep_rates: Vec<f64>,
     /// In the order of the study; empty in a study without variants.
-    pub(super) variants: Vec<String>,
-    pub(super) groups: Vec<Group>,
+    pub(crate) variants: Vec<String>,
+    pub(crate) groups: Vec<Group>,
     /// Top-1 of the dense nets.
-    pub(super) dense: Option<Stat>,
-    pub(super) dense_params: f64,
-    pub(super) dense_flops: f64,
+    pub(crate) dense: Option<Stat>,
+    pub(crate) dense_params: f64,
+    pub(crate) dense_flops: f64,
 }
 
 /// Why a study has no figures.
-pub(super) enum NoStudy {
+pub(crate) enum NoStudy {
     /// There is no `<table>-summary.csv`.
     Missing,
     /// No cell was run.
@@ -119,7 +119,7 @@ pub(super) enum NoStudy {
 
 impl Study {
     /// Reads `<table>-summary`.
-    pub(super) fn read(tables: &mut Tables, table: &str) -> Result<Result<Self, NoStudy>, FigureError> {
+    pub(crate) fn read(tables: &mut Tables, table: &str) -> Result<Result<Self, NoStudy>, FigureError> {
         let name = format!("{table}-summary");
         let Some(sheet) = tables.sheet(&name, &NEEDED)? else { return Ok(Err(NoStudy::Missing)) };
         let phase_columns = phase_columns(&sheet)?;
@@ -198,32 +198,32 @@ impl Study {
     }
 
     /// The phases in which something was measured, in their order.
-    pub(super) fn phases(&self) -> Vec<Phase> {
+    pub(crate) fn phases(&self) -> Vec<Phase> {
         let is_measured = |phase: &Phase| self.groups.iter().any(|group| group.at(*phase).is_some());
         PHASES.into_iter().filter(is_measured).collect()
     }
 
     /// The last phase in which a pruned net was measured, the control from a random start aside.
-    pub(super) fn last_phase(&self) -> Option<Phase> {
+    pub(crate) fn last_phase(&self) -> Option<Phase> {
         let is_measured =
             |phase: &Phase| self.groups.iter().any(|group| self.is_cut(group) && group.at(*phase).is_some());
         PHASES.into_iter().rfind(is_measured)
     }
 
     /// Whether nothing was tuned after the cuts.
-    pub(super) fn is_untuned(&self) -> bool {
+    pub(crate) fn is_untuned(&self) -> bool {
         !self.groups.iter().any(|group| self.is_cut(group) && group.at(Phase::AfterFineTune).is_some())
     }
 
     /// The same of a variant; its name is empty in a study without variants.
-    pub(super) fn is_untuned_in(&self, variant: &str) -> bool {
+    pub(crate) fn is_untuned_in(&self, variant: &str) -> bool {
         let mut of_variant =
             self.groups.iter().filter(|group| group.variant == variant && self.is_cut(group));
         !of_variant.any(|group| group.at(Phase::AfterFineTune).is_some())
     }
 
     /// Whether it is pruned, not the control from a random start.
-    pub(super) fn is_cut(&self, group: &Group) -> bool {
+    pub(crate) fn is_cut(&self, group: &Group) -> bool {
         self.methods[group.method].selector != FROM_SCRATCH
     }
 
@@ -237,13 +237,13 @@ impl Study {
     }
 
     /// How the nets of a variant were cut; its name is empty in a study without variants.
-    pub(super) fn mode_of(&self, variant: &str) -> &str {
+    pub(crate) fn mode_of(&self, variant: &str) -> &str {
         let at = self.variants.iter().position(|name| name == variant).unwrap_or_default();
         self.modes.get(at).map_or("", String::as_str)
     }
 
     /// The modes of all variants: `layer-by-layer and one-shot`.
-    pub(super) fn modes(&self) -> String {
+    pub(crate) fn modes(&self) -> String {
         let mut modes: Vec<&str> = Vec::new();
         for mode in &self.modes {
             index_of(&mut modes, mode);
@@ -252,12 +252,12 @@ impl Study {
     }
 
     /// The variant of figures that show one; empty in a study without variants.
-    pub(super) fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         self.variants.first().map_or("", String::as_str)
     }
 
     /// Checks that a table beside the summary was written by the same run and holds rows of one study.
-    pub(super) fn check_run(&self, sheet: &Sheet) -> Result<(), FigureError> {
+    pub(crate) fn check_run(&self, sheet: &Sheet) -> Result<(), FigureError> {
         let found = sheet.only("run")?;
         if found == self.run {
             return Ok(());
@@ -272,7 +272,7 @@ impl Study {
 
     /// How the nets were cut, with the first variant's name where there are several: figures of single layers and of differences show
     /// that one.
-    pub(super) fn first_variant(&self) -> String {
+    pub(crate) fn first_variant(&self) -> String {
         let mode = self.mode_of(self.first());
         match self.variants.first() {
             Some(first) => format!("{mode}, variant \u{201c}{first}\u{201d}"),
@@ -281,7 +281,7 @@ impl Study {
     }
 
     /// `n = 3 seeds`.
-    pub(super) fn n(&self) -> String {
+    pub(crate) fn n(&self) -> String {
         match self.seeds {
             1 => "n = 1 seed".to_owned(),
             seeds => format!("n = {seeds} seeds"),
@@ -290,7 +290,7 @@ impl Study {
 
     /// Up to `most` keep rates of a variant, high to low: those that are nearest to the ones of [`SHOWN_RATES`], so that figures of
     /// different studies show the same where they can.
-    pub(super) fn some_rates(&self, variant: &str, most: usize) -> Vec<f64> {
+    pub(crate) fn some_rates(&self, variant: &str, most: usize) -> Vec<f64> {
         let mut left = Vec::new();
         for group in self.groups.iter().filter(|group| group.variant == variant) {
             index_of(&mut left, group.keep_rate);
@@ -310,13 +310,13 @@ impl Study {
     }
 
     /// Whether a method was measured in a phase of a variant, at any keep rate.
-    pub(super) fn is_measured(&self, method: &Method, variant: &str, phase: Phase) -> bool {
+    pub(crate) fn is_measured(&self, method: &Method, variant: &str, phase: Phase) -> bool {
         let mut of_variant = self.groups.iter().filter(|group| group.variant == variant);
         of_variant.any(|group| self.methods[group.method] == *method && group.at(phase).is_some())
     }
 
     /// The methods of which something was measured, in the order of the study.
-    pub(super) fn measured_methods(&self) -> Vec<Method> {
+    pub(crate) fn measured_methods(&self) -> Vec<Method> {
         let is_measured = |index: usize| {
             let mut own = self.groups.iter().filter(|group| group.method == index);
             own.any(|group| group.top1.iter().any(Option::is_some))
@@ -326,7 +326,7 @@ impl Study {
     }
 
     /// What a figure of this phase cannot show, in sentences; empty if it shows everything.
-    pub(super) fn gaps(&self, phase: Phase) -> String {
+    pub(crate) fn gaps(&self, phase: Phase) -> String {
         let (mut diverged, mut not_run, mut fewer) = (Vec::new(), Vec::new(), Vec::new());
         for (index, method) in self.methods.iter().enumerate() {
             let is_own = |group: &&Group| group.method == index && self.has_phase(group, phase);
@@ -396,7 +396,7 @@ fn stat(sheet: &Sheet, row: usize, column: &str) -> Result<Option<Stat>, FigureE
 }
 
 /// The index of a value in a list, at whose end it is put if it is new.
-pub(super) fn index_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
+pub(crate) fn index_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     list.iter().position(|known| *known == value).unwrap_or_else(|| {
         list.push(value);
         list.len() - 1

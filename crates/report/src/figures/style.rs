@@ -7,29 +7,29 @@ use serde_json::{Value, json};
 
 /// The font of all figures. vl-convert ships it; Arial and Helvetica have the same widths, so an SVG file looks the same where only
 /// these exist.
-pub(super) const FONT: &str = "Liberation Sans, Arial, Helvetica, sans-serif";
+pub(crate) const FONT: &str = "Liberation Sans, Arial, Helvetica, sans-serif";
 /// The specification's language.
-pub(super) const SCHEMA: &str = "https://vega.github.io/schema/vega-lite/v6.json";
+pub(crate) const SCHEMA: &str = "https://vega.github.io/schema/vega-lite/v6.json";
 
 /// Text and axes.
-pub(super) const INK: &str = "#222222";
+pub(crate) const INK: &str = "#222222";
 /// Reference lines.
-pub(super) const REFERENCE: &str = "#666666";
+pub(crate) const REFERENCE: &str = "#666666";
 /// Ends of the scale of heat maps, light to dark: an order in grey as well.
-pub(super) const HEAT: [&str; 2] = ["#F1F5F9", "#0B3C6F"];
+pub(crate) const HEAT: [&str; 2] = ["#F1F5F9", "#0B3C6F"];
 /// From this fraction of the scale on, text on it is white.
-pub(super) const DARK: f64 = 0.6;
+pub(crate) const DARK: f64 = 0.6;
 /// Grid lines.
 const GRID: &str = "#E4E4E4";
 
 /// How a method is drawn in every figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct MethodStyle {
-    pub(super) colour: &'static str,
+pub(crate) struct MethodStyle {
+    pub(crate) colour: &'static str,
     /// Lengths of dashes and gaps, pixels.
-    pub(super) dash: &'static [f64],
+    pub(crate) dash: &'static [f64],
     /// A mark of Vega.
-    pub(super) shape: &'static str,
+    pub(crate) shape: &'static str,
 }
 
 const fn style(colour: &'static str, dash: &'static [f64], shape: &'static str) -> MethodStyle {
@@ -58,7 +58,7 @@ const OTHERS: [MethodStyle; 4] = [
 ];
 
 /// The style of a method.
-pub(super) fn of_method(selector: &str, reconstruction: &str) -> MethodStyle {
+pub(crate) fn of_method(selector: &str, reconstruction: &str) -> MethodStyle {
     let is_it = |known: &&(&str, &str, MethodStyle)| (known.0, known.1) == (selector, reconstruction);
     if let Some((.., style)) = KNOWN.iter().find(is_it) {
         return *style;
@@ -68,7 +68,7 @@ pub(super) fn of_method(selector: &str, reconstruction: &str) -> MethodStyle {
 }
 
 /// The configuration of every figure.
-pub(super) fn config() -> Value {
+pub(crate) fn config() -> Value {
     json!({
         "font": FONT,
         "background": "white",

@@ -17,6 +17,8 @@ pub struct Closing<'a> {
     pub folder: &'a Path,
     /// Folder of the figures.
     pub figures: &'a Path,
+    /// The report's page.
+    pub report: &'a Path,
     /// The studies that were run; the result of the first one is shown.
     pub studies: &'a [ClosingStudy<'a>],
     /// Names of further tables.
@@ -45,9 +47,8 @@ const METHODS: usize = 8;
 /// Maximum number of lines for tables.
 const TABLES: usize = 8;
 
-/// The study's tuned top-1 for each method and keep rate, the path of each table and of the study's first figure, and in one line what was
-/// not run. Read from the stored
-/// tables; at most [`CLOSING_LINES`] lines, further entries are only counted.
+/// The study's tuned top-1 for each method and keep rate, the path of each table, of the study's first figure and of the report, and in one
+/// line what was not run. Read from the stored tables; at most [`CLOSING_LINES`] lines, further entries are only counted.
 ///
 /// # Errors
 /// If a table exists and cannot be read; the message names it.
@@ -95,8 +96,14 @@ pub fn closing(closing: &Closing<'_>) -> Result<String, TableError> {
     if let Some(figure) = closing.studies.first().and_then(|study| figure(closing.figures, study.table)) {
         text.push_str(&figure);
     }
+    if closing.report.is_file() {
+        text.push_str(&format!(
+            "Report: {} (all figures and tables, every cell; open it in a browser)\n",
+            closing.report.display()
+        ));
+    }
     if !not_run.is_empty() {
-        text.push_str(&format!("\nNot run: {}. To run it: {}\n", not_run.join(", "), closing.command));
+        text.push_str(&format!("Not run: {}. To run it: {}\n", not_run.join(", "), closing.command));
     }
     Ok(text)
 }
@@ -287,6 +294,7 @@ mod tests {
         let asked = Closing {
             folder: dir.path(),
             figures: &dir.path().join("figures"),
+            report: &dir.path().join("report.html"),
             studies: &[STUDY],
             tables,
             not_run: &[("birds", "birds"), ("thousand-classes", "none"), ("invented", "selectors-invented")],
@@ -295,10 +303,14 @@ mod tests {
         };
         let figures = dir.path().join("figures");
         std::fs::create_dir(&figures).unwrap();
-        assert!(!closing(&asked).unwrap().contains("Figure"), "none was drawn");
+        let nothing = closing(&asked).unwrap();
+        assert!(!nothing.contains("Figure") && !nothing.contains("Report"), "none was drawn: {nothing}");
+        std::fs::write(asked.report, "<!DOCTYPE html>").unwrap();
         std::fs::write(figures.join("selectors-invented-accuracy-flops.svg"), "<svg/>").unwrap();
         let (figures, tables) = (figures.display().to_string(), dir.path().display().to_string());
-        closing(&asked).unwrap().replace(&figures, "results/figures").replace(&tables, "results/tables")
+        let text = closing(&asked).unwrap().replace(&figures, "results/figures");
+        text.replace(&format!("{tables}/report.html"), "results/report/index.html")
+            .replace(&tables, "results/tables")
     }
 
     #[test]
@@ -352,6 +364,7 @@ mod tests {
         let asked = Closing {
             folder: dir.path(),
             figures: dir.path(),
+            report: &dir.path().join("report.html"),
             studies: &[STUDY],
             tables: &[],
             not_run: &[],

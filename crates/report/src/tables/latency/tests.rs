@@ -164,6 +164,7 @@ fn the_closing_lines_show_the_times_before_further_tables() {
     let asked = Closing {
         folder: dir.path(),
         figures: dir.path(),
+        report: &dir.path().join("report.html"),
         studies: &[
             ClosingStudy { name: "own", table: "own" },
             ClosingStudy { name: "second", table: "second" },
