@@ -10,7 +10,7 @@ use super::{FigureError, Source, cells, columns, explore, plots};
 use crate::figures::source::{Sheet, Tables};
 use crate::figures::study::{Stat, Study, VARIANT, index_of};
 use crate::figures::{Figure, Figures};
-use crate::tables::{BESIDE, LAYERS, grouped};
+use crate::tables::{BESIDE, CHECKLIST, LAYERS, grouped};
 
 /// Columns of a main table that the page cannot do without.
 const NEEDED: [&str; 11] = [
@@ -28,8 +28,6 @@ const NEEDED: [&str; 11] = [
 ];
 /// Endings of the names of the figures of a study, in their order on the page. The chart takes the place of those of accuracy.
 const FIGURES: [&str; 5] = ["-samples", "-differences", "-reconstruction", "-agreement", "-widths"];
-/// Suffix of the checklist of a study.
-const CHECKLIST: &str = "-checklist";
 
 /// A finished section.
 pub(super) struct Section {
@@ -80,7 +78,7 @@ impl Section {
 /// Whether a table belongs to a study: its own and those beside it.
 pub(super) fn belongs(table: &str, study: &str) -> bool {
     let rest = table.strip_prefix(study);
-    rest.is_some_and(|rest| rest.is_empty() || rest == CHECKLIST || BESIDE.contains(&rest))
+    rest.is_some_and(|rest| rest.is_empty() || BESIDE.contains(&rest))
 }
 
 pub(super) fn section(
