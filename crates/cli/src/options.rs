@@ -54,6 +54,9 @@ impl Study {
         if let Some(data) = &self.place.data {
             option("--data", data.clone().into());
         }
+        if let Some(prepared) = &self.place.prepared {
+            option("--prepared", prepared.clone().into());
+        }
         if let Some(seeds) = self.seeds {
             option("--seeds", seeds.to_string().into());
         }
@@ -77,6 +80,9 @@ pub(crate) struct Place {
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Folder of files made by `thinet data prepare` [default: prepared/ in the folder of the dataset]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) prepared: Option<PathBuf>,
     /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
@@ -88,6 +94,7 @@ impl Place {
             seeds,
             device: self.device,
             data: self.data.clone(),
+            prepared: self.prepared.clone(),
             results: self.results.clone(),
             is_elsewhere: false,
             program: program(),

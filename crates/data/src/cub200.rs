@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +10,7 @@ use crate::archive::Archive;
 use crate::files;
 use crate::index_file::{IndexFile, number};
 use crate::kind::{DatasetKeys, Key, Origin, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION, key};
-use crate::photos::{Listing, PhotoSpec, Photos, keys};
+use crate::photos::{Listing, PhotoSets, PhotoSpec, keys};
 use crate::protocol::Protocol;
 use crate::spec::{Limits, Normalisation};
 use crate::{DataError, Split};
@@ -99,7 +98,11 @@ impl DatasetKeys for Cub200Spec {
     }
 
     fn read(&self, folder: &Path) -> Result<Split, DataError> {
-        open(&self.0, folder)
+        Ok(open(&self.0, folder)?.into_split())
+    }
+
+    fn photos(&self, folder: &Path) -> Result<Option<PhotoSets>, DataError> {
+        open(&self.0, folder).map(Some)
     }
 }
 
@@ -110,7 +113,7 @@ const CLASS_NAMES: &str = "classes.txt";
 
 /// Reads the index files in the folder of the archive, or in the folder that it lies in, and finds every image; nothing is
 /// decoded.
-fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
+fn open(spec: &PhotoSpec, folder: &Path) -> Result<PhotoSets, DataError> {
     let place = ARCHIVE.place(folder);
     let folder = if files::is_folder(&place)? { &place } else { folder };
     let names = Index::read(folder, IMAGES)?;
@@ -141,14 +144,7 @@ fn open(spec: &PhotoSpec, folder: &Path) -> Result<Split, DataError> {
             return Err(DataError::format(&folder.join(SPLIT), problem));
         }
     }
-    let [geometry, calibration] = spec.geometries(PROTOCOL);
-    let train = Photos::new(NAME, folder, train, geometry, spec.bad_files)?;
-    let test = Photos::new(NAME, folder, test, geometry, spec.bad_files)?;
-    Ok(Split {
-        calibration: Arc::new(train.under(calibration)),
-        train: Arc::new(train),
-        test: Arc::new(test),
-    })
+    PhotoSets::new(NAME, folder, [train, test], spec, PROTOCOL)
 }
 
 /// The first part of `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg`.

@@ -1,5 +1,6 @@
 //! The [`Dataset`] trait, a set held in memory, and the pair of a training and a test set.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use thinet_seed::Seed;
@@ -46,6 +47,10 @@ pub trait Dataset: Send + Sync {
     /// Whether reading an image decodes a file each time, so that keeping the result saves work.
     fn is_decoded_each_time(&self) -> bool {
         false
+    }
+    /// The file that images are read from because `thinet data prepare` decoded them; `None` if there is no such file.
+    fn prepared_file(&self) -> Option<&Path> {
+        None
     }
     /// Files that could not be decoded so far, and why.
     fn left_out(&self) -> Vec<String> {

@@ -139,6 +139,14 @@ pub enum DataError {
         /// The panic's message.
         message: String,
     },
+    /// A file of prepared images that must not be used, or that cannot be made.
+    #[error("{path}: {problem}", path = .path.display())]
+    Prepared {
+        /// The file, or the folder that it should lie in.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// A dataset that could not be fetched.
     #[error("cannot get {dataset} into {folder}: {tried}; to get it by hand: {by_hand}", folder = .folder.display())]
     Fetch {
@@ -161,6 +169,10 @@ impl DataError {
 
     pub(crate) fn layout(path: &Path, problem: impl Into<String>) -> Self {
         Self::Layout { path: path.to_path_buf(), problem: problem.into() }
+    }
+
+    pub(crate) fn prepared(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Prepared { path: path.to_path_buf(), problem: problem.into() }
     }
 
     pub(crate) fn format(path: &Path, problem: impl Into<String>) -> Self {

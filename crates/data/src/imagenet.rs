@@ -4,13 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, is_image_name};
 use crate::kind::{DatasetKeys, Key, Origin, REQUIRED, Sizing, TEST_LIMIT, TRAIN_LIMIT, VALIDATION, key};
-use crate::photos::{Listing, PhotoSpec, Photos, keys};
+use crate::photos::{Listing, PhotoSets, PhotoSpec, keys};
 use crate::protocol::Protocol;
 use crate::spec::{Limits, Normalisation};
 use crate::val_labels::{self, ValLabels};
@@ -77,7 +76,7 @@ impl ImagenetSpec {
     }
 
     /// The keys that every set of photographs has.
-    fn photos(&self) -> PhotoSpec {
+    fn photo_spec(&self) -> PhotoSpec {
         PhotoSpec {
             protocol: Some(self.protocol),
             calibration_protocol: self.calibration_protocol,
@@ -126,7 +125,7 @@ impl DatasetKeys for ImagenetSpec {
     }
 
     fn shape(&self) -> [usize; 3] {
-        self.photos().shape()
+        self.photo_spec().shape()
     }
 
     fn classes(&self) -> Option<usize> {
@@ -142,11 +141,11 @@ impl DatasetKeys for ImagenetSpec {
     }
 
     fn limits(&self) -> Limits {
-        self.photos().limits()
+        self.photo_spec().limits()
     }
 
     fn sizing(&self) -> Sizing {
-        Sizing::Protocols(self.photos().geometries(self.protocol))
+        Sizing::Protocols(self.photo_spec().geometries(self.protocol))
     }
 
     fn check(&self) -> Result<(), DataError> {
@@ -167,27 +166,23 @@ impl DatasetKeys for ImagenetSpec {
     }
 
     fn read(&self, folder: &Path) -> Result<Split, DataError> {
-        open(self, folder)
+        Ok(open(self, folder)?.into_split())
+    }
+
+    fn photos(&self, folder: &Path) -> Result<Option<PhotoSets>, DataError> {
+        open(self, folder).map(Some)
     }
 }
 
 /// Lists the files and labels of both splits; nothing is decoded.
-fn open(spec: &ImagenetSpec, folder: &Path) -> Result<Split, DataError> {
+fn open(spec: &ImagenetSpec, folder: &Path) -> Result<PhotoSets, DataError> {
     let Layout { images, label_folders } = layout(folder)?;
     let folder = &*images;
     let train_folder = folder.join("train");
     let classes = train_classes(&train_folder, spec.classes)?;
     let train = class_folders(&train_folder, &classes)?;
     let test = validation(spec, folder, &label_folders, &classes)?;
-    let photos = spec.photos();
-    let [geometry, calibration] = photos.geometries(spec.protocol);
-    let train = Photos::new(NAME, folder, train, geometry, photos.bad_files)?;
-    let test = Photos::new(NAME, folder, test, geometry, photos.bad_files)?;
-    Ok(Split {
-        calibration: Arc::new(train.under(calibration)),
-        train: Arc::new(train),
-        test: Arc::new(test),
-    })
+    PhotoSets::new(NAME, folder, [train, test], &spec.photo_spec(), spec.protocol)
 }
 
 /// Where Kaggle's archive has the images, below its own folder and below its folder `ILSVRC`.

@@ -24,6 +24,34 @@ pub(crate) fn end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Height and width by the frame header (SOF) of the first image; `None` if the bytes end before it or it names none.
+pub(crate) fn size(bytes: &[u8]) -> Option<[usize; 2]> {
+    if !bytes.starts_with(&[0xff, SOI]) {
+        return None;
+    }
+    let mut at = 2;
+    loop {
+        let code = next_marker(bytes, &mut at)?;
+        match code {
+            EOI => return None,
+            // Frames of every kind; 0xc4, 0xc8 and 0xcc are other segments.
+            0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(&code) => {
+                // Length (2), precision (1), height (2), width (2).
+                let header = bytes.get(at..at + 7)?;
+                let number =
+                    |place: usize| usize::from(u16::from_be_bytes([header[place], header[place + 1]]));
+                let (height, width) = (number(3), number(5));
+                return (height > 0 && width > 0).then_some([height, width]);
+            }
+            SOI | 0x01 | 0xd0..=0xd7 => {}
+            _ => {
+                let length = bytes.get(at..at + 2)?;
+                at += usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+            }
+        }
+    }
+}
+
 /// Moves `at` after the next marker and returns its code. A marker is 0xff and a code, with any number of 0xff before the
 /// code as padding. Stray bytes between segments are skipped, as decoders do, and the data of a scan with them: within
 /// the data 0xff is followed by 0 (an escaped data byte), by the code of a restart, or by more 0xff.

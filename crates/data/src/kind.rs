@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::client::{Client, Tell};
+use crate::photos::PhotoSets;
 use crate::protocol::Geometry;
 use crate::spec::{Limits, Normalisation, Resize};
 use crate::{DataError, DatasetSpec, Split};
@@ -68,6 +69,15 @@ pub(crate) trait DatasetKeys {
     /// # Errors
     /// Names the file that is missing, damaged or not what it should be.
     fn read(&self, folder: &Path) -> Result<Split, DataError>;
+
+    /// The images of a set of photographs; `None` for every other kind.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn photos(&self, folder: &Path) -> Result<Option<PhotoSets>, DataError> {
+        let _ = folder;
+        Ok(None)
+    }
 
     /// As [`read`](Self::read), but what can be left out is left out; returns what that was and why. For examinations only.
     ///

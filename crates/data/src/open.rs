@@ -6,6 +6,7 @@ use std::thread;
 
 use crate::dataset::image_len;
 use crate::limit::{class_balanced_prefix, without_suffix};
+use crate::prepared::Place;
 use crate::{DataError, Dataset, DatasetSpec, MemoryDataset, Split, Subset};
 
 /// Opens the dataset in `folder`: everything is read and checked (image folder: listed, and decoded when cached).
@@ -14,8 +15,21 @@ use crate::{DataError, Dataset, DatasetSpec, MemoryDataset, Split, Subset};
 /// Names the file or key: a missing, empty, truncated or altered file, a label out of range, an image that cannot be
 /// decoded, a limit larger than the set or without one image of each class.
 pub fn open(spec: &DatasetSpec, folder: &Path) -> Result<Split, DataError> {
+    open_with(spec, folder, None)
+}
+
+/// As [`open`]. Photographs are read from files that [`prepare`](crate::prepare) made, where there are any in the folder
+/// `prepared`, by default `prepared` in the dataset's folder; the values that are read are the same to the bit.
+///
+/// # Errors
+/// As [`open`], and if a prepared file is damaged, or was made from other images or by another version.
+pub fn open_with(spec: &DatasetSpec, folder: &Path, prepared: Option<&Path>) -> Result<Split, DataError> {
     spec.check()?;
-    let split = limited(spec.keys().read(folder)?, spec)?;
+    let split = match spec.keys().photos(folder)? {
+        Some(sets) => Place::new(spec, folder, prepared).attached(sets)?.into_split(),
+        None => spec.keys().read(folder)?,
+    };
+    let split = limited(split, spec)?;
     // Limits come first: only what is used is decoded.
     if spec.keys().is_held_in_memory(&split) { in_memory(&split) } else { Ok(split) }
 }

@@ -11,9 +11,10 @@ use crate::dataset::check_read;
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::files::image_size;
 use crate::kind::{Key, key};
+use crate::prepared::Prepared;
 use crate::protocol::{Geometry, Protocol};
 use crate::spec::Limits;
-use crate::{DataError, Dataset};
+use crate::{DataError, Dataset, Split};
 
 /// The keys of a set of photographs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +97,35 @@ pub(crate) mod keys {
 /// values that are read change, and say so in the CHANGELOG.
 pub(crate) const VERSION: &str = "thinet photos v1";
 
-/// Labelled photographs, decoded when they are read.
+/// The photographs of a dataset: for training, as selectors see those, and for testing.
+pub(crate) struct PhotoSets {
+    pub(crate) train: Photos,
+    pub(crate) calibration: Photos,
+    pub(crate) test: Photos,
+}
+
+impl PhotoSets {
+    /// The training and test images that are listed; `usual` is the set's own protocol.
+    pub(crate) fn new(
+        name: &str,
+        folder: &Path,
+        [train, test]: [Listing; 2],
+        spec: &PhotoSpec,
+        usual: Protocol,
+    ) -> Result<Self, DataError> {
+        let [geometry, calibration] = spec.geometries(usual);
+        let train = Photos::new(name, folder, train, geometry, spec.bad_files)?;
+        let test = Photos::new(name, folder, test, geometry, spec.bad_files)?;
+        Ok(Self { calibration: train.under(calibration), train, test })
+    }
+
+    pub(crate) fn into_split(self) -> Split {
+        let Self { train, calibration, test } = self;
+        Split { train: Arc::new(train), calibration: Arc::new(calibration), test: Arc::new(test) }
+    }
+}
+
+/// Labelled photographs, decoded when they are read, or read from a prepared file.
 #[derive(Clone)]
 pub(crate) struct Photos {
     name: String,
@@ -105,6 +134,7 @@ pub(crate) struct Photos {
     labels: Arc<Vec<usize>>,
     geometry: Geometry,
     damaged: Arc<Damaged>,
+    prepared: Option<Arc<Prepared>>,
     fingerprint: String,
 }
 
@@ -149,6 +179,7 @@ impl Photos {
             labels: Arc::new(labels),
             geometry,
             damaged: Arc::new(Damaged { limit, seen: Mutex::default() }),
+            prepared: None,
             fingerprint: String::new(),
         };
         Ok(photos.with_fingerprint(&contents, geometry))
@@ -156,8 +187,40 @@ impl Photos {
 
     /// The same files under another protocol; files that cannot be decoded are counted together.
     pub(crate) fn under(&self, geometry: Geometry) -> Self {
-        let contents = self.fingerprint.split_once(':').map_or("", |(contents, _)| contents).to_owned();
-        self.clone().with_fingerprint(&contents, geometry)
+        let contents = self.contents().to_owned();
+        Self { prepared: None, ..self.clone() }.with_fingerprint(&contents, geometry)
+    }
+
+    /// The same images, read from a prepared file.
+    pub(crate) fn from_file(self, prepared: Arc<Prepared>) -> Self {
+        Self { prepared: Some(prepared), ..self }
+    }
+
+    /// The part of the fingerprint that identifies files and labels, whatever the protocol.
+    pub(crate) fn contents(&self) -> &str {
+        self.fingerprint.split_once(':').map_or("", |(contents, _)| contents)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    pub(crate) fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    pub(crate) fn path(&self, index: usize) -> &Path {
+        &self.files[index]
+    }
+
+    pub(crate) fn prepared(&self) -> Option<&Arc<Prepared>> {
+        self.prepared.as_ref()
+    }
+
+    /// The image decoded and resized, before any crop, or why it is left out.
+    pub(crate) fn resized(&self, index: usize) -> Result<Picture, DataError> {
+        let picture = self.decoded(index)?;
+        self.judged(index, self.geometry.resized(picture))
     }
 
     fn with_fingerprint(mut self, contents: &str, geometry: Geometry) -> Self {
@@ -172,15 +235,28 @@ impl Photos {
     }
 
     /// The image as it is read from its file, or why it is left out.
-    fn picture(&self, index: usize, out: &[u8]) -> Result<Picture, DataError> {
-        check_read(self, index, out)?;
+    fn decoded(&self, index: usize) -> Result<Picture, DataError> {
         Picture::decode(&self.files[index], 3, self.geometry.max_pixels)
             .map_err(|error| self.damaged.judge(error))
     }
 
-    fn finish(&self, index: usize, done: Result<(), String>) -> Result<(), DataError> {
+    fn judged<T>(&self, index: usize, done: Result<T, String>) -> Result<T, DataError> {
         let path = &self.files[index];
         done.map_err(|problem| self.damaged.judge(DataError::Decode { path: path.clone(), problem }))
+    }
+
+    /// Writes the crop at `place`, which follows from height and width, from the prepared file. False if there is none, or
+    /// if it marks the image as one that could not be decoded.
+    fn cut_prepared(
+        &self,
+        index: usize,
+        place: impl FnOnce([usize; 2]) -> [usize; 2],
+        out: &mut [u8],
+    ) -> Result<bool, DataError> {
+        match &self.prepared {
+            Some(prepared) => prepared.cut(index, place, self.geometry.crop, out),
+            None => Ok(false),
+        }
     }
 }
 
@@ -223,8 +299,12 @@ impl Dataset for Photos {
     }
 
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
-        let picture = self.picture(index, out)?;
-        self.finish(index, self.geometry.centre(picture, out))
+        check_read(self, index, out)?;
+        if self.cut_prepared(index, |size| self.geometry.centre_place(size), out)? {
+            return Ok(());
+        }
+        let picture = self.decoded(index)?;
+        self.judged(index, self.geometry.centre(picture, out))
     }
 
     fn has_random_crop(&self) -> bool {
@@ -232,12 +312,20 @@ impl Dataset for Photos {
     }
 
     fn read_random_crop(&self, index: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
-        let picture = self.picture(index, out)?;
-        self.finish(index, self.geometry.random(picture, seed, out))
+        check_read(self, index, out)?;
+        if self.cut_prepared(index, |size| self.geometry.random_place(size, seed), out)? {
+            return Ok(());
+        }
+        let picture = self.decoded(index)?;
+        self.judged(index, self.geometry.random(picture, seed, out))
     }
 
     fn is_decoded_each_time(&self) -> bool {
-        true
+        self.prepared.is_none()
+    }
+
+    fn prepared_file(&self) -> Option<&Path> {
+        self.prepared.as_deref().map(Prepared::path)
     }
 
     fn left_out(&self) -> Vec<String> {

@@ -47,6 +47,15 @@ impl Protocol {
         }
     }
 
+    /// Whether every image is resized in one way for training and testing alike, so that it can be kept resized.
+    #[must_use]
+    pub fn is_resize_fixed(self) -> bool {
+        match self {
+            Self::CaffeSquash | Self::CaffeShort => true,
+            Self::Torchvision => false,
+        }
+    }
+
     /// How values become inputs, for ImageNet.
     #[must_use]
     pub fn normalisation(self) -> Normalisation {
@@ -119,34 +128,45 @@ impl Geometry {
     /// The centre crop of the resized image, into `out: [3, crop, crop]`.
     pub(crate) fn centre(&self, picture: Picture, out: &mut [u8]) -> Result<(), String> {
         let picture = self.resized(picture)?;
-        let [top, left] = [picture.height, picture.width].map(|length| self.centre_offset(length));
-        picture.write_planar([top, left], [self.crop; 2], out);
+        let place = self.centre_place([picture.height, picture.width]);
+        picture.write_planar(place, [self.crop; 2], out);
         Ok(())
+    }
+
+    /// Row and column where the centre crop of a resized image of this height and width starts.
+    pub(crate) fn centre_place(&self, size: [usize; 2]) -> [usize; 2] {
+        size.map(|length| self.centre_offset(length))
     }
 
     /// A random crop, drawn from `seed` alone, into `out: [3, crop, crop]`.
     pub(crate) fn random(&self, picture: Picture, seed: Seed, out: &mut [u8]) -> Result<(), String> {
-        let mut rng = seed.rng();
-        if self.protocol == Protocol::Torchvision {
-            let window = random_resized_window(picture.height, picture.width, &mut rng);
+        if !self.protocol.is_resize_fixed() {
+            let window = random_resized_window(picture.height, picture.width, &mut seed.rng());
             let part = picture.resized_window(window, [self.crop; 2], self.protocol.filter())?;
             part.write_planar([0, 0], [self.crop; 2], out);
             return Ok(());
         }
         let picture = self.resized(picture)?;
-        let mut offset = |length: usize| below(&mut rng, length - self.crop + 1);
-        let (top, left) = (offset(picture.height), offset(picture.width));
-        picture.write_planar([top, left], [self.crop; 2], out);
+        let place = self.random_place([picture.height, picture.width], seed);
+        picture.write_planar(place, [self.crop; 2], out);
         Ok(())
     }
 
-    fn resized(&self, picture: Picture) -> Result<Picture, String> {
+    /// Row and column where a random crop of a resized image of this height and width starts, for protocols whose resize is
+    /// fixed.
+    pub(crate) fn random_place(&self, size: [usize; 2], seed: Seed) -> [usize; 2] {
+        let mut rng = seed.rng();
+        size.map(|length| below(&mut rng, length - self.crop + 1))
+    }
+
+    /// The image resized, before any crop.
+    pub(crate) fn resized(&self, picture: Picture) -> Result<Picture, String> {
         let size = self.resized_size(picture.height, picture.width);
         picture.resized(size, self.protocol.filter(), self.max_pixels)
     }
 
     /// Height and width after resizing. The longer side is rounded down, as torchvision does.
-    fn resized_size(&self, height: usize, width: usize) -> [usize; 2] {
+    pub(crate) fn resized_size(&self, height: usize, width: usize) -> [usize; 2] {
         let side = self.side;
         match self.protocol {
             Protocol::CaffeSquash => [side, side],

@@ -1,5 +1,6 @@
 //! Part of a dataset, by indices.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use thinet_seed::Seed;
@@ -75,6 +76,10 @@ impl Dataset for Subset {
         self.whole.is_decoded_each_time()
     }
 
+    fn prepared_file(&self) -> Option<&Path> {
+        self.whole.prepared_file()
+    }
+
     fn left_out(&self) -> Vec<String> {
         self.whole.left_out()
     }
@@ -146,6 +151,10 @@ mod tests {
             true
         }
 
+        fn prepared_file(&self) -> Option<&Path> {
+            Some(Path::new("a.pixels"))
+        }
+
         fn left_out(&self) -> Vec<String> {
             vec!["a.jpg: damaged".to_owned()]
         }
@@ -161,6 +170,7 @@ mod tests {
         assert_eq!((part.name(), part.classes(), part.shape(), part.len()), ("odd", 7, [2, 3, 4], 2));
         assert!(part.has_random_crop() && part.is_decoded_each_time() && !part.is_empty());
         assert_eq!(part.left_out(), ["a.jpg: damaged"]);
+        assert_eq!(part.prepared_file(), Some(Path::new("a.pixels")));
         let mut out = [0];
         part.read(1, &mut out).unwrap();
         assert_eq!(out, [2]);

@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Folder of the dataset [default: data/<dataset>]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Folder of files made by `thinet data prepare` [default: prepared/ in the folder of the dataset]
+    #[arg(long, value_name = "DIR")]
+    prepared: Option<PathBuf>,
     /// Results folder
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
@@ -68,7 +71,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let gpus = arguments.gpus_per_task.unwrap_or(0);
     let device = arguments.device.unwrap_or(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu });
-    let place = Place { device, data: arguments.data.clone(), results: arguments.results.clone() };
+    let place = Place {
+        device,
+        data: arguments.data.clone(),
+        prepared: arguments.prepared.clone(),
+        results: arguments.results.clone(),
+    };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
     let plan = study.plan_elsewhere()?;
     let jobs = submit(&plan, &slurm_options(arguments, &study, &plan)?, arguments.dry_run)?;

@@ -181,10 +181,12 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
     })
 }
 
-/// One loader thread for images in memory, since the cores are busy computing; all cores where photographs are decoded for a GPU.
+/// One loader thread for images in memory, since the cores are busy computing; all cores where photographs are read for a GPU.
 fn loader_threads(plan: &Plan) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if plan.device.is_gpu() && plan.data.train.is_decoded_each_time() { cores } else { 1 }
+    let train = &plan.data.train;
+    let is_read = train.is_decoded_each_time() || train.prepared_file().is_some();
+    if plan.device.is_gpu() && is_read { cores } else { 1 }
 }
 
 /// Reports the files that were left out as damaged.

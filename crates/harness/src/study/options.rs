@@ -14,6 +14,8 @@ pub struct Options {
     pub device: Device,
     /// Folder of the dataset. Default: `data/<kind>`.
     pub data: Option<PathBuf>,
+    /// Folder with prepared files of the dataset. Default: `prepared` in the dataset's folder.
+    pub prepared: Option<PathBuf>,
     /// Folder of all results.
     pub results: PathBuf,
     /// Whether other machines do the work, so that the device need not be available here.
@@ -28,6 +30,7 @@ impl Default for Options {
             seeds: None,
             device: Device::Cpu,
             data: None,
+            prepared: None,
             results: "results".into(),
             is_elsewhere: false,
             program: Program::default(),

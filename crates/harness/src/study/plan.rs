@@ -200,7 +200,8 @@ fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, 
     } else {
         format!("`{fetch}` says how to get it; if it is elsewhere, --data DIR names the folder")
     };
-    let data = thinet_data::open(dataset, &folder).map_err(|source| match source {
+    let data = thinet_data::open_with(dataset, &folder, options.prepared.as_deref());
+    let data = data.map_err(|source| match source {
         DataError::Missing { .. } => HarnessError::NoData { source, advice },
         other => HarnessError::of_dataset(spec, other),
     })?;
