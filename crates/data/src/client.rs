@@ -14,7 +14,7 @@ use ureq::{Agent, Body};
 
 use crate::DataError;
 
-/// What happens while a dataset is fetched.
+/// What happens while a dataset is fetched or prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FetchEvent<'a> {

@@ -78,6 +78,20 @@ pub struct Split {
 }
 
 impl Split {
+    /// The files of prepared images that are read, each once.
+    #[must_use]
+    pub fn prepared_files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = Vec::new();
+        for file in
+            [&self.train, &self.calibration, &self.test].into_iter().filter_map(|set| set.prepared_file())
+        {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        files
+    }
+
     /// A split whose selectors see the training images as they are.
     pub(crate) fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Self {
         Self { calibration: Arc::clone(&train), train, test }

@@ -75,10 +75,11 @@ fn prepare_with(
     }
     if !missing.is_empty() {
         fs::create_dir_all(&place.folder).map_err(|error| cannot_write(&place.folder, "create", &error))?;
-        check_space(&place, &missing, tell, free)?;
-    }
-    for job in missing {
-        job.write(tell)?;
+        let planned = missing.iter().map(|job| job.planned(tell)).collect::<Result<Vec<u64>, DataError>>()?;
+        check_space(&place, &missing, &planned, tell, free)?;
+        for (job, planned) in missing.into_iter().zip(planned) {
+            job.write(planned, tell)?;
+        }
     }
     for job in &jobs {
         job.remove_old(&place, tell)?;
@@ -94,15 +95,15 @@ fn cannot_write(path: &Path, action: &str, error: &io::Error) -> DataError {
 fn check_space(
     place: &Place<'_>,
     jobs: &[&Job<'_>],
+    planned: &[u64],
     tell: &mut Tell<'_>,
     free: Free<'_>,
 ) -> Result<(), DataError> {
-    let (mut all, mut there) = (0, 0);
-    for job in jobs {
-        let planned = job.planned(tell)?;
-        all += planned;
-        there += fs::metadata(job.partial()).map_or(0, |metadata| metadata.len()).min(planned);
-    }
+    let all: u64 = planned.iter().sum();
+    let begun = |(job, planned): (&&Job<'_>, &u64)| {
+        fs::metadata(job.partial()).map_or(0, |metadata| metadata.len()).min(*planned)
+    };
+    let there: u64 = jobs.iter().zip(planned).map(begun).sum();
     let free = free(&place.folder).map_err(DataError::io(&place.folder, "find the free space of"))?;
     let images: usize = jobs.iter().map(|job| job.images.len()).sum();
     let begun = if there == 0 { String::new() } else { format!(", of which {} are there", size(there)) };
@@ -204,33 +205,30 @@ impl<'a> Job<'a> {
             let [height, width] = geometry.resized_size(size[0], size[1]).map(|side| side as u32);
             Size { height, width }.record_len()
         };
-        let step = format!("sizes of the {} images", self.part.name());
+        let step = format!("adding up the {} images", self.part.name());
         let start =
             record::header(&self.header).map_err(|problem| DataError::prepared(&self.path, problem))?;
         let mut bytes = (start.len() + self.images.len() * record::SIZES + record::FOOTER) as u64;
-        let (mut done, all) = (0, self.images.len() as u64);
         if geometry.protocol == Protocol::CaffeSquash {
-            return Ok(bytes + all * resized([geometry.side; 2]));
+            return Ok(bytes + self.images.len() as u64 * resized([geometry.side; 2]));
         }
         for part in self.images.chunks(threads() * 64) {
             let found = in_parallel(part, |index| dimensions(self.photos.path(index)))?;
             bytes += found.into_iter().map(|size| size.map_or(0, &resized)).sum::<u64>();
-            done += part.len() as u64;
-            tell(FetchEvent::Progress { step: &step, done, total: Some(all) });
+            tell(FetchEvent::Progress { step: &step, done: bytes, total: None });
         }
         Ok(bytes)
     }
 
-    /// Makes the file.
-    fn write(&self, tell: &mut Tell<'_>) -> Result<(), DataError> {
+    /// Makes the file, of about so many bytes.
+    fn write(&self, planned: u64, tell: &mut Tell<'_>) -> Result<(), DataError> {
         let mut partial = Partial::open(&self.partial(), &self.header)?;
         partial.resume(self, tell)?;
         let step = format!("decoding the {} images", self.part.name());
-        let all = self.images.len() as u64;
-        let progress = |done: usize, tell: &mut Tell<'_>| {
-            tell(FetchEvent::Progress { step: &step, done: done as u64, total: Some(all) });
+        let progress = |done: u64, tell: &mut Tell<'_>| {
+            tell(FetchEvent::Progress { step: &step, done, total: Some(planned) });
         };
-        progress(partial.sizes.len(), tell);
+        progress(partial.len, tell);
         for part in self.images[partial.sizes.len()..].chunks(threads() * EACH) {
             let records = in_parallel(part, |index| match self.photos.resized(index) {
                 Ok(picture) => Ok(record(Some(&picture))),
@@ -240,7 +238,7 @@ impl<'a> Job<'a> {
             for bytes in records {
                 partial.append(&bytes)?;
             }
-            progress(partial.sizes.len(), tell);
+            progress(partial.len, tell);
         }
         let damaged = partial.sizes.iter().filter(|size| size.is_damaged()).count();
         partial.finish(&self.path)?;
@@ -248,7 +246,7 @@ impl<'a> Job<'a> {
         let mut line =
             format!("prepared {}: {} images, {}", file.path.display(), file.images, size(file.bytes));
         if damaged > 0 {
-            line.push_str(&format!("; {damaged} of them cannot be decoded and are left out"));
+            line.push_str(&format!("; left out as damaged: {damaged}"));
         }
         tell(FetchEvent::Line(&line));
         Ok(())

@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Folder of CIFAR-10 in its binary format (see `thinet data fetch cifar10`)
     #[arg(long, value_name = "DIR")]
     cifar10: Option<PathBuf>,
+    /// Folder of files made by `thinet data prepare` [default: prepared/ in the folder of the dataset]
+    #[arg(long, value_name = "DIR")]
+    prepared: Option<PathBuf>,
     /// Device: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
@@ -133,7 +136,8 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
         DatasetSpec::Cifar10(_) => arguments.cifar10.clone(),
         _ => return Err(BadArgument(format!("{}: {ONLY_THESE}", spec.display())).into()),
     };
-    let place = Place { device: arguments.device, data, results: arguments.results.clone() };
+    let Arguments { device, prepared, results, .. } = arguments;
+    let place = Place { device: *device, data, prepared: prepared.clone(), results: results.clone() };
     Ok(Study { spec: spec.to_owned(), seeds: None, place })
 }
 

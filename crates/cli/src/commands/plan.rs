@@ -41,6 +41,9 @@ struct Report {
     missing: Option<String>,
     train_images: Option<usize>,
     test_images: Option<usize>,
+    /// Files of prepared images that are read instead of decoding.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prepared: Vec<String>,
     net: String,
     /// The file that the dense net starts from.
     weights: Option<PathBuf>,
@@ -186,6 +189,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
         missing: None,
         train_images: Some(images),
         test_images: Some(plan.data.test.len()),
+        prepared: plan.data.prepared_files().iter().map(|file| file.display().to_string()).collect(),
         net: plan.net_label(),
         weights: plan.dense_weights(),
         mode: plan.spec.prune.mode.to_string(),
@@ -230,6 +234,7 @@ fn without_data(
         missing: Some(missing.to_string()),
         train_images: images.map(|[train, _]| train),
         test_images: images.map(|[_, test]| test),
+        prepared: Vec::new(),
         net: resolved.net_label(),
         weights: resolved.dense_weights(),
         mode: spec.prune.mode.to_string(),
@@ -333,6 +338,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     );
     if let Some(missing) = &report.missing {
         println!("missing     {missing}");
+    }
+    for file in &report.prepared {
+        println!("read from   {file}");
     }
     println!("net         {}", report.net);
     if let Some(weights) = &report.weights {

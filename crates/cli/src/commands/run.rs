@@ -1,5 +1,7 @@
 //! `thinet run`: runs a study's missing stages, then prints its tables.
 
+use std::path::Path;
+
 use clap::Args;
 use thinet_harness::HarnessError;
 use thinet_harness::run::{Outcome, RunOptions, WorkerCommand};
@@ -60,7 +62,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
         several => workers.jobs.map_or(several, usize::from),
     };
     let cost = estimate(&plan, jobs)?;
-    announce(&plan.spec.name, &cost, jobs);
+    announce(&plan.spec.name, &cost, jobs, &plan.data.prepared_files());
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
         workers: (0..jobs)
@@ -74,7 +76,7 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     Ok(outcome?)
 }
 
-fn announce(name: &str, cost: &Estimate, jobs: usize) {
+fn announce(name: &str, cost: &Estimate, jobs: usize, prepared: &[&Path]) {
     if cost.done < cost.stages {
         let (stages, done, left) = (cost.stages, cost.done, duration(cost.seconds));
         let kinds = stages_in_words(cost.kinds);
@@ -82,6 +84,9 @@ fn announce(name: &str, cost: &Estimate, jobs: usize) {
         eprintln!(
             "{name}: {stages} stages, {done} stored, about {left} of work with {jobs} job{plural} ({kinds})"
         );
+        for file in prepared {
+            eprintln!("{name}: images are read from {}", file.display());
+        }
     }
 }
 
