@@ -10,6 +10,7 @@ mod fixture;
 mod help;
 mod latency;
 mod paper;
+mod prepared;
 mod provenance;
 mod report;
 mod runs;
