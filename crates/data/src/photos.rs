@@ -192,7 +192,7 @@ impl Photos {
     }
 
     /// The same images, read from a prepared file.
-    pub(crate) fn from_file(self, prepared: Arc<Prepared>) -> Self {
+    pub(crate) fn reading(self, prepared: Arc<Prepared>) -> Self {
         Self { prepared: Some(prepared), ..self }
     }
 

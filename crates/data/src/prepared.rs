@@ -169,7 +169,7 @@ impl<'a> Place<'a> {
             (a.protocol, a.side, a.max_pixels) == (b.protocol, b.side, b.max_pixels)
         };
         let calibration = match train.prepared() {
-            Some(prepared) if same(&train, &calibration) => calibration.from_file(Arc::clone(prepared)),
+            Some(prepared) if same(&train, &calibration) => calibration.reading(Arc::clone(prepared)),
             _ => self.attach(Part::Train, calibration)?,
         };
         Ok(PhotoSets { train, calibration, test: self.attach(Part::Test, test)? })
@@ -192,7 +192,7 @@ impl<'a> Place<'a> {
             let Ok(images) = limited(&photos, header.limit) else { continue };
             let prepared = Prepared::open(&path, header, images)?;
             check_decoding(&prepared, &photos)?;
-            return Ok(photos.from_file(Arc::new(prepared)));
+            return Ok(photos.reading(Arc::new(prepared)));
         }
         for header in &wanted {
             if let Some((path, problem)) = self.stale(header, SUFFIX)?.into_iter().next() {
