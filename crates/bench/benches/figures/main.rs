@@ -10,6 +10,7 @@ mod in_turn;
 mod memory;
 mod moments;
 mod noise;
+mod prepared;
 mod pytorch;
 mod selection;
 mod training;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
     figures.push(memory::figure()?);
     figures.extend(calibration::figures(&mut criterion)?);
     figures.push(training::figure(&mut criterion)?);
+    figures.extend(prepared::figures(&mut criterion)?);
     criterion.final_summary();
     println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));
     Ok(())
