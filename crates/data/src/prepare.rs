@@ -29,7 +29,7 @@ pub struct PreparedFile {
 }
 
 /// Decodes and resizes the training and test images of a set of photographs once, into files that [`open`](crate::open)
-/// reads them from. `into` is their folder, by default `prepared` in the dataset's folder. The size is told, and the free
+/// reads them from. `into` is their folder, by default `prepared` in the dataset's folder. The size is reported, and the free
 /// space compared, before anything is decoded. What an ended call left is continued; what is there and whole is kept; files of
 /// images that have changed since are removed when their successors are finished.
 ///

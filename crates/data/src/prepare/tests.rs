@@ -1,3 +1,5 @@
+//! Preparing photographs: equal to decoding, resumed, refused where space is short.
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ fn spec(protocol: &str, more: &str) -> DatasetSpec {
     toml::from_str(&keys).unwrap()
 }
 
-/// Makes the files; returns them and the lines that were told.
+/// Makes the files; returns them and the lines that were reported.
 fn prepared(spec: &DatasetSpec, folder: &Path) -> Result<(Vec<PreparedFile>, Vec<String>), DataError> {
     let mut lines = Vec::new();
     let files = prepare(spec, folder, None, &mut |event| {
@@ -130,7 +132,7 @@ fn every_draw_from_a_prepared_file_is_that_of_decoding_to_the_bit() {
 }
 
 #[test]
-fn the_size_is_told_beforehand_to_the_byte() {
+fn the_size_is_reported_beforehand_to_the_byte() {
     for protocol in ["caffe-squash", "caffe-short"] {
         let folder = tempfile::tempdir().unwrap();
         photographs(folder.path());

@@ -1,3 +1,5 @@
+//! Files of prepared photographs: damaged and stale ones are refused by name.
+
 use std::fs;
 
 use proptest::prelude::*;
