@@ -8,7 +8,7 @@ use tch::Device;
 use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
 use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
-use thinet_report::records::{Metric, Phase, Row, Status, find};
+use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Selector};
@@ -74,7 +74,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
     ]);
     context.claim.check()?;
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
-    let Facts { rows, kept, test_images } = state.facts;
+    let Facts { rows, loss_curve, kept, test_images } = state.facts;
     let top1 = |phase| find(&rows, phase, Metric::Top1);
     let summary = match top1(Phase::AfterFineTune).or_else(|| top1(Phase::AfterReconstruction)) {
         _ if status == Status::Diverged => "diverged".into(),
@@ -82,7 +82,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, context.plan.cell_inputs(cell)?);
-    let output = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
+    let output = StageOutput { id, inputs, status, rows, loss_curve, kept, test_images, started, summary };
     context.finish(output, &[WEIGHTS])
 }
 
@@ -112,7 +112,9 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
         Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
-    let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
+    let trained = context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)?;
+    state.facts.loss_curve = trained.curve;
+    let ended = match trained.end {
         TrainingEnd::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
         TrainingEnd::Done { loss } => {
             let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
@@ -133,6 +135,8 @@ struct State {
 #[derive(Default)]
 struct Facts {
     rows: Vec<Row>,
+    /// Loss of the last tuning or of the control's training. Not in checkpoints, as no other training follows.
+    loss_curve: Option<LossCurve>,
     /// Kept channels of each layer that is cut.
     kept: BTreeMap<String, ChannelSet>,
     /// The smallest number of images of a test.
@@ -180,6 +184,7 @@ impl Facts {
         let test_images = metadata.get(TEST_IMAGES).map_or("null", String::as_str);
         Ok(Some(Self {
             rows: serde_json::from_str(rows).map_err(damaged)?,
+            loss_curve: None,
             kept: serde_json::from_str(kept).map_err(damaged)?,
             test_images: serde_json::from_str(test_images).map_err(damaged)?,
         }))
@@ -420,7 +425,11 @@ impl CellRun<'_> {
         let kind = if is_last { LAST } else { layer };
         let seed = self.seed.child("tune").child(kind);
         let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
-        match context.train(id, &mut state.net, recipe, seed, &name)? {
+        let trained = context.train(id, &mut state.net, recipe, seed, &name)?;
+        if is_last {
+            state.facts.loss_curve = trained.curve;
+        }
+        match trained.end {
             TrainingEnd::Diverged { step } => {
                 return Err(Halt::Diverged(format!("training diverged at step {step} after {layer}")));
             }

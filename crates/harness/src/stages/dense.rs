@@ -45,13 +45,15 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
     context.reporter.event(&Event::StageStarted { id: dense.id.to_string(), label });
     let folder = context.store.begin(&dense.id)?;
 
-    let mut rows = Vec::new();
+    let (mut rows, mut loss_curve) = (Vec::new(), None);
     let mut status = Status::Done;
     let seed = Seed::root(dense.seed).child("dense");
     let mut net = start(context, dense, seed)?;
     if let Some(recipe) = &plan.spec.dense.train {
         let name = TrainingName { step: "train", kind: "dense", start: &BTreeMap::new() };
-        match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
+        let trained = context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)?;
+        loss_curve = trained.curve;
+        match trained.end {
             TrainingEnd::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 phase: Phase::Dense,
@@ -85,8 +87,17 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    let output =
-        StageOutput { id, inputs, status, rows, kept, test_images, started, summary: summary.clone() };
+    let output = StageOutput {
+        id,
+        inputs,
+        status,
+        rows,
+        loss_curve,
+        kept,
+        test_images,
+        started,
+        summary: summary.clone(),
+    };
     let result = context.keep(output, &[WEIGHTS])?;
     // A stage ends once: an unfit net ends as a failure.
     if unfit::of_record(plan, &result).is_none() {

@@ -48,6 +48,7 @@ pub(crate) fn ensure(
         inputs: stage.inputs.clone(),
         status: Status::Done,
         rows: Vec::new(),
+        loss_curve: None,
         kept: BTreeMap::new(),
         test_images: None,
         started,

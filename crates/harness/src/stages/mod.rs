@@ -11,6 +11,7 @@ mod evaluate;
 pub(crate) mod evidence;
 mod feed;
 mod latency;
+mod loss_windows;
 mod preprocessing;
 mod train;
 

@@ -33,6 +33,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             unfit: unfit::of_record(plan, &result),
             size: plan.size,
             rows: result.rows,
+            loss_curve: result.loss_curve,
             test_images: result.test_images,
         });
     }
@@ -51,6 +52,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             status: result.status,
             size: cell.design.size,
             rows: result.rows,
+            loss_curve: result.loss_curve,
             tuning_steps: Some(tuning_steps(&cell.design, plan.data.train.len())),
             kept: result.kept,
             test_images: result.test_images,
@@ -82,6 +84,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         unfit: None,
         size: resolved.size,
         rows: Vec::new(),
+        loss_curve: None,
         test_images: None,
     });
     let cells = resolved.cells.iter().map(|cell| CellRecord {
@@ -95,6 +98,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         status: Status::NotRun,
         size: cell.size,
         rows: Vec::new(),
+        loss_curve: None,
         tuning_steps: images.map(|images| tuning_steps(cell, images)),
         kept: BTreeMap::new(),
         test_images: None,
@@ -154,6 +158,7 @@ fn missing(id: &StageId) -> StageResult {
         inputs: serde_json::Value::Null,
         status: Status::NotRun,
         rows: Vec::new(),
+        loss_curve: None,
         kept: BTreeMap::new(),
         test_images: None,
         files: BTreeMap::new(),

@@ -88,6 +88,25 @@ pub struct Row {
     pub value: f64,
 }
 
+/// Loss of one training: means over windows of equal length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LossCurve {
+    /// Steps of the training.
+    pub steps: u64,
+    /// Steps of a window; the last one can be shorter.
+    pub window: u64,
+    /// Mean training loss of each window, nats. A training that diverged ends with the window before.
+    pub losses: Vec<f64>,
+}
+
+impl LossCurve {
+    /// Each loss with the number of steps done at the end of its window.
+    pub fn points(&self) -> impl Iterator<Item = (u64, f64)> {
+        self.losses.iter().zip(1..).map(|(&loss, number)| ((number * self.window).min(self.steps), loss))
+    }
+}
+
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +167,9 @@ pub struct DenseRecord {
     pub unfit: Option<Unfit>,
     pub size: Size,
     pub rows: Vec<Row>,
+    /// Loss of its training; absent without one and in records of old versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_curve: Option<LossCurve>,
     /// Number of test images; absent in records of old versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_images: Option<u64>,
@@ -177,6 +199,9 @@ pub struct CellRecord {
     /// Size of the pruned net.
     pub size: Size,
     pub rows: Vec<Row>,
+    /// Loss of its last tuning, for the control of its training; absent without one and in records of old versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_curve: Option<LossCurve>,
     /// Batches of tuning after its cuts; `None` if the number of training images is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning_steps: Option<u64>,

@@ -70,6 +70,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         rows,
         tuning_steps: (status != Status::NotRun).then_some(120),
         kept,
+        loss_curve: None,
         test_images: Some(1000),
     }
 }
@@ -92,6 +93,7 @@ pub(crate) fn study() -> StudyRecord {
         unfit: None,
         size: size(300_000, 5_000_000),
         rows: whole_net(Phase::Dense, 91.5 + 0.25 * seed as f64),
+        loss_curve: None,
         test_images: Some(1000),
     };
     let mut cells = Vec::new();

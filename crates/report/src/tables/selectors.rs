@@ -16,6 +16,7 @@ use super::lines::{
     Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
     status_name, tested, variant_column, with_dense_nets,
 };
+use super::losses::losses;
 use super::markdown::{Grid, short_count};
 use super::notes::{last_word, origin, phases_note, test_images, uncut_note, variants_note};
 use super::summary::summary;
@@ -25,7 +26,7 @@ use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
-/// between methods, the layers of each cell, the checklist.
+/// between methods, the layers of each cell, loss curves, the checklist.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -44,6 +45,7 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
     let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
     tables.extend(differences(study, &lines)?);
     tables.extend(layers(study, &lines)?);
+    tables.extend(losses(study, &lines)?);
     tables.extend(checklist(study, &lines, &groups(&lines, &published))?);
     Ok(tables)
 }
