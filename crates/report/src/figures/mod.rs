@@ -10,6 +10,7 @@ mod differences;
 mod error;
 mod kept;
 mod latency;
+pub(crate) mod losses;
 mod published;
 mod reconstruction;
 pub(crate) mod source;
@@ -32,12 +33,15 @@ use differences::{difference_rows, differences};
 pub use error::FigureError;
 use kept::kept;
 use latency::latency;
+use losses::{loss_rows, losses};
 use published::Published;
 use reconstruction::{layer_rows, reconstruction};
 use source::Tables;
 pub use spec::Figure;
 use study::{NoStudy, Study};
 use widths::widths;
+
+use crate::tables::{LAYERS, LOSSES};
 
 /// What was drawn.
 #[derive(Debug, Default)]
@@ -142,9 +146,14 @@ impl Figures {
         match layer_rows(tables, &study)? {
             Some(sheet) => self.add(table, reconstruction(&study, &sheet)?),
             None => {
-                let why = missing(tables, &format!("{table}{}", crate::tables::LAYERS), "csv");
+                let why = missing(tables, &format!("{table}{LAYERS}"), "csv");
                 self.skip(&format!("{table}-reconstruction"), why);
             }
+        }
+        let name = format!("{table}{LOSSES}");
+        match loss_rows(tables, &study)? {
+            Some(sheet) => self.add(table, losses(&study, &sheet)?),
+            None => self.skip(&name, missing(tables, &name, "csv")),
         }
         let name = format!("{table}-differences");
         match difference_rows(tables, &study)? {

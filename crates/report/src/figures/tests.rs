@@ -78,8 +78,15 @@ fn every_figure_of_a_study_is_drawn_with_its_caption_and_in_the_same_bytes() {
     let (drawn, out) = (draw(&dir), tempfile::tempdir().unwrap());
     let names: Vec<&str> =
         drawn.drawn.iter().filter_map(|f| f.name.strip_prefix("selectors-invented-")).collect();
-    let expected =
-        ["accuracy-flops", "accuracy-params", "agreement", "differences", "reconstruction", "widths"];
+    let expected = [
+        "accuracy-flops",
+        "accuracy-params",
+        "agreement",
+        "differences",
+        "losses",
+        "reconstruction",
+        "widths",
+    ];
     assert_eq!(names, expected);
     for figure in &drawn.drawn {
         let caption = &figure.caption;
@@ -229,6 +236,7 @@ fn tables_of_two_runs_are_not_mixed() {
     for file in [
         "selectors-invented-differences.csv",
         "selectors-invented-layers.csv",
+        "selectors-invented-losses.csv",
         "selectors-invented.kept.json",
     ] {
         let dir = folder(&study());
@@ -254,6 +262,9 @@ fn one_changed_cell_changes_its_figures_and_is_reported() {
     for name in ["accuracy-flops", "accuracy-params", "differences"] {
         assert_ne!(find(&first, name).spec, find(&second, name).spec, "{name}");
     }
+    changed.cells[0].loss_curve.as_mut().unwrap().losses[1] += 0.01;
+    let third = draw(&folder(&changed));
+    assert_ne!(find(&second, "losses").spec, find(&third, "losses").spec);
     assert!(first.changed.is_empty());
     // The same by hand: the table no longer fits its checksum.
     let dir = folder(&study());
@@ -269,6 +280,7 @@ fn a_missing_table_skips_its_figure_with_the_reason() {
     let dir = folder(&study());
     for gone in [
         "selectors-invented-layers.csv",
+        "selectors-invented-losses.csv",
         "selectors-invented-differences.csv",
         "selectors-invented.kept.json",
     ] {
@@ -280,6 +292,7 @@ fn a_missing_table_skips_its_figure_with_the_reason() {
     let skipped: Vec<String> = drawn.skipped.iter().map(|s| format!("{}: {}", s.name, s.why)).collect();
     for (figure, file) in [
         ("selectors-invented-reconstruction: ", "selectors-invented-layers.csv does not exist"),
+        ("selectors-invented-losses: ", "selectors-invented-losses.csv does not exist"),
         ("selectors-invented-differences: ", "selectors-invented-differences.csv does not exist"),
         ("selectors-invented-widths, ", "selectors-invented.kept.json does not exist"),
         ("latency: ", "latency.csv does not exist"),

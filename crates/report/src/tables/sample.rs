@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use thinet_graph::{ChannelSet, Counts};
 
-use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Size, Status, StudyRecord, VariantRecord};
+use crate::records::{
+    CellRecord, DenseRecord, LossCurve, Metric, Phase, Row, Size, Status, StudyRecord, VariantRecord,
+};
 
 const METHODS: [(&str, &str, &str); 5] = [
     ("thinet + channel-scale", "thinet", "channel-scale"),
@@ -40,6 +42,11 @@ fn outcome(method: usize, keep_rate: f64, seed: u64) -> (Status, Option<f64>) {
     }
 }
 
+/// A training of seven steps that ends at `last`.
+fn loss_curve(last: f64) -> LossCurve {
+    LossCurve { steps: 7, window: 2, losses: vec![2.0, 1.0, 0.75, last] }
+}
+
 fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
     let (label, selector, reconstruction) = METHODS[method];
     let (status, tuned) = outcome(method, keep_rate, seed);
@@ -70,7 +77,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         rows,
         tuning_steps: (status != Status::NotRun).then_some(120),
         kept,
-        loss_curve: None,
+        loss_curve: (status != Status::NotRun).then(|| loss_curve(0.5 + 0.125 * seed as f64)),
         test_images: Some(1000),
     }
 }
@@ -93,7 +100,7 @@ pub(crate) fn study() -> StudyRecord {
         unfit: None,
         size: size(300_000, 5_000_000),
         rows: whole_net(Phase::Dense, 91.5 + 0.25 * seed as f64),
-        loss_curve: None,
+        loss_curve: Some(loss_curve(0.25)),
         test_images: Some(1000),
     };
     let mut cells = Vec::new();
