@@ -32,7 +32,7 @@ pub enum FetchEvent<'a> {
 }
 
 /// Told what happens.
-pub(crate) type Tell<'a> = dyn FnMut(FetchEvent<'_>) + 'a;
+pub(crate) type Report<'a> = dyn FnMut(FetchEvent<'_>) + 'a;
 
 /// No dataset of ours is larger, packed or unpacked; what goes on beyond that is not what was asked for.
 pub(crate) const MOST_BYTES: u64 = 8 << 30;
@@ -99,14 +99,14 @@ impl Client {
         &self,
         official: &str,
         path: &Path,
-        tell: &mut Tell<'_>,
-    ) -> Result<Downloaded, String> {
+        report: &mut Report<'_>,
+    ) -> Result<Download, String> {
         let mut partial = Partial::open(path)?;
         let resumed = partial.len > 0;
-        let outcome = self.try_until_done(&self.address(official), &mut partial, tell);
+        let outcome = self.try_until_done(&self.address(official), &mut partial, report);
         match outcome {
             Ok(()) => match partial.file {
-                Some(file) => Ok(Downloaded { file, resumed }),
+                Some(file) => Ok(Download { file, resumed }),
                 None => Err("the server sent nothing".to_owned()),
             },
             Err(problem) => {
@@ -123,12 +123,12 @@ impl Client {
         &self,
         address: &str,
         partial: &mut Partial,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), String> {
         let mut version = Version::default();
         let (mut tries, mut best) = (0, partial.len);
         loop {
-            let problem = match self.attempt(address, partial, &mut version, tell) {
+            let problem = match self.attempt(address, partial, &mut version, report) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(problem)) => return Err(problem),
                 Err(Failure::Again(problem)) => problem,
@@ -140,7 +140,7 @@ impl Client {
                 return Err(format!("{problem}, after {} tries", tries + 1));
             };
             tries += 1;
-            tell(FetchEvent::Line(&format!("{address}: {problem}; trying again in {} s", pause.as_secs())));
+            report(FetchEvent::Line(&format!("{address}: {problem}; trying again in {} s", pause.as_secs())));
             thread::sleep(*pause);
         }
     }
@@ -151,7 +151,7 @@ impl Client {
         address: &str,
         partial: &mut Partial,
         version: &mut Version,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let have = partial.len;
         let mut request = self.agent.get(address);
@@ -166,7 +166,7 @@ impl Client {
         match response.status() {
             StatusCode::OK => {
                 if have > 0 {
-                    tell(FetchEvent::Line(&format!("{address}: the server starts from the beginning")));
+                    report(FetchEvent::Line(&format!("{address}: the server starts from the beginning")));
                 }
                 partial.create().and_then(|()| partial.restart()).map_err(Failure::Final)?;
             }
@@ -196,7 +196,7 @@ impl Client {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            tell(FetchEvent::Progress { step: &step, done: partial.len, total: version.total });
+            report(FetchEvent::Progress { step: &step, done: partial.len, total: version.total });
             let read = match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
@@ -256,7 +256,7 @@ fn checked_mirror(mirror: &str) -> Result<String, DataError> {
 
 /// A file that came completely, as far as lengths tell, and is locked until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Downloaded {
+pub(crate) struct Download {
     pub(crate) file: File,
     /// Whether its beginning is from an earlier call.
     pub(crate) resumed: bool,

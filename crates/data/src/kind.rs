@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::client::{Client, Tell};
+use crate::client::{Client, Report};
 use crate::photos::PhotoSets;
 use crate::protocol::Geometry;
 use crate::spec::{Limits, Normalisation, Resize};
@@ -120,7 +120,7 @@ pub(crate) enum Origin {
 }
 
 /// Gets the files of a dataset into a folder and tells each step.
-pub(crate) type Fetch = fn(&Path, &Client, &mut Tell<'_>) -> Result<(), DataError>;
+pub(crate) type Fetch = fn(&Path, &Client, &mut Report<'_>) -> Result<(), DataError>;
 
 /// A kind of dataset, for lists.
 #[derive(Clone, Debug)]

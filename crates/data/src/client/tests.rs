@@ -11,13 +11,13 @@ fn file() -> Vec<u8> {
 
 /// Downloads `server/a/file.gz` into a file that holds `start`; returns the outcome, what the file holds then and the
 /// reported lines.
-struct Ran {
+struct Attempt {
     outcome: Result<bool, String>,
     holds: Option<Vec<u8>>,
     lines: Vec<String>,
 }
 
-fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Ran {
+fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Attempt {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/file.gz.partial");
     if let Some(start) = start {
@@ -37,10 +37,10 @@ fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Ran {
     let outcome = outcome
         .map(|downloaded| downloaded.resumed)
         .map_err(|problem| problem.replace(&path.display().to_string(), "FILE"));
-    Ran { outcome, holds: fs::read(&path).ok(), lines }
+    Attempt { outcome, holds: fs::read(&path).ok(), lines }
 }
 
-fn assert_whole(ran: &Ran, resumed: bool) {
+fn assert_whole(ran: &Attempt, resumed: bool) {
     assert_eq!(ran.outcome, Ok(resumed));
     assert!(ran.holds.as_ref() == Some(&file()), "another file of {:?}", ran.holds.as_ref().map(Vec::len));
 }
@@ -60,12 +60,12 @@ fn progress_ends_at_the_whole_size() {
     let folder = tempfile::tempdir().unwrap();
     let mut last = None;
     let client = Client::of_tests(Some(&format!("{}/m/", server.address)), MOST_BYTES);
-    let tell = &mut |event: FetchEvent<'_>| {
+    let report = &mut |event: FetchEvent<'_>| {
         if let FetchEvent::Progress { step, done, total } = event {
             last = Some((step.to_owned(), done, total));
         }
     };
-    client.download("https://official.invalid/x/file.gz", &folder.path().join("file"), tell).unwrap();
+    client.download("https://official.invalid/x/file.gz", &folder.path().join("file"), report).unwrap();
     assert_eq!(last, Some(("downloading file.gz".to_owned(), 100_000, Some(100_000))));
     assert_eq!(server.requests()[0].path(), "/m/file.gz");
 }

@@ -49,7 +49,7 @@ pub struct Figures {
     /// In the order of their names.
     pub drawn: Vec<Figure>,
     /// Figures that were not drawn, each with the reason: a missing table, or a study that was not run.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<Omission>,
     /// Tables whose files have changed since they were written, a sentence each. They are drawn as they are.
     pub changed: Vec<String>,
     /// Tables that cannot be drawn: one lacks a column (it is of another version), a field is no number, a table holds rows of two data sets,
@@ -59,7 +59,7 @@ pub struct Figures {
 
 /// A figure, or all figures of a table, that cannot be drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct Omission {
     /// The figure's or the table's name.
     pub name: String,
     pub why: String,
@@ -182,7 +182,7 @@ impl Figures {
     }
 
     fn skip(&mut self, name: &str, why: String) {
-        self.skipped.push(Skipped { name: name.to_owned(), why });
+        self.skipped.push(Omission { name: name.to_owned(), why });
     }
 }
 

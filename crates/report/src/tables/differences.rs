@@ -100,7 +100,7 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
     let phases = phases_shown(lines).into_iter().filter(|&phase| phase != Phase::AfterCut);
     let mut all = Vec::new();
     for (phase, &keep_rate) in phases.flat_map(|phase| rates.iter().map(move |rate| (phase, rate))) {
-        let here = Here { cells: &cells, keep_rate, phase };
+        let here = PhaseCells { cells: &cells, keep_rate, phase };
         for &variant in &variants {
             for reference in REFERENCES {
                 let Some(&(against, _)) = methods.iter().find(|(_, selector)| *selector == reference) else {
@@ -121,13 +121,13 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
 }
 
 /// The cells at a keep rate, looked at in one phase.
-struct Here<'a, 'l> {
+struct PhaseCells<'a, 'l> {
     cells: &'l [&'l Line<'a>],
     keep_rate: f64,
     phase: Phase,
 }
 
-impl<'a> Here<'a, '_> {
+impl<'a> PhaseCells<'a, '_> {
     fn at(&self, (variant, method): Place<'_>) -> impl Iterator<Item = &Line<'a>> {
         let is_it = move |line: &&Line| {
             let cell = line.cell;
