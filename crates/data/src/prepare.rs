@@ -75,7 +75,8 @@ fn prepare_with(
     }
     if !missing.is_empty() {
         fs::create_dir_all(&place.folder).map_err(|error| cannot_write(&place.folder, "create", &error))?;
-        let planned = missing.iter().map(|job| job.planned(report)).collect::<Result<Vec<u64>, DataError>>()?;
+        let planned =
+            missing.iter().map(|job| job.planned(report)).collect::<Result<Vec<u64>, DataError>>()?;
         check_space(&place, &missing, &planned, report, free)?;
         for (job, planned) in missing.into_iter().zip(planned) {
             job.write(planned, report)?;
@@ -180,8 +181,9 @@ impl<'a> Job<'a> {
         let step = format!("checking the prepared {} images", self.part.name());
         let images = self.is_limited.then(|| self.images.clone());
         let checked = PreparedImages::open(&self.path, &self.header, images).and_then(|prepared| {
-            prepared
-                .check(&mut |done, all| report(FetchEvent::Progress { step: &step, done, total: Some(all) }))?;
+            prepared.check(&mut |done, all| {
+                report(FetchEvent::Progress { step: &step, done, total: Some(all) })
+            })?;
             check_decoding(&prepared, self.photos)
         });
         match checked {
@@ -259,7 +261,10 @@ impl<'a> Job<'a> {
         let partials = partials.into_iter().filter(|(path, _)| is_free(path));
         for (path, _) in place.stale(&self.header, SUFFIX)?.into_iter().chain(partials) {
             fs::remove_file(&path).map_err(DataError::io(&path, "remove"))?;
-            report(FetchEvent::Line(&format!("removed {}, as the images have changed since", path.display())));
+            report(FetchEvent::Line(&format!(
+                "removed {}, as the images have changed since",
+                path.display()
+            )));
         }
         Ok(())
     }

@@ -209,7 +209,12 @@ mod tests {
     }
 
     /// The same written value by value.
-    fn apply_naive(transform: &Transform, fitted: &FittedTransform, pixels: &[u8], place: Placement) -> Vec<f32> {
+    fn apply_naive(
+        transform: &Transform,
+        fitted: &FittedTransform,
+        pixels: &[u8],
+        place: Placement,
+    ) -> Vec<f32> {
         let [channels, height, width] = fitted.input;
         let [_, out_height, out_width] = fitted.output;
         let mut out = Vec::new();

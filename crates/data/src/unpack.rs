@@ -21,7 +21,12 @@ pub(crate) struct Bounds {
 /// # Errors
 /// Names the entry: an absolute path, `..`, a link, a device, a file that occurs twice, more than the bounds allow. What was
 /// written before is left to the caller.
-pub(crate) fn unpack(archive: impl Read, inner: &str, target: &Path, bounds: Bounds) -> Result<(), UnpackError> {
+pub(crate) fn unpack(
+    archive: impl Read,
+    inner: &str,
+    target: &Path,
+    bounds: Bounds,
+) -> Result<(), UnpackError> {
     let mut archive = tar::Archive::new(MultiGzDecoder::new(archive));
     let damaged = |error: io::Error| UnpackError::Archive(format!("cannot be read: {error}"));
     let (mut bytes, mut entries) = (0, 0);
@@ -106,13 +111,16 @@ fn inside(path: &Path) -> Result<PathBuf, &'static str> {
 
 fn write_file(entry: &mut impl Read, path: &Path) -> Result<(), UnpackError> {
     // Never through or over what is there: nothing is, unless the archive names a file twice.
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).open(path).map_err(UnpackError::disk(path, "create"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(UnpackError::disk(path, "create"))?;
     let mut buffer = [0; 32 << 10];
     loop {
-        let read = entry
-            .read(&mut buffer)
-            .map_err(|error| UnpackError::Archive(format!("cannot be read at {}: {error}", path.display())))?;
+        let read = entry.read(&mut buffer).map_err(|error| {
+            UnpackError::Archive(format!("cannot be read at {}: {error}", path.display()))
+        })?;
         if read == 0 {
             return Ok(());
         }

@@ -125,7 +125,8 @@ fn a_file_with_any_part_changed_cut_off_or_added_is_refused_by_name() {
     // As when a study reads it: opened, then all images.
     let problem = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let read = PreparedImages::open(&path, &wanted, None).and_then(|prepared| prepared.check(&mut |_, _| ()));
+        let read =
+            PreparedImages::open(&path, &wanted, None).and_then(|prepared| prepared.check(&mut |_, _| ()));
         match read {
             Ok(()) => None,
             Err(DataError::Prepared { path: named, problem }) => {

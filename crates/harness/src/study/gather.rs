@@ -64,7 +64,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         run: plan.run.clone(),
         dataset: plan.data.train.name().to_owned(),
         net: plan.net_label(),
-        mode: plan.spec.prune.mode.to_string(),
+        mode: plan.spec.prune.mode,
         uncut_rates: uncut_rates(&plan.spec),
         variants: variant_records(&plan.spec, &plan.variants),
         dense,
@@ -109,7 +109,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         run: tables::NOT_RUN.to_owned(),
         dataset: resolved.spec.dataset.name().to_owned(),
         net: resolved.net_label(),
-        mode: resolved.spec.prune.mode.to_string(),
+        mode: resolved.spec.prune.mode,
         uncut_rates: uncut_rates(&resolved.spec),
         variants: variant_records(&resolved.spec, &resolved.variants),
         dense: dense.collect(),
@@ -140,7 +140,7 @@ fn variant_records(spec: &Spec, variants: &[Arc<Variant>]) -> Vec<VariantRecord>
     let record = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantRecord {
         name: written.name.clone(),
         overrides: written.words(),
-        mode: variant.spec.prune.mode.to_string(),
+        mode: variant.spec.prune.mode,
         uncut_rates: uncut_rates(&variant.spec),
     };
     spec.variants.iter().zip(variants).map(record).collect()
@@ -171,6 +171,8 @@ fn missing(id: &StageId) -> StageResult {
 
 #[cfg(test)]
 mod tests {
+    use thinet_report::records::Mode;
+
     use super::*;
     use crate::study::spec::MINIMAL;
     use crate::study::work::tests::resolved;
@@ -196,10 +198,10 @@ mod tests {
         assert_eq!(not_run(&resolved(MINIMAL)).variants, []);
         let variants = "[[variants]]\nname = \"plain\"\n[[variants]]\nname = \"at once\"\n\
                         \"prune.mode\" = \"one-shot\"\n\"prune.keep-rates\" = [1.0, 0.5]";
-        let record = |name: &str, overrides: &str, mode: &str, uncut_rates| VariantRecord {
+        let record = |name: &str, overrides: &str, mode, uncut_rates| VariantRecord {
             name: name.to_owned(),
             overrides: overrides.to_owned(),
-            mode: mode.to_owned(),
+            mode,
             uncut_rates,
         };
         let found = not_run(&resolved(&format!("{MINIMAL}\n{variants}"))).variants;
@@ -207,8 +209,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                record("plain", "", "layer-by-layer", Vec::new()),
-                record("at once", overrides, "one-shot", vec![1.0])
+                record("plain", "", Mode::LayerByLayer, Vec::new()),
+                record("at once", overrides, Mode::OneShot, vec![1.0])
             ]
         );
     }

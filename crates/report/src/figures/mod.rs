@@ -41,6 +41,7 @@ pub use spec::Figure;
 use study::{NoStudy, Study};
 use widths::widths;
 
+use crate::records::Mode;
 use crate::tables::{LAYERS, LOSSES};
 
 /// What was drawn.
@@ -225,7 +226,7 @@ fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, 
     let is_same = |other: &Study| {
         (&other.dataset, &other.net) == (&study.dataset, &study.net)
             && other.is_untuned()
-            && other.mode_of("") == "one-shot"
+            && other.mode_of("") == Mode::OneShot.name()
             && other.variants.is_empty()
     };
     Ok(alone.filter(is_same))

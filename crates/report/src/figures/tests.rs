@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Figure, FigureError, Figures, figures, write};
-use crate::records::{CellRecord, FROM_SCRATCH, Metric, Phase, Status, StudyRecord};
+use crate::records::{CellRecord, FROM_SCRATCH, Metric, Mode, Phase, Status, StudyRecord};
 use crate::tables::sample::{study, with_variants};
 use crate::tables::{self, compression, selectors};
 
@@ -204,7 +204,7 @@ fn selection_alone() -> StudyRecord {
     let mut alone = StudyRecord {
         table: "selection-invented".to_owned(),
         run: "4567cdef".to_owned(),
-        mode: "one-shot".to_owned(),
+        mode: Mode::OneShot,
         ..study()
     };
     for cell in &mut alone.cells {

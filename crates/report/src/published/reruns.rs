@@ -75,8 +75,7 @@ impl Published {
             let entry =
                 format!("{:?} ({source}, {})", rerun.net, rerun.study.as_deref().unwrap_or("not ours"));
             let is_same = |other: &Rerun| {
-                (&other.net, &other.dense.source, &other.study)
-                    == (&rerun.net, source, &rerun.study)
+                (&other.net, &other.dense.source, &other.study) == (&rerun.net, source, &rerun.study)
             };
             if self.rerun[..at].iter().any(is_same) {
                 return Err(PublishedError::Repeated { list: "rerun", entry });

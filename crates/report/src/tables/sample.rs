@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use thinet_graph::{ChannelSet, Counts};
 
 use crate::records::{
-    CellRecord, DenseRecord, LossCurve, Metric, Phase, Row, Size, Status, StudyRecord, VariantRecord,
+    CellRecord, DenseRecord, LossCurve, Metric, Mode, Phase, Row, Size, Status, StudyRecord, VariantRecord,
 };
 
 const METHODS: [(&str, &str, &str); 5] = [
@@ -115,7 +115,7 @@ pub(crate) fn study() -> StudyRecord {
         run: "0123abcd".to_owned(),
         dataset: "Invented-10".to_owned(),
         net: "tiny, 1×8×8".to_owned(),
-        mode: "layer-by-layer".to_owned(),
+        mode: Mode::LayerByLayer,
         uncut_rates: Vec::new(),
         variants: Vec::new(),
         dense: (0..2).map(dense).collect(),
@@ -127,15 +127,15 @@ pub(crate) fn study() -> StudyRecord {
 /// The invented study in two variants: as it is, and with more top-1 after tuning.
 pub(crate) fn with_variants() -> StudyRecord {
     let mut study = study();
-    let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
+    let variant = |name: &str, overrides: &str, mode| VariantRecord {
         name: name.to_owned(),
         overrides: overrides.to_owned(),
-        mode: mode.to_owned(),
+        mode,
         uncut_rates: Vec::new(),
     };
     study.variants = vec![
-        variant("plain", "", "layer-by-layer"),
-        variant("at once", "prune.mode = \"one-shot\"", "one-shot"),
+        variant("plain", "", Mode::LayerByLayer),
+        variant("at once", "prune.mode = \"one-shot\"", Mode::OneShot),
     ];
     let mut cells = Vec::new();
     for (name, more) in [("plain", 0.0), ("at once", 0.5)] {

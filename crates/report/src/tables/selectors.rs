@@ -79,7 +79,7 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("experiment", lines, |_| study.name.as_str()),
         column("dataset", lines, |_| study.dataset.as_str()),
         column("net", lines, |_| study.net.as_str()),
-        column("mode", lines, |l| study.mode_of(l.cell.variant.as_deref())),
+        column("mode", lines, |l| study.mode_of(l.cell.variant.as_deref()).name()),
         column("tuning_steps", lines, |l| l.cell.tuning_steps),
         column("train_loss", lines, |l| l.train_loss),
         column("dense_params", lines, |l| l.dense.size.paper.params),
@@ -201,7 +201,7 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Row, Unfit};
+    use crate::records::{Mode, Row, Unfit};
     use crate::tables::CHECKLIST;
     use crate::tables::sample::{study, with_variants};
 
@@ -376,7 +376,7 @@ mod tests {
     /// The invented study as selection alone: nothing is tuned, and cut nets are tested with estimated batch-norm statistics.
     fn selection_alone() -> StudyRecord {
         let mut study = study();
-        study.mode = "one-shot".to_owned();
+        study.mode = Mode::OneShot;
         for cell in &mut study.cells {
             cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
             cell.tuning_steps = cell.tuning_steps.map(|_| 0);
