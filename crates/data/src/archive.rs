@@ -10,7 +10,7 @@ use crate::DataError;
 use crate::client::{Client, FetchEvent, MOST_BYTES, Report, file_name};
 use crate::unpack::{Bounds, UnpackError, unpack};
 
-/// A gzipped tar archive with a folder that is the dataset. All that is known about where a dataset comes from.
+/// The gzipped tar archive that a dataset is published as; one of its folders is the dataset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Archive {
     /// The official address; its last part is the file's name.
@@ -80,7 +80,7 @@ impl Archive {
             ));
         }
         if archive.is_file() {
-            // Brought by hand; it is not ours to remove.
+            // Placed there by the user, so it is not removed.
             let mut file = File::open(archive).map_err(|error| cannot("read", archive, &error))?;
             if let Err(TryLockError::WouldBlock) = file.try_lock() {
                 return Err(format!("another process is unpacking {}", archive.display()));
@@ -202,7 +202,7 @@ impl Archive {
         let prefix = format!(".unpacking-{}-", self.folder);
         for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                // What cannot be removed is only in nobody's way.
+                // A folder that cannot be removed does no harm.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -237,7 +237,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Tells how much was read.
+/// Counts the bytes that are read.
 struct CountingReader<'a, R> {
     inner: R,
     count: &'a mut dyn FnMut(usize),

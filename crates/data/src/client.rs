@@ -1,4 +1,4 @@
-//! Downloading a file over HTTP: it goes on where a connection was cut, tries again a few times, and is bounded in size.
+//! Downloads of files over HTTP: they continue where a connection was cut, are tried again a few times, and are bounded in size.
 //!
 //! Proxies come from the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), trusted certificates from the system.
 
@@ -31,24 +31,24 @@ pub enum FetchEvent<'a> {
     },
 }
 
-/// Told what happens.
+/// Called with each event.
 pub(crate) type Report<'a> = dyn FnMut(FetchEvent<'_>) + 'a;
 
-/// No dataset of ours is larger, packed or unpacked; what goes on beyond that is not what was asked for.
+/// Limit of a download, and of an archive's contents; every dataset of this crate is smaller.
 pub(crate) const MOST_BYTES: u64 = 8 << 30;
 
-/// So many new bytes mean that the connection works, and the tries are counted from the start.
+/// After this many new bytes the connection counts as working, and the count of tries starts again.
 const GAIN: u64 = 1 << 20;
 
-/// Finding the host, and connecting.
+/// Time limit for resolving and connecting to the host.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Waiting for the next bytes.
+/// Time limit for the next bytes.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Downloads files.
 pub(crate) struct Client {
     agent: Agent,
-    /// Stands for the folder of every official address; without a slash at its end.
+    /// Replaces the folder of every official address; without a slash at its end.
     mirror: Option<String>,
     /// The pause before each new try.
     pauses: Vec<Duration>,
@@ -90,8 +90,8 @@ impl Client {
         }
     }
 
-    /// Downloads what has this official address into the file at `path`. What is in the file already is taken for its
-    /// beginning; after an error it holds what came so far, and is removed if nothing did.
+    /// Downloads the file of this official address to `path`. Bytes that are there already count as its beginning. After an
+    /// error the file holds what was received so far, and is removed if nothing was.
     ///
     /// # Errors
     /// Says what happened; the address is left to the caller.
@@ -254,7 +254,7 @@ fn checked_mirror(mirror: &str) -> Result<String, DataError> {
     Ok(mirror.trim_end_matches('/').to_owned())
 }
 
-/// A file that came completely, as far as lengths tell, and is locked until it is dropped.
+/// A download that is complete as far as lengths show; the file is locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Download {
     pub(crate) file: File,
@@ -371,7 +371,7 @@ impl Partial {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&self.path).map_err(self.failed("open"))?;
-        // Where a file system knows no locks, two processes cost each other their checksum.
+        // On a file system without locks, two processes that write the same file end with a wrong checksum.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(format!("another process is downloading {}", self.path.display()));
         }
@@ -392,7 +392,7 @@ impl Partial {
         let Some(file) = &mut self.file else { return Ok(()) };
         let written = file.write_all(bytes);
         if written.is_err() {
-            // Part of it may be there.
+            // A part of it may have been written.
             self.len = file.metadata().map_or(self.len, |metadata| metadata.len());
         }
         written.map_err(self.failed("write"))?;

@@ -18,10 +18,10 @@ pub fn fetch(spec: &DatasetSpec, folder: &Path, report: &mut dyn FnMut(&str)) ->
     })
 }
 
-/// Makes sure that [`open`](crate::open) finds the dataset in `folder`, and tells each step.
+/// Makes sure that [`open`](crate::open) finds the dataset in `folder`, and reports each step.
 ///
 /// CIFAR-10, CIFAR-100 and CUB-200-2011: if the folder does not hold them, the official archive is downloaded beside its
-/// place (`<archive>.partial`, where the next call goes on), compared with the published checksum, unpacked into a
+/// place (`<archive>.partial`, where the next call continues), compared with the published checksum, unpacked into a
 /// temporary folder, read, and renamed, so that a folder holds all or nothing. A folder that is not there becomes the
 /// dataset; in one that is there, the archive's folder does.
 ///

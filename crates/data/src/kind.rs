@@ -1,4 +1,4 @@
-//! What a kind of dataset has to say and to do ([`DatasetKeys`]), and the macro that makes a [`DatasetSpec`] of all kinds.
+//! What each kind of dataset implements ([`DatasetKeys`]), and the macro that makes a [`DatasetSpec`] of all kinds.
 
 use std::path::Path;
 
@@ -119,7 +119,7 @@ pub(crate) enum Origin {
     Own { how: String },
 }
 
-/// Gets the files of a dataset into a folder and tells each step.
+/// Gets the files of a dataset into a folder and reports each step.
 pub(crate) type Fetch = fn(&Path, &Client, &mut Report<'_>) -> Result<(), DataError>;
 
 /// A kind of dataset, for lists.

@@ -14,7 +14,7 @@ use crate::{DataError, Dataset as _, DatasetSpec, FetchEvent, Protocol};
 
 /// Images in memory at a time, for each thread.
 const EACH: usize = 16;
-/// How the name of a file that is not finished ends.
+/// Suffix of an unfinished file's name.
 const PARTIAL: &str = ".partial";
 
 /// A file that [`prepare`] made, or found whole.
@@ -92,7 +92,7 @@ fn cannot_write(path: &Path, action: &str, error: &io::Error) -> DataError {
     DataError::prepared(path, format!("cannot {action}: {error}; --prepared DIR names another folder"))
 }
 
-/// Compares the size of all files with the free space, and tells both.
+/// Compares the size of all files with the free space, and reports both.
 fn check_space(
     place: &Place<'_>,
     jobs: &[&Job<'_>],
@@ -356,7 +356,7 @@ impl Partial {
             if checked(&bytes) != Some(size) {
                 break;
             }
-            // Counted again, and used if it was repaired.
+            // Decoded again, as it may have been repaired.
             if size.is_damaged() {
                 match job.photos.resized(index) {
                     Err(DataError::LeftOut { .. }) => {}

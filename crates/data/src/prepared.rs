@@ -25,7 +25,7 @@ use crate::{DataError, DatasetSpec};
 
 /// The folder in the dataset's own one where files are looked for.
 const FOLDER: &str = "prepared";
-/// How the names of files end.
+/// Suffix of the files' names.
 pub(crate) const SUFFIX: &str = ".pixels";
 /// What to do about a file that is not used.
 const AGAIN: &str = "run `thinet data prepare` again, or remove it to decode the images each time";
@@ -225,7 +225,7 @@ impl<'a> Place<'a> {
                         problem.unwrap_or_else(|| "it has another name than it was given".to_owned()),
                     ));
                 }
-                // Whose it is cannot be said.
+                // It may belong to another dataset.
                 Err(_) if self.is_shared => {}
                 Err(bad) => found.push((path, bad.problem().to_owned())),
             }

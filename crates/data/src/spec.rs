@@ -67,7 +67,7 @@ impl Normalisation {
     }
 }
 
-/// What is done to an image before it is cropped or padded to the size of the inputs.
+/// How an image is resized before it is cropped or padded to the size of the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizeRule {
     /// Nothing: all images have one size.

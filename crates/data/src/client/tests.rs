@@ -111,7 +111,7 @@ fn a_server_without_ranges_starts_again() {
 
 #[test]
 fn a_file_that_changes_on_the_server_is_downloaded_from_its_start() {
-    // By its tag, which the server compares or only tells; by its size; by a part that was not asked for.
+    // Noticed by its tag, which the server compares or only reports; by its size; by a part that was not asked for.
     let other = || vec![3; 99_999];
     let told = |tag: &'static str, start: usize, total: usize| {
         move |request: &Request| match request.start() {
@@ -182,7 +182,7 @@ fn a_server_that_is_busy_or_says_nothing_is_asked_again() {
         0 => response("503 Service Unavailable", "", b""),
         1 => Vec::new(),
         2 => {
-            // Longer than the client waits, shorter than anybody minds.
+            // Longer than the client waits for an answer.
             thread::sleep(Duration::from_millis(1500));
             Vec::new()
         }

@@ -20,7 +20,7 @@ use super::loss_windows::LossWindows;
 use crate::error::HarnessError;
 use crate::study::Recipe;
 
-/// Steps whose losses a GPU may owe: reading one waits until the GPU has nothing left to do.
+/// Number of steps whose losses are left unread on a GPU: reading one waits until the GPU is idle.
 const UNREAD_ON_GPU: usize = 20;
 /// Writing checkpoints takes at most one part in this many of the time.
 const CHECKPOINT_SHARE: u32 = 100;

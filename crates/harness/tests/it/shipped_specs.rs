@@ -61,7 +61,7 @@ fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
             file.display()
         );
         assert!(!header.contains("same schedule"), "{}", file.display());
-        // What is run on a GPU can be had again.
+        // Studies on a GPU must be reproducible.
         let is_for_gpus = is_paper_scale(&spec) || header.contains("--device cuda:0");
         assert_eq!(spec.compute.deterministic, is_for_gpus, "{}", file.display());
         let stem = file.file_stem().and_then(|s| s.to_str()).unwrap();

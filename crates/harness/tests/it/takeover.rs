@@ -33,12 +33,12 @@ enum Moment {
     Measured(usize),
 }
 
-/// Does something at a moment, which for the one that reports is no time at all, and keeps the notes.
+/// A holder that is frozen at a moment: meanwhile something else runs. Keeps the notes.
 struct FrozenHolder<'a> {
     left: AtomicUsize,
     moment: Moment,
     meanwhile: &'a (dyn Fn() + Sync),
-    /// Called when the one that reports has noticed.
+    /// Called when the holder has noticed.
     noticed: &'a (dyn Fn() + Sync),
     notes: Mutex<Vec<String>>,
 }
@@ -171,7 +171,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
         let claim = store.join("claims").join(id);
         let (half, noticed) = (Mutex::new(Snapshot::new()), AtomicBool::new(false));
         let meanwhile = || {
-            // A holder on another machine, which is there for as long as claims last and then no more.
+            // A holder on another machine, which disappears after the time that claims last.
             let mut holder: serde_json::Value = serde_json::from_slice(&fs::read(&claim).unwrap()).unwrap();
             holder["host"] = "node-17".into();
             fs::remove_file(&claim).unwrap();

@@ -417,7 +417,7 @@ fn an_untuned_study_with_a_control_is_compared_before_tuning() {
     let titles = panel_titles(accuracy);
     assert!(titles[0].ends_with("Layer by layer, not tuned at the end"), "{titles:?}");
     assert!(titles[1].ends_with("Control from a random start"), "{titles:?}");
-    // APoZ was not run at 0.25; nothing else is missing, least of all the control before its training.
+    // APoZ was not run at 0.25; nothing else is missing. The control has no phase before its training.
     assert!(
         accuracy.caption.ends_with(" Not run: apoz at 0.25. Fewer seeds: random at 0.25 (n = 1)."),
         "{}",
