@@ -19,7 +19,7 @@ use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName,
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
 use super::train::TrainingEnd;
-use super::{dense, evidence};
+use super::{dense, evidence, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
@@ -52,7 +52,6 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             folder: &folder,
             selector: thinet_selectors::find(&cell.design.method.selector)?,
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
-            seed: Seed::root(cell.design.seed),
         };
         if cell.design.variant.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
     };
@@ -106,13 +105,14 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let Some(recipe) = &cell.design.variant.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
     };
-    let seed = Seed::root(cell.design.seed).child("from-scratch");
-    let weights = Weights::init_as(&cell.design.graph, recipe.init, seed.child("init"), plan.device.into())?;
+    let seed = streams::from_scratch(cell.design.seed);
+    let start = streams::starting_weights(seed);
+    let weights = Weights::init_as(&cell.design.graph, recipe.init, start, plan.device.into())?;
     let net =
         Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
-    let trained = context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)?;
+    let trained = context.train(&cell.id, &mut state.net, recipe, streams::training(seed), &name)?;
     state.facts.loss_curve = trained.curve;
     let ended = match trained.end {
         TrainingEnd::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
@@ -197,13 +197,17 @@ struct CellRun<'a> {
     folder: &'a Path,
     selector: &'static dyn Selector,
     reconstructor: &'static dyn Reconstructor,
-    seed: Seed,
 }
 
 impl CellRun<'_> {
     /// The spec of the cell's variant.
     fn spec(&self) -> &Spec {
         &self.cell.design.variant.spec
+    }
+
+    /// The root seed.
+    fn root(&self) -> u64 {
+        self.cell.design.seed
     }
 
     fn sample(&self, seed: Seed) -> Sample {
@@ -238,7 +242,7 @@ impl CellRun<'_> {
             self.rescale(state, name, &scale)?;
             if is_last {
                 self.evaluate_reconstruction(state)?;
-                self.evaluate_batch_norm(state, self.seed.child("calibration").child(name))?;
+                self.evaluate_batch_norm(state, streams::layer_calibration(self.root(), name))?;
             }
             state.facts.kept.insert(name.to_owned(), kept);
         }
@@ -259,7 +263,7 @@ impl CellRun<'_> {
             &state.net,
             vec![layer],
             self.cell.needs,
-            self.sample(self.seed.child("calibration").child(name)),
+            self.sample(streams::layer_calibration(self.root(), name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
         match evidence {
@@ -302,7 +306,7 @@ impl CellRun<'_> {
                 self.rescale(state, name, &scale)?;
             }
             self.evaluate_reconstruction(state)?;
-            self.evaluate_batch_norm(state, self.seed.child("calibration"))?;
+            self.evaluate_batch_norm(state, streams::calibration(self.root()))?;
         }
         let recipe = self.spec().prune.after_last.as_ref();
         self.tune(state, "all layers", recipe, true)
@@ -338,7 +342,7 @@ impl CellRun<'_> {
     }
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
-        let seed = self.seed.child("select").child(&evidence.layer);
+        let seed = streams::selection(self.root(), &evidence.layer);
         Ok(thinet_selectors::select(self.selector, evidence, keep, seed)?.kept)
     }
 
@@ -423,7 +427,7 @@ impl CellRun<'_> {
         let (context, id) = (self.context, &self.cell.id);
         let step = if is_last { "fine-tune".to_owned() } else { format!("{layer}: tune") };
         let kind = if is_last { LAST } else { layer };
-        let seed = self.seed.child("tune").child(kind);
+        let seed = streams::tuning(self.root(), kind);
         let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
         let trained = context.train(id, &mut state.net, recipe, seed, &name)?;
         if is_last {

@@ -10,12 +10,11 @@ use thinet_graph::{PrunableLayer, prunable_layer};
 use thinet_models::{Net, load_tensors, save_tensors};
 use thinet_report::records::Status;
 use thinet_sampling::{EvidenceTensors, LayerOf, gathered, read_from_net};
-use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 use super::calibrate::{Sample, calibrate};
 use super::context::{Context, StageOutput};
-use super::dense;
+use super::{dense, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::paths::EVIDENCE;
@@ -36,7 +35,7 @@ pub(crate) fn ensure(
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
     let size = stage.variant.spec.calibration;
-    let sample = Sample { size, seed: Seed::root(dense.seed).child("calibration") };
+    let sample = Sample { size, seed: streams::calibration(dense.seed) };
     let progress = |done, total| context.progress(id, "calibrate", done, total);
     let needs = Needs::only(stage.kind);
     let evidence = calibrate(context, &net, layers(&stage.variant, &net)?, needs, sample, &progress)?;

@@ -13,6 +13,7 @@ mod feed;
 mod latency;
 mod loss_windows;
 mod preprocessing;
+mod streams;
 mod train;
 
 pub(crate) use context::Context;
