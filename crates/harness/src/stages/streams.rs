@@ -41,3 +41,25 @@ pub(crate) fn selection(root: u64, layer: &str) -> Seed {
 pub(crate) fn tuning(root: u64, name: &str) -> Seed {
     Seed::root(root).child("tune").child(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_have_the_paths_that_stored_results_were_drawn_from() {
+        let path = |names: &[&str]| names.iter().fold(Seed::root(3), |seed, name| seed.child(name));
+        for (stream, names) in [
+            (starting_weights(dense(3)), &["dense", "init"][..]),
+            (training(dense(3)), &["dense", "train"]),
+            (starting_weights(from_scratch(3)), &["from-scratch", "init"]),
+            (training(from_scratch(3)), &["from-scratch", "train"]),
+            (calibration(3), &["calibration"]),
+            (layer_calibration(3, "conv1"), &["calibration", "conv1"]),
+            (selection(3, "conv1"), &["select", "conv1"]),
+            (tuning(3, "last"), &["tune", "last"]),
+        ] {
+            assert_eq!(stream, path(names), "{names:?}");
+        }
+    }
+}
