@@ -10,6 +10,8 @@ mod fixture;
 mod help;
 mod latency;
 mod paper;
+#[path = "../../../harness/tests/it/photographs.rs"]
+mod photographs;
 mod prepared;
 mod provenance;
 mod report;

@@ -9,6 +9,7 @@ mod fixture;
 mod golden_ids;
 mod panics;
 mod paper_tables;
+mod photographs;
 mod photos;
 mod plan_ids;
 mod published_cifar;
