@@ -182,7 +182,7 @@ impl<'a> Job<'a> {
         let images = self.is_limited.then(|| self.images.clone());
         let checked = PreparedImages::open(&self.path, &self.header, images).and_then(|prepared| {
             prepared.check(&mut |done, all| {
-                report(FetchEvent::Progress { step: &step, done, total: Some(all) })
+                report(FetchEvent::Progress { step: &step, done, total: Some(all) });
             })?;
             check_decoding(&prepared, self.photos)
         });
