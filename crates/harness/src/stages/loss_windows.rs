@@ -53,9 +53,9 @@ impl LossWindows {
     }
 
     /// The curve of [`to_numbers`](Self::to_numbers); `None` if these are not the numbers of a training of `steps` steps.
-    pub(crate) fn from_numbers(steps: u64, numbers: Vec<f64>) -> Option<Self> {
+    pub(crate) fn from_numbers(steps: u64, numbers: &[f64]) -> Option<Self> {
         let mut windows = Self::new(steps);
-        let [sum, count, ref losses @ ..] = numbers[..] else { return None };
+        let [sum, count, ref losses @ ..] = *numbers else { return None };
         let fits = losses.len() as u64 <= steps.div_ceil(windows.curve.window)
             && count >= 0.0
             && count <= windows.curve.window as f64;
@@ -74,7 +74,7 @@ mod tests {
         for (step, loss) in losses {
             windows.add(step, loss);
             // Every state survives a checkpoint.
-            windows = LossWindows::from_numbers(steps, windows.to_numbers()).unwrap();
+            windows = LossWindows::from_numbers(steps, &windows.to_numbers()).unwrap();
         }
         windows.into_curve()
     }
@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn numbers_of_another_training_are_refused() {
-        assert_eq!(LossWindows::from_numbers(40, vec![0.0]), None);
-        assert_eq!(LossWindows::from_numbers(40, vec![0.0, 3.0]), None);
-        assert_eq!(LossWindows::from_numbers(40, vec![0.0; 23]), None);
-        assert!(LossWindows::from_numbers(40, vec![0.0; 22]).is_some());
+        assert_eq!(LossWindows::from_numbers(40, &[0.0]), None);
+        assert_eq!(LossWindows::from_numbers(40, &[0.0, 3.0]), None);
+        assert_eq!(LossWindows::from_numbers(40, &[0.0; 23]), None);
+        assert!(LossWindows::from_numbers(40, &[0.0; 22]).is_some());
     }
 }

@@ -285,7 +285,7 @@ fn resume(
     let (step, loss_sum) = (step.ok_or_else(missing)?, loss_sum.ok_or_else(missing)?);
     let windows = match windows {
         None => None,
-        Some(numbers) => Some(LossWindows::from_numbers(total as u64, numbers).ok_or_else(missing)?),
+        Some(numbers) => Some(LossWindows::from_numbers(total as u64, &numbers).ok_or_else(missing)?),
     };
     let position = Position {
         step,
