@@ -185,7 +185,7 @@ mod tests {
         let mut sums = ActivationSums::new("conv", 2);
         sums.observe(&Tensor::from_slice(&[1.0_f32, f32::NAN]).reshape([1, 2]), &[]).unwrap();
         let error = sums.stats().unwrap_err();
-        assert!(matches!(error, SamplingError::Evidence { .. }), "a net that has diverged is told by it");
+        assert!(matches!(error, SamplingError::Evidence { .. }), "a diverged net is recognised by it");
         let expected = "calibration of layer \"conv\": activation statistics saw a value of channel 1 that is not finite";
         assert_eq!(error.to_string(), expected);
         let refuse = |activation: &Tensor| {

@@ -80,7 +80,7 @@ impl ZeroCounter {
     fn count(&self, activation: &Tensor, places: usize) -> Result<Tensor, TchError> {
         let (channels, places) = (self.channels as i64, places as i64);
         let activation = activation.f_detach()?;
-        // Either a map's values are contiguous or a position's channels are; neither layout is transposed to the other.
+        // Either a map's values are contiguous or a position's channels are; neither memory format is transposed to the other.
         let by_place = match activation.dim() {
             4 => Some(activation.f_permute([0, 2, 3, 1])?).filter(Tensor::is_contiguous),
             _ => None,

@@ -113,7 +113,7 @@ fn a_server_without_ranges_starts_again() {
 fn a_file_that_changes_on_the_server_is_downloaded_from_its_start() {
     // Noticed by its tag, which the server compares or only reports; by its size; by a part that was not asked for.
     let other = || vec![3; 99_999];
-    let told = |tag: &'static str, start: usize, total: usize| {
+    let answer = |tag: &'static str, start: usize, total: usize| {
         move |request: &Request| match request.start() {
             None => ranged(request, &file(), TAG),
             Some(_) => response(
@@ -129,7 +129,9 @@ fn a_file_that_changes_on_the_server_is_downloaded_from_its_start() {
     });
     assert_whole(&run(&changed, None, MOST_BYTES), false);
     assert_eq!(changed.requests().len(), 2);
-    for wrong in [told("\"two\"", 50_000, 100_000), told(TAG, 50_000, 100_001), told(TAG, 49_999, 100_000)] {
+    for wrong in
+        [answer("\"two\"", 50_000, 100_000), answer(TAG, 50_000, 100_001), answer(TAG, 49_999, 100_000)]
+    {
         let server = Server::new(move |number, request| match number {
             0 => cut(ranged(request, &file(), TAG), 50_000),
             _ => wrong(request),
