@@ -133,7 +133,7 @@ fn grid(study: &StudyRecord, trainings: &[Training]) -> Grid {
 }
 
 /// The loss of the window that a part of the training ends in, from 0 (its first window) to 1 (its last); `None` if a training that diverged
-/// did not get there.
+/// ended before.
 fn loss_at(curve: &LossCurve, part: f64) -> Option<f64> {
     let step = (curve.steps as f64 * part).ceil() as u64;
     curve.points().find(|(end, _)| *end >= step).map(|(_, loss)| loss)
