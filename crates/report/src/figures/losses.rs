@@ -94,7 +94,7 @@ pub(super) fn losses(study: &Study, sheet: &Sheet) -> Result<Result<Figure, Stri
         .zip('a'..='z')
         .map(|((title, layers, rows), letter)| {
             let title = if has_several { format!("{letter}\u{2002}{title}") } else { title };
-            panel(&title, layers, &rows, size)
+            panel(&title, &layers, &rows, size)
         })
         .collect();
     let total = size[0] * columns as f64 + 85.0 * (columns as f64 - 1.0);
@@ -180,7 +180,7 @@ fn method_layers(scales: &MethodScales) -> Vec<Value> {
     ]
 }
 
-fn panel(title: &str, layers: Vec<Value>, rows: &[Value], [width, height]: [f64; 2]) -> Value {
+fn panel(title: &str, layers: &[Value], rows: &[Value], [width, height]: [f64; 2]) -> Value {
     json!({
         "width": width, "height": height, "data": { "values": rows }, "layer": layers,
         "title": {
