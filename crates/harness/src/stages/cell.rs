@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use tch::Device;
-use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
-use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
+use thinet_graph::{ChannelSet, Graph, channel_group, plan_surgery};
+use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_readers};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
 use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
@@ -256,12 +256,12 @@ impl CellRun<'_> {
 
     /// Gathers the evidence of a layer of the net as pruned and tuned so far.
     fn calibrate(&self, state: &State, name: &str) -> Result<Evidence, Halt> {
-        let layer = prunable_layer(&state.net.graph, name)?;
+        let group = channel_group(&state.net.graph, name)?;
         let step = format!("{name}: calibrate");
         let evidence = calibrate(
             self.context,
             &state.net,
-            vec![layer],
+            vec![group],
             self.cell.needs,
             self.sample(streams::layer_calibration(self.root(), name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
@@ -383,11 +383,11 @@ impl CellRun<'_> {
         if scale.iter().all(|&w| w == 1.0) {
             return Ok(());
         }
-        let layer = prunable_layer(&state.net.graph, layer)?;
-        scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?;
+        let group = channel_group(&state.net.graph, layer)?;
+        scale_readers(&mut state.net.weights, &group, scale)?;
         state.net.weights = state.net.weights.to_format(self.context.feed.format)?;
         if !is_finite(&state.net.weights)? {
-            return Err(Halt::Diverged(format!("{}: refitted weights are {NOT_FINITE}", layer.name)));
+            return Err(Halt::Diverged(format!("{layer}: refitted weights are {NOT_FINITE}")));
         }
         Ok(())
     }

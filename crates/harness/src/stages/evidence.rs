@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use tch::Tensor;
-use thinet_graph::{PrunableLayer, prunable_layer};
+use thinet_graph::{ChannelGroup, channel_group};
 use thinet_models::{Net, load_tensors, save_tensors};
 use thinet_report::records::Status;
-use thinet_sampling::{EvidenceTensors, LayerOf, gathered, read_from_net};
+use thinet_sampling::{EvidenceTensors, GroupOf, gathered, read_from_net};
 use thinet_selectors::{Evidence, Needs};
 
 use super::calibrate::{Sample, calibrate};
@@ -38,7 +38,8 @@ pub(crate) fn ensure(
     let sample = Sample { size, seed: streams::calibration(dense.seed) };
     let progress = |done, total| context.progress(id, "calibrate", done, total);
     let needs = Needs::only(stage.kind);
-    let evidence = calibrate(context, &net, layers(&stage.variant, &net)?, needs, sample, &progress)?;
+    let groups = groups(&stage.variant, &net)?;
+    let evidence = calibrate(context, &net, groups, needs, sample, &progress)?;
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
     save_tensors(&folder.join(EVIDENCE), &tensors_of(&evidence, needs)?, &metadata)?;
@@ -78,11 +79,11 @@ pub(crate) fn load(
     cell: &Cell,
 ) -> Result<Vec<Evidence>, HarnessError> {
     let (variant, needs) = (&cell.design.variant, cell.needs);
-    let layers = layers(variant, net)?;
+    let groups = groups(variant, net)?;
     let weight = |name: &str| net.weights.get(name).ok();
-    let mut all = Vec::with_capacity(layers.len());
-    for layer in &layers {
-        all.push(read_from_net(LayerOf { graph: &net.graph, layer, weight: &weight }, needs)?);
+    let mut all = Vec::with_capacity(groups.len());
+    for group in &groups {
+        all.push(read_from_net(GroupOf { graph: &net.graph, group, weight: &weight }, needs)?);
     }
     for kind in gathered(needs) {
         let stage = dense.evidence_of(variant).find(|stage| stage.kind == kind.kind());
@@ -113,7 +114,8 @@ fn not_run(context: &Context<'_>, what: &str) -> HarnessError {
     HarnessError::NotRun { what: what.to_owned(), spec: context.plan.path.clone() }
 }
 
-fn layers(variant: &Variant, net: &Net) -> Result<Vec<PrunableLayer>, HarnessError> {
+/// The pruned groups, in pruning order.
+fn groups(variant: &Variant, net: &Net) -> Result<Vec<ChannelGroup>, HarnessError> {
     let names = variant.spec.prune.layers.iter();
-    Ok(names.map(|name| prunable_layer(&net.graph, name)).collect::<Result<_, _>>()?)
+    Ok(names.map(|name| channel_group(&net.graph, name)).collect::<Result<_, _>>()?)
 }

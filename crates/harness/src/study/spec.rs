@@ -139,7 +139,8 @@ pub struct DenseSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PruneSpec {
-    /// Layers to prune, in this order. Empty stands for `"all"`, the default: every prunable convolution.
+    /// Channel groups to prune, in this order, by name: a layer, or the first addition of a residual stage. Empty stands for
+    /// `"all"`, the default: every convolution that one layer alone reads.
     #[serde(default, with = "crate::study::layer_list")]
     pub layers: Vec<String>,
     /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut: the

@@ -7,6 +7,7 @@ mod batch_norm;
 mod estimates;
 mod fixture;
 mod golden_ids;
+mod groups;
 mod panics;
 mod paper_tables;
 mod photographs;
