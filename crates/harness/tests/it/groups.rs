@@ -80,7 +80,7 @@ fn check_cells(fixture: &Fixture, study: &StudyRecord, kept: &[(&str, usize)]) {
 #[test]
 fn a_residual_stage_is_pruned_layer_by_layer_and_resumed() {
     let fixture = Fixture::new();
-    let study = run_unbroken_and_broken(&fixture, &residual(), &[40, 25, 20]);
+    let study = run_unbroken_and_broken(&fixture, &residual(), &[25, 20, 15]);
     check_cells(&fixture, &study, &[("layer2.0.conv1", 8), ("layer2.0.add", 8)]);
     let methods: Vec<&str> = study.cells.iter().map(|cell| cell.method.as_str()).collect();
     assert_eq!(methods.len(), 4, "{methods:?}");
