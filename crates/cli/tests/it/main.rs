@@ -7,6 +7,7 @@ mod data;
 mod errors;
 mod export;
 mod fixture;
+mod groups;
 mod help;
 mod latency;
 mod paper;
