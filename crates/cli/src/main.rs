@@ -10,6 +10,7 @@ mod bars;
 mod cli;
 mod commands;
 mod exit;
+mod kind_line;
 mod options;
 mod signals;
 mod words;
