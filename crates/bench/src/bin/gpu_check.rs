@@ -427,7 +427,7 @@ fn load(way: &str, count: usize, seconds: f64, threads: usize, asked: Device) ->
         };
         for batch in Loader::bytes(set.clone(), order, &transform, Some(seed), options, buffer)? {
             let batch = batch?;
-            uploader.upload(batch.images.tensor())?;
+            drop(uploader.upload(batch.images.tensor())?);
             images += batch.indices.len();
             if start.elapsed().as_secs_f64() >= seconds {
                 break;
