@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod exit;
 mod options;
+mod permission;
 mod signals;
 mod words;
 

@@ -12,6 +12,7 @@ use crate::bars::Progress;
 use crate::exit::BadArgument;
 use crate::options::{Pace, Study, Workers, jobs, program_file};
 use crate::output::{print_json, print_tables};
+use crate::permission::may_run_commands;
 use crate::signals;
 use crate::words::{duration, stages_in_words};
 
@@ -57,6 +58,8 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let devices = devices(workers, study.place.device)?;
     let study = study.on(devices[0]);
     let plan = study.plan()?;
+    let allow_commands = may_run_commands(&plan, workers.pace.allow_commands)?;
+    let pace = Pace { allow_commands, ..workers.pace.clone() };
     let jobs = match devices.len() {
         1 => jobs(workers.jobs, plan.spec.compute.threads, devices[0]),
         several => workers.jobs.map_or(several, usize::from),
@@ -66,10 +69,10 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
         workers: (0..jobs)
-            .map(|slot| worker(&study.on(devices[slot % devices.len()]), &workers.pace))
+            .map(|slot| worker(&study.on(devices[slot % devices.len()]), &pace))
             .collect::<anyhow::Result<_>>()?,
         check: workers.check,
-        ..workers.pace.options(stop)
+        ..pace.options(stop)
     };
     let outcome = thinet_harness::run::run(&plan, &options, &progress);
     progress.close();

@@ -11,6 +11,7 @@ mod help;
 mod latency;
 mod paper;
 mod prepared;
+mod programs;
 mod provenance;
 mod report;
 mod runs;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tch::Device;
@@ -11,20 +12,21 @@ use thinet_reconstruction::{Reconstructor, reconstruction_error};
 use thinet_report::records::{Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Selector};
+use thinet_selectors::{Evidence, Needs, Selector};
 
 use super::calibrate::{Sample, calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
 use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
+use super::program::Asked;
 use super::train::TrainingEnd;
 use super::{dense, evidence};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
 use crate::store::paths::WEIGHTS;
-use crate::study::{Cell, Recipe, Spec};
+use crate::study::{Cell, Recipe, SelectorCommand, Spec};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";
@@ -50,7 +52,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             context,
             cell,
             folder: &folder,
-            selector: thinet_selectors::find(&cell.design.method.selector)?,
+            chooser: chooser(cell)?,
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
             seed: Seed::root(cell.design.seed),
         };
@@ -186,11 +188,24 @@ impl Facts {
     }
 }
 
+/// Who chooses the channels that stay.
+enum Chooser<'a> {
+    Registered(&'static dyn Selector),
+    Program(&'a Arc<SelectorCommand>),
+}
+
+fn chooser(cell: &Cell) -> Result<Chooser<'_>, HarnessError> {
+    match &cell.design.command {
+        Some(command) => Ok(Chooser::Program(command)),
+        None => Ok(Chooser::Registered(thinet_selectors::find(&cell.design.method.selector.name())?)),
+    }
+}
+
 struct CellRun<'a> {
     context: &'a Context<'a>,
     cell: &'a Cell,
     folder: &'a Path,
-    selector: &'static dyn Selector,
+    chooser: Chooser<'a>,
     reconstructor: &'static dyn Reconstructor,
     seed: Seed,
 }
@@ -199,6 +214,14 @@ impl CellRun<'_> {
     /// The spec of the cell's variant.
     fn spec(&self) -> &Spec {
         &self.cell.design.variant.spec
+    }
+
+    /// The kinds of evidence to gather or read: of those that were planned for a program, the ones that it names in its hello.
+    fn needs(&self) -> Result<Needs, HarnessError> {
+        match self.chooser {
+            Chooser::Registered(_) => Ok(self.cell.needs),
+            Chooser::Program(command) => Ok(self.context.programs.hello(command)?.needs | Needs::MOMENTS),
+        }
     }
 
     fn sample(&self, seed: Seed) -> Sample {
@@ -253,7 +276,7 @@ impl CellRun<'_> {
             self.context,
             &state.net,
             vec![layer],
-            self.cell.needs,
+            self.needs()?,
             self.sample(self.seed.child("calibration").child(name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
@@ -284,7 +307,7 @@ impl CellRun<'_> {
         let layers: Vec<&str> = self.cell.design.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
-            let all = evidence::load(self.context, parent, &state.net, self.cell)?;
+            let all = evidence::load(self.context, parent, &state.net, self.cell, self.needs()?)?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
@@ -334,7 +357,17 @@ impl CellRun<'_> {
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
         let seed = self.seed.child("select").child(&evidence.layer);
-        Ok(thinet_selectors::select(self.selector, evidence, keep, seed)?.kept)
+        let command = match self.chooser {
+            Chooser::Registered(selector) => {
+                return Ok(thinet_selectors::select(selector, evidence, keep, seed)?.kept);
+            }
+            Chooser::Program(command) => command,
+        };
+        let label = self.cell.design.method.label();
+        let note = |line: String| self.context.note(&self.cell.id, format!("{label}: {line}"));
+        let all_keep = self.context.plan.keep_counts(&self.cell.design, &evidence.layer);
+        let asked = Asked { command, evidence, keep, all_keep, seed, folder: self.folder, note: &note };
+        self.context.programs.select(&asked)
     }
 
     fn checkpoints(&self, kind: impl Into<String>) -> Checkpoints<'_> {

@@ -9,9 +9,11 @@ pub(crate) mod crops;
 pub(crate) mod dense;
 mod evaluate;
 pub(crate) mod evidence;
+mod evidence_file;
 mod feed;
 mod latency;
 mod preprocessing;
+pub(crate) mod program;
 mod train;
 
 pub(crate) use context::Context;

@@ -11,6 +11,7 @@ mod panics;
 mod paper_tables;
 mod photos;
 mod plan_ids;
+mod programs;
 mod published_cifar;
 mod resume;
 mod shipped_specs;
