@@ -15,16 +15,23 @@ const FILTERS: &str = "filters";
 /// Batch-norm scales `[C]`, 32-bit floats.
 const BATCH_NORM_SCALES: &str = "batch-norm-scales";
 
-/// Writes the kinds of evidence in `needs` as tensors named `<layer>.<tensor>`.
+/// Writes tensors of evidence. The write is atomic.
 ///
 /// # Errors
-/// If libtorch fails or the file cannot be written.
-pub(crate) fn write(
+/// If the file cannot be written.
+pub(crate) fn save(
     path: &Path,
-    evidence: &[Evidence],
-    needs: Needs,
+    tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), HarnessError> {
+    Ok(save_tensors(path, tensors, metadata)?)
+}
+
+/// The gathered kinds among `needs`, and all evidence that was read from the net, as tensors named `<layer>.<tensor>`.
+///
+/// # Errors
+/// If libtorch fails.
+pub(crate) fn tensors(evidence: &[Evidence], needs: Needs) -> Result<Vec<(String, Tensor)>, HarnessError> {
     let mut tensors = gathered_tensors(evidence, needs)?;
     for layer in evidence {
         let name = |tensor: &str| format!("{}.{tensor}", layer.layer);
@@ -36,7 +43,7 @@ pub(crate) fn write(
             tensors.push((name(BATCH_NORM_SCALES), Tensor::f_from_slice(&scales.scales)?));
         }
     }
-    Ok(save_tensors(path, &tensors, metadata)?)
+    Ok(tensors)
 }
 
 /// The gathered kinds among `needs` as named tensors.

@@ -9,7 +9,7 @@ pub(crate) mod crops;
 pub(crate) mod dense;
 mod evaluate;
 pub(crate) mod evidence;
-mod evidence_file;
+pub(crate) mod evidence_file;
 mod feed;
 mod latency;
 mod preprocessing;

@@ -117,7 +117,19 @@ impl Plan {
     /// # Errors
     /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
-        let (spec, variants) = ResolvedStudy::read(path, options)?;
+        Self::with(ResolvedStudy::read(path, options)?, path, options)
+    }
+
+    /// The plan of a spec in memory, with its own number of seeds; `path` is where it would lie.
+    pub(crate) fn of(spec: Spec, path: &Path, options: &Options) -> Result<Self, HarnessError> {
+        Self::with(ResolvedStudy::checked(spec, path)?, path, options)
+    }
+
+    fn with(
+        (spec, variants): (Spec, Vec<Variant>),
+        path: &Path,
+        options: &Options,
+    ) -> Result<Self, HarnessError> {
         let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {

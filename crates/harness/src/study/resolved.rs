@@ -81,6 +81,11 @@ impl ResolvedStudy {
         if let Some(seeds) = options.seeds {
             spec.seeds = seeds;
         }
+        Self::checked(spec, path)
+    }
+
+    /// Checks the values of a spec and those of its variants.
+    pub(crate) fn checked(spec: Spec, path: &Path) -> Result<(Spec, Vec<Variant>), HarnessError> {
         check::values(&spec, path)?;
         let variants = variants(&spec, path)?;
         Ok((spec, variants))

@@ -42,7 +42,7 @@ pub struct CommandSpec {
 }
 
 fn ten_minutes() -> u64 {
-    600
+    CommandSpec::TEN_MINUTES
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -101,6 +101,9 @@ impl From<String> for SelectorNeedsError {
 }
 
 impl CommandSpec {
+    /// The time that a program has for an answer by default, seconds.
+    pub const TEN_MINUTES: u64 = 600;
+
     /// The command with its arguments, for messages.
     #[must_use]
     pub fn words(&self) -> String {

@@ -19,7 +19,7 @@ use thinet_selectors::{Evidence, Needs};
 use super::evidence_file;
 use crate::error::HarnessError;
 use crate::stop::Stop;
-use crate::study::{Plan, SelectorCommand, check};
+use crate::study::{CommandSpec, Plan, SelectorCommand, SelectorSpec, check};
 pub(crate) use messages::Hello;
 use messages::Question;
 use process::{Failure, Process, Start};
@@ -172,7 +172,8 @@ impl Session {
             Err(failure) => return Err(failed(self, failure)),
         };
         let file = evidence_path(asked)?;
-        evidence_file::write(&file, &[evidence.only(needs)], needs, &BTreeMap::new())?;
+        let tensors = evidence_file::tensors(&[evidence.only(needs)], needs)?;
+        evidence_file::save(&file, &tensors, &BTreeMap::new())?;
         let question = Question {
             evidence: file.display().to_string(),
             layer: evidence.layer.clone(),
@@ -299,6 +300,24 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
         check_layers(plan, hello.needs).map_err(|e| check::value(&plan.path, &key, &e))?;
     }
     Ok(())
+}
+
+/// What a program that is no part of the plan says about itself.
+///
+/// # Errors
+/// If it cannot be started, says no hello, or needs evidence that a layer of the plan cannot give; the message names the program.
+pub(crate) fn hello_of(command: &CommandSpec, plan: &Plan, stop: &Stop) -> Result<Hello, HarnessError> {
+    let selector = SelectorSpec::Command(command.clone());
+    let wrong = |problem: &dyn std::fmt::Display| check::value(&plan.path, "methods", problem);
+    let command = SelectorCommand::of(&selector, &plan.path).map_err(|problem| wrong(&problem))?;
+    let Some(command) = command else { unreachable!("a command is given") };
+    let programs = Programs::new(true, plan.spec.compute.threads, stop.clone());
+    let hello = match programs.hello(&Arc::new(command)) {
+        Err(error @ HarnessError::Program { .. }) => return Err(wrong(&error)),
+        hello => hello?,
+    };
+    check_layers(plan, hello.needs).map_err(|e| wrong(&e))?;
+    Ok(hello)
 }
 
 /// Checks that every layer that is pruned can give this evidence.
