@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 if [ -z "${THINET:-}" ]; then THINET=${CARGO_TARGET_DIR:-target}/release/thinet; fi
 results=${1:-results}
 [ $# -eq 0 ] || shift
-# A table that cannot be read leaves out its own figures alone; the others are drawn, and the exit status tells.
+# A table that cannot be read leaves out its own figures alone; the others are drawn, and the exit status is not 0.
 status=0
 drawn=$("$THINET" figures --results "$results" "$@") || status=$?
 printf 'drawn: %d figures as specifications in %s\n' "$(printf '%s' "$drawn" | grep -c '^')" "$results/figures"

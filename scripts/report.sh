@@ -19,7 +19,7 @@ if scripts/setup-paper.sh; then
 else
     vega=1
 fi
-# A table that cannot be shown leaves out its own section alone; the exit status tells.
+# A table that cannot be shown leaves out its own section alone; the exit status is not 0 then.
 status=0
 "$THINET" report --results "$results" >/dev/null || status=$?
 [ -f "$results/report/index.html" ] || exit "$status"

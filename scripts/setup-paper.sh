@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates `.venv-paper`, a small Python environment that draws figures and typesets the paper, from the pinned wheels of
 # paper/requirements.txt. A second run changes nothing and takes a moment; another list of wheels creates it again.
-# If it cannot be had, prints one line that names what is missing and the fix, and exits with 1.
+# If it cannot be created, prints one line that names what is missing and the fix, and exits with 1.
 set -eu
 unset CDPATH
 

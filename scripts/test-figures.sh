@@ -11,19 +11,7 @@ cd "$(dirname "$0")/.." || exit 1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
-failed=0
-
-# holds WHAT COMMAND...
-holds() {
-    what=$1
-    shift
-    if "$@"; then
-        printf 'ok: %s\n' "$what"
-    else
-        printf 'FAILED: %s\n' "$what"
-        failed=$((failed + 1))
-    fi
-}
+. scripts/checks.sh
 
 # same FOLDER ENDING: whether it has the committed files of that ending and no others
 same() {
@@ -48,15 +36,7 @@ holds 'the tables give the committed specifications' same "$work/first" vl.json
 figure=selectors-fashion-mnist-accuracy-flops
 mkdir -p "$work/edited/tables"
 cp results/tables/*.csv results/tables/*.json "$work/edited/tables"
-# The first digit after the point of the first method's tuned top-1.
-"${PYTHON:-python3}" - "$work/edited/tables/selectors-fashion-mnist-summary.csv" <<'CODE'
-import csv, sys
-rows = list(csv.reader(open(sys.argv[1])))
-at = rows[0].index("after_fine_tune_top1_mean")
-row = next(row for row in rows[1:] if row[at])
-row[at] = str(float(row[at]) - 1)
-csv.writer(open(sys.argv[1], "w"), lineterminator="\n").writerows(rows)
-CODE
+change_cell "$work/edited/tables/selectors-fashion-mnist-summary.csv"
 "$THINET" figures --results "$work/edited" >/dev/null 2>"$work/log"
 holds 'a changed cell is reported' grep -q 'selectors-fashion-mnist-summary.csv has changed' "$work/log"
 holds 'a changed cell changes its specification' changed "$work/edited/figures/$figure.vl.json"

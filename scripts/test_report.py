@@ -105,7 +105,7 @@ class Browser:
             raise TimeoutError(f"{address} is not ready")
 
     def problems(self) -> list[str]:
-        """What the console said, and addresses that are not on the disk."""
+        """Messages of the console, and addresses that are not on the disk."""
         found = []
         for event in self.events:
             method, params = event.get("method"), event.get("params", {})

@@ -10,6 +10,7 @@ mod bars;
 mod cli;
 mod commands;
 mod exit;
+mod group_lines;
 mod options;
 mod permission;
 mod signals;

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use thinet_harness::run::Outcome;
-use thinet_report::tables::{CHECKLIST, LAYERS, TableFiles};
+use thinet_report::tables::{CHECKLIST, LAYERS, LOSSES, TableFiles};
 
 /// `println!` of this crate. `thinet plan … | head` ends here, quietly; any other failure is an error.
 macro_rules! println {
@@ -40,7 +40,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Prints the tables of a run, but the long one of its layers and its checklist, and where they were written.
 pub(crate) fn print_tables(outcome: &Outcome) {
-    let is_printed = |name: &str| !name.ends_with(LAYERS) && !name.ends_with(CHECKLIST);
+    let is_printed = |name: &str| ![LAYERS, LOSSES, CHECKLIST].iter().any(|suffix| name.ends_with(suffix));
     for table in outcome.tables.iter().filter(|table| is_printed(&table.name)) {
         println!("{}", table.markdown());
     }

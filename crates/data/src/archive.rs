@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use md5::{Digest as _, Md5};
 
 use crate::DataError;
-use crate::client::{Client, FetchEvent, MOST_BYTES, Tell, file_name};
-use crate::unpack::{Bounds, Refused, unpack};
+use crate::client::{Client, FetchEvent, MOST_BYTES, Report, file_name};
+use crate::unpack::{Bounds, UnpackError, unpack};
 
-/// A gzipped tar archive with a folder that is the dataset. All that is known about where a dataset comes from.
+/// The gzipped tar archive that a dataset is published as; one of its folders is the dataset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Archive {
     /// The official address; its last part is the file's name.
@@ -44,14 +44,14 @@ impl Archive {
         folder: &Path,
         client: &Client,
         read: &dyn Fn(&Path) -> Result<(), DataError>,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), DataError> {
         // A relative path of one part has no parent.
         let folder = std::path::absolute(folder).map_err(DataError::io(folder, "find"))?;
         let place = self.place(&folder);
         let beside = place.parent().unwrap_or(&folder);
         let archive = beside.join(file_name(self.address));
-        self.get_into(&place, &archive, client, read, tell).map_err(|tried| DataError::Fetch {
+        self.get_into(&place, &archive, client, read, report).map_err(|tried| DataError::Fetch {
             dataset: name.to_owned(),
             folder: place.clone(),
             tried,
@@ -71,7 +71,7 @@ impl Archive {
         archive: &Path,
         client: &Client,
         read: &dyn Fn(&Path) -> Result<(), DataError>,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), String> {
         if is_occupied(place)? {
             let found = read(place).err().map_or_else(String::new, |error| format!(": {error}"));
@@ -80,28 +80,28 @@ impl Archive {
             ));
         }
         if archive.is_file() {
-            // Brought by hand; it is not ours to remove.
+            // Placed there by the user, so it is not removed.
             let mut file = File::open(archive).map_err(|error| cannot("read", archive, &error))?;
             if let Err(TryLockError::WouldBlock) = file.try_lock() {
                 return Err(format!("another process is unpacking {}", archive.display()));
             }
-            self.check(&mut file, archive, tell)?;
-            return self.install(&mut file, archive, place, read, tell);
+            self.check(&mut file, archive, report)?;
+            return self.install(&mut file, archive, place, read, report);
         }
         let partial = with_ending(archive, ".partial");
-        let mut file = self.download(&partial, client, tell)?;
+        let mut file = self.download(&partial, client, report)?;
         if !is_occupied(place)? {
-            self.install(&mut file, &partial, place, read, tell)?;
+            self.install(&mut file, &partial, place, read, report)?;
         }
         if let Err(error) = fs::remove_file(&partial) {
-            tell(FetchEvent::Line(&cannot("remove", &partial, &error)));
+            report(FetchEvent::Line(&cannot("remove", &partial, &error)));
         }
         Ok(())
     }
 
     /// Downloads the archive; one with a wrong checksum is removed. Where only its end is new, its beginning may be of another
     /// file, so that it is downloaded once more.
-    fn download(&self, partial: &Path, client: &Client, tell: &mut Tell<'_>) -> Result<File, String> {
+    fn download(&self, partial: &Path, client: &Client, report: &mut Report<'_>) -> Result<File, String> {
         let address = client.address(self.address);
         let of_address = |problem: String| {
             let kept = fs::metadata(partial).map_or(0, |metadata| metadata.len());
@@ -112,23 +112,23 @@ impl Archive {
             format!("{address}: {problem}{kept}")
         };
         loop {
-            tell(FetchEvent::Line(&format!("downloading {address}")));
-            let mut downloaded = client.download(self.address, partial, tell).map_err(of_address)?;
-            let Err(problem) = self.check(&mut downloaded.file, partial, tell) else {
+            report(FetchEvent::Line(&format!("downloading {address}")));
+            let mut downloaded = client.download(self.address, partial, report).map_err(of_address)?;
+            let Err(problem) = self.check(&mut downloaded.file, partial, report) else {
                 return Ok(downloaded.file);
             };
             fs::remove_file(partial).map_err(|error| cannot("remove", partial, &error))?;
             if !downloaded.resumed {
                 return Err(format!("{address}: {problem}; it was removed"));
             }
-            tell(FetchEvent::Line(&format!(
+            report(FetchEvent::Line(&format!(
                 "{problem}; starting again, as its beginning was of an earlier try"
             )));
         }
     }
 
     /// Compares the checksum of a file, which is then at its start.
-    fn check(&self, file: &mut File, path: &Path, tell: &mut Tell<'_>) -> Result<(), String> {
+    fn check(&self, file: &mut File, path: &Path, report: &mut Report<'_>) -> Result<(), String> {
         let unreadable = |error: io::Error| cannot("read", path, &error);
         let total = file.metadata().map_err(unreadable)?.len();
         let step = format!("checking {}", file_name(self.address));
@@ -145,7 +145,7 @@ impl Archive {
             }
             md5.update(&buffer[..read]);
             done += read as u64;
-            tell(FetchEvent::Progress { step: &step, done, total: Some(total) });
+            report(FetchEvent::Progress { step: &step, done, total: Some(total) });
         }
         file.rewind().map_err(unreadable)?;
         let found: String = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -167,24 +167,24 @@ impl Archive {
         path: &Path,
         place: &Path,
         read: &dyn Fn(&Path) -> Result<(), DataError>,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), String> {
         let beside = place.parent().unwrap_or(place);
-        tell(FetchEvent::Line(&format!("unpacking {}", path.display())));
+        report(FetchEvent::Line(&format!("unpacking {}", path.display())));
         let unpacked = self.temporary_folder(beside)?;
         let total = file.metadata().map_or(0, |metadata| metadata.len());
         let step = format!("unpacking {}", file_name(self.address));
         let mut done = 0;
-        let counted = Counted {
+        let counted = CountingReader {
             inner: BufReader::with_capacity(256 << 10, file),
             count: &mut |bytes| {
                 done += bytes as u64;
-                tell(FetchEvent::Progress { step: &step, done, total: Some(total) });
+                report(FetchEvent::Progress { step: &step, done, total: Some(total) });
             },
         };
         unpack(counted, self.folder, unpacked.path(), BOUNDS).map_err(|refused| match refused {
-            Refused::Archive(problem) => format!("{} {problem}", path.display()),
-            Refused::Disk(problem) => problem,
+            UnpackError::Archive(problem) => format!("{} {problem}", path.display()),
+            UnpackError::Disk(problem) => problem,
         })?;
         read(unpacked.path()).map_err(|error| format!("the archive is not the dataset: {error}"))?;
         // Only an empty folder or none is replaced.
@@ -202,7 +202,7 @@ impl Archive {
         let prefix = format!(".unpacking-{}-", self.folder);
         for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                // What cannot be removed is only in nobody's way.
+                // A folder that cannot be removed does no harm.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -237,13 +237,13 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Tells how much was read.
-struct Counted<'a, R> {
+/// Counts the bytes that are read.
+struct CountingReader<'a, R> {
     inner: R,
     count: &'a mut dyn FnMut(usize),
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for CountingReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         (self.count)(read);

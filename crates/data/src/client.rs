@@ -1,4 +1,4 @@
-//! Downloading a file over HTTP: it goes on where a connection was cut, tries again a few times, and is bounded in size.
+//! Downloads of files over HTTP: they continue where a connection was cut, are tried again a few times, and are bounded in size.
 //!
 //! Proxies come from the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), trusted certificates from the system.
 
@@ -31,24 +31,24 @@ pub enum FetchEvent<'a> {
     },
 }
 
-/// Told what happens.
-pub(crate) type Tell<'a> = dyn FnMut(FetchEvent<'_>) + 'a;
+/// Called with each event.
+pub(crate) type Report<'a> = dyn FnMut(FetchEvent<'_>) + 'a;
 
-/// No dataset of ours is larger, packed or unpacked; what goes on beyond that is not what was asked for.
+/// Limit of a download, and of an archive's contents; every dataset of this crate is smaller.
 pub(crate) const MOST_BYTES: u64 = 8 << 30;
 
-/// So many new bytes mean that the connection works, and the tries are counted from the start.
+/// After this many new bytes the connection counts as working, and the count of tries starts again.
 const GAIN: u64 = 1 << 20;
 
-/// Finding the host, and connecting.
+/// Time limit for resolving and connecting to the host.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Waiting for the next bytes.
+/// Time limit for the next bytes.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Downloads files.
 pub(crate) struct Client {
     agent: Agent,
-    /// Stands for the folder of every official address; without a slash at its end.
+    /// Replaces the folder of every official address; without a slash at its end.
     mirror: Option<String>,
     /// The pause before each new try.
     pauses: Vec<Duration>,
@@ -90,8 +90,8 @@ impl Client {
         }
     }
 
-    /// Downloads what has this official address into the file at `path`. What is in the file already is taken for its
-    /// beginning; after an error it holds what came so far, and is removed if nothing did.
+    /// Downloads the file of this official address to `path`. Bytes that are there already count as its beginning. After an
+    /// error the file holds what was received so far, and is removed if nothing was.
     ///
     /// # Errors
     /// Says what happened; the address is left to the caller.
@@ -99,14 +99,14 @@ impl Client {
         &self,
         official: &str,
         path: &Path,
-        tell: &mut Tell<'_>,
-    ) -> Result<Downloaded, String> {
+        report: &mut Report<'_>,
+    ) -> Result<Download, String> {
         let mut partial = Partial::open(path)?;
         let resumed = partial.len > 0;
-        let outcome = self.try_until_done(&self.address(official), &mut partial, tell);
+        let outcome = self.try_until_done(&self.address(official), &mut partial, report);
         match outcome {
             Ok(()) => match partial.file {
-                Some(file) => Ok(Downloaded { file, resumed }),
+                Some(file) => Ok(Download { file, resumed }),
                 None => Err("the server sent nothing".to_owned()),
             },
             Err(problem) => {
@@ -123,12 +123,12 @@ impl Client {
         &self,
         address: &str,
         partial: &mut Partial,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), String> {
         let mut version = Version::default();
         let (mut tries, mut best) = (0, partial.len);
         loop {
-            let problem = match self.attempt(address, partial, &mut version, tell) {
+            let problem = match self.attempt(address, partial, &mut version, report) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(problem)) => return Err(problem),
                 Err(Failure::Again(problem)) => problem,
@@ -140,7 +140,7 @@ impl Client {
                 return Err(format!("{problem}, after {} tries", tries + 1));
             };
             tries += 1;
-            tell(FetchEvent::Line(&format!("{address}: {problem}; trying again in {} s", pause.as_secs())));
+            report(FetchEvent::Line(&format!("{address}: {problem}; trying again in {} s", pause.as_secs())));
             thread::sleep(*pause);
         }
     }
@@ -151,7 +151,7 @@ impl Client {
         address: &str,
         partial: &mut Partial,
         version: &mut Version,
-        tell: &mut Tell<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let have = partial.len;
         let mut request = self.agent.get(address);
@@ -166,7 +166,7 @@ impl Client {
         match response.status() {
             StatusCode::OK => {
                 if have > 0 {
-                    tell(FetchEvent::Line(&format!("{address}: the server starts from the beginning")));
+                    report(FetchEvent::Line(&format!("{address}: the server starts from the beginning")));
                 }
                 partial.create().and_then(|()| partial.restart()).map_err(Failure::Final)?;
             }
@@ -196,7 +196,7 @@ impl Client {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            tell(FetchEvent::Progress { step: &step, done: partial.len, total: version.total });
+            report(FetchEvent::Progress { step: &step, done: partial.len, total: version.total });
             let read = match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
@@ -254,9 +254,9 @@ fn checked_mirror(mirror: &str) -> Result<String, DataError> {
     Ok(mirror.trim_end_matches('/').to_owned())
 }
 
-/// A file that came completely, as far as lengths tell, and is locked until it is dropped.
+/// A download that is complete as far as lengths show; the file is locked until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Downloaded {
+pub(crate) struct Download {
     pub(crate) file: File,
     /// Whether its beginning is from an earlier call.
     pub(crate) resumed: bool,
@@ -371,7 +371,7 @@ impl Partial {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&self.path).map_err(self.failed("open"))?;
-        // Where a file system knows no locks, two processes cost each other their checksum.
+        // On a file system without locks, two processes that write the same file end with a wrong checksum.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(format!("another process is downloading {}", self.path.display()));
         }
@@ -392,7 +392,7 @@ impl Partial {
         let Some(file) = &mut self.file else { return Ok(()) };
         let written = file.write_all(bytes);
         if written.is_err() {
-            // Part of it may be there.
+            // A part of it may have been written.
             self.len = file.metadata().map_or(self.len, |metadata| metadata.len());
         }
         written.map_err(self.failed("write"))?;

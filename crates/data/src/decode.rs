@@ -74,8 +74,8 @@ fn decoded(bytes: &[u8], channels: usize, max_pixels: u64) -> Result<Picture, St
     Ok(Picture { width, height, channels, pixels })
 }
 
-/// A decoder's message without the forms of Rust's values in it: chunks of PNG files by their names, and what a stream of
-/// compressed pixels suffers from in words.
+/// A decoder's message without Rust's debug syntax: names for the chunks of PNG files, words for the faults of compressed
+/// pixels.
 fn plain(message: &str) -> String {
     let mut message = message.to_owned();
     while let Some(start) = message.find("ChunkType {") {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(says(&header), "the PNG data is damaged: the checksum of its IHDR chunk is wrong");
         let twice = [&whole[..33], &whole[8..]].concat();
         assert!(says(&twice).contains("IHDR"), "{}", says(&twice));
-        // The other forms of a value in Rust: braces and names in one word.
+        // Rust's debug syntax: braces, and names in one word.
         for at in 0..whole.len() {
             for change in [1, 0x80] {
                 let mut bytes = whole.clone();

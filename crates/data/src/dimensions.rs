@@ -8,10 +8,10 @@ use image::ImageReader;
 
 use crate::{DataError, jpeg};
 
-/// Nearly every file says its size in so many bytes.
+/// Bytes at the start of a file that are read first; nearly every file states its size there.
 const START: u64 = 64 << 10;
 
-/// Height and width; `None` if the file does not say. One that cannot be read is a [`DataError::Io`].
+/// Height and width; `None` if the file does not state them. One that cannot be read is a [`DataError::Io`].
 pub(crate) fn dimensions(path: &Path) -> Result<Option<[usize; 2]>, DataError> {
     let mut start = Vec::new();
     let file = File::open(path).map_err(DataError::io(path, "read"))?;

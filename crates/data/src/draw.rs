@@ -68,9 +68,9 @@ mod tests {
     }
 
     /// Returns the given numbers, one after the other.
-    struct Given<'a>(std::slice::Iter<'a, u64>);
+    struct FixedDraws<'a>(std::slice::Iter<'a, u64>);
 
-    impl rand::TryRng for Given<'_> {
+    impl rand::TryRng for FixedDraws<'_> {
         type Error = std::convert::Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_draw_is_the_high_half_of_the_product_and_redrawn_exactly_where_it_would_be_biased() {
         let draw = |n, numbers: &[u64]| {
-            let mut rng = Given(numbers.iter());
+            let mut rng = FixedDraws(numbers.iter());
             (below(&mut rng, n), rng.0.len())
         };
         // 2⁶⁴ = 4 mod 6, so low halves 0 to 3 are redrawn: 6·0 has 0, and 6·x with x = ⌈2⁶⁴/6⌉ has 2.

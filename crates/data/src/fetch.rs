@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::client::{Client, FetchEvent, Tell};
+use crate::client::{Client, FetchEvent, Report};
 use crate::kind::Origin;
 use crate::{DataError, DatasetSpec};
 
@@ -18,10 +18,10 @@ pub fn fetch(spec: &DatasetSpec, folder: &Path, report: &mut dyn FnMut(&str)) ->
     })
 }
 
-/// Makes sure that [`open`](crate::open) finds the dataset in `folder`, and tells each step.
+/// Makes sure that [`open`](crate::open) finds the dataset in `folder`, and reports each step.
 ///
 /// CIFAR-10, CIFAR-100 and CUB-200-2011: if the folder does not hold them, the official archive is downloaded beside its
-/// place (`<archive>.partial`, where the next call goes on), compared with the published checksum, unpacked into a
+/// place (`<archive>.partial`, where the next call continues), compared with the published checksum, unpacked into a
 /// temporary folder, read, and renamed, so that a folder holds all or nothing. A folder that is not there becomes the
 /// dataset; in one that is there, the archive's folder does.
 ///
@@ -38,17 +38,17 @@ pub fn fetch_from(
     mirror: Option<&str>,
     spec: &DatasetSpec,
     folder: &Path,
-    tell: &mut dyn FnMut(FetchEvent<'_>),
+    report: &mut dyn FnMut(FetchEvent<'_>),
 ) -> Result<(), DataError> {
     spec.check()?;
-    fetch_with(&Client::new(mirror)?, spec, folder, tell)
+    fetch_with(&Client::new(mirror)?, spec, folder, report)
 }
 
 fn fetch_with(
     client: &Client,
     spec: &DatasetSpec,
     folder: &Path,
-    tell: &mut Tell<'_>,
+    report: &mut Report<'_>,
 ) -> Result<(), DataError> {
     let keys = spec.keys();
     let by_hand = |tried: &str, by_hand| DataError::Fetch {
@@ -57,16 +57,16 @@ fn fetch_with(
         tried: tried.to_owned(),
         by_hand,
     };
-    let is_in = |place: &Path, tell: &mut Tell<'_>| {
-        tell(FetchEvent::Line(&format!("{} is in {}", spec.name(), place.display())));
+    let is_in = |place: &Path, report: &mut Report<'_>| {
+        report(FetchEvent::Line(&format!("{} is in {}", spec.name(), place.display())));
         Ok(())
     };
     match keys.origin(folder) {
-        Origin::Fetched(fetch) => fetch(folder, client, tell),
-        _ if is_there(spec, folder)? => is_in(folder, tell),
+        Origin::Fetched(fetch) => fetch(folder, client, report),
+        _ if is_there(spec, folder)? => is_in(folder, report),
         Origin::Archive(archive) => {
-            archive.get(spec.name(), folder, client, &|folder| keys.read(folder).map(drop), tell)?;
-            is_in(&archive.place(folder), tell)
+            archive.get(spec.name(), folder, client, &|folder| keys.read(folder).map(drop), report)?;
+            is_in(&archive.place(folder), report)
         }
         Origin::ByHand { why, how } => Err(by_hand(why, how)),
         Origin::Own { how } => Err(by_hand("an image folder holds your own images", how)),

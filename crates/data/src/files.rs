@@ -1,4 +1,4 @@
-//! Listing folders without the files that systems and disk tools leave there, and telling a missing file from one that
+//! Listing folders without the files that systems and disk tools leave there, and distinguishing a missing file from one that
 //! cannot be read.
 
 use std::ffi::{OsStr, OsString};

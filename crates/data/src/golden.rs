@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A prepared batch, the version that its fingerprint holds, and where that is written.
-struct Pinned {
+struct PinnedBatch {
     what: &'static str,
     version: [&'static str; 2],
     batch: &'static str,
@@ -26,14 +26,14 @@ const MEMORY: [&str; 2] = ["thinet dataset v1", "dataset::VERSION"];
 const FOLDER: [&str; 2] = ["thinet image folder v2", "image_folder::VERSION"];
 const PHOTOS: [&str; 2] = ["thinet photos v1", "photos::VERSION"];
 
-const PINNED: [Pinned; 7] = [
-    Pinned { what: "grey images in memory", version: MEMORY, batch: "eb2d0b11ddbce192" },
-    Pinned { what: "colour images in memory", version: MEMORY, batch: "83e998125d1acf14" },
-    Pinned { what: "an image folder, colour, bicubic", version: FOLDER, batch: "3c1e987ff504874e" },
-    Pinned { what: "an image folder, grey, bilinear", version: FOLDER, batch: "c56986c7aa6e1b4a" },
-    Pinned { what: "photographs under caffe-squash", version: PHOTOS, batch: "b1e28a3915adc8e2" },
-    Pinned { what: "photographs under caffe-short", version: PHOTOS, batch: "8ba00321351320cb" },
-    Pinned { what: "photographs under torchvision", version: PHOTOS, batch: "e69b46f4585bbc56" },
+const PINNED: [PinnedBatch; 7] = [
+    PinnedBatch { what: "grey images in memory", version: MEMORY, batch: "eb2d0b11ddbce192" },
+    PinnedBatch { what: "colour images in memory", version: MEMORY, batch: "83e998125d1acf14" },
+    PinnedBatch { what: "an image folder, colour, bicubic", version: FOLDER, batch: "3c1e987ff504874e" },
+    PinnedBatch { what: "an image folder, grey, bilinear", version: FOLDER, batch: "c56986c7aa6e1b4a" },
+    PinnedBatch { what: "photographs under caffe-squash", version: PHOTOS, batch: "b1e28a3915adc8e2" },
+    PinnedBatch { what: "photographs under caffe-short", version: PHOTOS, batch: "8ba00321351320cb" },
+    PinnedBatch { what: "photographs under torchvision", version: PHOTOS, batch: "e69b46f4585bbc56" },
 ];
 
 #[test]
@@ -51,7 +51,7 @@ fn prepared_batches_and_their_versions_are_pinned() {
     let versions = [[dataset::VERSION; 2], [image_folder::VERSION; 2]].concat();
     let versions = versions.into_iter().chain([photos::VERSION; 3]);
     let mut changed = String::new();
-    for ((Pinned { what, version: [version, constant], batch }, found), now) in
+    for ((PinnedBatch { what, version: [version, constant], batch }, found), now) in
         PINNED.iter().zip(found).zip(versions)
     {
         if found == *batch && now == *version {

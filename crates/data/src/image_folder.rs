@@ -196,7 +196,7 @@ struct ImageFolder {
     fingerprint: String,
 }
 
-/// What is done about something in a class that is no image file: stop, or go on without it.
+/// Decides about an entry of a class folder that is no image file: an error stops, `Ok` leaves it out.
 type Judge<'a> = &'a mut dyn FnMut(DataError) -> Result<(), DataError>;
 
 /// Lists both splits; classes are numbered by folder name, images sorted by class and file name.

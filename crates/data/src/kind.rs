@@ -1,11 +1,11 @@
-//! What a kind of dataset has to say and to do ([`DatasetKeys`]), and the macro that makes a [`DatasetSpec`] of all kinds.
+//! What each kind of dataset implements ([`DatasetKeys`]), and the macro that makes a [`DatasetSpec`] of all kinds.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::client::{Client, Tell};
+use crate::client::{Client, Report};
 use crate::photos::PhotoSets;
 use crate::protocol::Geometry;
 use crate::spec::{Limits, Normalisation, Resize};
@@ -119,8 +119,8 @@ pub(crate) enum Origin {
     Own { how: String },
 }
 
-/// Gets the files of a dataset into a folder and tells each step.
-pub(crate) type Fetch = fn(&Path, &Client, &mut Tell<'_>) -> Result<(), DataError>;
+/// Gets the files of a dataset into a folder and reports each step.
+pub(crate) type Fetch = fn(&Path, &Client, &mut Report<'_>) -> Result<(), DataError>;
 
 /// A kind of dataset, for lists.
 #[derive(Clone, Debug)]

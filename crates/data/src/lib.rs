@@ -49,7 +49,7 @@ pub use open::{open, open_with};
 pub use photos::PhotoSpec;
 pub use prepare::{PreparedFile, prepare};
 pub use protocol::Protocol;
-pub use spec::{ChannelOrder, Limits, Normalisation, Resize, Resized};
+pub use spec::{ChannelOrder, Limits, Normalisation, Resize, ResizeRule};
 pub use subset::Subset;
 pub use transform::{Augment, MOST_PADDING, Transform};
 

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use thinet_seed::Seed;
 
 use crate::dataset::{image_len, no_random_crop};
-use crate::transform::Prepared;
+use crate::transform::FittedTransform;
 use crate::{DataError, Dataset, Transform};
 
 /// Images ready for a net.
@@ -76,7 +76,7 @@ impl Loader {
             return Err(no_random_crop(dataset.name()));
         }
         let random_crop = transform.augment.random_crop;
-        let transform = Prepared::new(transform, dataset.shape())?;
+        let transform = FittedTransform::new(transform, dataset.shape())?;
         let batches = if drop_last { order.len() / batch } else { order.len().div_ceil(batch) };
         let work = Arc::new(Work { dataset, order, batch, batches, transform, augment_seed, random_crop });
         let threads = threads.min(batches);
@@ -128,7 +128,7 @@ struct Work {
     order: Vec<usize>,
     batch: usize,
     batches: usize,
-    transform: Prepared,
+    transform: FittedTransform,
     augment_seed: Option<Seed>,
     random_crop: bool,
 }

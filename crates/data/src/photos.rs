@@ -11,7 +11,7 @@ use crate::dataset::check_read;
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::files::image_size;
 use crate::kind::{Key, key};
-use crate::prepared::Prepared;
+use crate::prepared::PreparedImages;
 use crate::protocol::{Geometry, Protocol};
 use crate::spec::Limits;
 use crate::{DataError, Dataset, Split};
@@ -133,13 +133,13 @@ pub(crate) struct Photos {
     files: Arc<Vec<PathBuf>>,
     labels: Arc<Vec<usize>>,
     geometry: Geometry,
-    damaged: Arc<Damaged>,
-    prepared: Option<Arc<Prepared>>,
+    damaged: Arc<DamagedFiles>,
+    prepared: Option<Arc<PreparedImages>>,
     fingerprint: String,
 }
 
 /// Files that could not be decoded, and how many are tolerated.
-struct Damaged {
+struct DamagedFiles {
     limit: usize,
     seen: Mutex<BTreeMap<PathBuf, String>>,
 }
@@ -178,7 +178,7 @@ impl Photos {
             files: Arc::new(files),
             labels: Arc::new(labels),
             geometry,
-            damaged: Arc::new(Damaged { limit, seen: Mutex::default() }),
+            damaged: Arc::new(DamagedFiles { limit, seen: Mutex::default() }),
             prepared: None,
             fingerprint: String::new(),
         };
@@ -192,7 +192,7 @@ impl Photos {
     }
 
     /// The same images, read from a prepared file.
-    pub(crate) fn reading(self, prepared: Arc<Prepared>) -> Self {
+    pub(crate) fn reading(self, prepared: Arc<PreparedImages>) -> Self {
         Self { prepared: Some(prepared), ..self }
     }
 
@@ -213,7 +213,7 @@ impl Photos {
         &self.files[index]
     }
 
-    pub(crate) fn prepared(&self) -> Option<&Arc<Prepared>> {
+    pub(crate) fn prepared(&self) -> Option<&Arc<PreparedImages>> {
         self.prepared.as_ref()
     }
 
@@ -260,7 +260,7 @@ impl Photos {
     }
 }
 
-impl Damaged {
+impl DamagedFiles {
     /// Counts a file that was read and cannot be decoded; it is left out as long as there are not too many of them. Any
     /// other error is returned unchanged.
     fn judge(&self, error: DataError) -> DataError {
@@ -325,7 +325,7 @@ impl Dataset for Photos {
     }
 
     fn prepared_file(&self) -> Option<&Path> {
-        self.prepared.as_deref().map(Prepared::path)
+        self.prepared.as_deref().map(PreparedImages::path)
     }
 
     fn left_out(&self) -> Vec<String> {

@@ -5,16 +5,16 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::client::Tell;
+use crate::client::Report;
 use crate::dimensions::dimensions;
 use crate::photos::Photos;
 use crate::prepared::record::{self, Size, checked, record};
-use crate::prepared::{Header, Part, Place, Prepared, SUFFIX, check_decoding, limited};
+use crate::prepared::{Header, Part, Place, PreparedImages, SUFFIX, check_decoding, limited};
 use crate::{DataError, Dataset as _, DatasetSpec, FetchEvent, Protocol};
 
 /// Images in memory at a time, for each thread.
 const EACH: usize = 16;
-/// How the name of a file that is not finished ends.
+/// Suffix of an unfinished file's name.
 const PARTIAL: &str = ".partial";
 
 /// A file that [`prepare`] made, or found whole.
@@ -40,9 +40,9 @@ pub fn prepare(
     spec: &DatasetSpec,
     folder: &Path,
     into: Option<&Path>,
-    tell: &mut dyn FnMut(FetchEvent<'_>),
+    report: &mut dyn FnMut(FetchEvent<'_>),
 ) -> Result<Vec<PreparedFile>, DataError> {
-    prepare_with(spec, folder, into, tell, &free_space)
+    prepare_with(spec, folder, into, report, &free_space)
 }
 
 /// Bytes that this process may still write on the file system of a folder.
@@ -57,7 +57,7 @@ fn prepare_with(
     spec: &DatasetSpec,
     folder: &Path,
     into: Option<&Path>,
-    tell: &mut Tell<'_>,
+    report: &mut Report<'_>,
     free: Free<'_>,
 ) -> Result<Vec<PreparedFile>, DataError> {
     spec.check()?;
@@ -69,20 +69,21 @@ fn prepare_with(
     let jobs = [Job::new(&place, Part::Train, &sets.train)?, Job::new(&place, Part::Test, &sets.test)?];
     let mut missing = Vec::new();
     for job in &jobs {
-        if !job.is_done(tell)? {
+        if !job.is_done(report)? {
             missing.push(job);
         }
     }
     if !missing.is_empty() {
         fs::create_dir_all(&place.folder).map_err(|error| cannot_write(&place.folder, "create", &error))?;
-        let planned = missing.iter().map(|job| job.planned(tell)).collect::<Result<Vec<u64>, DataError>>()?;
-        check_space(&place, &missing, &planned, tell, free)?;
+        let planned =
+            missing.iter().map(|job| job.planned(report)).collect::<Result<Vec<u64>, DataError>>()?;
+        check_space(&place, &missing, &planned, report, free)?;
         for (job, planned) in missing.into_iter().zip(planned) {
-            job.write(planned, tell)?;
+            job.write(planned, report)?;
         }
     }
     for job in &jobs {
-        job.remove_old(&place, tell)?;
+        job.remove_old(&place, report)?;
     }
     jobs.iter().map(Job::file).collect()
 }
@@ -91,12 +92,12 @@ fn cannot_write(path: &Path, action: &str, error: &io::Error) -> DataError {
     DataError::prepared(path, format!("cannot {action}: {error}; --prepared DIR names another folder"))
 }
 
-/// Compares the size of all files with the free space, and tells both.
+/// Compares the size of all files with the free space, and reports both.
 fn check_space(
     place: &Place<'_>,
     jobs: &[&Job<'_>],
     planned: &[u64],
-    tell: &mut Tell<'_>,
+    report: &mut Report<'_>,
     free: Free<'_>,
 ) -> Result<(), DataError> {
     let all: u64 = planned.iter().sum();
@@ -112,7 +113,7 @@ fn check_space(
         let problem = format!("{text}, too little; --prepared DIR names another folder");
         return Err(DataError::prepared(&place.folder, problem));
     }
-    tell(FetchEvent::Line(&format!("preparing in {}: {text}", place.folder.display())));
+    report(FetchEvent::Line(&format!("preparing in {}: {text}", place.folder.display())));
     Ok(())
 }
 
@@ -173,25 +174,26 @@ impl<'a> Job<'a> {
     }
 
     /// Whether the finished file is there and whole.
-    fn is_done(&self, tell: &mut Tell<'_>) -> Result<bool, DataError> {
+    fn is_done(&self, report: &mut Report<'_>) -> Result<bool, DataError> {
         if !self.path.exists() {
             return Ok(false);
         }
         let step = format!("checking the prepared {} images", self.part.name());
         let images = self.is_limited.then(|| self.images.clone());
-        let checked = Prepared::open(&self.path, &self.header, images).and_then(|prepared| {
-            prepared
-                .check(&mut |done, all| tell(FetchEvent::Progress { step: &step, done, total: Some(all) }))?;
+        let checked = PreparedImages::open(&self.path, &self.header, images).and_then(|prepared| {
+            prepared.check(&mut |done, all| {
+                report(FetchEvent::Progress { step: &step, done, total: Some(all) });
+            })?;
             check_decoding(&prepared, self.photos)
         });
         match checked {
             Ok(()) => {
-                tell(FetchEvent::Line(&format!("{} is there and whole", self.path.display())));
+                report(FetchEvent::Line(&format!("{} is there and whole", self.path.display())));
                 Ok(true)
             }
             Err(DataError::Prepared { .. }) => {
                 let line = format!("{} is damaged or does not fit: made again", self.path.display());
-                tell(FetchEvent::Line(&line));
+                report(FetchEvent::Line(&line));
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -199,7 +201,7 @@ impl<'a> Job<'a> {
     }
 
     /// The file's size, by the sizes in the images' headers. Images that name none are not counted.
-    fn planned(&self, tell: &mut Tell<'_>) -> Result<u64, DataError> {
+    fn planned(&self, report: &mut Report<'_>) -> Result<u64, DataError> {
         let geometry = self.photos.geometry();
         let resized = |size: [usize; 2]| {
             let [height, width] = geometry.resized_size(size[0], size[1]).map(|side| side as u32);
@@ -215,20 +217,20 @@ impl<'a> Job<'a> {
         for part in self.images.chunks(threads() * 64) {
             let found = in_parallel(part, |index| dimensions(self.photos.path(index)))?;
             bytes += found.into_iter().map(|size| size.map_or(0, &resized)).sum::<u64>();
-            tell(FetchEvent::Progress { step: &step, done: bytes, total: None });
+            report(FetchEvent::Progress { step: &step, done: bytes, total: None });
         }
         Ok(bytes)
     }
 
     /// Makes the file, of about so many bytes.
-    fn write(&self, planned: u64, tell: &mut Tell<'_>) -> Result<(), DataError> {
+    fn write(&self, planned: u64, report: &mut Report<'_>) -> Result<(), DataError> {
         let mut partial = Partial::open(&self.partial(), &self.header)?;
-        partial.resume(self, tell)?;
+        partial.resume(self, report)?;
         let step = format!("decoding the {} images", self.part.name());
-        let progress = |done: u64, tell: &mut Tell<'_>| {
-            tell(FetchEvent::Progress { step: &step, done, total: Some(planned) });
+        let progress = |done: u64, report: &mut Report<'_>| {
+            report(FetchEvent::Progress { step: &step, done, total: Some(planned) });
         };
-        progress(partial.len, tell);
+        progress(partial.len, report);
         for part in self.images[partial.sizes.len()..].chunks(threads() * EACH) {
             let records = in_parallel(part, |index| match self.photos.resized(index) {
                 Ok(picture) => Ok(record(Some(&picture))),
@@ -238,7 +240,7 @@ impl<'a> Job<'a> {
             for bytes in records {
                 partial.append(&bytes)?;
             }
-            progress(partial.len, tell);
+            progress(partial.len, report);
         }
         let damaged = partial.sizes.iter().filter(|size| size.is_damaged()).count();
         partial.finish(&self.path)?;
@@ -248,18 +250,21 @@ impl<'a> Job<'a> {
         if damaged > 0 {
             line.push_str(&format!("; left out as damaged: {damaged}"));
         }
-        tell(FetchEvent::Line(&line));
+        report(FetchEvent::Line(&line));
         Ok(())
     }
 
     /// Removes files of the same use whose images have changed.
-    fn remove_old(&self, place: &Place<'_>, tell: &mut Tell<'_>) -> Result<(), DataError> {
+    fn remove_old(&self, place: &Place<'_>, report: &mut Report<'_>) -> Result<(), DataError> {
         let partials = place.stale(&self.header, &format!("{SUFFIX}{PARTIAL}"))?;
         let is_free = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
         let partials = partials.into_iter().filter(|(path, _)| is_free(path));
         for (path, _) in place.stale(&self.header, SUFFIX)?.into_iter().chain(partials) {
             fs::remove_file(&path).map_err(DataError::io(&path, "remove"))?;
-            tell(FetchEvent::Line(&format!("removed {}, as the images have changed since", path.display())));
+            report(FetchEvent::Line(&format!(
+                "removed {}, as the images have changed since",
+                path.display()
+            )));
         }
         Ok(())
     }
@@ -327,7 +332,7 @@ impl Partial {
     }
 
     /// Keeps the images up to the first one whose checksum does not fit, and cuts off the rest.
-    fn resume(&mut self, job: &Job<'_>, tell: &mut Tell<'_>) -> Result<(), DataError> {
+    fn resume(&mut self, job: &Job<'_>, report: &mut Report<'_>) -> Result<(), DataError> {
         let length = self.file.metadata().map_err(DataError::io(&self.path, "read"))?.len();
         self.file.seek(SeekFrom::Start(self.len)).map_err(DataError::io(&self.path, "read"))?;
         let mut reader = io::BufReader::with_capacity(1 << 20, &self.file);
@@ -351,7 +356,7 @@ impl Partial {
             if checked(&bytes) != Some(size) {
                 break;
             }
-            // Counted again, and used if it was repaired.
+            // Decoded again, as it may have been repaired.
             if size.is_damaged() {
                 match job.photos.resized(index) {
                     Err(DataError::LeftOut { .. }) => {}
@@ -361,7 +366,7 @@ impl Partial {
             }
             sizes.push(size);
             *end += size.record_len();
-            tell(FetchEvent::Progress { step: &step, done: *end, total: Some(length) });
+            report(FetchEvent::Progress { step: &step, done: *end, total: Some(length) });
         }
         self.file.set_len(self.len).map_err(DataError::io(&self.path, "shorten"))?;
         self.file.seek(SeekFrom::Start(self.len)).map_err(DataError::io(&self.path, "read"))?;

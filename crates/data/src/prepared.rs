@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use file::Prepared;
+pub(crate) use file::PreparedImages;
 
 use crate::decode::{MAX_PIXELS, Picture};
 use crate::limit::class_balanced_prefix;
@@ -25,7 +25,7 @@ use crate::{DataError, DatasetSpec};
 
 /// The folder in the dataset's own one where files are looked for.
 const FOLDER: &str = "prepared";
-/// How the names of files end.
+/// Suffix of the files' names.
 pub(crate) const SUFFIX: &str = ".pixels";
 /// What to do about a file that is not used.
 const AGAIN: &str = "run `thinet data prepare` again, or remove it to decode the images each time";
@@ -190,7 +190,7 @@ impl<'a> Place<'a> {
             }
             // A limit that cannot be met is an error of its own.
             let Ok(images) = limited(&photos, header.limit) else { continue };
-            let prepared = Prepared::open(&path, header, images)?;
+            let prepared = PreparedImages::open(&path, header, images)?;
             check_decoding(&prepared, &photos)?;
             return Ok(photos.reading(Arc::new(prepared)));
         }
@@ -225,7 +225,7 @@ impl<'a> Place<'a> {
                         problem.unwrap_or_else(|| "it has another name than it was given".to_owned()),
                     ));
                 }
-                // Whose it is cannot be said.
+                // It may belong to another dataset.
                 Err(_) if self.is_shared => {}
                 Err(bad) => found.push((path, bad.problem().to_owned())),
             }
@@ -257,7 +257,7 @@ pub(crate) fn limited(photos: &Photos, limit: Option<usize>) -> Result<Option<Ve
 }
 
 /// Decodes the first, middle and last image again and compares: the decoder of another processor or version may differ.
-pub(crate) fn check_decoding(prepared: &Prepared, photos: &Photos) -> Result<(), DataError> {
+pub(crate) fn check_decoding(prepared: &PreparedImages, photos: &Photos) -> Result<(), DataError> {
     let last = prepared.len().saturating_sub(1);
     let mut numbers = vec![0, last / 2, last];
     numbers.dedup();

@@ -9,7 +9,7 @@ use crate::DataError;
 use crate::decode::Picture;
 use crate::draw::below;
 use crate::resize::Window;
-use crate::spec::{ChannelOrder, Normalisation, Resize, Resized};
+use crate::spec::{ChannelOrder, Normalisation, Resize, ResizeRule};
 
 /// A protocol for preparing images: it determines resizing, crops, channel order and normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,12 +116,12 @@ impl Geometry {
     }
 
     /// How images are resized, and the centre that is cut out for testing.
-    pub(crate) fn resizing(&self) -> Resized {
+    pub(crate) fn resizing(&self) -> ResizeRule {
         let &Self { protocol, side, crop, .. } = self;
         let filter = protocol.filter();
         match protocol {
-            Protocol::CaffeSquash => Resized::Square { side, filter, crop },
-            Protocol::CaffeShort | Protocol::Torchvision => Resized::ShorterSide { side, filter, crop },
+            Protocol::CaffeSquash => ResizeRule::Square { side, filter, crop },
+            Protocol::CaffeShort | Protocol::Torchvision => ResizeRule::ShorterSide { side, filter, crop },
         }
     }
 

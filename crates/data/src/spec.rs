@@ -67,9 +67,9 @@ impl Normalisation {
     }
 }
 
-/// What is done to an image before it is cropped or padded to the size of the inputs.
+/// How an image is resized before it is cropped or padded to the size of the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resized {
+pub enum ResizeRule {
     /// Nothing: all images have one size.
     No,
     /// Resized to `side`×`side`, whatever the aspect ratio, then the centre of `crop`×`crop` cut out.
@@ -162,10 +162,10 @@ impl DatasetSpec {
 
     /// How images are resized.
     #[must_use]
-    pub fn resized(&self) -> Resized {
+    pub fn resized(&self) -> ResizeRule {
         match self.keys().sizing() {
-            Sizing::Stored => Resized::No,
-            Sizing::Square { size, filter } => Resized::Square { side: size, filter, crop: size },
+            Sizing::Stored => ResizeRule::No,
+            Sizing::Square { size, filter } => ResizeRule::Square { side: size, filter, crop: size },
             Sizing::Protocols([geometry, _]) => geometry.resizing(),
         }
     }

@@ -1,4 +1,4 @@
-//! An HTTP server on loopback that says what a test wants, for tests of downloads.
+//! An HTTP server on loopback with the answers of a test, for tests of downloads.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ impl Request {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    /// The first byte that is asked for.
+    /// The first byte of the requested range.
     pub(crate) fn start(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
@@ -48,14 +48,14 @@ impl Server {
                 let request = Request(String::from_utf8_lossy(&head).to_lowercase());
                 let number = seen.lock().unwrap().len();
                 seen.lock().unwrap().push(request.clone());
-                // A client may have gone away.
+                // The client may have closed the connection.
                 let _ = connection.write_all(&answer(number, &request));
             }
         });
         Self { address, requests }
     }
 
-    /// A server that does not listen any more.
+    /// The address of a server that no longer listens.
     pub(crate) fn gone() -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Self { address: format!("http://{address}"), requests: Arc::default() }

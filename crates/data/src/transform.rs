@@ -90,8 +90,8 @@ impl Transform {
     }
 }
 
-/// A transform prepared for images of one shape.
-pub(crate) struct Prepared {
+/// A transform fitted for images of one shape.
+pub(crate) struct FittedTransform {
     /// The normalised value of each byte, for each channel.
     tables: Vec<[f32; 256]>,
     input: [usize; 3],
@@ -110,7 +110,7 @@ pub(crate) struct Placement {
     mirror: bool,
 }
 
-impl Prepared {
+impl FittedTransform {
     pub(crate) fn new(transform: &Transform, input: [usize; 3]) -> Result<Self, DataError> {
         let output = transform.output_shape(input)?;
         let Normalisation { mean, std, order, range } = &transform.normalisation;
@@ -209,9 +209,14 @@ mod tests {
     }
 
     /// The same written value by value.
-    fn apply_naive(transform: &Transform, prepared: &Prepared, pixels: &[u8], place: Placement) -> Vec<f32> {
-        let [channels, height, width] = prepared.input;
-        let [_, out_height, out_width] = prepared.output;
+    fn apply_naive(
+        transform: &Transform,
+        fitted: &FittedTransform,
+        pixels: &[u8],
+        place: Placement,
+    ) -> Vec<f32> {
+        let [channels, height, width] = fitted.input;
+        let [_, out_height, out_width] = fitted.output;
         let mut out = Vec::new();
         for c in 0..channels {
             for y in 0..out_height {
@@ -231,10 +236,10 @@ mod tests {
 
     #[test]
     fn places_are_pinned_so_that_stored_results_keep_their_meaning() {
-        let prepared = Prepared::new(&transform(3, 2, Some(28), drawn(4, true)), [3, 32, 32]).unwrap();
+        let fitted = FittedTransform::new(&transform(3, 2, Some(28), drawn(4, true)), [3, 32, 32]).unwrap();
         let seed = Seed::root(1).child("augment").index(3);
         let places = [0, 1, 2, 3].map(|image| {
-            let Placement { top, left, mirror } = prepared.placement(Some(seed.index(image)));
+            let Placement { top, left, mirror } = fitted.placement(Some(seed.index(image)));
             (top, left, mirror)
         });
         assert_eq!(places, [(-2, 1, true), (9, 8, false), (9, 5, true), (-5, 6, true)]);
@@ -243,18 +248,18 @@ mod tests {
     #[test]
     fn padding_is_zero_before_normalisation() {
         let transform = transform(1, 1, None, Augment::default());
-        let prepared = Prepared::new(&transform, [1, 1, 1]).unwrap();
+        let fitted = FittedTransform::new(&transform, [1, 1, 1]).unwrap();
         let mut out = [0.0; 9];
-        prepared.apply(&[255], prepared.placement(None), &mut out);
+        fitted.apply(&[255], fitted.placement(None), &mut out);
         assert_eq!(out, [-1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
     }
 
     #[test]
     fn without_a_seed_the_crop_is_at_the_centre_and_nothing_is_drawn() {
         let augment = drawn(3, true);
-        let prepared = Prepared::new(&transform(1, 0, Some(2), augment), [1, 4, 7]).unwrap();
-        assert_eq!(prepared.placement(None), Placement { top: 1, left: 2, mirror: false });
-        let padded = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
+        let fitted = FittedTransform::new(&transform(1, 0, Some(2), augment), [1, 4, 7]).unwrap();
+        assert_eq!(fitted.placement(None), Placement { top: 1, left: 2, mirror: false });
+        let padded = FittedTransform::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
         assert_eq!(padded.placement(None), Placement { top: -2, left: -2, mirror: false });
         assert_eq!(padded.output(), [1, 32, 32]);
     }
@@ -262,10 +267,10 @@ mod tests {
     #[test]
     fn every_offset_and_both_sides_are_drawn() {
         let augment = drawn(1, true);
-        let prepared = Prepared::new(&transform(1, 2, Some(5), augment), [1, 2, 2]).unwrap();
+        let fitted = FittedTransform::new(&transform(1, 2, Some(5), augment), [1, 2, 2]).unwrap();
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..500 {
-            let Placement { top, left, mirror } = prepared.placement(Some(Seed::root(1).index(index)));
+            let Placement { top, left, mirror } = fitted.placement(Some(Seed::root(1).index(index)));
             seen.insert((top, left, mirror));
         }
         // The padded image is 2 + 2·(2 + 1) = 8 wide: a crop of 5 has 4 places on each axis.
@@ -277,8 +282,8 @@ mod tests {
     #[test]
     fn a_place_is_pinned_so_that_stored_results_keep_their_meaning() {
         let augment = drawn(4, true);
-        let prepared = Prepared::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
-        let places = [0, 1, 2].map(|index| prepared.placement(Some(Seed::root(1).index(index))));
+        let fitted = FittedTransform::new(&transform(1, 2, None, augment), [1, 28, 28]).unwrap();
+        let places = [0, 1, 2].map(|index| fitted.placement(Some(Seed::root(1).index(index))));
         let place = |top, left, mirror| Placement { top, left, mirror };
         assert_eq!(places, [place(-2, -1, false), place(-6, -6, true), place(-1, -5, false)]);
     }
@@ -332,9 +337,9 @@ mod tests {
     fn caffe_inputs_are_bgr_whole_numbers_less_the_mean() {
         let normalisation = Protocol::CaffeSquash.normalisation();
         let transform = Transform { pad: 0, crop: None, normalisation, augment: Augment::default() };
-        let prepared = Prepared::new(&transform, [3, 1, 2]).unwrap();
+        let fitted = FittedTransform::new(&transform, [3, 1, 2]).unwrap();
         let mut out = [0.0; 6];
-        prepared.apply(&[255, 1, 128, 2, 7, 3], prepared.placement(None), &mut out);
+        fitted.apply(&[255, 1, 128, 2, 7, 3], fitted.placement(None), &mut out);
         assert_eq!(out, [7.0 - 104.0, 3.0 - 104.0, 128.0 - 117.0, 2.0 - 117.0, 255.0 - 123.0, 1.0 - 123.0]);
     }
 
@@ -355,12 +360,12 @@ mod tests {
         ) {
             let crop = crop.map(|crop| crop.min(height.min(width) + 2 * pad));
             let transform = transform(channels, pad, crop, drawn(crop_padding, mirror));
-            let prepared = Prepared::new(&transform, [channels, height, width]).unwrap();
+            let fitted = FittedTransform::new(&transform, [channels, height, width]).unwrap();
             let pixels: Vec<u8> = (0..channels * height * width).map(|i| (i * 37 + 11) as u8).collect();
-            let place = prepared.placement(augmented.then(|| Seed::root(seed)));
-            let mut out = vec![f32::NAN; prepared.output().iter().product()];
-            prepared.apply(&pixels, place, &mut out);
-            prop_assert_eq!(out, apply_naive(&transform, &prepared, &pixels, place));
+            let place = fitted.placement(augmented.then(|| Seed::root(seed)));
+            let mut out = vec![f32::NAN; fitted.output().iter().product()];
+            fitted.apply(&pixels, place, &mut out);
+            prop_assert_eq!(out, apply_naive(&transform, &fitted, &pixels, place));
         }
     }
 }

@@ -21,16 +21,21 @@ pub(crate) struct Bounds {
 /// # Errors
 /// Names the entry: an absolute path, `..`, a link, a device, a file that occurs twice, more than the bounds allow. What was
 /// written before is left to the caller.
-pub(crate) fn unpack(archive: impl Read, inner: &str, target: &Path, bounds: Bounds) -> Result<(), Refused> {
+pub(crate) fn unpack(
+    archive: impl Read,
+    inner: &str,
+    target: &Path,
+    bounds: Bounds,
+) -> Result<(), UnpackError> {
     let mut archive = tar::Archive::new(MultiGzDecoder::new(archive));
-    let damaged = |error: io::Error| Refused::Archive(format!("cannot be read: {error}"));
+    let damaged = |error: io::Error| UnpackError::Archive(format!("cannot be read: {error}"));
     let (mut bytes, mut entries) = (0, 0);
     let mut folders = BTreeSet::from([target.to_owned()]);
     let mut files = Vec::new();
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let refused = |why: &str| Refused::Archive(format!("{name:?} {why}"));
+        let refused = |why: &str| UnpackError::Archive(format!("{name:?} {why}"));
         entries += 1;
         if entries > bounds.entries {
             return Err(refused(&format!("is one of more than {} entries", bounds.entries)));
@@ -58,7 +63,7 @@ pub(crate) fn unpack(archive: impl Read, inner: &str, target: &Path, bounds: Bou
             }
         }
         if let Some(folder) = folder {
-            fs::create_dir_all(folder).map_err(Refused::disk(folder, "create"))?;
+            fs::create_dir_all(folder).map_err(UnpackError::disk(folder, "create"))?;
         }
         if kind != EntryType::Directory {
             write_file(&mut entry, &path)?;
@@ -66,25 +71,25 @@ pub(crate) fn unpack(archive: impl Read, inner: &str, target: &Path, bounds: Bou
         }
     }
     if files.is_empty() {
-        return Err(Refused::Archive(format!("holds no file in a folder {inner:?}")));
+        return Err(UnpackError::Archive(format!("holds no file in a folder {inner:?}")));
     }
     // At the end, as the system has written most of it by then.
     for path in files.iter().chain(&folders) {
-        File::open(path).and_then(|file| file.sync_all()).map_err(Refused::disk(path, "write"))?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(UnpackError::disk(path, "write"))?;
     }
     Ok(())
 }
 
 /// Why an archive was not unpacked.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum UnpackError {
     /// It is damaged, or it is not what it should be.
     Archive(String),
     /// A file or folder cannot be written.
     Disk(String),
 }
 
-impl Refused {
+impl UnpackError {
     fn disk(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Disk(format!("cannot {action} {}: {error}", path.display()))
     }
@@ -104,19 +109,22 @@ fn inside(path: &Path) -> Result<PathBuf, &'static str> {
     Ok(inside)
 }
 
-fn write_file(entry: &mut impl Read, path: &Path) -> Result<(), Refused> {
+fn write_file(entry: &mut impl Read, path: &Path) -> Result<(), UnpackError> {
     // Never through or over what is there: nothing is, unless the archive names a file twice.
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).open(path).map_err(Refused::disk(path, "create"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(UnpackError::disk(path, "create"))?;
     let mut buffer = [0; 32 << 10];
     loop {
-        let read = entry
-            .read(&mut buffer)
-            .map_err(|error| Refused::Archive(format!("cannot be read at {}: {error}", path.display())))?;
+        let read = entry.read(&mut buffer).map_err(|error| {
+            UnpackError::Archive(format!("cannot be read at {}: {error}", path.display()))
+        })?;
         if read == 0 {
             return Ok(());
         }
-        file.write_all(&buffer[..read]).map_err(Refused::disk(path, "write"))?;
+        file.write_all(&buffer[..read]).map_err(UnpackError::disk(path, "write"))?;
     }
 }
 
@@ -172,7 +180,7 @@ pub(crate) mod tests {
     }
 
     /// What is written into a folder that has a neighbour.
-    fn unpacked(archive: &[u8], bounds: Bounds) -> (Result<(), Refused>, Tree) {
+    fn unpacked(archive: &[u8], bounds: Bounds) -> (Result<(), UnpackError>, Tree) {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("target");
         fs::create_dir(&target).unwrap();
@@ -222,7 +230,7 @@ pub(crate) mod tests {
             let (outcome, written) =
                 unpacked(&archive(&[(FILE, "set/a", b"a"), (kind, name, b"evil")]), SOME);
             assert!(
-                matches!(&outcome, Err(Refused::Archive(problem)) if problem.contains(says)),
+                matches!(&outcome, Err(UnpackError::Archive(problem)) if problem.contains(says)),
                 "{outcome:?}, not {says}"
             );
             assert_eq!(written, [("target/a".to_owned(), b"a".to_vec())]);
@@ -234,7 +242,7 @@ pub(crate) mod tests {
         for second in ["set/a", "set/./a", "set/a/b"] {
             let (outcome, written) =
                 unpacked(&archive(&[(FILE, "set/a", b"first"), (FILE, second, b"second")]), SOME);
-            assert!(matches!(outcome, Err(Refused::Disk(_))), "{second}: {outcome:?}");
+            assert!(matches!(outcome, Err(UnpackError::Disk(_))), "{second}: {outcome:?}");
             assert_eq!(written, [("target/a".to_owned(), b"first".to_vec())]);
         }
     }
@@ -243,10 +251,10 @@ pub(crate) mod tests {
     fn an_archive_is_bounded() {
         let bytes = archive(&[(FILE, "set/a", &[0; 600]), (FILE, "b", &[0; 401])]);
         let (outcome, _) = unpacked(&bytes, SOME);
-        assert_eq!(outcome, Err(Refused::Archive("\"b\" goes beyond 1000 bytes in all".to_owned())));
+        assert_eq!(outcome, Err(UnpackError::Archive("\"b\" goes beyond 1000 bytes in all".to_owned())));
         unpacked(&bytes, Bounds { bytes: 1001, entries: 2 }).0.unwrap();
         let (outcome, _) = unpacked(&bytes, Bounds { bytes: 1001, entries: 1 });
-        assert_eq!(outcome, Err(Refused::Archive("\"b\" is one of more than 1 entries".to_owned())));
+        assert_eq!(outcome, Err(UnpackError::Archive("\"b\" is one of more than 1 entries".to_owned())));
     }
 
     #[test]
@@ -260,7 +268,7 @@ pub(crate) mod tests {
         ] {
             let (outcome, _) = unpacked(bytes, SOME);
             assert!(
-                matches!(&outcome, Err(Refused::Archive(problem)) if problem.contains(says)),
+                matches!(&outcome, Err(UnpackError::Archive(problem)) if problem.contains(says)),
                 "{outcome:?}, not {says}"
             );
         }

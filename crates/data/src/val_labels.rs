@@ -136,13 +136,13 @@ impl ValLabels {
 }
 
 /// Labels by image name, in the order of their lines.
-struct Named<'a> {
+struct LabelsByName<'a> {
     file: &'a IndexFile,
     wnids: Vec<String>,
     by_name: BTreeMap<String, usize>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> LabelsByName<'a> {
     fn new(file: &'a IndexFile) -> Self {
         Self { file, wnids: Vec::new(), by_name: BTreeMap::new() }
     }
@@ -220,7 +220,7 @@ fn development_kit(meta: &Path) -> Result<BTreeMap<usize, String>, DataError> {
 /// one class.
 fn kaggle(path: &Path) -> Result<ValLabels, DataError> {
     let file = IndexFile::read(path, "")?;
-    let mut labels = Named::new(&file);
+    let mut labels = LabelsByName::new(&file);
     for entry in file.lines() {
         let (line, text) = entry?;
         if line == 0 {
@@ -259,7 +259,7 @@ fn class_of_objects(objects: &str) -> Result<&str, String> {
 /// `ILSVRC2012_val_00000001.JPEG 65`, classes numbered from 0 in WordNet-id order.
 fn caffe(path: &Path, classes: &[String]) -> Result<ValLabels, DataError> {
     let file = IndexFile::read(path, "")?;
-    let mut labels = Named::new(&file);
+    let mut labels = LabelsByName::new(&file);
     for entry in file.lines() {
         let (line, text) = entry?;
         let words: Vec<&str> = text.split_whitespace().collect();

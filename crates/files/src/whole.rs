@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::FileError;
 
-/// How the names of temporary files end.
+/// Suffix of the names of temporary files.
 const TEMPORARY: &str = ".tmp";
 
 /// The blake3 hash of a file's contents, in hexadecimal.

@@ -1,9 +1,11 @@
-//! Surgery plans: which indices of which tensors stay when a layer loses filters (Luo et al. 2017, section 3.1).
+//! Surgery plans: which indices of which tensors stay when a channel group loses channels (Luo et al. 2017, section 3.1).
 //!
-//! Only layer *i*'s filters and what belongs to them, and layer *i+1*'s input channels, change shape.
+//! Only the producers' filters and what belongs to them, and the readers' input channels, change shape.
+
+use std::collections::BTreeMap;
 
 use crate::graph::{Graph, Op};
-use crate::prunable::{PrunableLayer, prunable_layer};
+use crate::group::{ChannelGroup, Entry, channel_group};
 use crate::{ChannelSet, GraphError};
 
 /// One tensor that gets smaller: `tensor = tensor.index_select(axis, indices)`.
@@ -17,61 +19,63 @@ pub struct Cut {
     pub indices: Vec<usize>,
 }
 
-/// The effect of removing filters on a network. A tensor without a cut is unchanged.
+/// The effect of removing channels on a network. A tensor without a cut is unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Surgery {
     /// The same network with the narrower widths.
     pub graph: Graph,
-    /// The cuts, in the order of [`Graph::tensors`]; at most one per tensor.
+    /// The cuts, in the order of [`Graph::tensors`]; at most one per axis of a tensor. A layer that reads and produces the same
+    /// group is cut along both axes.
     pub cuts: Vec<Cut>,
 }
 
-/// Plans the removal of all filters of `layer` that are not in `keep`; touches no tensor.
+/// Plans the removal of all channels of the group `name` that are not in `keep`; touches no tensor.
 ///
 /// # Errors
-/// If the layer cannot be pruned (see [`prunable_layer`]) or `keep` was made for another width.
-pub fn plan_surgery(graph: &Graph, layer: &str, keep: &ChannelSet) -> Result<Surgery, GraphError> {
-    let layer = prunable_layer(graph, layer)?;
-    layer.check(keep)?;
-    Ok(Surgery { graph: narrowed(graph, &layer, keep.len())?, cuts: cuts(graph, &layer, keep) })
+/// If the group cannot be pruned (see [`channel_group`]) or `keep` was made for another width.
+pub fn plan_surgery(graph: &Graph, name: &str, keep: &ChannelSet) -> Result<Surgery, GraphError> {
+    let group = channel_group(graph, name)?;
+    group.check(keep)?;
+    Ok(Surgery { graph: narrowed(graph, &group, keep.len())?, cuts: cuts(graph, &group, keep) })
 }
 
-/// Every tensor of the convolution and of the batch norms behind it along axis 0, the consumer's weight along axis 1.
-fn cuts(graph: &Graph, layer: &PrunableLayer, keep: &ChannelSet) -> Vec<Cut> {
-    let cut_axis = |node, rank| {
-        if node == layer.conv || layer.batch_norms.contains(&node) {
-            Some(0)
-        } else {
-            // The consumer's bias (rank 1) belongs to its outputs.
-            (node == layer.consumer && rank > 1).then_some(1)
-        }
-    };
-    let cut = |(tensor, axis, size): (String, usize, usize)| {
-        // Behind a flatten each channel owns a block of consecutive entries.
-        let block = size / layer.channels;
-        let indices =
-            keep.kept().iter().flat_map(|&channel| channel * block..(channel + 1) * block).collect();
-        Cut { tensor, axis, indices }
-    };
-    let touched = graph.tensors().into_iter().filter_map(|tensor| {
-        let axis = cut_axis(tensor.node, tensor.shape.len())?;
-        Some((tensor.name, axis, tensor.shape[axis]))
-    });
-    touched.map(cut).collect()
+/// The graph with `kept` channels in the group `name`: the widths that a cut leaves, whichever channels it keeps.
+///
+/// # Errors
+/// As [`plan_surgery`], and if `kept` is 0 or more than the group has.
+pub fn with_channels(graph: &Graph, name: &str, kept: usize) -> Result<Graph, GraphError> {
+    let group = channel_group(graph, name)?;
+    let first = ChannelSet::new(group.channels, (0..kept).collect())?;
+    narrowed(graph, &group, first.len())
 }
 
-/// The graph with `kept` filters in the layer.
-fn narrowed(graph: &Graph, layer: &PrunableLayer, kept: usize) -> Result<Graph, GraphError> {
-    let narrow = |width: &mut usize| *width = *width / layer.channels * kept;
+/// A cut for every entry of the group.
+fn cuts(graph: &Graph, group: &ChannelGroup, keep: &ChannelSet) -> Vec<Cut> {
+    let place: BTreeMap<String, usize> = graph.tensors().into_iter().map(|t| t.name).zip(0..).collect();
+    let mut entries: Vec<&Entry> = group.entries().collect();
+    entries.sort_by_key(|entry| (place.get(&entry.tensor), entry.axis));
+    let cut = |entry: &Entry| Cut {
+        tensor: entry.tensor.clone(),
+        axis: entry.axis,
+        indices: entry.indices(keep.kept()),
+    };
+    entries.into_iter().map(cut).collect()
+}
+
+/// The graph with `kept` channels in the group.
+fn narrowed(graph: &Graph, group: &ChannelGroup, kept: usize) -> Result<Graph, GraphError> {
     let mut nodes = graph.nodes().to_vec();
-    for (id, node) in nodes.iter_mut().enumerate() {
-        match &mut node.op {
-            Op::Conv { out_channels, .. } if id == layer.conv => narrow(out_channels),
-            Op::Conv { in_channels, .. } if id == layer.consumer => narrow(in_channels),
-            Op::Linear { in_features, .. } if id == layer.consumer => narrow(in_features),
-            Op::BatchNorm { channels, .. } if layer.batch_norms.contains(&id) => narrow(channels),
-            _ => {}
-        }
+    // Every node with tensors has a weight, whose axes are its widths.
+    for entry in group.entries().filter(|entry| entry.tensor.ends_with(".weight")) {
+        let width = match (&mut nodes[entry.node].op, entry.axis) {
+            (Op::Conv { out_channels: width, .. }, 0)
+            | (Op::Conv { in_channels: width, .. }, 1)
+            | (Op::Linear { out_features: width, .. }, 0)
+            | (Op::Linear { in_features: width, .. }, 1)
+            | (Op::BatchNorm { channels: width, .. }, 0) => width,
+            _ => continue,
+        };
+        *width -= entry.block * (group.channels - kept);
     }
     Graph::new(graph.name(), nodes)
 }

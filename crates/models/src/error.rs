@@ -66,9 +66,9 @@ pub enum ModelError {
     #[error("layer {layer:?} cannot be trained on one value a channel; use a batch of two images or more")]
     BatchTooSmall { layer: String },
     /// Scales that do not fit a layer.
-    #[error("layer {layer:?} reads {expected} channels, {found} scales were given")]
+    #[error("layer {layer:?} has {expected} channels, {found} scales were given")]
     ScaleCount {
-        /// The layer that would be scaled.
+        /// The group whose readers would be scaled.
         layer: String,
         expected: usize,
         found: usize,

@@ -77,14 +77,14 @@ impl Sgd {
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
         let first = self.parameters.first().map(|parameter| weights.get(&parameter.name)).transpose()?;
-        // The fused kernel knows no training without momentum.
+        // The fused kernel does not support training without momentum.
         match self.momentum > 0.0 && first.is_some_and(|weight| weight.device().is_cuda()) {
             true => self.step_together(weights, gradients, lr),
             false => self.step_each(weights, gradients, lr),
         }
     }
 
-    /// A tensor after the other.
+    /// One tensor after the other.
     fn step_each(
         &mut self,
         weights: &Weights,

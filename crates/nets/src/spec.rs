@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use thinet_graph::{Graph, kept_channels, prunable_layer};
+use thinet_graph::{Graph, channel_group, kept_channels};
 
 use crate::resnet::ResNetStride;
 use crate::{NetError, resnet, tiny, vgg};
@@ -171,8 +171,8 @@ impl NetSpec {
     /// rate leaves (Luo et al. 2017, section 3.2.3).
     ///
     /// # Errors
-    /// If the spec does not build, a layer is unknown or cannot be pruned, or the rate is outside (0, 1] or leaves a
-    /// layer with no channel.
+    /// If the spec does not build, a layer is unknown or cannot be pruned, a layer is a group whose width no spec can set (a
+    /// residual stage), or the rate is outside (0, 1] or leaves a layer with no channel.
     pub fn at_keep_rate(
         &self,
         input: [usize; 3],
@@ -183,9 +183,10 @@ impl NetSpec {
         let graph = self.build(input, classes)?;
         let mut pruned = self.clone();
         for layer in layers.iter().map(AsRef::as_ref) {
-            let channels = prunable_layer(&graph, layer)?.channels;
+            let channels = channel_group(&graph, layer)?.channels;
             pruned.widths.insert(layer.to_owned(), kept_channels(layer, channels, rate)?);
         }
+        pruned.build(input, classes)?;
         Ok(pruned)
     }
 
@@ -440,6 +441,8 @@ mod tests {
         let error =
             spec.at_keep_rate([3, 224, 224], 1000, &["layer1.0.conv1"], 0.01).unwrap_err().to_string();
         assert!(error.contains("layer1.0.conv1") && error.contains("leaves no channel"), "{error}");
+        let error = spec.at_keep_rate([3, 224, 224], 1000, &["layer1.0.add"], 0.5).unwrap_err().to_string();
+        assert!(error.contains("\"layer1.0.add\", which it does not have"), "{error}");
     }
 
     #[test]

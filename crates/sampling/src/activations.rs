@@ -1,13 +1,15 @@
 //! Mean, mean of absolute values and maximum of each channel after its activation, over every position of every image.
 
 use tch::{Kind, TchError, Tensor, no_grad};
-use thinet_graph::{NodeId, PrunableLayer};
+use thinet_graph::ChannelGroup;
 use thinet_selectors::{ActivationStats, Evidence, EvidenceKind};
 
 use crate::SamplingError;
 use crate::contributions::check_float;
 use crate::error::OfLayer;
-use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
+use crate::kind::{
+    Collector, EvidenceTensors, GatheredKind, Source, Tap, count_tensor, each_activation, held,
+};
 use crate::zeros::places_of;
 
 /// Activation statistics, observed where zeros are counted.
@@ -22,12 +24,33 @@ impl GatheredKind for GatheredActivations {
         "activations"
     }
 
-    fn tap(&self, layer: &PrunableLayer) -> NodeId {
-        layer.activation
+    fn taps<'g>(&self, group: &'g ChannelGroup) -> Vec<Tap<'g>> {
+        each_activation(group)
     }
 
     fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError> {
-        Ok(Box::new(ActivationSums::new(&source.of.layer.name, source.of.layer.channels)))
+        Ok(Box::new(ActivationSums::new(&source.of.group.name, source.of.group.channels)))
+    }
+
+    /// Means over all places, each counted the same, and the largest maximum.
+    fn join(&self, parts: &[Evidence], evidence: &mut Evidence) -> Result<(), SamplingError> {
+        let parts = held(self.kind(), parts, |part| part.activations.as_ref())?;
+        let total: u64 = parts.iter().map(|stats| stats.total).sum();
+        let mean = |of: fn(&ActivationStats) -> &[f64], channel: usize| {
+            parts
+                .iter()
+                .fold(0.0, |sum, stats| sum + of(stats)[channel] * (stats.total as f64 / total as f64))
+        };
+        let max =
+            |channel: usize| parts.iter().fold(f64::NEG_INFINITY, |max, stats| max.max(stats.max[channel]));
+        let channels = 0..evidence.channels;
+        evidence.activations = Some(ActivationStats {
+            mean: channels.clone().map(|channel| mean(|stats| &stats.mean, channel)).collect(),
+            mean_abs: channels.clone().map(|channel| mean(|stats| &stats.mean_abs, channel)).collect(),
+            max: channels.map(max).collect(),
+            total,
+        });
+        Ok(())
     }
 
     fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError> {
@@ -185,7 +208,7 @@ mod tests {
         let mut sums = ActivationSums::new("conv", 2);
         sums.observe(&Tensor::from_slice(&[1.0_f32, f32::NAN]).reshape([1, 2]), &[]).unwrap();
         let error = sums.stats().unwrap_err();
-        assert!(matches!(error, SamplingError::Evidence { .. }), "a net that has diverged is told by it");
+        assert!(matches!(error, SamplingError::Evidence { .. }), "a diverged net is recognised by it");
         let expected = "calibration of layer \"conv\": activation statistics saw a value of channel 1 that is not finite";
         assert_eq!(error.to_string(), expected);
         let refuse = |activation: &Tensor| {

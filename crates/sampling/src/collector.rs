@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use tch::Tensor;
-use thinet_graph::{Graph, NodeId, PrunableLayer};
+use thinet_graph::{ChannelGroup, Graph, NodeId};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 use crate::SamplingError;
-use crate::kind::{Collector, LayerOf, Source, gathered};
+use crate::kind::{Collector, GatheredKind, GroupOf, Source, Tap, gathered};
 use crate::net::read_from_net;
 
 /// Gathers exactly the evidence needed of each layer, with one collector per kind.
@@ -26,40 +26,60 @@ pub struct EvidenceCollector {
 struct LayerCollector {
     /// Evidence read from the net.
     evidence: Evidence,
-    /// The gathered kinds: the observed node and the collector.
-    collectors: Vec<(NodeId, Box<dyn Collector>)>,
+    /// The gathered kinds.
+    kinds: Vec<KindCollector>,
+}
+
+#[derive(Debug)]
+struct KindCollector {
+    kind: &'static dyn GatheredKind,
+    /// The observed nodes and the collector of each.
+    taps: Vec<(NodeId, Box<dyn Collector>)>,
 }
 
 impl EvidenceCollector {
-    /// For each of `layers`, the kinds of evidence that are needed of it.
+    /// For each of `groups`, the kinds of evidence that are needed of it.
     ///
-    /// `weight` finds a tensor of the network by name; `positions`: outputs of the next layer sampled in an image,
-    /// drawn from `seed`, the layer's name and the image's index.
+    /// `weight` finds a tensor of the network by name; `positions`: outputs of each reader sampled in an image,
+    /// drawn from `seed`, the group's name, the reader's name if there are several, and the image's index.
     ///
     /// # Errors
     /// If a weight is missing or does not fit, batch-norm scales are needed of a layer without, or `positions` is zero
     /// where moments are needed.
     pub fn new<'w>(
         graph: &'w Graph,
-        layers: &'w [(PrunableLayer, Needs)],
+        groups: &'w [(ChannelGroup, Needs)],
         weight: &'w dyn Fn(&str) -> Option<&'w Tensor>,
         positions: usize,
         seed: Seed,
     ) -> Result<Self, SamplingError> {
-        let collector = |(layer, needs): &'w (PrunableLayer, Needs)| {
-            let of = LayerOf { graph, layer, weight };
-            let source = Source { of, positions, seed: seed.child(&layer.name) };
+        let collector = |(group, needs): &'w (ChannelGroup, Needs)| {
+            let of = GroupOf { graph, group, weight };
+            let at_tap = |kind: &dyn GatheredKind, tap: &Tap<'w>| {
+                let of_group = seed.child(&group.name);
+                // The only reader has the group's own stream.
+                let seed = match group.readers.len() {
+                    1 => of_group,
+                    _ => of_group.child(&graph.nodes()[tap.reader.node].name),
+                };
+                Ok((tap.node, kind.collector(&Source { of, reader: tap.reader, positions, seed })?))
+            };
+            let of_kind = |kind: &'static dyn GatheredKind| {
+                let taps = kind.taps(group).iter().map(|tap| at_tap(kind, tap)).collect::<Result<_, _>>()?;
+                Ok(KindCollector { kind, taps })
+            };
             let evidence = read_from_net(of, *needs)?;
-            let each = gathered(*needs).map(|kind| Ok((kind.tap(layer), kind.collector(&source)?)));
-            Ok(LayerCollector { evidence, collectors: each.collect::<Result<_, SamplingError>>()? })
+            let kinds = gathered(*needs).map(of_kind).collect::<Result<_, SamplingError>>()?;
+            Ok(LayerCollector { evidence, kinds })
         };
-        Ok(Self { layers: layers.iter().map(collector).collect::<Result<_, SamplingError>>()? })
+        Ok(Self { layers: groups.iter().map(collector).collect::<Result<_, SamplingError>>()? })
     }
 
     /// The nodes whose outputs must be observed; empty if no pass is needed.
     #[must_use]
     pub fn taps(&self) -> BTreeSet<NodeId> {
-        self.layers.iter().flat_map(|layer| layer.collectors.iter().map(|(tap, _)| *tap)).collect()
+        let kinds = self.layers.iter().flat_map(|layer| &layer.kinds);
+        kinds.flat_map(|kind| kind.taps.iter().map(|(tap, _)| *tap)).collect()
     }
 
     /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Ignores a node
@@ -68,7 +88,7 @@ impl EvidenceCollector {
     /// # Errors
     /// If shape or dtype of the output do not fit a layer that is observed there (named).
     pub fn observe(&mut self, node: NodeId, output: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
-        let all = self.layers.iter_mut().flat_map(|layer| &mut layer.collectors);
+        let all = self.layers.iter_mut().flat_map(|layer| &mut layer.kinds).flat_map(|kind| &mut kind.taps);
         for (_, collector) in all.filter(|(tap, _)| *tap == node) {
             collector.observe(output, images)?;
         }
@@ -80,13 +100,30 @@ impl EvidenceCollector {
     /// # Errors
     /// If a tap was never observed or saw a value that is not finite; names the layer.
     pub fn finish(self) -> Result<Vec<Evidence>, SamplingError> {
-        let finished = |LayerCollector { mut evidence, collectors }: LayerCollector| {
-            for (_, collector) in collectors {
-                collector.finish(&mut evidence)?;
+        let finished = |LayerCollector { mut evidence, kinds }: LayerCollector| {
+            for kind in kinds {
+                kind.finish(&mut evidence)?;
             }
             Ok(evidence)
         };
         self.layers.into_iter().map(finished).collect()
+    }
+}
+
+impl KindCollector {
+    /// Stores the evidence of the only tap, or the joined evidence of several.
+    fn finish(mut self, evidence: &mut Evidence) -> Result<(), SamplingError> {
+        if self.taps.len() == 1 {
+            let (_, collector) = self.taps.remove(0);
+            return collector.finish(evidence);
+        }
+        let of_tap = |(_, collector): (NodeId, Box<dyn Collector>)| {
+            let mut part = Evidence::none(&evidence.layer, evidence.channels);
+            collector.finish(&mut part)?;
+            Ok(part)
+        };
+        let parts = self.taps.into_iter().map(of_tap).collect::<Result<Vec<_>, SamplingError>>()?;
+        self.kind.join(&parts, evidence)
     }
 }
 
@@ -107,7 +144,7 @@ mod tests {
     /// Conv "a" → ReLU → max pool → strided conv "b", its weights, and outputs of its nodes for 6 images.
     struct Pass {
         graph: Graph,
-        layer: PrunableLayer,
+        layer: ChannelGroup,
         weights: BTreeMap<String, Tensor>,
         relu: Tensor,
         pool: Tensor,
@@ -123,7 +160,7 @@ mod tests {
             Self { graph, layer, weights: weights.into(), relu, pool }
         }
 
-        fn collector(&self, layers: &[(PrunableLayer, Needs)]) -> Result<EvidenceCollector, SamplingError> {
+        fn collector(&self, layers: &[(ChannelGroup, Needs)]) -> Result<EvidenceCollector, SamplingError> {
             let weight = |name: &str| self.weights.get(name);
             EvidenceCollector::new(&self.graph, layers, &weight, 8, Seed::root(4))
         }
@@ -132,7 +169,7 @@ mod tests {
     #[test]
     fn only_what_is_needed_is_tapped_and_gathered() {
         let pass = Pass::new();
-        let (relu, pool) = (pass.layer.activation, pass.layer.consumer_input);
+        let (relu, pool) = (pass.layer.readers[0].activation, pass.layer.readers[0].input);
         assert_eq!(pass.graph.nodes()[pool].name, "pool");
         let taps = |needs| {
             pass.collector(&[(pass.layer.clone(), needs)]).unwrap().taps().into_iter().collect::<Vec<_>>()
@@ -154,15 +191,15 @@ mod tests {
         let pass = Pass::new();
         let images = [3, 1, 4, 15, 9, 2];
         let mut collector = pass.collector(&[(pass.layer.clone(), all())]).unwrap();
-        collector.observe(pass.layer.activation, &pass.relu, &images).unwrap();
-        collector.observe(pass.layer.consumer_input, &pass.pool, &images).unwrap();
-        collector.observe(pass.layer.conv, &pass.relu, &images).unwrap();
+        collector.observe(pass.layer.readers[0].activation, &pass.relu, &images).unwrap();
+        collector.observe(pass.layer.readers[0].input, &pass.pool, &images).unwrap();
+        collector.observe(pass.layer.producers[0].node, &pass.relu, &images).unwrap();
         let evidence = collector.finish().unwrap().remove(0);
         assert_eq!(evidence.zeros.unwrap().total, 6 * 144);
 
         let weight = pass.weights["b.weight"].to_kind(Kind::Double);
         let output = pass.pool.to_kind(Kind::Double).conv2d(&weight, None::<Tensor>, [2], [1], [1], 1);
-        let window = Window::new(&pass.graph, &pass.layer).unwrap();
+        let window = Window::new(&pass.graph, &pass.layer, &pass.layer.readers[0]).unwrap();
         let positions = Positions { count: 8, seed: Seed::root(4).child("a") };
         let drawn = (0..).zip(images).flat_map(|(n, image)| {
             positions.draw(&window, image).into_iter().map(move |instance| (n, instance))
@@ -186,7 +223,8 @@ mod tests {
         let message = pass.collector(&layers).unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"a\": there is no tensor \"b.weight\"");
         let mut collector = pass.collector(&[(pass.layer.clone(), Needs::ZEROS)]).unwrap();
-        let message = collector.observe(pass.layer.activation, &pass.pool.narrow(1, 0, 4), &[]).unwrap_err();
+        let message =
+            collector.observe(pass.layer.readers[0].activation, &pass.pool.narrow(1, 0, 4), &[]).unwrap_err();
         assert!(message.to_string().contains("layer \"a\": the activation is [6, 4, 6, 6]"), "{message}");
         assert_eq!(prunable_layers(&pass.graph), [pass.layer]);
     }

@@ -243,7 +243,7 @@ mod tests {
             .flat_map(|(k, s, p)| [7, 12].map(|size| (k, s, p, size)))
         {
             let (graph, layer) = conv_net(3, 4, kernel, stride, padding, size, None);
-            let window = Window::new(&graph, &layer).unwrap();
+            let window = Window::new(&graph, &layer, &layer.readers[0]).unwrap();
             let (k, s, p) = (kernel as i64, stride as i64, padding as i64);
             let weight = random(&[4, 3, k, k], 1);
             let input = random(&[2, 3, size as i64, size as i64], 2);
@@ -262,8 +262,8 @@ mod tests {
     fn contributions_add_up_to_the_next_linear_layers_output() {
         for (size, columns) in [(1, 1), (3, 9)] {
             let (graph, layer) = linear_net(5, 4, size);
-            assert_eq!(layer.columns, columns);
-            let window = Window::new(&graph, &layer).unwrap();
+            assert_eq!(layer.readers[0].entry.block, columns);
+            let window = Window::new(&graph, &layer, &layer.readers[0]).unwrap();
             let features = 5 * columns as i64;
             let (weight, input) = (random(&[4, features], 3), random(&[6, features], 4));
             let [fast, plain] = both(&window, &weight, &input, 7);
@@ -281,7 +281,7 @@ mod tests {
             channels in 1_usize..4, images in 1_usize..4, count in 1_usize..9,
         ) {
             let (graph, layer) = conv_net(channels, 2, kernel, stride, padding, size, None);
-            let window = Window::new(&graph, &layer).unwrap();
+            let window = Window::new(&graph, &layer, &layer.readers[0]).unwrap();
             let weight = random(&[2, channels as i64, kernel as i64, kernel as i64], 5);
             let input = random(&[images as i64, channels as i64, size as i64, size as i64], 6);
             let [fast, plain] = both(&window, &weight, &input, count);
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn more_than_a_chunk_of_images_and_other_memory_layouts_give_the_same_rows() {
         let (graph, layer) = conv_net(70, 2, 3, 1, 1, 32, None);
-        let window = Window::new(&graph, &layer).unwrap();
+        let window = Window::new(&graph, &layer, &layer.readers[0]).unwrap();
         let weight = random(&[2, 70, 3, 3], 7);
         let input = random(&[5, 70, 32, 32], 8);
         const { assert!(5 * 70 * 32 * 32 > CHUNK && 70 * 32 * 32 < CHUNK) };
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn tensors_of_another_layer_are_refused() {
         let (graph, layer) = conv_net(3, 4, 3, 1, 1, 8, None);
-        let window = Window::new(&graph, &layer).unwrap();
+        let window = Window::new(&graph, &layer, &layer.readers[0]).unwrap();
         let message =
             Contributions::new("a", window.clone(), &random(&[4, 2, 3, 3], 1)).unwrap_err().to_string();
         let expected =

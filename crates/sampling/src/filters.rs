@@ -1,24 +1,52 @@
 //! The weights of a layer's filters, as evidence for data-free selectors (Li et al. 2017).
 
 use tch::Tensor;
+use thinet_graph::Producer;
 use thinet_selectors::Filters;
 
 use crate::SamplingError;
 use crate::contributions::to_host;
+use crate::kind::GroupOf;
 
-/// The filters of a convolution from its weight `[C, in, k, k]` (32-bit floats, any device).
+/// The filters of a convolution from its weight `[C, in, k, k]`, or of a linear layer from `[C, in]` (32-bit floats, any
+/// device).
 ///
 /// # Errors
 /// If the weight has another rank or dtype; names `layer`.
 pub fn filters(layer: &str, weight: &Tensor) -> Result<Filters, SamplingError> {
-    let &[channels, inputs, height, width] = weight.size().as_slice() else {
-        return Err(SamplingError::input(
-            layer,
-            format!("filters of shape {:?} are not of rank 4", weight.size()),
-        ));
+    let (channels, len) = match *weight.size() {
+        [channels, inputs, height, width] => (channels, inputs * height * width),
+        [channels, inputs] => (channels, inputs),
+        ref other => {
+            return Err(SamplingError::input(
+                layer,
+                format!("filters of shape {other:?} are not of rank 4 or 2"),
+            ));
+        }
     };
     let values = to_host(layer, weight)?;
-    Ok(Filters { channels: channels as usize, len: (inputs * height * width) as usize, values })
+    Ok(Filters { channels: channels as usize, len: len as usize, values })
+}
+
+/// The filters of all producers of a group, read by `weight_of`. Those of several producers are divided by their Frobenius norm
+/// ([`Filters::balanced`]), so that no producer outweighs the others, and joined to one filter per channel.
+///
+/// # Errors
+/// As [`filters`].
+pub(crate) fn filters_of(of: GroupOf<'_>) -> Result<Filters, SamplingError> {
+    let group = of.group;
+    let of_producer = |producer: &Producer| {
+        let found = filters(&group.name, of.weight_of(producer.node)?)?;
+        // A channel can own several filters of a producer, which lie side by side.
+        let block = producer.entries.first().map_or(1, |entry| entry.block);
+        Ok(Filters { channels: found.channels / block, len: found.len * block, ..found })
+    };
+    let mut all = group.producers.iter().map(of_producer).collect::<Result<Vec<_>, SamplingError>>()?;
+    match all.len() {
+        1 => Ok(all.remove(0)),
+        _ => Filters::balanced(&all)
+            .map_err(|source| SamplingError::Evidence { layer: group.name.clone(), source }),
+    }
 }
 
 #[cfg(test)]
@@ -42,9 +70,9 @@ mod tests {
 
     #[test]
     fn other_ranks_and_dtypes_are_refused_by_layer() {
-        let flat = Tensor::zeros([3, 2], (Kind::Float, Device::Cpu));
+        let flat = Tensor::zeros([3], (Kind::Float, Device::Cpu));
         let message = filters("conv", &flat).unwrap_err().to_string();
-        assert_eq!(message, "calibration of layer \"conv\": filters of shape [3, 2] are not of rank 4");
+        assert_eq!(message, "calibration of layer \"conv\": filters of shape [3] are not of rank 4 or 2");
         let double = Tensor::zeros([3, 2, 1, 1], (Kind::Double, Device::Cpu));
         let message = filters("conv", &double).unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"conv\": expected 32-bit floats, found Double");

@@ -1,10 +1,10 @@
 //! How one kind of evidence is gathered and stored: the traits, and the registry of every kind.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use tch::{Kind, Tensor};
-use thinet_graph::{Graph, NodeId, PrunableLayer};
+use thinet_graph::{ChannelGroup, Graph, NodeId, Reader};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, EvidenceKind, Needs};
 
@@ -29,6 +29,9 @@ pub fn gathered(needs: Needs) -> impl Iterator<Item = &'static dyn GatheredKind>
 /// A kind of evidence that a calibration pass gathers, and its form in a file. One file each.
 ///
 /// The evidence of a layer must depend neither on what else is gathered in the same pass nor on the size of batches.
+///
+/// A group of channels with several readers is observed at several taps, each by a collector of its own, whose evidence is
+/// joined.
 pub trait GatheredKind: Sync {
     fn kind(&self) -> EvidenceKind;
 
@@ -41,14 +44,20 @@ pub trait GatheredKind: Sync {
         1
     }
 
-    /// The node whose output is observed.
-    fn tap(&self, layer: &PrunableLayer) -> NodeId;
+    /// What is observed: see [`each_activation`] and [`each_input`]. At least one; a layer that is read by one other has one.
+    fn taps<'g>(&self, group: &'g ChannelGroup) -> Vec<Tap<'g>>;
 
-    /// A new collector.
+    /// A new collector for a tap.
     ///
     /// # Errors
     /// If a weight is missing or does not fit, or no positions are asked for.
     fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError>;
+
+    /// Joins the evidence of several taps of a group, in their order, into `evidence`.
+    ///
+    /// # Errors
+    /// If a part does not hold this kind, or the joined values are not finite; names the layer.
+    fn join(&self, parts: &[Evidence], evidence: &mut Evidence) -> Result<(), SamplingError>;
 
     /// The tensors of this kind for a file, in 64-bit floats or integers; empty if `evidence` does not hold this kind.
     ///
@@ -63,9 +72,53 @@ pub trait GatheredKind: Sync {
     fn read(&self, stored: &EvidenceTensors<'_>, evidence: &mut Evidence) -> Result<(), SamplingError>;
 }
 
-/// Gathers one kind of evidence of one layer, batch by batch.
+impl Debug for dyn GatheredKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.stage())
+    }
+}
+
+/// A node whose output is observed, and the reader for which it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tap<'g> {
+    pub node: NodeId,
+    pub reader: &'g Reader,
+}
+
+/// A tap after each activation that a group's readers read, each once: several readers can read the same.
+#[must_use]
+pub fn each_activation(group: &ChannelGroup) -> Vec<Tap<'_>> {
+    let mut taps: Vec<Tap<'_>> = Vec::new();
+    for reader in &group.readers {
+        if taps.iter().all(|tap| tap.node != reader.activation) {
+            taps.push(Tap { node: reader.activation, reader });
+        }
+    }
+    taps
+}
+
+/// A tap at the input of each of a group's readers.
+#[must_use]
+pub fn each_input(group: &ChannelGroup) -> Vec<Tap<'_>> {
+    group.readers.iter().map(|reader| Tap { node: reader.input, reader }).collect()
+}
+
+/// The values that `of` finds in each part.
+///
+/// # Errors
+/// If a part does not hold them; names the layer.
+pub(crate) fn held<'e, T>(
+    kind: EvidenceKind,
+    parts: &'e [Evidence],
+    of: impl Fn(&'e Evidence) -> Option<&'e T>,
+) -> Result<Vec<&'e T>, SamplingError> {
+    let missing = |part: &Evidence| SamplingError::evidence(&part.layer, kind, "are missing at a tap");
+    parts.iter().map(|part| of(part).ok_or_else(|| missing(part))).collect()
+}
+
+/// Gathers one kind of evidence at one tap, batch by batch.
 pub trait Collector: Debug {
-    /// Adds a batch: `output` is that of the kind's tap, `[n, C, h, w]`, or `[n, C·columns]` after a flatten; `images` are
+    /// Adds a batch: `output` is that of the tap, `[n, C, h, w]`, or `[n, C·columns]` after a flatten; `images` are
     /// the indices of its n images in the data set.
     ///
     /// # Errors
@@ -80,27 +133,29 @@ pub trait Collector: Debug {
     fn finish(self: Box<Self>, evidence: &mut Evidence) -> Result<(), SamplingError>;
 }
 
-/// A layer and the net it belongs to.
+/// A group of channels and the net it belongs to.
 #[derive(Clone, Copy)]
-pub struct LayerOf<'a> {
+pub struct GroupOf<'a> {
     pub graph: &'a Graph,
-    /// The layer to gather evidence of.
-    pub layer: &'a PrunableLayer,
+    /// The group to gather evidence of.
+    pub group: &'a ChannelGroup,
     /// Finds a tensor of the net by name.
     pub weight: &'a dyn Fn(&str) -> Option<&'a Tensor>,
 }
 
 /// The inputs of a collector.
 pub struct Source<'a> {
-    /// The layer to gather evidence of.
-    pub of: LayerOf<'a>,
-    /// Outputs of the next layer sampled in an image.
+    /// The group to gather evidence of.
+    pub of: GroupOf<'a>,
+    /// The reader whose tap is observed.
+    pub reader: &'a Reader,
+    /// Outputs of the reader sampled in an image.
     pub positions: usize,
-    /// The seed of this layer's positions.
+    /// The seed of this reader's positions.
     pub seed: Seed,
 }
 
-impl<'a> LayerOf<'a> {
+impl<'a> GroupOf<'a> {
     /// The tensor `<node>.weight`.
     ///
     /// # Errors
@@ -108,7 +163,7 @@ impl<'a> LayerOf<'a> {
     pub fn weight_of(&self, node: NodeId) -> Result<&'a Tensor, SamplingError> {
         let tensor = format!("{}.weight", self.graph.nodes()[node].name);
         (self.weight)(&tensor)
-            .ok_or_else(|| SamplingError::input(&self.layer.name, format!("there is no tensor {tensor:?}")))
+            .ok_or_else(|| SamplingError::input(&self.group.name, format!("there is no tensor {tensor:?}")))
     }
 }
 

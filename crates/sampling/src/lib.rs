@@ -29,6 +29,9 @@ pub use error::SamplingError;
 pub use filters::filters;
 pub use gram::GramSum;
 pub use images::draw_images;
-pub use kind::{Collector, EvidenceTensors, GatheredKind, LayerOf, Source, gathered, gathered_kinds};
+pub use kind::{
+    Collector, EvidenceTensors, GatheredKind, GroupOf, Source, Tap, each_activation, each_input, gathered,
+    gathered_kinds,
+};
 pub use net::{check_needs, read_from_net};
 pub use spec::SamplingSpec;

@@ -1,15 +1,14 @@
-//! Contribution moments of one layer, gathered batch by batch (Luo et al. 2017, section 3.2).
+//! Contribution moments of one layer to those that read it, gathered batch by batch (Luo et al. 2017, section 3.2).
 
 use tch::Tensor;
-use thinet_graph::{Graph, NodeId, PrunableLayer};
-use thinet_seed::Seed;
+use thinet_graph::ChannelGroup;
 use thinet_selectors::{Evidence, EvidenceKind, Moments};
 
 use crate::SamplingError;
 use crate::contributions::Contributions;
 use crate::error::OfLayer;
 use crate::gram::GramSum;
-use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
+use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, Tap, count_tensor, each_input, held};
 use crate::positions::Positions;
 use crate::window::Window;
 
@@ -25,14 +24,22 @@ impl GatheredKind for GatheredMoments {
         "moments"
     }
 
-    fn tap(&self, layer: &PrunableLayer) -> NodeId {
-        layer.consumer_input
+    fn taps<'g>(&self, group: &'g ChannelGroup) -> Vec<Tap<'g>> {
+        each_input(group)
     }
 
     fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError> {
-        let Source { of, positions, seed } = source;
-        let weight = of.weight_of(of.layer.consumer)?;
-        Ok(Box::new(MomentsCollector::new(of.graph, of.layer, weight, *positions, *seed)?))
+        let weight = source.of.weight_of(source.reader.node)?;
+        Ok(Box::new(MomentsCollector::new(source, weight)?))
+    }
+
+    /// The sum of the moments of each reader, each divided by its trace: see [`Moments::balanced`].
+    fn join(&self, parts: &[Evidence], evidence: &mut Evidence) -> Result<(), SamplingError> {
+        let parts = held(self.kind(), parts, |part| part.moments.as_ref())?;
+        let moments = Moments::balanced(&parts);
+        let of_layer = |source| SamplingError::Evidence { layer: evidence.layer.clone(), source };
+        evidence.moments = Some(moments.map_err(of_layer)?);
+        Ok(())
     }
 
     fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError> {
@@ -62,23 +69,18 @@ struct MomentsCollector {
 }
 
 impl MomentsCollector {
-    /// Samples `positions` outputs per image, drawn from `seed` and the image's index, of the layer that reads `layer`.
+    /// Samples outputs of the source's reader in each image, drawn from the source's seed and the image's index.
     ///
-    /// `consumer_weight` (`[D, C, k, k]`, or `[D, C·columns]` of a linear layer) is copied; the products are made on its
-    /// device.
-    fn new(
-        graph: &Graph,
-        layer: &PrunableLayer,
-        consumer_weight: &Tensor,
-        positions: usize,
-        seed: Seed,
-    ) -> Result<Self, SamplingError> {
+    /// `weight` (the reader's: `[D, C, k, k]`, or `[D, C·columns]` of a linear layer) is copied; the products are made on
+    /// its device.
+    fn new(source: &Source<'_>, weight: &Tensor) -> Result<Self, SamplingError> {
+        let Source { of, reader, positions, seed } = *source;
         if positions == 0 {
             return Err(SamplingError::Nothing("positions-per-image"));
         }
-        let window = Window::new(graph, layer)?;
-        let contributions = Contributions::new(&layer.name, window, consumer_weight)?;
-        let sum = GramSum::new(&layer.name, layer.channels, consumer_weight.device())?;
+        let window = Window::new(of.graph, of.group, reader)?;
+        let contributions = Contributions::new(&of.group.name, window, weight)?;
+        let sum = GramSum::new(&of.group.name, of.group.channels, weight.device())?;
         Ok(Self { contributions, sum, positions: Positions { count: positions, seed } })
     }
 }
@@ -98,14 +100,23 @@ impl Collector for MomentsCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::GroupOf;
     use crate::test_nets::{conv_net, random};
+    use thinet_seed::Seed;
 
     const IMAGES: i64 = 70;
 
-    fn collect(input: &Tensor, batch: i64, images: &[usize]) -> Moments {
-        let (graph, layer) = conv_net(3, 4, 3, 2, 1, 8, None);
+    /// A collector for the layer "a" of a net of two convolutions.
+    fn collector(positions: usize) -> Result<MomentsCollector, SamplingError> {
+        let (graph, group) = conv_net(3, 4, 3, 2, 1, 8, None);
         let weight = random(&[4, 3, 3, 3], 1);
-        let mut collector = MomentsCollector::new(&graph, &layer, &weight, 20, Seed::root(1)).unwrap();
+        let of = GroupOf { graph: &graph, group: &group, weight: &|_| None };
+        let source = Source { of, reader: &group.readers[0], positions, seed: Seed::root(1) };
+        MomentsCollector::new(&source, &weight)
+    }
+
+    fn collect(input: &Tensor, batch: i64, images: &[usize]) -> Moments {
+        let mut collector = collector(20).unwrap();
         let mut first = 0;
         while first < IMAGES {
             let count = batch.min(IMAGES - first);
@@ -145,12 +156,8 @@ mod tests {
 
     #[test]
     fn no_positions_and_no_images_are_refused() {
-        let (graph, layer) = conv_net(3, 4, 3, 2, 1, 8, None);
-        let new = |positions| {
-            MomentsCollector::new(&graph, &layer, &random(&[4, 3, 3, 3], 1), positions, Seed::root(1))
-        };
-        assert_eq!(new(0).unwrap_err().to_string(), "positions-per-image must be at least 1");
-        let message = new(1).unwrap().sum.finish().unwrap_err().to_string();
+        assert_eq!(collector(0).unwrap_err().to_string(), "positions-per-image must be at least 1");
+        let message = collector(1).unwrap().sum.finish().unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"a\": contribution moments saw no rows");
     }
 }

@@ -1,25 +1,25 @@
 //! The scales of the batch norm behind a layer, as evidence for data-free selectors (Liu et al. 2017, arXiv 1708.06519).
 
 use tch::Tensor;
-use thinet_graph::PrunableLayer;
+use thinet_graph::ChannelGroup;
 use thinet_selectors::BatchNormScales;
 
 use crate::SamplingError;
 use crate::contributions::to_host;
 
-/// |γ| of the batch norm behind a layer from its weight `[C]` (32-bit floats, any device).
+/// |γ| of the batch norm behind a producer of `group` from its weight `[C]` (32-bit floats, any device).
 ///
 /// # Errors
 /// If the weight has another shape or dtype; names the layer.
 pub(crate) fn batch_norm_scales(
-    layer: &PrunableLayer,
+    group: &ChannelGroup,
     weight: &Tensor,
 ) -> Result<BatchNormScales, SamplingError> {
-    if weight.size() != [layer.channels as i64] {
-        let problem = format!("the batch norm's weight is {:?}, not {:?}", weight.size(), [layer.channels]);
-        return Err(SamplingError::input(&layer.name, problem));
+    if weight.size() != [group.channels as i64] {
+        let problem = format!("the batch norm's weight is {:?}, not {:?}", weight.size(), [group.channels]);
+        return Err(SamplingError::input(&group.name, problem));
     }
-    let scales = to_host(&layer.name, weight)?.into_iter().map(f32::abs).collect();
+    let scales = to_host(&group.name, weight)?.into_iter().map(f32::abs).collect();
     Ok(BatchNormScales { scales })
 }
 

@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 use tch::Tensor;
-use thinet_graph::{Graph, GraphBuilder, Op, PrunableLayer, prunable_layer};
+use thinet_graph::{ChannelGroup, Graph, GraphBuilder, Op, channel_group};
 use thinet_seed::Seed;
 
 /// Uniform in [-1, 1), the same for the same stream.
@@ -25,7 +25,7 @@ pub(crate) fn conv_net(
     padding: usize,
     size: usize,
     pool: Option<usize>,
-) -> (Graph, PrunableLayer) {
+) -> (Graph, ChannelGroup) {
     let mut net = start(channels, size);
     if let Some(kernel) = pool {
         net.add("pool", Op::MaxPool { kernel, stride: kernel, padding: 0 }).unwrap();
@@ -36,7 +36,7 @@ pub(crate) fn conv_net(
 }
 
 /// Image of 2 channels → conv "a" → ReLU → flatten → linear "b".
-pub(crate) fn linear_net(channels: usize, features: usize, size: usize) -> (Graph, PrunableLayer) {
+pub(crate) fn linear_net(channels: usize, features: usize, size: usize) -> (Graph, ChannelGroup) {
     let mut net = start(channels, size);
     net.add("flatten", Op::Flatten {}).unwrap();
     net.add("b", Op::Linear { in_features: channels * size * size, out_features: features }).unwrap();
@@ -51,8 +51,8 @@ fn start(channels: usize, size: usize) -> GraphBuilder {
     net
 }
 
-fn finish(net: GraphBuilder) -> (Graph, PrunableLayer) {
+fn finish(net: GraphBuilder) -> (Graph, ChannelGroup) {
     let graph = net.finish();
-    let layer = prunable_layer(&graph, "a").unwrap();
+    let layer = channel_group(&graph, "a").unwrap();
     (graph, layer)
 }

@@ -1,10 +1,10 @@
 //! The windows of a consumer on its input: stride, padding and column blocks as index arithmetic.
 
-use thinet_graph::{Graph, Op, PrunableLayer, Shape};
+use thinet_graph::{ChannelGroup, Graph, Op, Reader, Shape};
 
 use crate::SamplingError;
 
-/// How the next layer reads the channels of a pruned layer.
+/// How a reader reads the channels of a group.
 ///
 /// A linear layer behind a flatten is treated as a window that covers the whole column block of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +35,9 @@ pub(crate) struct Tap {
 }
 
 impl Window {
-    pub(crate) fn new(graph: &Graph, layer: &PrunableLayer) -> Result<Self, SamplingError> {
-        let channels = layer.channels;
-        match (
-            &graph.nodes()[layer.consumer].op,
-            graph.shape(layer.consumer_input),
-            graph.shape(layer.consumer),
-        ) {
+    pub(crate) fn new(graph: &Graph, group: &ChannelGroup, reader: &Reader) -> Result<Self, SamplingError> {
+        let channels = group.channels;
+        match (&graph.nodes()[reader.node].op, graph.shape(reader.input), graph.shape(reader.node)) {
             (
                 &Op::Conv { out_channels: filters, kernel, stride, padding, .. },
                 Shape::Map { c, h, w },
@@ -56,9 +52,9 @@ impl Window {
                 output: [rows, columns],
             }),
             (&Op::Linear { out_features: filters, .. }, Shape::Flat(features), _)
-                if features == channels * layer.columns =>
+                if features == channels * reader.entry.block =>
             {
-                let columns = [1, layer.columns];
+                let columns = [1, reader.entry.block];
                 Ok(Self {
                     channels,
                     filters,
@@ -69,7 +65,7 @@ impl Window {
                     output: [1, 1],
                 })
             }
-            _ => Err(SamplingError::input(&layer.name, "does not belong to this network")),
+            _ => Err(SamplingError::input(&group.name, "does not belong to this network")),
         }
     }
 

@@ -1,20 +1,22 @@
 //! How often each channel is exactly zero after its activation (APoZ: Hu et al. 2016, eq. 1).
 
 use tch::{Kind, TchError, Tensor, no_grad};
-use thinet_graph::{NodeId, PrunableLayer};
+use thinet_graph::ChannelGroup;
 use thinet_selectors::{Evidence, EvidenceKind, ZeroCounts};
 
 use crate::SamplingError;
 use crate::contributions::check_float;
 use crate::error::OfLayer;
-use crate::kind::{Collector, EvidenceTensors, GatheredKind, Source, count_tensor};
+use crate::kind::{
+    Collector, EvidenceTensors, GatheredKind, Source, Tap, count_tensor, each_activation, held,
+};
 
 /// Values marked at a time (1 MiB of marks): memory does not grow with the batch, and the marks stay in cache.
 const CHUNK: usize = 1 << 18;
 /// Up to this many ones, a sum of 32-bit floats is exact.
 const EXACT: usize = 1 << 24;
 
-/// Zero counts, observed after the first ReLU.
+/// Zero counts, observed after the first ReLU before each reader.
 pub(crate) struct GatheredZeros;
 
 impl GatheredKind for GatheredZeros {
@@ -26,12 +28,23 @@ impl GatheredKind for GatheredZeros {
         "zeros"
     }
 
-    fn tap(&self, layer: &PrunableLayer) -> NodeId {
-        layer.activation
+    fn taps<'g>(&self, group: &'g ChannelGroup) -> Vec<Tap<'g>> {
+        each_activation(group)
     }
 
     fn collector(&self, source: &Source<'_>) -> Result<Box<dyn Collector>, SamplingError> {
-        Ok(Box::new(ZeroCounter::new(&source.of.layer.name, source.of.layer.channels)))
+        Ok(Box::new(ZeroCounter::new(&source.of.group.name, source.of.group.channels)))
+    }
+
+    /// The sums: every place where the channel is read counts the same.
+    fn join(&self, parts: &[Evidence], evidence: &mut Evidence) -> Result<(), SamplingError> {
+        let parts = held(self.kind(), parts, |part| part.zeros.as_ref())?;
+        let zeros = |channel| parts.iter().map(|counts| counts.zeros[channel]).sum();
+        evidence.zeros = Some(ZeroCounts {
+            zeros: (0..evidence.channels).map(zeros).collect(),
+            total: parts.iter().map(|counts| counts.total).sum(),
+        });
+        Ok(())
     }
 
     fn to_tensors(&self, evidence: &Evidence) -> Result<Vec<(&'static str, Tensor)>, SamplingError> {
@@ -80,7 +93,7 @@ impl ZeroCounter {
     fn count(&self, activation: &Tensor, places: usize) -> Result<Tensor, TchError> {
         let (channels, places) = (self.channels as i64, places as i64);
         let activation = activation.f_detach()?;
-        // Either a map's values are contiguous or a position's channels are; neither layout is transposed to the other.
+        // Either a map's values are contiguous or a position's channels are; neither memory format is transposed to the other.
         let by_place = match activation.dim() {
             4 => Some(activation.f_permute([0, 2, 3, 1])?).filter(Tensor::is_contiguous),
             _ => None,

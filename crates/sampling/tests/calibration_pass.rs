@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
-use thinet_graph::{Graph, PrunableLayer, prunable_layers};
+use thinet_graph::{ChannelGroup, Graph, channel_group, channel_groups, prunable_layers};
 use thinet_models::{Mode, Weights, forward_taps};
 use thinet_nets::{Arch, NetSpec};
-use thinet_sampling::{EvidenceCollector, EvidenceTensors, LayerOf, gathered, gathered_kinds, read_from_net};
+use thinet_sampling::{EvidenceCollector, EvidenceTensors, GroupOf, gathered, gathered_kinds, read_from_net};
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, EvidenceKind, Needs, Selection, Selector, SelectorError, select};
+use thinet_selectors::{
+    Evidence, EvidenceKind, Filters, Moments, Needs, Selection, Selector, SelectorError, select,
+};
 
 const IMAGES: [usize; 5] = [2, 3, 5, 7, 11];
 
@@ -33,30 +35,40 @@ fn calibrate(
     graph: &Graph,
     weights: &Weights,
     images: &Tensor,
-    layers: &[(PrunableLayer, Needs)],
+    layers: &[(ChannelGroup, Needs)],
+) -> Vec<Evidence> {
+    calibrate_from(Seed::root(2), graph, weights, images, layers)
+}
+
+fn calibrate_from(
+    seed: Seed,
+    graph: &Graph,
+    weights: &Weights,
+    images: &Tensor,
+    layers: &[(ChannelGroup, Needs)],
 ) -> Vec<Evidence> {
     let weight = |name: &str| weights.get(name).ok();
-    let mut collector = EvidenceCollector::new(graph, layers, &weight, 6, Seed::root(2)).unwrap();
+    let mut collector = EvidenceCollector::new(graph, layers, &weight, 6, seed).unwrap();
     let taps = collector.taps();
     let mut observe = |node, output: &Tensor| collector.observe(node, output, &IMAGES).unwrap();
     forward_taps(graph, weights, images, Mode::Eval, &taps, &mut observe).unwrap();
     collector.finish().unwrap()
 }
 
-fn all_layers(graph: &Graph, needs: Needs) -> Vec<(PrunableLayer, Needs)> {
+fn all_layers(graph: &Graph, needs: Needs) -> Vec<(ChannelGroup, Needs)> {
     prunable_layers(graph).into_iter().map(|layer| (layer, needs)).collect()
 }
 
 #[test]
-fn one_pass_for_all_layers_gathers_what_a_pass_for_each_would() {
-    for (arch, size, layers) in [(Arch::Tiny, 8, 3), (Arch::CifarResnet20, 32, 9)] {
+fn one_pass_for_all_groups_gathers_what_a_pass_for_each_would() {
+    for (arch, size, groups) in [(Arch::Tiny, 8, 3), (Arch::CifarResnet20, 32, 12)] {
         let (graph, weights, images) = net(arch, size);
-        let all = all_layers(&graph, all_kinds());
-        assert_eq!(all.len(), layers);
+        let all: Vec<_> = channel_groups(&graph).into_iter().map(|group| (group, all_kinds())).collect();
+        assert_eq!(all.len(), groups);
         let together = calibrate(&graph, &weights, &images, &all);
         for (evidence, (layer, _)) in together.iter().zip(&all) {
             assert_eq!((&evidence.layer, evidence.channels), (&layer.name, layer.channels));
-            assert_eq!(evidence.moments.as_ref().unwrap().rows(), 30);
+            assert_eq!(evidence.moments.as_ref().unwrap().rows(), 30 * layer.readers.len() as u64);
             let alone = calibrate(&graph, &weights, &images, &[(layer.clone(), all_kinds())]);
             assert_eq!(alone, std::slice::from_ref(evidence));
         }
@@ -116,7 +128,7 @@ fn what_a_file_holds_is_read_back_bit_by_bit() {
     }
     let weight = |name: &str| weights.get(name).ok();
     for ((layer, needs), whole) in layers.iter().zip(&whole) {
-        let of = LayerOf { graph: &graph, layer, weight: &weight };
+        let of = GroupOf { graph: &graph, group: layer, weight: &weight };
         let mut evidence = read_from_net(of, *needs).unwrap();
         for kind in gathered(*needs) {
             kind.read(&EvidenceTensors { tensors: &tensors, layer: &layer.name }, &mut evidence).unwrap();
@@ -215,4 +227,64 @@ fn a_selector_by_activations_and_scales_needs_nothing_else() {
     let only_activations = evidence.only(Needs::ACTIVATIONS);
     let error = select(&ScaledMean, &only_activations, 3, Seed::root(0)).unwrap_err().to_string();
     assert!(error.contains("reads batch-norm scales of layer \"conv1\""), "{error}");
+}
+
+/// Each part is gathered on its own: of one reader, under the name and the seed that it has in the group.
+#[test]
+fn a_group_of_several_readers_and_producers_has_the_joined_evidence_of_each() {
+    let (graph, weights, images) = net(Arch::CifarResnet20, 32);
+    let group = channel_group(&graph, "layer2.0.add").unwrap();
+    assert_eq!((group.producers.len(), group.readers.len()), (4, 4));
+    let name = |node: usize| graph.nodes()[node].name.clone();
+    let found = calibrate(&graph, &weights, &images, &[(group.clone(), all_kinds())]).remove(0);
+
+    let gathered = Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS;
+    let seed = Seed::root(2).child(&group.name);
+    let of_reader = |reader: &thinet_graph::Reader| {
+        let alone = ChannelGroup { name: name(reader.node), readers: vec![reader.clone()], ..group.clone() };
+        calibrate_from(seed, &graph, &weights, &images, &[(alone, gathered)]).remove(0)
+    };
+    let parts: Vec<Evidence> = group.readers.iter().map(of_reader).collect();
+    let moments: Vec<&Moments> = parts.iter().map(|part| part.moments.as_ref().unwrap()).collect();
+    assert_eq!(found.moments, Some(Moments::balanced(&moments).unwrap()));
+
+    // The first block of the next stage and its projection read the same activation, which counts once.
+    let activations: Vec<String> = group.readers.iter().map(|reader| name(reader.activation)).collect();
+    assert_eq!(activations, ["layer2.0.relu2", "layer2.1.relu2", "layer2.2.relu2", "layer2.2.relu2"]);
+    let zeros = found.zeros.as_ref().unwrap();
+    let stats = found.activations.as_ref().unwrap();
+    assert_eq!((zeros.total, stats.total), (3 * 5 * 256, 3 * 5 * 256));
+    for channel in 0..group.channels {
+        let of_parts = parts[..3].iter().map(|part| part.zeros.as_ref().unwrap().zeros[channel]);
+        assert_eq!(zeros.zeros[channel], of_parts.sum::<u64>());
+        let parts = || parts[..3].iter().map(|part| part.activations.as_ref().unwrap());
+        let mean = parts().map(|stats| stats.mean[channel]).sum::<f64>() / 3.0;
+        assert!((stats.mean[channel] - mean).abs() <= 1e-12 * mean.abs());
+        assert_eq!(stats.mean_abs[channel], stats.mean[channel], "after a ReLU");
+        assert_eq!(stats.max[channel], parts().map(|stats| stats.max[channel]).fold(0.0, f64::max));
+    }
+
+    let weight = |producer: &thinet_graph::Producer| weights.get(&producer.entries[0].tensor).unwrap();
+    let of_producer = |producer| thinet_sampling::filters("layer", weight(producer)).unwrap();
+    let parts: Vec<Filters> = group.producers.iter().map(of_producer).collect();
+    assert_eq!(found.filters, Some(Filters::balanced(&parts).unwrap()));
+    // All scales start at 1: each batch norm adds its mean multiple, 1.
+    assert_eq!(found.batch_norm_scales.unwrap().scales, vec![4.0; group.channels]);
+}
+
+#[test]
+fn a_hidden_linear_layer_has_the_evidence_of_its_neurons() {
+    let spec = NetSpec { width: 0.0625, ..NetSpec::new(Arch::Vgg16) };
+    let graph = spec.build([3, 32, 32], 4).unwrap();
+    let weights = Weights::init(&graph, Seed::root(1), Device::Cpu).unwrap();
+    let images = Tensor::arange(5 * 3 * 1024, (Kind::Float, Device::Cpu)).sin().reshape([-1, 3, 32, 32]);
+    let needs = Needs::FILTERS | Needs::ZEROS | Needs::MOMENTS;
+    let group = channel_group(&graph, "fc6").unwrap();
+    let evidence = calibrate(&graph, &weights, &images, &[(group, needs)]).remove(0);
+    assert_eq!(evidence.channels, 256);
+    let filters = evidence.filters.unwrap();
+    let row: Vec<f32> = Vec::try_from(weights.get("fc6.weight").unwrap().get(3)).unwrap();
+    assert_eq!(filters.filter(3), row);
+    assert_eq!(evidence.zeros.unwrap().total, 5);
+    assert_eq!(evidence.moments.unwrap().rows(), 30);
 }

@@ -13,7 +13,8 @@
 //!   train/<training>           the training
 //! calibration                  evidence in one-shot mode
 //!   images/[class]             images drawn of a class
-//!   positions/<layer>/[image]  filters and positions sampled in an image
+//!   positions/<layer>/[image]  filters and positions sampled in an image; for a group with several readers
+//!                              positions/<group>/<reader>/[image]
 //! calibration/<layer>          evidence of one layer in layer-by-layer mode
 //!   images/[class]             as above
 //!   positions/<layer>/[image]  as above

@@ -288,7 +288,7 @@ fn with_equals() -> Vec<(Evidence, Vec<usize>)> {
     all
 }
 
-/// Evidence in which the channels of `equals` cannot be told from each other by any measure, and no other ones can. They are
+/// Evidence in which the channels of `equals` cannot be distinguished by any measure, and no other ones can. They are
 /// no multiples of each other: each has a row of its own. Contributions are whole numbers, so that sums are exact.
 fn with_planted_equals(equals: &[usize]) -> Evidence {
     let mut rng = Seed::root(8).child("equals").rng();

@@ -252,7 +252,7 @@ impl Evidence {
     }
 }
 
-fn check_channels(kind: EvidenceKind, found: usize, expected: usize) -> Result<(), EvidenceError> {
+pub(crate) fn check_channels(kind: EvidenceKind, found: usize, expected: usize) -> Result<(), EvidenceError> {
     if found == expected {
         return Ok(());
     }

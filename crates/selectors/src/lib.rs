@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod answers;
+mod balanced;
 #[cfg(test)]
 mod contract;
 mod error;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use criterion::Criterion;
 use tch::{Device, Tensor};
 use thinet_bench::{Bound, Figure, Ratio, observe_batch};
-use thinet_graph::{NodeId, PrunableLayer, prunable_layers};
+use thinet_graph::{ChannelGroup, NodeId, prunable_layers};
 use thinet_models::{MemoryFormat, Mode, Net, Weights, forward};
 use thinet_nets::{Arch, NetSpec};
 use thinet_sampling::{EvidenceCollector, EvidenceTensors, SamplingSpec, gathered};
@@ -58,7 +58,7 @@ impl Case {
 pub(crate) struct Pass {
     net: Net,
     images: Tensor,
-    pub(crate) layers: Vec<(PrunableLayer, Needs)>,
+    pub(crate) layers: Vec<(ChannelGroup, Needs)>,
 }
 
 impl Pass {
@@ -77,7 +77,7 @@ impl Pass {
         self.collector_for(&self.layers)
     }
 
-    fn collector_for(&self, layers: &[(PrunableLayer, Needs)]) -> Result<EvidenceCollector> {
+    fn collector_for(&self, layers: &[(ChannelGroup, Needs)]) -> Result<EvidenceCollector> {
         let positions = SamplingSpec::default().positions_per_image;
         let weight = |name: &str| self.net.weights.get(name).ok();
         Ok(EvidenceCollector::new(&self.net.graph, layers, &weight, positions, Seed::root(0))?)
@@ -195,6 +195,6 @@ fn looking_selectors() -> usize {
 }
 
 /// Values that a row of every layer of this net holds.
-pub(crate) fn row_values(layers: &[(PrunableLayer, Needs)]) -> usize {
+pub(crate) fn row_values(layers: &[(ChannelGroup, Needs)]) -> usize {
     layers.iter().map(|(layer, _)| layer.channels).sum()
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use thinet_bench::{observe_batch, plain_sgd, relative_difference};
-use thinet_graph::{Graph, PrunableLayer, prunable_layer};
+use thinet_graph::{ChannelGroup, Graph, channel_group};
 use thinet_models::{
     Device, MemoryFormat, Mode, Precision, Sgd, Weights, forward, loss_and_gradients, peak_gpu_bytes,
     seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
@@ -287,7 +287,7 @@ fn evidence(
     device: tch::Device,
 ) -> Result<Evidence> {
     let weights = weights.to_device(device)?;
-    let layers = [(prunable_layer(graph, layer)?, needs())];
+    let layers = [(channel_group(graph, layer)?, needs())];
     let indices: Vec<usize> = (0..batch).collect();
     let mut all = pass(graph, &weights, &layers, &images(PHOTO, batch).to_device(device), &indices)?;
     Ok(all.remove(0))
@@ -296,7 +296,7 @@ fn evidence(
 fn pass(
     graph: &Graph,
     weights: &Weights,
-    layers: &[(PrunableLayer, Needs)],
+    layers: &[(ChannelGroup, Needs)],
     images: &Tensor,
     indices: &[usize],
 ) -> Result<Vec<Evidence>> {
@@ -357,7 +357,7 @@ fn calibrate(net_name: &str, batch: usize, seconds: f64, asked: Device) -> Resul
     let (_, layer) =
         SAMPLED.iter().rev().find(|(arch, _)| *arch == net_name).context("no layer of this net")?;
     let weights = Weights::init(&graph, Seed::root(0), device)?;
-    let layers = [(prunable_layer(&graph, layer)?, needs())];
+    let layers = [(channel_group(&graph, layer)?, needs())];
     let images = images(net_name, batch).to_device(device);
     let indices: Vec<usize> = (0..batch).collect();
     let speed =

@@ -2,12 +2,16 @@
 
 use clap::Args;
 use serde::Serialize;
-use thinet_graph::{Convention, Counts, Graph, count as count_graph, count_layers, prunable_layers};
+use thinet_graph::{
+    Convention, Counts, Graph, channel_group, count as count_graph, count_layers, kept_channels,
+    prunable_layers, with_channels,
+};
 use thinet_harness::HarnessError;
 use thinet_nets::{Arch, NetSpec, ResNetStride, resnet50_pruned_layers, vgg16_pruned_layers};
 use thinet_report::tables::{self, grouped};
 
 use crate::exit::BadArgument;
+use crate::group_lines::group_lines;
 use crate::output::print_json;
 
 /// Count parameters, FLOPs and multiply-adds of a network
@@ -20,7 +24,9 @@ FLOPs = 2 x multiply-adds of convolutions and fully connected layers, for one im
 Examples:
   thinet count --all
   thinet count resnet50 --stride 3x3
-  thinet count vgg16-gap --keep-rate 0.5 --layers")]
+  thinet count vgg16-gap --keep-rate 0.5 --layers
+  thinet count resnet50 --groups
+  thinet count resnet50 --keep-rate 0.5 --prune layer4.0.add")]
 pub(crate) struct Arguments {
     /// The network, see `thinet list models`
     #[arg(value_name = "MODEL", required_unless_present = "all", conflicts_with = "all")]
@@ -37,7 +43,8 @@ pub(crate) struct Arguments {
     /// Keep this fraction of the channels of each pruned layer
     #[arg(long, value_name = "R")]
     keep_rate: Option<f64>,
-    /// Layers that --keep-rate prunes [default: the paper's choice, else every prunable one]
+    /// Layers or groups that --keep-rate prunes [default: the paper's choice, else every convolution that one layer alone
+    /// reads]
     #[arg(long, value_name = "LAYER,…", value_delimiter = ',', requires = "keep_rate")]
     prune: Vec<String>,
     /// Channels, height and width of the input [default: the network's own]
@@ -49,6 +56,9 @@ pub(crate) struct Arguments {
     /// Print a line for each layer
     #[arg(long, conflicts_with = "all")]
     layers: bool,
+    /// Print a line for each group of channels that can be pruned: what `prune.layers` of a spec may name
+    #[arg(long, conflicts_with_all = ["all", "layers"])]
+    groups: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,6 +75,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let name = arguments.model.as_deref().unwrap_or_default();
     let graph = build(name, arguments).map_err(|e| BadArgument(format!("{name}: {e}")))?;
+    if arguments.groups {
+        return print_groups(&graph, arguments.json);
+    }
     if arguments.layers { print_layers(&graph, arguments.json) } else { print_total(&graph, arguments.json) }
 }
 
@@ -76,15 +89,16 @@ fn build(name: &str, arguments: &Arguments) -> anyhow::Result<Graph> {
     spec.stride = arguments.stride.as_deref().map(str::parse::<ResNetStride>).transpose()?;
     let input = arguments.input.as_deref().map_or(Ok(arch.input()), parse_input)?;
     let classes = arguments.classes.map_or(arch.classes(), |n| n as usize);
+    let mut graph = spec.build(input, classes)?;
     if let Some(rate) = arguments.keep_rate {
-        let layers = if arguments.prune.is_empty() {
-            paper_layers(arch, &spec.build(input, classes)?)
-        } else {
-            arguments.prune.clone()
-        };
-        spec = spec.at_keep_rate(input, classes, &layers, rate)?;
+        let layers =
+            if arguments.prune.is_empty() { paper_layers(arch, &graph) } else { arguments.prune.clone() };
+        for layer in &layers {
+            let kept = kept_channels(layer, channel_group(&graph, layer)?.channels, rate)?;
+            graph = with_channels(&graph, layer, kept)?;
+        }
     }
-    Ok(spec.build(input, classes)?)
+    Ok(graph)
 }
 
 /// The layers that the paper prunes in this network, else every prunable one.
@@ -182,6 +196,21 @@ fn print_layers(graph: &Graph, json: bool) -> anyhow::Result<()> {
         );
     }
     println!("every trained value counts as a parameter; MACs are for one image");
+    Ok(())
+}
+
+fn print_groups(graph: &Graph, json: bool) -> anyhow::Result<()> {
+    let lines = group_lines(graph);
+    if json {
+        return print_json(&lines);
+    }
+    println!("{:<20} {:>8}  {:<5}  computed by → read by", "group", "channels", "\"all\"");
+    for line in lines {
+        let in_all = if line.in_all { "yes" } else { "no" };
+        let (producers, readers) = (line.producers.join(" "), line.readers.join(" "));
+        println!("{:<20} {:>8}  {in_all:<5}  {producers} → {readers}", line.name, line.channels);
+    }
+    println!("prune.layers of a spec names groups; \"all\" prunes those marked yes");
     Ok(())
 }
 

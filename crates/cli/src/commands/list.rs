@@ -18,7 +18,7 @@ use crate::words::tally_in_words;
 experiments/one-shot-example.toml is a spec to copy, with a line about each key.")]
 pub(crate) struct Arguments {
     /// What to list
-    what: Listed,
+    what: Topic,
     /// Results folder (for runs)
     #[arg(long, value_name = "DIR", default_value = "results")]
     results: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Listed {
+pub(crate) enum Topic {
     /// Networks for `net.arch`
     Models,
     /// Datasets for `dataset.kind`
@@ -45,23 +45,23 @@ pub(crate) enum Listed {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { what, results, json } = arguments;
-    if *what == Listed::Keys {
+    if *what == Topic::Keys {
         return keys(*json);
     }
     let lines: Vec<(String, String)> = match what {
-        Listed::Selectors => {
+        Topic::Selectors => {
             thinet_selectors::all().iter().map(|s| (s.name().to_owned(), s.about().to_owned())).collect()
         }
-        Listed::Reconstructions => {
+        Topic::Reconstructions => {
             thinet_reconstruction::all().iter().map(|r| (r.name().to_owned(), r.about().to_owned())).collect()
         }
-        Listed::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about().to_owned())).collect(),
-        Listed::Datasets => {
+        Topic::Models => Arch::ALL.iter().map(|arch| (arch.to_string(), arch.about().to_owned())).collect(),
+        Topic::Datasets => {
             DatasetSpec::kinds().iter().map(|kind| (kind.name.to_owned(), kind.about.to_owned())).collect()
         }
         // Printed above, in columns of their own.
-        Listed::Keys => Vec::new(),
-        Listed::Runs => {
+        Topic::Keys => Vec::new(),
+        Topic::Runs => {
             let line = |run: String| anyhow::Ok((run.clone(), about_run(results, &run)?));
             list_runs(results)?.into_iter().map(line).collect::<anyhow::Result<_>>()?
         }

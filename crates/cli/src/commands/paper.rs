@@ -76,7 +76,7 @@ enum Lines {
 }
 
 /// A study with its results, if there are any.
-struct Known {
+struct StudyResult {
     resolved: ResolvedStudy,
     study: StudyRecord,
     is_run: bool,
@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
             None => (not_run(&resolved), false),
         };
-        known.push(Known { resolved, study, is_run });
+        known.push(StudyResult { resolved, study, is_run });
     }
     let names = match arguments.closing {
         Lines::Only => table_names(&known),
@@ -144,7 +144,7 @@ fn study_of(arguments: &Arguments, spec: &Path) -> anyhow::Result<Study> {
 /// Writes each paper table from its studies, and the tables of studies that belong to none.
 ///
 /// Prints the tables that were measured now and a line for each of the others. Returns the names of all.
-fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'a str>> {
+fn write_tables<'a>(known: &'a [StudyResult], results: &Path) -> anyhow::Result<Vec<&'a str>> {
     let folder = paths::tables(results);
     for name in paper_tables(known) {
         let studies: Vec<PaperStudy<'_>> = known
@@ -163,7 +163,7 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
         }
         report_written(&tables::write(&folder, &table, &run)?);
     }
-    for Known { study, is_run, .. } in known.iter().filter(|k| k.resolved.spec.paper_table.is_none()) {
+    for StudyResult { study, is_run, .. } in known.iter().filter(|k| k.resolved.spec.paper_table.is_none()) {
         if !is_run && !is_free(&folder, &study.table)? {
             note_measured(&folder, &study.table);
             continue;
@@ -182,7 +182,7 @@ fn write_tables<'a>(known: &'a [Known], results: &Path) -> anyhow::Result<Vec<&'
 }
 
 /// Names of the paper tables that the studies belong to.
-fn paper_tables(known: &[Known]) -> Vec<&str> {
+fn paper_tables(known: &[StudyResult]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for name in known.iter().filter_map(|k| k.resolved.spec.paper_table.as_deref()) {
         if !names.contains(&name) {
@@ -193,7 +193,7 @@ fn paper_tables(known: &[Known]) -> Vec<&str> {
 }
 
 /// Names of all tables of the studies.
-fn table_names(known: &[Known]) -> Vec<&str> {
+fn table_names(known: &[StudyResult]) -> Vec<&str> {
     let own = known.iter().filter(|k| k.resolved.spec.paper_table.is_none()).map(|k| k.study.table.as_str());
     paper_tables(known).into_iter().chain(own).collect()
 }
@@ -244,12 +244,12 @@ fn note_measured(folder: &Path, name: &str) {
 }
 
 /// Prints the closing lines: the study's result, where every table is, what was not run.
-fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
+fn close(known: &[StudyResult], names: &[&str], arguments: &Arguments) -> anyhow::Result<()> {
     let studies: Result<Vec<Spec>, _> = arguments.study.iter().map(|path| Spec::read(path)).collect();
     let studies = studies.map_err(HarnessError::from)?;
     let studies: Vec<ClosingStudy<'_>> =
         studies.iter().map(|spec| ClosingStudy { name: &spec.name, table: spec.table_name() }).collect();
-    let with_table = |k: &'_ Known| {
+    let with_table = |k: &'_ StudyResult| {
         let spec = &k.resolved.spec;
         (spec.name.clone(), spec.paper_table.clone().unwrap_or_else(|| k.study.table.clone()))
     };
@@ -271,7 +271,7 @@ fn close(known: &[Known], names: &[&str], arguments: &Arguments) -> anyhow::Resu
 }
 
 /// The command that would run what is missing.
-fn command(known: &[Known], arguments: &Arguments) -> String {
+fn command(known: &[StudyResult], arguments: &Arguments) -> String {
     let is_missing =
         |is_of: fn(&DatasetSpec) -> bool| known.iter().any(|k| !k.is_run && is_of(&k.resolved.spec.dataset));
     let mut hints = Vec::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
+use thinet_graph::Graph;
 use thinet_harness::HarnessError;
 use thinet_harness::store::Store;
 use thinet_harness::study::{
@@ -13,6 +14,7 @@ use thinet_harness::study::{
 };
 use thinet_models::{Device, Schedule};
 
+use crate::group_lines::{GroupLine, larger_groups};
 use crate::options::{Study, jobs};
 use crate::output::print_json;
 use crate::permission::described;
@@ -50,6 +52,9 @@ struct Report {
     weights: Option<PathBuf>,
     mode: String,
     layers: Vec<String>,
+    /// What the pruned groups consist of that are more than a convolution that one layer reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupLine>,
     tuning: Vec<TuningLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     variants: Vec<VariantLine>,
@@ -198,6 +203,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
         weights: plan.dense_weights(),
         mode: plan.spec.prune.mode.to_string(),
         layers: plan.spec.prune.layers.clone(),
+        groups: groups(&plan.graph, &plan.variants),
         tuning: tuning(&plan.spec, Some(images)),
         variants: variants(&plan.spec, &plan.variants, Some(images)),
         programs: programs(plan.cells.iter().map(|cell| &cell.design)),
@@ -244,6 +250,7 @@ fn without_data(
         weights: resolved.dense_weights(),
         mode: spec.prune.mode.to_string(),
         layers: spec.prune.layers.clone(),
+        groups: groups(&resolved.graph, &resolved.variants),
         tuning: tuning(spec, images.map(|[train, _]| train)),
         variants: variants(spec, &resolved.variants, images.map(|[train, _]| train)),
         programs: programs(&resolved.cells),
@@ -285,6 +292,12 @@ fn programs<'a>(cells: impl IntoIterator<Item = &'a CellDesign>) -> Vec<String> 
         }
     }
     lines
+}
+
+/// What the groups consist of that any variant prunes.
+fn groups(graph: &Graph, variants: &[Arc<Variant>]) -> Vec<GroupLine> {
+    let layers: Vec<&String> = variants.iter().flat_map(|variant| &variant.spec.prune.layers).collect();
+    larger_groups(graph, &layers)
 }
 
 /// The tuning after each layer; layers with the same recipe share a line.
@@ -382,6 +395,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     for program in &report.programs {
         println!("program     {program}; needs --allow-commands");
+    }
+    for GroupLine { name, channels, producers, readers, .. } in &report.groups {
+        let (producers, readers) = (producers.join(" "), readers.join(" "));
+        println!("group       {name}: {channels} channels, computed by {producers}, read by {readers}");
     }
     println!();
     print_cells(report);

@@ -13,13 +13,13 @@ pub(crate) struct Fixture {
 }
 
 /// What a command printed and how it ended.
-pub(crate) struct Ran {
+pub(crate) struct RunOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Ran {
+impl RunOutput {
     /// Standard output as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap()
@@ -65,12 +65,12 @@ impl Fixture {
         command
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> RunOutput {
         let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| {
             String::from_utf8(bytes).unwrap().replace(&self.folder.path().display().to_string(), "DIR")
         };
-        Ran { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
+        RunOutput { code: status.code().unwrap_or(-1), out: text(stdout), err: text(stderr) }
     }
 
     /// Runs a shell script in the fixture's folder, through a command such as `sh -c`; the program is `$thinet` there.

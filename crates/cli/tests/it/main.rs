@@ -7,9 +7,12 @@ mod data;
 mod errors;
 mod export;
 mod fixture;
+mod groups;
 mod help;
 mod latency;
 mod paper;
+#[path = "../../../harness/tests/it/photographs.rs"]
+mod photographs;
 mod prepared;
 mod programs;
 mod provenance;

@@ -1,4 +1,4 @@
-//! Experiments at the paper's scale without their data, export, and the check of a dataset.
+//! Studies at the paper's scale without their data, export, and the check of a dataset.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ fn without_data_the_tables_say_not_run_and_stay_the_same() {
     let csv = std::fs::read_to_string(fixture.path("results/tables/imagenet-vgg16.csv")).unwrap();
     assert_eq!(csv, stored);
 
-    // Nor is the table of another experiment overwritten.
+    // Nor is the table of another study overwritten.
     let foreign = "run,experiment,status\nnot-run,birds,not-run\n";
     fixture.write("results/tables/imagenet-vgg16.csv", foreign);
     let with_data = [&arguments[..], &["--imagenet", "nowhere"]].concat();

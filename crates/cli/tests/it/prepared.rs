@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use image::{Rgb, RgbImage};
-
 use crate::fixture::{Fixture, tables};
+use crate::photographs;
 
 const SPEC: &str = r#"
 name = "photos"
@@ -43,22 +42,7 @@ selector = "apoz"
 /// Photographs of two classes in the folder `photos`, and [`SPEC`].
 fn fixture() -> Fixture {
     let fixture = Fixture::new();
-    for (class, name) in ["n01440764", "n02119789"].into_iter().enumerate() {
-        for (part, count, prefix) in [("train", 6, name), ("val", 3, "ILSVRC2012_val")] {
-            let folder = fixture.path("photos").join(part).join(name);
-            fs::create_dir_all(&folder).unwrap();
-            for i in 0..count {
-                let pixel = |x: u32, y: u32| {
-                    Rgb([x * 5 + i, y * (3 + class as u32), x * y + i * 40].map(|v| v as u8))
-                };
-                let number = 2 * i + class as u32;
-                let path = folder.join(format!("{prefix}_{number}.JPEG"));
-                RgbImage::from_fn(40 + 7 * i, 60 - 5 * i, pixel)
-                    .save_with_format(path, image::ImageFormat::Jpeg)
-                    .unwrap();
-            }
-        }
-    }
+    photographs::imagenet(&fixture.path("photos"), 2, 6, |_| 3, |i| [40 + 7 * i, 60 - 5 * i]);
     fixture.write("photos.toml", SPEC);
     fixture
 }
@@ -119,7 +103,7 @@ fn a_stale_file_stops_every_command_and_preparing_again_helps() {
     let fixture = fixture();
     let prepare = ["data", "prepare", "--for", "photos.toml", "--data", "photos"];
     assert_eq!(fixture.run(&prepare).code, 0);
-    let image = |number: u32| fixture.path(&format!("photos/val/n01440764/ILSVRC2012_val_{number}.JPEG"));
+    let image = |number: u32| fixture.path(&format!("photos/val/n01440764/ILSVRC2012_val_{number:08}.JPEG"));
     fs::copy(image(0), image(98)).unwrap();
     for command in ["run", "plan"] {
         let ran = fixture.run(&[command, "photos.toml", "--data", "photos"]);

@@ -84,12 +84,12 @@ fn the_progress_of_each_step_ends_at_the_size_of_the_archive() {
     let client = Client::of_tests(Some(&server.address), MOST_BYTES);
     let folder = tempfile::tempdir().unwrap();
     let mut steps = Vec::new();
-    let mut tell = |event: FetchEvent<'_>| {
+    let mut report = |event: FetchEvent<'_>| {
         if let FetchEvent::Progress { step, done, total } = event {
             steps.push((step.to_owned(), done, total));
         }
     };
-    archive.get("The Set", &folder.path().join("set"), &client, &read, &mut tell).unwrap();
+    archive.get("The Set", &folder.path().join("set"), &client, &read, &mut report).unwrap();
     for step in ["downloading", "checking", "unpacking"] {
         let step = format!("{step} set.tar.gz");
         let of_step: Vec<u64> =

@@ -11,13 +11,13 @@ fn file() -> Vec<u8> {
 
 /// Downloads `server/a/file.gz` into a file that holds `start`; returns the outcome, what the file holds then and the
 /// reported lines.
-struct Ran {
+struct Attempt {
     outcome: Result<bool, String>,
     holds: Option<Vec<u8>>,
     lines: Vec<String>,
 }
 
-fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Ran {
+fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Attempt {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/file.gz.partial");
     if let Some(start) = start {
@@ -37,10 +37,10 @@ fn run(server: &Server, start: Option<&[u8]>, most_bytes: u64) -> Ran {
     let outcome = outcome
         .map(|downloaded| downloaded.resumed)
         .map_err(|problem| problem.replace(&path.display().to_string(), "FILE"));
-    Ran { outcome, holds: fs::read(&path).ok(), lines }
+    Attempt { outcome, holds: fs::read(&path).ok(), lines }
 }
 
-fn assert_whole(ran: &Ran, resumed: bool) {
+fn assert_whole(ran: &Attempt, resumed: bool) {
     assert_eq!(ran.outcome, Ok(resumed));
     assert!(ran.holds.as_ref() == Some(&file()), "another file of {:?}", ran.holds.as_ref().map(Vec::len));
 }
@@ -60,12 +60,12 @@ fn progress_ends_at_the_whole_size() {
     let folder = tempfile::tempdir().unwrap();
     let mut last = None;
     let client = Client::of_tests(Some(&format!("{}/m/", server.address)), MOST_BYTES);
-    let tell = &mut |event: FetchEvent<'_>| {
+    let report = &mut |event: FetchEvent<'_>| {
         if let FetchEvent::Progress { step, done, total } = event {
             last = Some((step.to_owned(), done, total));
         }
     };
-    client.download("https://official.invalid/x/file.gz", &folder.path().join("file"), tell).unwrap();
+    client.download("https://official.invalid/x/file.gz", &folder.path().join("file"), report).unwrap();
     assert_eq!(last, Some(("downloading file.gz".to_owned(), 100_000, Some(100_000))));
     assert_eq!(server.requests()[0].path(), "/m/file.gz");
 }
@@ -111,9 +111,9 @@ fn a_server_without_ranges_starts_again() {
 
 #[test]
 fn a_file_that_changes_on_the_server_is_downloaded_from_its_start() {
-    // By its tag, which the server compares or only tells; by its size; by a part that was not asked for.
+    // Noticed by its tag, which the server compares or only reports; by its size; by a part that was not asked for.
     let other = || vec![3; 99_999];
-    let told = |tag: &'static str, start: usize, total: usize| {
+    let answer = |tag: &'static str, start: usize, total: usize| {
         move |request: &Request| match request.start() {
             None => ranged(request, &file(), TAG),
             Some(_) => response(
@@ -129,7 +129,9 @@ fn a_file_that_changes_on_the_server_is_downloaded_from_its_start() {
     });
     assert_whole(&run(&changed, None, MOST_BYTES), false);
     assert_eq!(changed.requests().len(), 2);
-    for wrong in [told("\"two\"", 50_000, 100_000), told(TAG, 50_000, 100_001), told(TAG, 49_999, 100_000)] {
+    for wrong in
+        [answer("\"two\"", 50_000, 100_000), answer(TAG, 50_000, 100_001), answer(TAG, 49_999, 100_000)]
+    {
         let server = Server::new(move |number, request| match number {
             0 => cut(ranged(request, &file(), TAG), 50_000),
             _ => wrong(request),
@@ -182,7 +184,7 @@ fn a_server_that_is_busy_or_says_nothing_is_asked_again() {
         0 => response("503 Service Unavailable", "", b""),
         1 => Vec::new(),
         2 => {
-            // Longer than the client waits, shorter than anybody minds.
+            // Longer than the client waits for an answer.
             thread::sleep(Duration::from_millis(1500));
             Vec::new()
         }

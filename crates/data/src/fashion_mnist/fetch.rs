@@ -8,7 +8,7 @@ use thinet_files::{FileError, write_atomically_with};
 
 use super::{INSTALLED, NAME, files};
 use crate::DataError;
-use crate::client::{Client, FetchEvent, Tell};
+use crate::client::{Client, FetchEvent, Report};
 use crate::command::{Programs, run};
 use crate::idx::IdxFile;
 
@@ -18,13 +18,13 @@ const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.co
 const SECONDS: u64 = 600;
 
 /// Files that are there already are checked and kept; missing ones come from the first source that has them.
-pub(super) fn fetch(folder: &Path, client: &Client, tell: &mut Tell<'_>) -> Result<(), DataError> {
+pub(super) fn fetch(folder: &Path, client: &Client, report: &mut Report<'_>) -> Result<(), DataError> {
     let sources = [
         Source::Installed(PathBuf::from(INSTALLED)),
         Source::DebianPackage(Programs::default()),
         Source::Address(client),
     ];
-    fetch_from(folder, &files(), &sources, tell)
+    fetch_from(folder, &files(), &sources, report)
 }
 
 /// A place to get Fashion-MNIST's files from.
@@ -47,7 +47,7 @@ impl Source<'_> {
     }
 
     /// Returns a folder with the files; files are written below `temporary` only.
-    fn get(&self, files: &[&IdxFile], temporary: &Path, tell: &mut Tell<'_>) -> Result<PathBuf, String> {
+    fn get(&self, files: &[&IdxFile], temporary: &Path, report: &mut Report<'_>) -> Result<PathBuf, String> {
         match self {
             Self::Installed(folder) if folder.is_dir() => Ok(folder.clone()),
             Self::Installed(_) => Err("not there".to_owned()),
@@ -56,7 +56,7 @@ impl Source<'_> {
                 for file in files {
                     let name = file.gz_name();
                     client
-                        .download(&format!("{ADDRESS}/{name}"), &temporary.join(&name), tell)
+                        .download(&format!("{ADDRESS}/{name}"), &temporary.join(&name), report)
                         .map_err(|problem| format!("{name}: {problem}"))?;
                 }
                 Ok(temporary.to_owned())
@@ -83,7 +83,7 @@ fn fetch_from(
     folder: &Path,
     files: &[IdxFile; 4],
     sources: &[Source<'_>],
-    tell: &mut Tell<'_>,
+    report: &mut Report<'_>,
 ) -> Result<(), DataError> {
     let mut missing = Vec::new();
     for file in files {
@@ -93,15 +93,15 @@ fn fetch_from(
         }
     }
     if missing.is_empty() {
-        tell(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
+        report(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
         return Ok(());
     }
     let mut tried = Vec::new();
     for source in sources {
-        tell(FetchEvent::Line(&format!("{}: trying {}", NAME, source.describe())));
-        match take_from(source, &missing, folder, tell) {
+        report(FetchEvent::Line(&format!("{}: trying {}", NAME, source.describe())));
+        match take_from(source, &missing, folder, report) {
             Ok(()) => {
-                tell(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
+                report(FetchEvent::Line(&format!("{} is in {}", NAME, folder.display())));
                 return Ok(());
             }
             Err(Refusal::Source(problem)) => tried.push(format!("{}: {problem}", source.describe())),
@@ -131,11 +131,11 @@ fn take_from(
     source: &Source<'_>,
     files: &[&IdxFile],
     folder: &Path,
-    tell: &mut Tell<'_>,
+    report: &mut Report<'_>,
 ) -> Result<(), Refusal> {
     let temporary = tempfile::Builder::new().prefix("thinet-fetch-").tempdir();
     let temporary = temporary.map_err(|error| Refusal::Source(format!("no temporary folder: {error}")))?;
-    let from = source.get(files, temporary.path(), tell).map_err(Refusal::Source)?;
+    let from = source.get(files, temporary.path(), report).map_err(Refusal::Source)?;
     let mut checked = Vec::new();
     for file in files {
         let missing = || Refusal::Source(format!("has no {}", file.gz_name()));

@@ -120,7 +120,7 @@ fn every_draw_from_a_prepared_file_is_that_of_decoding_to_the_bit() {
         }
         assert_eq!(found.calibration.prepared_file().is_some(), !more.contains("calibration-protocol"));
         assert_equal(&found, &expected, &spec);
-        // Not from an image that is none any more; it is not one of those that are decoded for comparison.
+        // Read from the file, as the image itself is destroyed; it is not one of those that are decoded for comparison.
         let reference = batches(&found.train, &spec);
         let image = folder.join("train/n01440764/n01440764_2.JPEG");
         let length = fs::metadata(&image).unwrap().len();

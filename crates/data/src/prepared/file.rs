@@ -11,7 +11,7 @@ use crate::DataError;
 /// Decoded and resized images in a file. Every image is compared with its checksum whenever it is read.
 ///
 /// Images are read by place, not mapped: a mapped file that another process shortens ends this one with a signal.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedImages {
     path: PathBuf,
     file: File,
     /// The images in it by their index in the whole set, ascending; `None`: all of them.
@@ -26,7 +26,7 @@ thread_local! {
     static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Prepared {
+impl PreparedImages {
     /// Opens a file that must fit this header. Header and index are compared with their checksums, and the length with the
     /// index; images are compared when they are read.
     pub(crate) fn open(path: &Path, wanted: &Header, images: Option<Vec<usize>>) -> Result<Self, DataError> {

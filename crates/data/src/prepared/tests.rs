@@ -71,7 +71,7 @@ fn the_name_follows_everything_but_the_folder() {
 }
 
 /// A finished file of these images.
-fn file(folder: &Path, pictures: &[Picture], side: usize) -> Prepared {
+fn file(folder: &Path, pictures: &[Picture], side: usize) -> PreparedImages {
     let wanted = Header { images: pictures.len() as u64, side, ..header() };
     let mut bytes = record::header(&wanted).unwrap();
     let mut sizes = Vec::new();
@@ -84,7 +84,7 @@ fn file(folder: &Path, pictures: &[Picture], side: usize) -> Prepared {
     bytes.extend(index);
     let path = folder.join("a.pixels");
     fs::write(&path, bytes).unwrap();
-    Prepared::open(&path, &wanted, None).unwrap()
+    PreparedImages::open(&path, &wanted, None).unwrap()
 }
 
 proptest! {
@@ -125,7 +125,8 @@ fn a_file_with_any_part_changed_cut_off_or_added_is_refused_by_name() {
     // As when a study reads it: opened, then all images.
     let problem = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let read = Prepared::open(&path, &wanted, None).and_then(|prepared| prepared.check(&mut |_, _| ()));
+        let read =
+            PreparedImages::open(&path, &wanted, None).and_then(|prepared| prepared.check(&mut |_, _| ()));
         match read {
             Ok(()) => None,
             Err(DataError::Prepared { path: named, problem }) => {
@@ -152,10 +153,10 @@ fn a_file_with_any_part_changed_cut_off_or_added_is_refused_by_name() {
     assert_eq!(text, format!("it is damaged or cut off, so it is not used; {AGAIN}"));
     fs::write(&path, &whole).unwrap();
     let other = Header { contents: "d".to_owned(), ..wanted.clone() };
-    let text = Prepared::open(&path, &other, None).err().unwrap().to_string();
+    let text = PreparedImages::open(&path, &other, None).err().unwrap().to_string();
     assert!(text.contains("prepared from other images (3 then, 3 now): files in /data"), "{text}");
     let other = Header { reader: "thinet photos v2".to_owned(), ..wanted };
-    let text = Prepared::open(&path, &other, None).err().unwrap().to_string();
+    let text = PreparedImages::open(&path, &other, None).err().unwrap().to_string();
     assert!(
         text.contains("under \"thinet photos v1\", images are read under \"thinet photos v2\" now"),
         "{text}"

@@ -76,7 +76,7 @@ fn lines_that_would_shift_or_change_labels_are_refused() {
         (labels, "\n400 1\n", "\n400 ", "line 400: is not `<number> <value>`"),
         (labels, "\n3 199\n", "\n3 199 4\n", "line 3: \"199 4\" is outside 1..=200"),
         (labels, "\n3 199\n", "\n3 +199\n", "line 3: \"+199\" is outside 1..=200"),
-        // Lines too few, too many, blank, said twice, in another order.
+        // Lines too few, too many, blank, repeated, in another order.
         (labels, "\n400 1\n", "\n", "line 400: there are 399 lines, images.txt has 400 images"),
         (labels, "\n400 1\n", "\n400 1\n401 1\n", "line 401: there are 401 lines, images.txt has 400 images"),
         (labels, "\n3 199\n", "\n\n3 199\n", "line 3: is blank"),

@@ -300,7 +300,7 @@ fn a_list_of_all_images_serves_a_part_and_has_fifty_of_each_class() {
     let list = folder.path().join("LOC_val_solution.csv");
     fs::write(&list, &text).unwrap();
     assert_eq!(labels(&*opened(&spec(), folder.path()).unwrap().test), [2, 0, 1]);
-    // Whoever has all classes needs all images.
+    // A folder with all classes needs all images.
     fs::write(&list, text.replacen("00001001,n02119789", "00001001,n00001740", 1)).unwrap();
     assert_eq!(
         says(folder.path()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, Node, NodeId, Op};
+use crate::graph::{Graph, Node, Op};
 use crate::shape::Shape;
 use crate::surgery::Surgery;
 
@@ -66,26 +66,19 @@ pub(super) fn apply(weights: &PlainWeights, surgery: &Surgery) -> PlainWeights {
     weights
 }
 
-/// The network's output for one image; `edit` may change each node's output before others read it.
-pub(super) fn forward(
-    graph: &Graph,
-    weights: &PlainWeights,
-    image: &[f64],
-    edit: &dyn Fn(NodeId, &mut [f64]),
-) -> Vec<f64> {
+/// The network's output for one image.
+pub(super) fn forward(graph: &Graph, weights: &PlainWeights, image: &[f64]) -> Vec<f64> {
     let mut outputs: Vec<Vec<f64>> = Vec::new();
     for (id, node) in graph.nodes().iter().enumerate() {
         let inputs: Vec<&[f64]> = node.inputs.iter().map(|&i| &outputs[i][..]).collect();
         let from = node.inputs.first().map_or(graph.shape(0), |&i| graph.shape(i));
         let tensor = |name: &str| weights.get(&format!("{}.{name}", node.name)).map(|t| &t.values[..]);
-        let mut output = match inputs[..] {
+        outputs.push(match inputs[..] {
             [] => image.to_vec(),
             [x] => unary(node, x, from, graph.shape(id), &tensor),
             [x, y] => x.iter().zip(y).map(|(x, y)| x + y).collect(),
             _ => unreachable!("no node reads more than two"),
-        };
-        edit(id, &mut output);
-        outputs.push(output);
+        });
     }
     outputs.pop().unwrap()
 }

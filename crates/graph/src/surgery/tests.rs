@@ -1,11 +1,13 @@
 //! Tests of surgery plans: by hand, by shapes, and by running masked and cut networks side by side.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
-use super::plain_forward::{apply, forward, scattered, scattered_weights};
+use super::plain_forward::{PlainWeights, apply, forward, scattered, scattered_weights};
 use super::*;
-use crate::graph::{GraphBuilder, NodeId};
-use crate::prunable::prunable_layers;
+use crate::graph::GraphBuilder;
+use crate::group::{channel_groups, prunable_layers};
 use crate::shape::Shape;
 
 fn conv(
@@ -90,14 +92,17 @@ fn behind_a_flatten_each_channel_is_a_block_of_columns() {
 fn a_keep_set_of_another_width_is_refused() {
     let error = plan_surgery(&small(), "conv1", &keep(3, &[0, 2])).unwrap_err().to_string();
     assert_eq!(error, r#"layer "conv1" has 4 channels, the kept channels were chosen among 3"#);
+    for (kept, problem) in [(0, "kept channels are empty"), (5, "kept channels name 4, the layer has 4")] {
+        assert_eq!(with_channels(&small(), "conv1", kept).unwrap_err().to_string(), problem);
+    }
 }
 
 #[test]
 fn layers_that_are_not_prunable_get_no_plan() {
-    for layer in ["fc", "relu1", "nothing"] {
+    for layer in ["fc", "relu1", "nothing", "input"] {
         assert_eq!(
             plan_surgery(&small(), layer, &keep(4, &[0])).unwrap_err(),
-            prunable_layer(&small(), layer).unwrap_err()
+            channel_group(&small(), layer).unwrap_err()
         );
     }
 }
@@ -198,24 +203,65 @@ fn subset(width: usize, bits: u64) -> ChannelSet {
     ChannelSet::new(width, kept).unwrap()
 }
 
-/// A network, one of its prunable layers and kept channels. A net without prunable layer is drawn again.
-fn net_and_cut() -> impl Strategy<Value = (Graph, PrunableLayer, ChannelSet)> {
+/// A network, one of its groups and kept channels. A net without a group is drawn again.
+fn net_and_cut() -> impl Strategy<Value = (Graph, ChannelGroup, ChannelSet)> {
     let choose = |(net, which, bits): (Graph, proptest::sample::Index, u64)| {
-        let layers = prunable_layers(&net);
-        let layer = layers.get(which.index(layers.len().max(1)))?.clone();
-        let keep = subset(layer.channels, bits);
-        Some((net, layer, keep))
+        let groups = channel_groups(&net);
+        let group = groups.get(which.index(groups.len().max(1)))?.clone();
+        let keep = subset(group.channels, bits);
+        Some((net, group, keep))
     };
     (net(), any::<proptest::sample::Index>(), any::<u64>()).prop_filter_map("nothing to cut", choose)
 }
 
+/// The weights with those of the readers set to zero that read a removed channel.
+fn masked(weights: &PlainWeights, group: &ChannelGroup, keep: &ChannelSet) -> PlainWeights {
+    let mut weights = weights.clone();
+    for entry in group.readers.iter().map(|reader| &reader.entry) {
+        let tensor = weights.get_mut(&entry.tensor).unwrap();
+        let inner: usize = tensor.shape[entry.axis + 1..].iter().product();
+        let along = tensor.shape[entry.axis];
+        let gone = entry.indices(&keep.removed());
+        for (at, value) in tensor.values.iter_mut().enumerate() {
+            if gone.contains(&(at / inner % along)) {
+                *value = 0.0;
+            }
+        }
+    }
+    weights
+}
+
+#[test]
+fn the_nets_of_these_tests_have_chains_additions_and_linear_layers() {
+    let block = |filters, residual| Block {
+        filters,
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+        bias: true,
+        batch_norm: true,
+        relu: true,
+        pool: 3,
+        residual,
+    };
+    let net = build(&[block(3, false), block(4, true), block(5, true)], 5, true);
+    let forms: Vec<(String, usize, usize)> =
+        channel_groups(&net).into_iter().map(|g| (g.name, g.producers.len(), g.readers.len())).collect();
+    // conv0, conv1b and conv2b are added; conv1, conv2 and fc1 read the sums.
+    let expected = [("conv1", 1, 1), ("add1", 3, 3), ("conv2", 1, 1), ("fc1", 1, 1)]
+        .map(|(n, p, r)| (n.to_owned(), p, r));
+    assert_eq!(forms, expected);
+}
+
 proptest! {
     #[test]
-    fn old_shapes_with_the_cuts_applied_are_the_new_graphs_shapes((net, layer, keep) in net_and_cut()) {
-        let surgery = plan_surgery(&net, &layer.name, &keep).unwrap();
+    fn old_shapes_with_the_cuts_applied_are_the_new_graphs_shapes((net, group, keep) in net_and_cut()) {
+        let surgery = plan_surgery(&net, &group.name, &keep).unwrap();
         let mut shapes: Vec<_> = net.tensors().into_iter().map(|t| (t.name, t.shape)).collect();
+        prop_assert_eq!(&with_channels(&net, &group.name, keep.len()).unwrap(), &surgery.graph);
+        let places: BTreeMap<String, usize> = shapes.iter().map(|(name, _)| name.clone()).zip(0..).collect();
         for cut in &surgery.cuts {
-            let (_, shape) = shapes.iter_mut().find(|(name, _)| *name == cut.tensor).unwrap();
+            let (_, shape) = &mut shapes[places[&cut.tensor]];
             prop_assert!(cut.indices.windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert!(*cut.indices.last().unwrap() < shape[cut.axis]);
             shape[cut.axis] = cut.indices.len();
@@ -223,38 +269,30 @@ proptest! {
         let expected: Vec<_> = surgery.graph.tensors().into_iter().map(|t| (t.name, t.shape)).collect();
         prop_assert_eq!(shapes, expected);
 
-        let mut names: Vec<&String> = surgery.cuts.iter().map(|cut| &cut.tensor).collect();
-        let cuts = names.len();
-        names.dedup();
-        prop_assert_eq!(names.len(), cuts, "a tensor is cut twice");
-        // Only what lies between the convolution and its consumer changes shape.
-        for id in 0..net.nodes().len() {
-            let inside = (layer.conv..layer.consumer).contains(&id);
-            prop_assert!(inside || surgery.graph.shape(id) == net.shape(id));
+        let order: Vec<_> = surgery.cuts.iter().map(|cut| (places[&cut.tensor], cut.axis)).collect();
+        prop_assert!(order.windows(2).all(|pair| pair[0] < pair[1]), "out of order or cut twice: {:?}", order);
+        // The image and the outputs keep their shapes, as do the outputs of readers that produce nothing of the group.
+        prop_assert_eq!(surgery.graph.shape(0), net.shape(0));
+        prop_assert_eq!(surgery.graph.classes(), net.classes());
+        for reader in &group.readers {
+            let produces = group.producers.iter().any(|producer| producer.node == reader.node);
+            prop_assert!(produces || surgery.graph.shape(reader.node) == net.shape(reader.node));
         }
     }
 
     #[test]
-    fn the_cut_net_answers_as_the_dense_net_with_the_consumers_input_masked((net, layer, keep) in net_and_cut()) {
+    fn the_cut_net_answers_as_the_dense_net_with_the_readers_weights_masked((net, group, keep) in net_and_cut()) {
         let weights = scattered_weights(&net);
         let image = scattered(net.input_shape().iter().product(), 0);
-        let mask = |id: NodeId, output: &mut [f64]| {
-            if id == layer.consumer_input {
-                let per_channel = output.len() / layer.channels;
-                for channel in keep.removed() {
-                    output[channel * per_channel..(channel + 1) * per_channel].fill(0.0);
-                }
-            }
-        };
-        let masked = forward(&net, &weights, &image, &mask);
-        let surgery = plan_surgery(&net, &layer.name, &keep).unwrap();
-        let cut = forward(&surgery.graph, &apply(&weights, &surgery), &image, &|_, _| {});
+        let masked = forward(&net, &masked(&weights, &group, &keep), &image);
+        let surgery = plan_surgery(&net, &group.name, &keep).unwrap();
+        let cut = forward(&surgery.graph, &apply(&weights, &surgery), &image);
         // Exactly: masked terms add zeros to sums in the same order.
         prop_assert_eq!(cut, masked);
     }
 
     #[test]
-    fn two_cuts_of_a_layer_are_one_cut_to_what_both_keep((net, layer, first) in net_and_cut(), bits in any::<u64>()) {
+    fn two_cuts_of_a_group_are_one_cut_to_what_both_keep((net, layer, first) in net_and_cut(), bits in any::<u64>()) {
         let second = subset(first.len(), bits);
         let both: Vec<usize> = second.kept().iter().map(|&i| first.kept()[i]).collect();
         let weights = scattered_weights(&net);
@@ -267,20 +305,34 @@ proptest! {
     }
 
     #[test]
-    fn cuts_of_different_layers_may_come_in_any_order(net in net(), bits in any::<u64>()) {
+    fn cuts_of_different_groups_may_come_in_any_order(net in net(), bits in any::<u64>()) {
         let weights = scattered_weights(&net);
-        let layers = prunable_layers(&net);
-        let cut_all = |order: &[PrunableLayer]| {
+        let groups = channel_groups(&net);
+        let cut_all = |order: &[ChannelGroup]| {
             let mut state = (net.clone(), weights.clone());
-            for layer in order {
-                let keep = subset(layer.channels, bits.rotate_left(layer.conv as u32));
-                let surgery = plan_surgery(&state.0, &layer.name, &keep).unwrap();
+            for group in order {
+                let keep = subset(group.channels, bits.rotate_left(group.producers[0].node as u32));
+                let surgery = plan_surgery(&state.0, &group.name, &keep).unwrap();
                 state = (surgery.graph.clone(), apply(&state.1, &surgery));
             }
             state
         };
-        let backwards: Vec<PrunableLayer> = layers.iter().rev().cloned().collect();
-        prop_assert_eq!(cut_all(&layers), cut_all(&backwards));
+        let backwards: Vec<ChannelGroup> = groups.iter().rev().cloned().collect();
+        prop_assert_eq!(cut_all(&groups), cut_all(&backwards));
+    }
+
+    #[test]
+    fn every_axis_of_a_weight_is_in_one_group_at_most_and_default_layers_are_groups(net in net()) {
+        let mut seen = BTreeSet::new();
+        let groups = channel_groups(&net);
+        for entry in groups.iter().flat_map(ChannelGroup::entries) {
+            prop_assert!(seen.insert((entry.tensor.clone(), entry.axis)), "{:?} twice", entry);
+        }
+        for layer in prunable_layers(&net) {
+            prop_assert!(groups.contains(&layer));
+            prop_assert_eq!(&net.nodes()[layer.producers[0].node].name, &layer.name);
+            prop_assert_eq!((layer.producers.len(), layer.readers.len()), (1, 1));
+        }
     }
 }
 
@@ -303,5 +355,5 @@ fn the_plain_forward_pass_is_right_on_a_net_worked_by_hand() {
     // Windows start at −1 and 1: filter 0 gives 4, 2·3 + 3·4 = 18, 2·4 + 4·7 = 36, 5 + 12 + 24 + 36 = 77, each + 0.5;
     // filter 1 gives the lower right pixel, 1, 3, 7 and 9, each − 1.
     let expected = 7.0 + 2.0 * (4.0 + 18.0 + 36.0 + 77.0 + 2.0) / 4.0 + 10.0 * (20.0 - 4.0) / 4.0;
-    assert_eq!(forward(&net, &weights, &image, &|_, _| {}), [expected]);
+    assert_eq!(forward(&net, &weights, &image), [expected]);
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 use thinet_files::write_atomically;
-use thinet_graph::{PrunableLayer, prunable_layer};
+use thinet_graph::{ChannelGroup, channel_group};
 use thinet_models::{load_net, load_tensors};
-use thinet_sampling::{LayerOf, check_needs, gathered_kinds, read_from_net};
+use thinet_sampling::{GroupOf, check_needs, gathered_kinds, read_from_net};
 use thinet_selectors::Needs;
 
 use super::{RunOptions, StageRunner};
@@ -88,14 +88,14 @@ fn write(plan: &Plan, store: &Store, dense: &DensePlan, file: &Path) -> Result<(
     let net = stored_file(plan, store, dense, None)?;
     let (net, _) = load_net(&net, Device::Cpu)?;
     let weight = |name: &str| net.weights.get(name).ok();
-    let prunable = layers.iter().map(|name| prunable_layer(&net.graph, name));
-    let prunable: Vec<PrunableLayer> = prunable.collect::<Result<_, _>>()?;
+    let groups = layers.iter().map(|name| channel_group(&net.graph, name));
+    let groups: Vec<ChannelGroup> = groups.collect::<Result<_, _>>()?;
     let mut evidence = Vec::new();
-    for layer in &prunable {
+    for group in &groups {
         // Not every layer has a batch norm.
         let scales = Needs::BATCH_NORM_SCALES;
-        let scales = if check_needs(scales, layer).is_ok() { scales } else { Needs::NONE };
-        let of = LayerOf { graph: &net.graph, layer, weight: &weight };
+        let scales = if check_needs(scales, group).is_ok() { scales } else { Needs::NONE };
+        let of = GroupOf { graph: &net.graph, group, weight: &weight };
         evidence.push(read_from_net(of, Needs::FILTERS | scales)?);
     }
     let mut tensors = evidence_file::tensors(&evidence, Needs::NONE)?;

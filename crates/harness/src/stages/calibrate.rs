@@ -1,7 +1,7 @@
 //! The calibration pass: seeded training images through the net, up to the last layer that is observed.
 
 use tch::Tensor;
-use thinet_graph::PrunableLayer;
+use thinet_graph::ChannelGroup;
 use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
 use thinet_sampling::{EvidenceCollector, SamplingSpec, draw_images};
 use thinet_seed::Seed;
@@ -18,21 +18,21 @@ pub(crate) struct Sample {
     pub(crate) seed: Seed,
 }
 
-/// Gathers the kinds of evidence in `needs` for each of `layers` (of `net.graph`) in one pass; returns them in order.
+/// Gathers the kinds of evidence in `needs` for each of `groups` (of `net.graph`) in one pass; returns them in order.
 ///
 /// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another.
 pub(crate) fn calibrate(
     context: &Context<'_>,
     net: &Net,
-    layers: Vec<PrunableLayer>,
+    groups: Vec<ChannelGroup>,
     needs: Needs,
     sample: Sample,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let layers: Vec<(PrunableLayer, Needs)> = layers.into_iter().map(|layer| (layer, needs)).collect();
+    let groups: Vec<(ChannelGroup, Needs)> = groups.into_iter().map(|group| (group, needs)).collect();
     let mut collector = EvidenceCollector::new(
         &net.graph,
-        &layers,
+        &groups,
         &|name| net.weights.get(name).ok(),
         sample.size.positions_per_image,
         sample.seed.child("positions"),

@@ -2,31 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use tch::Device;
-use thinet_graph::{ChannelSet, Graph, plan_surgery, prunable_layer};
-use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_consumer_inputs};
+use thinet_graph::{ChannelSet, Graph, channel_group, plan_surgery};
+use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_readers};
 use thinet_reconstruction::{Reconstructor, reconstruction_error};
-use thinet_report::records::{Metric, Phase, Row, Status, find};
+use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Needs, Selector};
+use thinet_selectors::Evidence;
 
 use super::calibrate::{Sample, calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
+use super::chooser::Chooser;
 use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
-use super::program::Asked;
 use super::train::TrainingEnd;
-use super::{dense, evidence};
+use super::{dense, evidence, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::StageResult;
 use crate::store::paths::WEIGHTS;
-use crate::study::{Cell, Recipe, SelectorCommand, Spec};
+use crate::study::{Cell, Recipe, Spec};
 
 /// Checkpoints of the state after each finished layer of a cell in progress.
 const LAYERS: &str = "layers";
@@ -52,9 +51,8 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             context,
             cell,
             folder: &folder,
-            chooser: chooser(cell)?,
+            chooser: Chooser::of(cell)?,
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
-            seed: Seed::root(cell.design.seed),
         };
         if cell.design.variant.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
     };
@@ -76,7 +74,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
     ]);
     context.claim.check()?;
     save_net(&folder.join(WEIGHTS), &state.net, &metadata)?;
-    let Facts { rows, kept, test_images } = state.facts;
+    let Facts { rows, loss_curve, kept, test_images } = state.facts;
     let top1 = |phase| find(&rows, phase, Metric::Top1);
     let summary = match top1(Phase::AfterFineTune).or_else(|| top1(Phase::AfterReconstruction)) {
         _ if status == Status::Diverged => "diverged".into(),
@@ -84,7 +82,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
         None => "done".into(),
     };
     let (id, inputs) = (&cell.id, context.plan.cell_inputs(cell)?);
-    let output = StageOutput { id, inputs, status, rows, kept, test_images, started, summary };
+    let output = StageOutput { id, inputs, status, rows, loss_curve, kept, test_images, started, summary };
     context.finish(output, &[WEIGHTS])
 }
 
@@ -108,13 +106,16 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let Some(recipe) = &cell.design.variant.spec.from_scratch else {
         unreachable!("the plan has this cell because the spec has the recipe")
     };
-    let seed = Seed::root(cell.design.seed).child("from-scratch");
-    let weights = Weights::init_as(&cell.design.graph, recipe.init, seed.child("init"), plan.device.into())?;
+    let seed = streams::from_scratch(cell.design.seed);
+    let start = streams::starting_weights(seed);
+    let weights = Weights::init_as(&cell.design.graph, recipe.init, start, plan.device.into())?;
     let net =
         Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
-    let ended = match context.train(&cell.id, &mut state.net, recipe, seed.child("train"), &name)? {
+    let trained = context.train(&cell.id, &mut state.net, recipe, streams::training(seed), &name)?;
+    state.facts.loss_curve = trained.curve;
+    let ended = match trained.end {
         TrainingEnd::Diverged { step } => Err(Halt::Diverged(format!("training diverged at step {step}"))),
         TrainingEnd::Done { loss } => {
             let (phase, metric) = (Phase::AfterFineTune, Metric::TrainLoss);
@@ -135,6 +136,8 @@ struct State {
 #[derive(Default)]
 struct Facts {
     rows: Vec<Row>,
+    /// Loss of the last tuning or of the control's training. Not in checkpoints, as no other training follows.
+    loss_curve: Option<LossCurve>,
     /// Kept channels of each layer that is cut.
     kept: BTreeMap<String, ChannelSet>,
     /// The smallest number of images of a test.
@@ -182,22 +185,10 @@ impl Facts {
         let test_images = metadata.get(TEST_IMAGES).map_or("null", String::as_str);
         Ok(Some(Self {
             rows: serde_json::from_str(rows).map_err(damaged)?,
+            loss_curve: None,
             kept: serde_json::from_str(kept).map_err(damaged)?,
             test_images: serde_json::from_str(test_images).map_err(damaged)?,
         }))
-    }
-}
-
-/// Who chooses the channels that stay.
-enum Chooser<'a> {
-    Registered(&'static dyn Selector),
-    Program(&'a Arc<SelectorCommand>),
-}
-
-fn chooser(cell: &Cell) -> Result<Chooser<'_>, HarnessError> {
-    match &cell.design.command {
-        Some(command) => Ok(Chooser::Program(command)),
-        None => Ok(Chooser::Registered(thinet_selectors::find(&cell.design.method.selector.name())?)),
     }
 }
 
@@ -207,7 +198,6 @@ struct CellRun<'a> {
     folder: &'a Path,
     chooser: Chooser<'a>,
     reconstructor: &'static dyn Reconstructor,
-    seed: Seed,
 }
 
 impl CellRun<'_> {
@@ -216,12 +206,9 @@ impl CellRun<'_> {
         &self.cell.design.variant.spec
     }
 
-    /// The kinds of evidence to gather or read: of those that were planned for a program, the ones that it names in its hello.
-    fn needs(&self) -> Result<Needs, HarnessError> {
-        match self.chooser {
-            Chooser::Registered(_) => Ok(self.cell.needs),
-            Chooser::Program(command) => Ok(self.context.programs.hello(command)?.needs | Needs::MOMENTS),
-        }
+    /// The root seed.
+    fn root(&self) -> u64 {
+        self.cell.design.seed
     }
 
     fn sample(&self, seed: Seed) -> Sample {
@@ -256,7 +243,7 @@ impl CellRun<'_> {
             self.rescale(state, name, &scale)?;
             if is_last {
                 self.evaluate_reconstruction(state)?;
-                self.evaluate_batch_norm(state, self.seed.child("calibration").child(name))?;
+                self.evaluate_batch_norm(state, streams::layer_calibration(self.root(), name))?;
             }
             state.facts.kept.insert(name.to_owned(), kept);
         }
@@ -270,14 +257,14 @@ impl CellRun<'_> {
 
     /// Gathers the evidence of a layer of the net as pruned and tuned so far.
     fn calibrate(&self, state: &State, name: &str) -> Result<Evidence, Halt> {
-        let layer = prunable_layer(&state.net.graph, name)?;
+        let group = channel_group(&state.net.graph, name)?;
         let step = format!("{name}: calibrate");
         let evidence = calibrate(
             self.context,
             &state.net,
-            vec![layer],
-            self.needs()?,
-            self.sample(self.seed.child("calibration").child(name)),
+            vec![group],
+            self.chooser.needs(self.context, self.cell)?,
+            self.sample(streams::layer_calibration(self.root(), name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
         match evidence {
@@ -307,7 +294,13 @@ impl CellRun<'_> {
         let layers: Vec<&str> = self.cell.design.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
-            let all = evidence::load(self.context, parent, &state.net, self.cell, self.needs()?)?;
+            let all = evidence::load(
+                self.context,
+                parent,
+                &state.net,
+                self.cell,
+                self.chooser.needs(self.context, self.cell)?,
+            )?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
@@ -320,7 +313,7 @@ impl CellRun<'_> {
                 self.rescale(state, name, &scale)?;
             }
             self.evaluate_reconstruction(state)?;
-            self.evaluate_batch_norm(state, self.seed.child("calibration"))?;
+            self.evaluate_batch_norm(state, streams::calibration(self.root()))?;
         }
         let recipe = self.spec().prune.after_last.as_ref();
         self.tune(state, "all layers", recipe, true)
@@ -356,18 +349,7 @@ impl CellRun<'_> {
     }
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
-        let seed = self.seed.child("select").child(&evidence.layer);
-        let command = match self.chooser {
-            Chooser::Registered(selector) => {
-                return Ok(thinet_selectors::select(selector, evidence, keep, seed)?.kept);
-            }
-            Chooser::Program(command) => command,
-        };
-        let label = self.cell.design.method.label();
-        let note = |line: String| self.context.note(&self.cell.id, format!("{label}: {line}"));
-        let all_keep = self.context.plan.keep_counts(&self.cell.design, &evidence.layer);
-        let asked = Asked { command, evidence, keep, all_keep, seed, folder: self.folder, note: &note };
-        self.context.programs.select(&asked)
+        self.chooser.select(self.context, self.cell, self.folder, evidence, keep)
     }
 
     fn checkpoints(&self, kind: impl Into<String>) -> Checkpoints<'_> {
@@ -407,11 +389,11 @@ impl CellRun<'_> {
         if scale.iter().all(|&w| w == 1.0) {
             return Ok(());
         }
-        let layer = prunable_layer(&state.net.graph, layer)?;
-        scale_consumer_inputs(&mut state.net.weights, &state.net.graph, &layer, scale)?;
+        let group = channel_group(&state.net.graph, layer)?;
+        scale_readers(&mut state.net.weights, &group, scale)?;
         state.net.weights = state.net.weights.to_format(self.context.feed.format)?;
         if !is_finite(&state.net.weights)? {
-            return Err(Halt::Diverged(format!("{}: refitted weights are {NOT_FINITE}", layer.name)));
+            return Err(Halt::Diverged(format!("{layer}: refitted weights are {NOT_FINITE}")));
         }
         Ok(())
     }
@@ -451,9 +433,13 @@ impl CellRun<'_> {
         let (context, id) = (self.context, &self.cell.id);
         let step = if is_last { "fine-tune".to_owned() } else { format!("{layer}: tune") };
         let kind = if is_last { LAST } else { layer };
-        let seed = self.seed.child("tune").child(kind);
+        let seed = streams::tuning(self.root(), kind);
         let name = TrainingName { step: &step, kind, start: &state.facts.metadata()? };
-        match context.train(id, &mut state.net, recipe, seed, &name)? {
+        let trained = context.train(id, &mut state.net, recipe, seed, &name)?;
+        if is_last {
+            state.facts.loss_curve = trained.curve;
+        }
+        match trained.end {
             TrainingEnd::Diverged { step } => {
                 return Err(Halt::Diverged(format!("training diverged at step {step} after {layer}")));
             }

@@ -7,14 +7,14 @@ use std::time::Instant;
 use thinet_data::Dataset;
 use thinet_graph::ChannelSet;
 use thinet_models::{Net, Weights};
-use thinet_report::records::{Environment, Metric, Phase, Row, Status};
+use thinet_report::records::{Environment, LossCurve, Metric, Phase, Row, Status};
 use thinet_seed::Seed;
 
 use super::checkpoint::Checkpoints;
 use super::evaluate::evaluate;
 use super::feed::Feed;
 use super::program::Programs;
-use super::train::{Advance, Session, TrainingEnd, train};
+use super::train::{Advance, Session, Trained, TrainingEnd, train};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
 use crate::store::{Claim, ClaimTiming, StageId, StageResult, Store};
@@ -56,7 +56,7 @@ impl Context<'_> {
         recipe: &Recipe,
         seed: Seed,
         name: &TrainingName<'_>,
-    ) -> Result<TrainingEnd, HarnessError> {
+    ) -> Result<Trained, HarnessError> {
         let folder = self.store.folder(id);
         let TrainingName { step, kind, start } = *name;
         let session = Session {
@@ -71,9 +71,9 @@ impl Context<'_> {
             },
             note: &|text| self.note(id, text),
         };
-        let trained = train(net, &self.plan.data.train, &session)?;
-        if matches!(trained, TrainingEnd::Done { .. }) && !is_finite(&net.weights)? {
-            return Ok(TrainingEnd::Diverged { step: recipe.total_steps(self.plan.data.train.len()) });
+        let mut trained = train(net, &self.plan.data.train, &session)?;
+        if matches!(trained.end, TrainingEnd::Done { .. }) && !is_finite(&net.weights)? {
+            trained.end = TrainingEnd::Diverged { step: recipe.total_steps(self.plan.data.train.len()) };
         }
         Ok(trained)
     }
@@ -92,7 +92,8 @@ impl Context<'_> {
 
     /// As [`Context::finish`], without reporting it.
     pub(crate) fn keep(&self, output: StageOutput<'_>, files: &[&str]) -> Result<StageResult, HarnessError> {
-        let StageOutput { id, inputs, status, rows, kept, test_images, started, summary: _ } = output;
+        let StageOutput { id, inputs, status, rows, loss_curve, kept, test_images, started, summary: _ } =
+            output;
         self.claim.check()?;
         let seconds = started.elapsed().as_secs_f64();
         let result = StageResult {
@@ -101,6 +102,7 @@ impl Context<'_> {
             inputs,
             status,
             rows,
+            loss_curve,
             kept,
             test_images,
             files: BTreeMap::new(),
@@ -189,6 +191,7 @@ pub(crate) struct StageOutput<'a> {
     pub(crate) inputs: serde_json::Value,
     pub(crate) status: Status,
     pub(crate) rows: Vec<Row>,
+    pub(crate) loss_curve: Option<LossCurve>,
     pub(crate) kept: BTreeMap<String, ChannelSet>,
     pub(crate) test_images: Option<u64>,
     pub(crate) started: Instant,

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use thinet_models::{Init, Net, Weights, import_weights, load_net, save_net};
 use thinet_report::records::{Metric, Phase, Row, Status, find};
-use thinet_seed::Seed;
 
 use super::context::{Context, NOT_FINITE, StageOutput, TrainingName};
 use super::evaluate::evaluate_some;
 use super::preprocessing::Preprocessing;
+use super::streams;
 use super::train::TrainingEnd;
 use crate::error::HarnessError;
 use crate::events::Event;
@@ -45,13 +45,15 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
     context.reporter.event(&Event::StageStarted { id: dense.id.to_string(), label });
     let folder = context.store.begin(&dense.id)?;
 
-    let mut rows = Vec::new();
+    let (mut rows, mut loss_curve) = (Vec::new(), None);
     let mut status = Status::Done;
-    let seed = Seed::root(dense.seed).child("dense");
-    let mut net = start(context, dense, seed)?;
+    let mut net = start(context, dense)?;
     if let Some(recipe) = &plan.spec.dense.train {
         let name = TrainingName { step: "train", kind: "dense", start: &BTreeMap::new() };
-        match context.train(&dense.id, &mut net, recipe, seed.child("train"), &name)? {
+        let seed = streams::training(streams::dense(dense.seed));
+        let trained = context.train(&dense.id, &mut net, recipe, seed, &name)?;
+        loss_curve = trained.curve;
+        match trained.end {
             TrainingEnd::Done { loss } => rows.push(Row {
                 layer: String::new(),
                 phase: Phase::Dense,
@@ -85,8 +87,17 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
         None => "diverged".into(),
     };
     let (id, inputs, kept) = (&dense.id, dense.inputs.clone(), BTreeMap::new());
-    let output =
-        StageOutput { id, inputs, status, rows, kept, test_images, started, summary: summary.clone() };
+    let output = StageOutput {
+        id,
+        inputs,
+        status,
+        rows,
+        loss_curve,
+        kept,
+        test_images,
+        started,
+        summary: summary.clone(),
+    };
     let result = context.keep(output, &[WEIGHTS])?;
     // A stage ends once: an unfit net ends as a failure.
     if unfit::of_record(plan, &result).is_none() {
@@ -96,10 +107,11 @@ fn compute(context: &Context<'_>, dense: &DensePlan) -> Result<StageResult, Harn
 }
 
 /// The net before training: random, or with the weights of a file.
-fn start(context: &Context<'_>, dense: &DensePlan, seed: Seed) -> Result<Net, HarnessError> {
+fn start(context: &Context<'_>, dense: &DensePlan) -> Result<Net, HarnessError> {
     let plan = context.plan;
     let init = plan.spec.dense.train.as_ref().map_or_else(Init::default, |recipe| recipe.init);
-    let fresh = || Weights::init_as(&plan.graph, init, seed.child("init"), plan.device.into());
+    let seed = streams::starting_weights(streams::dense(dense.seed));
+    let fresh = || Weights::init_as(&plan.graph, init, seed, plan.device.into());
     let weights = match plan.dense_weights() {
         None => fresh()?,
         Some(file) => {

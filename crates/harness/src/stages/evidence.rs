@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use tch::Tensor;
-use thinet_graph::{PrunableLayer, prunable_layer};
+use thinet_graph::{ChannelGroup, channel_group};
 use thinet_models::{Net, load_tensors, save_tensors};
 use thinet_report::records::Status;
-use thinet_sampling::{EvidenceTensors, LayerOf, gathered, read_from_net};
-use thinet_seed::Seed;
+use thinet_sampling::{EvidenceTensors, GroupOf, gathered, read_from_net};
 use thinet_selectors::{Evidence, Needs};
 
 use super::calibrate::{Sample, calibrate};
 use super::context::{Context, StageOutput};
-use super::dense;
 use super::evidence_file::gathered_tensors;
+use super::{dense, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::paths::EVIDENCE;
@@ -37,10 +36,11 @@ pub(crate) fn ensure(
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
     let size = stage.variant.spec.calibration;
-    let sample = Sample { size, seed: Seed::root(dense.seed).child("calibration") };
+    let sample = Sample { size, seed: streams::calibration(dense.seed) };
     let progress = |done, total| context.progress(id, "calibrate", done, total);
     let needs = Needs::only(stage.kind);
-    let evidence = calibrate(context, &net, layers(&stage.variant, &net)?, needs, sample, &progress)?;
+    let groups = groups(&stage.variant, &net)?;
+    let evidence = calibrate(context, &net, groups, needs, sample, &progress)?;
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
     save_tensors(&folder.join(EVIDENCE), &gathered_tensors(&evidence, needs)?, &metadata)?;
@@ -49,6 +49,7 @@ pub(crate) fn ensure(
         inputs: stage.inputs.clone(),
         status: Status::Done,
         rows: Vec::new(),
+        loss_curve: None,
         kept: BTreeMap::new(),
         test_images: None,
         started,
@@ -68,11 +69,11 @@ pub(crate) fn load(
     needs: Needs,
 ) -> Result<Vec<Evidence>, HarnessError> {
     let variant = &cell.design.variant;
-    let layers = layers(variant, net)?;
+    let groups = groups(variant, net)?;
     let weight = |name: &str| net.weights.get(name).ok();
-    let mut all = Vec::with_capacity(layers.len());
-    for layer in &layers {
-        all.push(read_from_net(LayerOf { graph: &net.graph, layer, weight: &weight }, needs)?);
+    let mut all = Vec::with_capacity(groups.len());
+    for group in &groups {
+        all.push(read_from_net(GroupOf { graph: &net.graph, group, weight: &weight }, needs)?);
     }
     for kind in gathered(needs) {
         let stage = dense.evidence_of(variant).find(|stage| stage.kind == kind.kind());
@@ -103,7 +104,8 @@ fn not_run(context: &Context<'_>, what: &str) -> HarnessError {
     HarnessError::NotRun { what: what.to_owned(), spec: context.plan.path.clone() }
 }
 
-fn layers(variant: &Variant, net: &Net) -> Result<Vec<PrunableLayer>, HarnessError> {
+/// The pruned groups, in pruning order.
+fn groups(variant: &Variant, net: &Net) -> Result<Vec<ChannelGroup>, HarnessError> {
     let names = variant.spec.prune.layers.iter();
-    Ok(names.map(|name| prunable_layer(&net.graph, name)).collect::<Result<_, _>>()?)
+    Ok(names.map(|name| channel_group(&net.graph, name)).collect::<Result<_, _>>()?)
 }

@@ -22,7 +22,7 @@ const EVAL_PIXELS: usize = EVAL_BATCH * 64 * 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     pub(crate) device: Device,
-    /// Memory layout of images and weights.
+    /// Memory format of images and weights.
     pub(crate) format: MemoryFormat,
     /// Element type of training; calibration and testing always use 32-bit floats.
     pub(crate) precision: Precision,

@@ -4,6 +4,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod cell;
 mod checkpoint;
+mod chooser;
 mod context;
 pub(crate) mod crops;
 pub(crate) mod dense;
@@ -12,8 +13,10 @@ pub(crate) mod evidence;
 pub(crate) mod evidence_file;
 mod feed;
 mod latency;
+mod loss_windows;
 mod preprocessing;
 pub(crate) mod program;
+mod streams;
 mod train;
 
 pub(crate) use context::Context;

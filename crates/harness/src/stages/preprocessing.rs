@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thinet_data::{ChannelOrder, DatasetSpec, Normalisation, Resize, Resized, Transform};
+use thinet_data::{ChannelOrder, DatasetSpec, Normalisation, Resize, ResizeRule, Transform};
 
 use crate::error::HarnessError;
 use crate::store::Store;
@@ -168,9 +168,9 @@ impl Preprocessing {
 impl Resizing {
     fn of(dataset: &DatasetSpec) -> Self {
         match dataset.resized() {
-            Resized::No => Self::None,
-            Resized::Square { side, filter, crop } => Self::Square { side, filter, crop },
-            Resized::ShorterSide { side, filter, crop } => Self::ShorterSide { side, filter, crop },
+            ResizeRule::No => Self::None,
+            ResizeRule::Square { side, filter, crop } => Self::Square { side, filter, crop },
+            ResizeRule::ShorterSide { side, filter, crop } => Self::ShorterSide { side, filter, crop },
         }
     }
 }

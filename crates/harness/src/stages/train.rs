@@ -11,14 +11,16 @@ use thinet_models::{
     Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
     set_generator_state, set_tf32, train_step,
 };
+use thinet_report::records::LossCurve;
 use thinet_seed::Seed;
 
 use super::checkpoint::Checkpoints;
 use super::feed::Feed;
+use super::loss_windows::LossWindows;
 use crate::error::HarnessError;
 use crate::study::Recipe;
 
-/// Steps whose losses a GPU may owe: reading one waits until the GPU has nothing left to do.
+/// Number of steps whose losses are left unread on a GPU: reading one waits until the GPU is idle.
 const UNREAD_ON_GPU: usize = 20;
 /// Writing checkpoints takes at most one part in this many of the time.
 const CHECKPOINT_SHARE: u32 = 100;
@@ -29,7 +31,15 @@ const VELOCITY: &str = "velocity.";
 const STEP: &str = "step";
 const LOSS_SUM: &str = "loss-sum";
 const LOSS: &str = "loss";
+const LOSS_WINDOWS: &str = "loss-windows";
 const GENERATOR: &str = "generator";
+
+/// A training that ended.
+pub(crate) struct Trained {
+    pub(crate) end: TrainingEnd,
+    /// `None` if it was begun by a version that recorded no curve.
+    pub(crate) curve: Option<LossCurve>,
+}
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +81,7 @@ pub(crate) fn train(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<TrainingEnd, HarnessError> {
+) -> Result<Trained, HarnessError> {
     set_tf32(session.feed.tf32)?;
     let trained = train_steps(net, data, session);
     set_tf32(false)?;
@@ -82,7 +92,7 @@ fn train_steps(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<TrainingEnd, HarnessError> {
+) -> Result<Trained, HarnessError> {
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
@@ -96,10 +106,10 @@ fn train_steps(
         layer_decay: recipe.layer_decay.clone(),
     };
     let mut sgd = Sgd::new(&net.graph, &options);
-    let mut at = Position::START;
+    let mut at = Position::start(total);
     let damaged = |name| (session.note)(format!("checkpoint {name} is damaged; an older state is continued"));
     if let Some(path) = session.checkpoints.latest(&mut { damaged })? {
-        at = resume(&path, net, &mut sgd, feed, steps_per_epoch)?;
+        at = resume(&path, net, &mut sgd, feed, steps_per_epoch, total)?;
     }
     let (mut saved, mut due) = (Instant::now(), feed.checkpoint_every);
     while at.step < total {
@@ -134,8 +144,8 @@ fn train_steps(
             let in_epoch = at.step - epoch_start;
             if in_epoch == steps_per_epoch || at.step == total || in_epoch.is_multiple_of(most_unread) {
                 diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
-                if let Some(diverged) = diverged {
-                    return Ok(diverged);
+                if let Some(end) = diverged {
+                    return Ok(Trained { end, curve: at.windows.map(LossWindows::into_curve) });
                 }
             }
             let is_stopped = feed.stop.is_set();
@@ -155,7 +165,8 @@ fn train_steps(
             }
         }
     }
-    Ok(TrainingEnd::Done { loss: at.loss })
+    let end = TrainingEnd::Done { loss: at.loss };
+    Ok(Trained { end, curve: at.windows.map(LossWindows::into_curve) })
 }
 
 /// A step whose loss has not been read.
@@ -189,6 +200,9 @@ fn read(
         }
         at.loss_sum += value;
         at.loss = at.loss_sum / (step + 1 - epoch_start) as f64;
+        if let Some(windows) = &mut at.windows {
+            windows.add(step as u64, value);
+        }
         (session.progress)(Advance { done: step as u64 + 1, total: total as u64, loss: at.loss, lr });
     }
     Ok(None)
@@ -201,12 +215,18 @@ struct Position {
     loss_sum: f64,
     /// Mean loss of the epoch so far; that of the last epoch until the first step of a new one.
     loss: f64,
+    /// The loss curve so far; `None` if the training was begun by a version that recorded none.
+    windows: Option<LossWindows>,
     /// State of libtorch's generator, used by dropout, at a checkpoint; each epoch starts with a new one.
     generator: Option<Vec<u8>>,
 }
 
 impl Position {
-    const START: Self = Self { step: 0, loss_sum: 0.0, loss: f64::NAN, generator: None };
+    /// Before the first of `total` steps.
+    fn start(total: usize) -> Self {
+        let windows = Some(LossWindows::new(total as u64));
+        Self { step: 0, loss_sum: 0.0, loss: f64::NAN, windows, generator: None }
+    }
 }
 
 /// Saves weights, velocities and the position as one file.
@@ -221,6 +241,9 @@ fn save(session: &Session<'_>, net: &Net, sgd: &Sgd, at: &Position) -> Result<()
     tensors.push((STEP.to_owned(), Tensor::f_from_slice(&[at.step as i64])?));
     tensors.push((LOSS_SUM.to_owned(), Tensor::f_from_slice(&[at.loss_sum])?));
     tensors.push((LOSS.to_owned(), Tensor::f_from_slice(&[at.loss])?));
+    if let Some(windows) = &at.windows {
+        tensors.push((LOSS_WINDOWS.to_owned(), Tensor::f_from_slice(&windows.to_numbers())?));
+    }
     let generator: Vec<i64> = generator_state(session.feed.device)?.into_iter().map(i64::from).collect();
     tensors.push((GENERATOR.to_owned(), Tensor::f_from_slice(&generator)?));
     session.checkpoints.save(at.step as u64, |path| Ok(save_tensors(path, &tensors, session.start)?))
@@ -233,12 +256,13 @@ fn resume(
     sgd: &mut Sgd,
     feed: &Feed,
     steps_per_epoch: usize,
+    total: usize,
 ) -> Result<Position, HarnessError> {
     let damaged =
         |problem: &str| HarnessError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
     let (tensors, _) = load_tensors(path, feed.device.into())?;
     let (mut weights, mut velocities) = (Weights::new(), BTreeMap::new());
-    let (mut step, mut loss_sum, mut loss, mut generator) = (None, None, None, None);
+    let (mut step, mut loss_sum, mut loss, mut windows, mut generator) = (None, None, None, None, None);
     for (name, tensor) in tensors {
         if let Some(name) = name.strip_prefix(WEIGHT) {
             weights.insert(name, tensor);
@@ -250,6 +274,8 @@ fn resume(
             loss_sum = Some(tensor.f_double_value(&[0])?);
         } else if name == LOSS && tensor.numel() == 1 {
             loss = Some(tensor.f_double_value(&[0])?);
+        } else if name == LOSS_WINDOWS {
+            windows = Some(Vec::<f64>::try_from(tensor.f_to_device(tch::Device::Cpu)?)?);
         } else if name == GENERATOR {
             generator = Some(Vec::<i64>::try_from(tensor.f_to_device(tch::Device::Cpu)?)?);
         }
@@ -257,6 +283,10 @@ fn resume(
     let missing = || damaged("is not a whole checkpoint of a training");
     let generator = generator.ok_or_else(missing)?.into_iter().map(|byte| byte as u8).collect();
     let (step, loss_sum) = (step.ok_or_else(missing)?, loss_sum.ok_or_else(missing)?);
+    let windows = match windows {
+        None => None,
+        Some(numbers) => Some(LossWindows::from_numbers(total as u64, &numbers).ok_or_else(missing)?),
+    };
     let position = Position {
         step,
         loss_sum,
@@ -265,6 +295,7 @@ fn resume(
             0 => f64::NAN,
             done => loss_sum / ((done - 1) % steps_per_epoch + 1) as f64,
         }),
+        windows,
         generator: Some(generator),
     };
     weights.check(&net.graph)?;

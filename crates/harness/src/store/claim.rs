@@ -391,7 +391,7 @@ mod tests {
             scope.spawn(|| {
                 for beat in 1..20 {
                     std::thread::sleep(Duration::from_millis(20));
-                    // Whole, so that its reader never finds an empty file, which names nobody.
+                    // Renamed into place, so that a reader never finds an empty file, which has no holder.
                     let next = dir.path().join("next");
                     fs::write(&next, foreign(beat)).unwrap();
                     fs::rename(&next, &path).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thinet_graph::ChannelSet;
-use thinet_report::records::{Environment, Row, Status};
+use thinet_report::records::{Environment, LossCurve, Row, Status};
 
 /// The record of a finished stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct StageResult {
     pub inputs: serde_json::Value,
     pub status: Status,
     pub rows: Vec<Row>,
+    /// Loss of its training; of a cell, of its last tuning. `None` without one, and in records of old versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_curve: Option<LossCurve>,
     /// Kept channels per pruned layer.
     pub kept: BTreeMap<String, ChannelSet>,
     /// Number of test images behind the accuracies, without images that were left out as damaged; the fewest if tests differ. `None`

@@ -358,6 +358,7 @@ mod tests {
             status: Status::Done,
             rows: Vec::new(),
             kept: BTreeMap::new(),
+            loss_curve: None,
             test_images: None,
             files: BTreeMap::new(),
             sizes: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use thinet_data::{Augment, MOST_PADDING, Normalisation, Split, Transform};
-use thinet_graph::{Graph, nearest, prunable_layer};
+use thinet_graph::{Graph, channel_group, nearest};
 use thinet_models::{ImportRules, Init, Schedule, has_batch_norm};
 use thinet_report::tables;
 use thinet_selectors::Needs;
@@ -285,7 +285,7 @@ pub(crate) fn evidence(
 ) -> Result<(), HarnessError> {
     for (i, needs) in needs.iter().enumerate() {
         for layer in layers {
-            thinet_sampling::check_needs(*needs, &prunable_layer(graph, layer)?)
+            thinet_sampling::check_needs(*needs, &channel_group(graph, layer)?)
                 .map_err(|e| value(path, &format!("methods[{i}].selector"), &e))?;
         }
     }

@@ -1,9 +1,11 @@
 //! Estimates of a study's cost: multiply-adds, time by the rate of stored stages or an assumed one, and disk space.
 
+use thinet_report::records::Mode;
+
 use super::plan::Plan;
 use super::plan_manifest::manifest;
 use super::resolved::ResolvedStudy;
-use super::spec::{Mode, Spec};
+use super::spec::Spec;
 use super::work::Work;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageKind, Store};

@@ -33,6 +33,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             unfit: unfit::of_record(plan, &result),
             size: plan.size,
             rows: result.rows,
+            loss_curve: result.loss_curve,
             test_images: result.test_images,
         });
     }
@@ -51,6 +52,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             status: result.status,
             size: cell.design.size,
             rows: result.rows,
+            loss_curve: result.loss_curve,
             tuning_steps: Some(tuning_steps(&cell.design, plan.data.train.len())),
             kept: result.kept,
             test_images: result.test_images,
@@ -62,7 +64,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         run: plan.run.clone(),
         dataset: plan.data.train.name().to_owned(),
         net: plan.net_label(),
-        mode: plan.spec.prune.mode.to_string(),
+        mode: plan.spec.prune.mode,
         uncut_rates: uncut_rates(&plan.spec),
         variants: variant_records(&plan.spec, &plan.variants),
         dense,
@@ -82,6 +84,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         unfit: None,
         size: resolved.size,
         rows: Vec::new(),
+        loss_curve: None,
         test_images: None,
     });
     let cells = resolved.cells.iter().map(|cell| CellRecord {
@@ -95,6 +98,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         status: Status::NotRun,
         size: cell.size,
         rows: Vec::new(),
+        loss_curve: None,
         tuning_steps: images.map(|images| tuning_steps(cell, images)),
         kept: BTreeMap::new(),
         test_images: None,
@@ -105,7 +109,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         run: tables::NOT_RUN.to_owned(),
         dataset: resolved.spec.dataset.name().to_owned(),
         net: resolved.net_label(),
-        mode: resolved.spec.prune.mode.to_string(),
+        mode: resolved.spec.prune.mode,
         uncut_rates: uncut_rates(&resolved.spec),
         variants: variant_records(&resolved.spec, &resolved.variants),
         dense: dense.collect(),
@@ -136,7 +140,7 @@ fn variant_records(spec: &Spec, variants: &[Arc<Variant>]) -> Vec<VariantRecord>
     let record = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantRecord {
         name: written.name.clone(),
         overrides: written.words(),
-        mode: variant.spec.prune.mode.to_string(),
+        mode: variant.spec.prune.mode,
         uncut_rates: uncut_rates(&variant.spec),
     };
     spec.variants.iter().zip(variants).map(record).collect()
@@ -154,6 +158,7 @@ fn missing(id: &StageId) -> StageResult {
         inputs: serde_json::Value::Null,
         status: Status::NotRun,
         rows: Vec::new(),
+        loss_curve: None,
         kept: BTreeMap::new(),
         test_images: None,
         files: BTreeMap::new(),
@@ -166,6 +171,8 @@ fn missing(id: &StageId) -> StageResult {
 
 #[cfg(test)]
 mod tests {
+    use thinet_report::records::Mode;
+
     use super::*;
     use crate::study::spec::MINIMAL;
     use crate::study::work::tests::resolved;
@@ -191,10 +198,10 @@ mod tests {
         assert_eq!(not_run(&resolved(MINIMAL)).variants, []);
         let variants = "[[variants]]\nname = \"plain\"\n[[variants]]\nname = \"at once\"\n\
                         \"prune.mode\" = \"one-shot\"\n\"prune.keep-rates\" = [1.0, 0.5]";
-        let record = |name: &str, overrides: &str, mode: &str, uncut_rates| VariantRecord {
+        let record = |name: &str, overrides: &str, mode, uncut_rates| VariantRecord {
             name: name.to_owned(),
             overrides: overrides.to_owned(),
-            mode: mode.to_owned(),
+            mode,
             uncut_rates,
         };
         let found = not_run(&resolved(&format!("{MINIMAL}\n{variants}"))).variants;
@@ -202,8 +209,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                record("plain", "", "layer-by-layer", Vec::new()),
-                record("at once", overrides, "one-shot", vec![1.0])
+                record("plain", "", Mode::LayerByLayer, Vec::new()),
+                record("at once", overrides, Mode::OneShot, vec![1.0])
             ]
         );
     }

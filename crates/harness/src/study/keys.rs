@@ -250,7 +250,7 @@ const KEYS: &[KeyTable] = &[
                 "layers",
                 "texts",
                 "\"all\"",
-                "layers to prune, in this order, or \"all\" prunable convolutions",
+                "layers and groups to prune, in this order; \"all\": convolutions that one layer reads",
             ),
             key("keep-rates", "numbers", REQUIRED, "fractions of channels that stay, in (0, 1]"),
             key(

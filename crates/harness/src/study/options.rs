@@ -12,7 +12,7 @@ pub struct Options {
     /// Overrides `seeds`.
     pub seeds: Option<u64>,
     pub device: Device,
-    /// Folder of the dataset. Default: `data/<kind>`.
+    /// Folder of the dataset. Default: the folder of its kind below `data`.
     pub data: Option<PathBuf>,
     /// Folder with prepared files of the dataset. Default: `prepared` in the dataset's folder.
     pub prepared: Option<PathBuf>,

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thinet_data::Transform;
-use thinet_graph::{
-    ChannelSet, Convention, Graph, count, kept_channels, plan_surgery, prunable_layer, prunable_layers,
-};
+use thinet_graph::{Convention, Graph, channel_group, count, kept_channels, prunable_layers, with_channels};
 use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
@@ -161,13 +159,13 @@ fn with_layers(mut spec: Spec, path: &Path, graph: &Graph) -> Result<Spec, Harne
     Ok(spec)
 }
 
-/// The layers to prune: the listed ones, checked, or every prunable one.
+/// The groups to prune: the listed ones, checked, or every convolution that one layer alone reads.
 fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, HarnessError> {
     if spec.prune.layers.is_empty() {
         return Ok(prunable_layers(graph).into_iter().map(|layer| layer.name).collect());
     }
     for layer in &spec.prune.layers {
-        prunable_layer(graph, layer).map_err(|e| check::value(path, "prune.layers", &e))?;
+        channel_group(graph, layer).map_err(|e| check::value(path, "prune.layers", &e))?;
     }
     Ok(spec.prune.layers.clone())
 }
@@ -240,11 +238,10 @@ fn widths(
     let mut graph = dense.clone();
     let mut keep = Vec::new();
     for layer in &spec.prune.layers {
-        let channels = prunable_layer(&graph, layer).map_err(|e| wrong(&e))?.channels;
+        let channels = channel_group(&graph, layer).map_err(|e| wrong(&e))?.channels;
         let rate = spec.prune.rate_of(layer, keep_rate);
         let kept = kept_channels(layer, channels, rate).map_err(|e| wrong(&e))?;
-        let first = ChannelSet::new(channels, (0..kept).collect()).map_err(|e| wrong(&e))?;
-        graph = plan_surgery(&graph, layer, &first).map_err(|e| wrong(&e))?.graph;
+        graph = with_channels(&graph, layer, kept).map_err(|e| wrong(&e))?;
         keep.push((layer.clone(), kept));
     }
     Ok((keep, graph))

@@ -1,7 +1,6 @@
 //! The spec of a study: a TOML file with all defaults in one place. Unknown keys are an error.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thinet_data::{ChannelOrder, DatasetSpec};
 use thinet_models::{ImportRules, Precision};
 use thinet_nets::NetSpec;
+use thinet_report::records::Mode;
 use thinet_sampling::SamplingSpec;
 
 use super::recipe::Recipe;
@@ -140,7 +140,8 @@ pub struct DenseSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PruneSpec {
-    /// Layers to prune, in this order. Empty stands for `"all"`, the default: every prunable convolution.
+    /// Channel groups to prune, in this order, by name: a layer, or the first addition of a residual stage. Empty stands for
+    /// `"all"`, the default: every convolution that one layer alone reads.
     #[serde(default, with = "crate::study::layer_list")]
     pub layers: Vec<String>,
     /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut: the
@@ -200,26 +201,6 @@ pub struct Exception {
     /// The tuning after each of them; without it there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
-}
-
-/// Order of calibration and cuts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Calibrate, cut, refit and tune one layer after the other (the paper's procedure).
-    #[default]
-    LayerByLayer,
-    /// One calibration of the dense net serves all layers; then all cuts; then the long tuning.
-    OneShot,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LayerByLayer => "layer-by-layer",
-            Self::OneShot => "one-shot",
-        })
-    }
 }
 
 /// A method: a selector with a reconstruction.

@@ -9,7 +9,7 @@ use thinet_harness::study::{Options, Plan};
 use crate::shipped_specs::{fetched_fashion_mnist, project, write_cifar10_of_stripes};
 use crate::small;
 
-/// What a failing test has to say beside the difference.
+/// Shown beside the difference when a test fails.
 const WHAT_TO_DO: &str = "Stages are stored under these ids. Where results did not change, neither may the ids: a key \
 that comes later is left out of ids at its default. Where a meaning changed, its version constant is raised, the \
 CHANGELOG says which results are made again, and the new ids are taken with INSTA_UPDATE=always.";

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::{Rgb, RgbImage};
 use tch::{Device, Tensor};
 use thinet_data::DatasetSpec;
 use thinet_harness::study::Spec;
@@ -13,8 +12,12 @@ use thinet_models::{Layout, Net, Weights, export_weights};
 use thinet_nets::{Arch, NetSpec, ResNetStride};
 use thinet_seed::Seed;
 
+use crate::photographs::{self, photograph};
+
 /// Classes of the generated part of ImageNet.
 const CLASSES: usize = 10;
+/// Width and height of the generated photographs.
+const SIZE: [u32; 2] = [48, 40];
 
 /// A copy of the spec for [`data`], its weights beside it.
 pub(crate) fn spec(file: &Path, scratch: &Path) -> PathBuf {
@@ -105,21 +108,13 @@ pub(crate) fn data(spec: &Spec, scratch: &Path) -> PathBuf {
     }
 }
 
-fn photo(path: &Path, value: usize) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let image = RgbImage::from_fn(48, 40, |x, y| {
-        Rgb([(x as usize * value) as u8, (y as usize * (value + 3)) as u8, (value * 20) as u8])
-    });
-    image.save_with_format(path, image::ImageFormat::Jpeg).unwrap();
-}
-
 /// Ten classes of 20 training and 5 test photographs, enough for a batch of 128.
 pub(crate) fn image_folder(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
         for class in 0..10 {
             for i in 0..25 {
                 let split = if i < 20 { "train" } else { "test" };
-                photo(&folder.join(format!("{split}/class{class}/{i:02}.jpg")), 3 * class + i);
+                photograph(&folder.join(format!("{split}/class{class}/{i:02}.jpg")), SIZE, 3 * class + i);
             }
         }
     }
@@ -128,25 +123,15 @@ pub(crate) fn image_folder(folder: &Path) -> PathBuf {
 
 pub(crate) fn imagenet(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
-        for class in 0..CLASSES {
-            let wnid = format!("n{:08}", 1_440_764 + class);
-            for i in 0..4 {
-                photo(&folder.join(format!("train/{wnid}/{wnid}_{i}.JPEG")), 3 * class + i);
-            }
-            for i in 0..if class == 0 { CLASSES } else { 1 } {
-                photo(
-                    &folder.join(format!("val/{wnid}/ILSVRC2012_val_{class:04}{i:04}.JPEG")),
-                    3 * class + i,
-                );
-            }
-        }
+        let val = |class| if class == 0 { CLASSES } else { 1 };
+        photographs::imagenet(folder, CLASSES, 4, val, |_| SIZE);
     }
     folder.to_owned()
 }
 
 fn cub200(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
-        write_cub200(folder, |i, path| photo(path, i));
+        write_cub200(folder, |i, path| photograph(path, SIZE, i));
     }
     folder.to_owned()
 }

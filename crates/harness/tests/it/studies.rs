@@ -217,7 +217,7 @@ fn tables_of_another_study_are_never_replaced() {
         "nothing was touched"
     );
 
-    // Without the key its table has its own name; and a changed spec of the same experiment sets the old table aside.
+    // Without the key its table has its own name; and a changed spec of the same study sets the old table aside.
     let outcome = fixture.run(&other.replace("table = \"small\"\n", ""), "results", &Silent);
     assert!(outcome.written[0].files[0].ends_with("other.csv"), "{:?}", outcome.written);
     let outcome = fixture.run(&spec.replace("[0.5]", "[0.75]"), "results", &Silent);

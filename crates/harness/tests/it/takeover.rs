@@ -33,17 +33,17 @@ enum Moment {
     Measured(usize),
 }
 
-/// Does something at a moment, which for the one that reports is no time at all, and keeps the notes.
-struct Frozen<'a> {
+/// A holder that is frozen at a moment: meanwhile something else runs. Keeps the notes.
+struct FrozenHolder<'a> {
     left: AtomicUsize,
     moment: Moment,
     meanwhile: &'a (dyn Fn() + Sync),
-    /// Called when the one that reports has noticed.
+    /// Called when the holder has noticed.
     noticed: &'a (dyn Fn() + Sync),
     notes: Mutex<Vec<String>>,
 }
 
-impl Reporter for Frozen<'_> {
+impl Reporter for FrozenHolder<'_> {
     fn event(&self, event: &Event) {
         let counts = match (self.moment, event) {
             (Moment::Step(_), Event::Progress { loss, .. }) => loss.is_some(),
@@ -62,7 +62,7 @@ impl Reporter for Frozen<'_> {
     }
 }
 
-impl<'a> Frozen<'a> {
+impl<'a> FrozenHolder<'a> {
     fn new(moment: Moment, meanwhile: &'a (dyn Fn() + Sync), noticed: &'a (dyn Fn() + Sync)) -> Self {
         let (Moment::Step(n) | Moment::Measured(n)) = moment;
         Self { left: AtomicUsize::new(n), moment, meanwhile, noticed, notes: Mutex::default() }
@@ -131,7 +131,7 @@ fn a_stage_that_was_taken_over_and_finished_is_left_alone_by_the_one_that_wakes(
                 study.run_stage(id, &results, &Silent);
                 *finished.lock().unwrap() = snapshot(&store.join(id));
             };
-            let first = Frozen::new(moment, &meanwhile, &|| ());
+            let first = FrozenHolder::new(moment, &meanwhile, &|| ());
             study.run_stage(id, &results, &first);
             let finished = finished.lock().unwrap().clone();
             assert!(finished.contains_key("result.json"), "{moment:?} was not reached");
@@ -171,7 +171,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
         let claim = store.join("claims").join(id);
         let (half, noticed) = (Mutex::new(Snapshot::new()), AtomicBool::new(false));
         let meanwhile = || {
-            // A holder on another machine, which is there for as long as claims last and then no more.
+            // A holder on another machine, which disappears after the time that claims last.
             let mut holder: serde_json::Value = serde_json::from_slice(&fs::read(&claim).unwrap()).unwrap();
             holder["host"] = "node-17".into();
             fs::remove_file(&claim).unwrap();
@@ -184,7 +184,7 @@ fn what_a_new_holder_has_written_so_far_is_left_alone_by_the_one_that_wakes() {
             noticed.store(true, Ordering::SeqCst);
             assert!(snapshot(&store.join(id)) == *half.lock().unwrap(), "case {case}");
         };
-        study.run_stage(id, &results, &Frozen::new(Moment::Step(first), &meanwhile, &look));
+        study.run_stage(id, &results, &FrozenHolder::new(Moment::Step(first), &meanwhile, &look));
         assert!(noticed.load(Ordering::SeqCst), "case {case}");
         study.assert_whole(id, &results);
     }

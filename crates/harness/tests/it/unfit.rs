@@ -183,7 +183,7 @@ fn a_dense_net_near_chance_affects_its_own_seed_only_and_is_named_under_the_tabl
     let error = runner.run_stage(cell.id.as_str(), &Silent).unwrap_err();
     assert!(matches!(error, HarnessError::NearChance { seed: 1, .. }), "{error}");
 
-    // The switch goes on, with the same stages.
+    // With `allow-chance` the study continues, with the same stages.
     let allowed = spec.replace("[dense]\n", "[dense]\nallow-chance = true\n");
     assert_eq!(fixture.plan(&allowed, "results").unwrap().run, plan.run);
     let outcome = fixture.run(&allowed, "results", &Silent);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Adds to the folder `checkpoints` what people have: the weights of `vgg.pth` as other scripts and settings save them.
+"""Adds to the folder `checkpoints` what is found in practice: the weights of `vgg.pth` as other scripts and settings save them.
 
     python make_wild_checkpoints.py        (torch 2.11; run after make_checkpoints.py)
 

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use tch::{Kind, Tensor};
-use thinet_graph::{ChannelSet, Graph, Op, PrunableLayer, plan_surgery, prunable_layer, prunable_layers};
+use thinet_graph::{
+    ChannelGroup, ChannelSet, Graph, GraphBuilder, Op, channel_group, channel_groups, plan_surgery,
+    prunable_layers,
+};
 use thinet_models::{
-    MemoryFormat, Mode, ModelError, Net, Weights, apply_surgery, forward, forward_taps, scale_consumer_inputs,
+    MemoryFormat, Mode, ModelError, Net, Weights, apply_surgery, forward, forward_taps, scale_readers,
 };
 use thinet_nets::{Arch, NetSpec, ResNetStride};
 
-use crate::nets::{batch, difference, net, tiny};
+use crate::nets::{batch, difference, filled, net, tiny};
 
 /// Every architecture and layout, small.
 fn nets() -> Vec<Net> {
@@ -49,18 +52,18 @@ fn cut(net: &Net, layer: &str, keep: &ChannelSet) -> Net {
     Net { graph: surgery.graph, weights }
 }
 
-/// The weights with the consumer's input channels outside `keep` set to zero, element by element.
-fn masked(net: &Net, layer: &PrunableLayer, keep: &ChannelSet) -> Weights {
+/// The weights with those of the readers set to zero that read channels outside `keep`, element by element. Producers, their
+/// batch norms and what they add to each other stay as they are.
+fn masked(net: &Net, group: &ChannelGroup, keep: &ChannelSet) -> Weights {
     let mut weights = net.weights.deep_copy().unwrap();
-    let name = format!("{}.weight", net.graph.nodes()[layer.consumer].name);
-    let weight = weights.get(&name).unwrap();
-    for channel in keep.removed() {
-        let (start, length) = ((channel * layer.columns) as i64, layer.columns as i64);
-        let _ = weight.narrow(1, start, length).zero_();
+    for entry in group.readers.iter().map(|reader| &reader.entry) {
+        let weight = weights.get(&entry.tensor).unwrap().shallow_clone();
+        for index in entry.indices(&keep.removed()) {
+            let _ = weight.select(entry.axis as i64, index as i64).zero_();
+        }
+        weights.insert(entry.tensor.clone(), weight);
     }
     weights.check(&net.graph).unwrap();
-    let weight = weight.shallow_clone();
-    weights.insert(name, weight);
     weights
 }
 
@@ -69,23 +72,98 @@ fn logits(graph: &Graph, weights: &Weights, images: &Tensor) -> Tensor {
 }
 
 #[test]
-fn masked_dense_net_equals_cut_net_for_every_prunable_layer() {
+fn masked_dense_net_equals_cut_net_for_every_group() {
     for net in nets() {
         let (images, _) = batch(&net.graph);
         let dense = logits(&net.graph, &net.weights, &images);
-        let (mut layers, mut changed) = (0, 0);
-        for layer in prunable_layers(&net.graph) {
-            let keep = every_other(layer.channels);
-            let cut = cut(&net, &layer.name, &keep);
-            let expected = logits(&net.graph, &masked(&net, &layer, &keep), &images);
+        let (mut groups, mut changed) = (0, 0);
+        for group in channel_groups(&net.graph) {
+            let keep = every_other(group.channels);
+            let cut = cut(&net, &group.name, &keep);
+            let expected = logits(&net.graph, &masked(&net, &group, &keep), &images);
             let found = logits(&cut.graph, &cut.weights, &images);
             let gap = difference(&found, &expected);
-            assert!(gap < 1e-4, "{}, {}: {gap}", net.graph.name(), layer.name);
-            layers += 1;
+            assert!(gap < 1e-4, "{}, {}: {gap}", net.graph.name(), group.name);
+            groups += 1;
             changed += usize::from(difference(&expected, &dense) > 1e-3);
         }
-        assert!(changed * 2 > layers, "{}: only {changed} of {layers} cuts are seen", net.graph.name());
+        assert!(changed * 2 > groups, "{}: only {changed} of {groups} cuts are seen", net.graph.name());
     }
+}
+
+/// The residual stages (with the stem of a ResNet-50) and the hidden linear layers of each net.
+#[test]
+fn the_groups_beyond_the_prunable_layers_are_stages_and_hidden_linear_layers() {
+    for net in nets() {
+        let default: Vec<String> = prunable_layers(&net.graph).into_iter().map(|g| g.name).collect();
+        let forms = channel_groups(&net.graph).into_iter().filter(|group| !default.contains(&group.name));
+        let forms: Vec<_> = forms
+            .map(|g| (g.name.clone(), g.producers.len(), g.readers.len(), g.readers[0].entry.block))
+            .collect();
+        let expected: &[(&str, usize, usize, usize)] = match net.graph.name() {
+            "vgg16" => &[("fc6", 1, 1, 1), ("fc7", 1, 1, 1)],
+            "resnet50" => &[
+                ("conv1", 1, 2, 1),
+                ("layer1.0.add", 4, 4, 1),
+                ("layer2.0.add", 5, 5, 1),
+                ("layer3.0.add", 7, 7, 1),
+                ("layer4.0.add", 4, 3, 1),
+            ],
+            "cifar-resnet20" => {
+                &[("layer1.0.add", 4, 5, 1), ("layer2.0.add", 4, 4, 1), ("layer3.0.add", 4, 3, 1)]
+            }
+            "cifar-resnet56" => {
+                &[("layer1.0.add", 10, 11, 1), ("layer2.0.add", 10, 10, 1), ("layer3.0.add", 10, 9, 1)]
+            }
+            _ => &[],
+        };
+        let expected: Vec<_> = expected.iter().map(|&(name, p, r, b)| (name.to_owned(), p, r, b)).collect();
+        assert_eq!(forms, expected, "{}", net.graph.name());
+    }
+    let vgg16 = NetSpec { width: 0.0625, ..NetSpec::new(Arch::Vgg16) }.build([3, 224, 224], 5).unwrap();
+    assert_eq!(channel_group(&vgg16, "conv5_3").unwrap().readers[0].entry.block, 49);
+}
+
+#[test]
+fn the_channels_of_image_and_logits_are_refused_by_name() {
+    for net in nets() {
+        let last = net.graph.nodes().last().unwrap().name.clone();
+        for name in ["input", &last] {
+            let error = channel_group(&net.graph, name).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("layer {name:?} cannot be pruned: its channels are ")),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// A convolution whose output is added to what it reads is cut along both axes of its weight.
+#[test]
+fn a_layer_that_reads_and_produces_a_group_is_cut_along_both_axes() {
+    let conv = |in_channels, out_channels| Op::Conv {
+        in_channels,
+        out_channels,
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+        bias: true,
+    };
+    let mut builder = GraphBuilder::new("loop", [3, 6, 6]).unwrap();
+    let first = builder.add("first", conv(3, 6)).unwrap();
+    let back = builder.add("loop", conv(6, 6)).unwrap();
+    builder.add_from("add", Op::Add {}, vec![back, first]).unwrap();
+    builder.add("flatten", Op::Flatten {}).unwrap();
+    builder.add("fc", Op::Linear { in_features: 216, out_features: 5 }).unwrap();
+    let graph = builder.finish();
+    let net = Net { weights: filled(&graph), graph };
+    let (group, keep) = (channel_group(&net.graph, "add").unwrap(), every_other(6));
+    let cut = cut(&net, "add", &keep);
+    assert_eq!(cut.weights.get("loop.weight").unwrap().size(), [3, 3, 3, 3]);
+    let (images, _) = batch(&net.graph);
+    let expected = logits(&net.graph, &masked(&net, &group, &keep), &images);
+    let gap = difference(&logits(&cut.graph, &cut.weights, &images), &expected);
+    assert!(gap < 1e-5, "{gap}");
 }
 
 #[test]
@@ -95,11 +173,11 @@ fn the_number_of_prunable_layers_is_the_papers() {
 }
 
 #[test]
-fn cuts_of_all_layers_one_after_the_other_fit() {
+fn cuts_of_all_groups_one_after_the_other_fit() {
     for mut net in nets() {
         let (images, _) = batch(&net.graph);
-        for layer in prunable_layers(&net.graph) {
-            net = cut(&net, &layer.name, &every_other(layer.channels));
+        for group in channel_groups(&net.graph) {
+            net = cut(&net, &group.name, &every_other(group.channels));
         }
         let out = logits(&net.graph, &net.weights, &images);
         assert_eq!(out.size(), [4, 5]);
@@ -119,39 +197,65 @@ fn keeping_all_channels_changes_nothing_and_shares_nothing() {
     }
 }
 
-/// Scaled consumer weights equal scaled channels: the consumer reads scale[j]·x_j.
+/// Scaled weights of a reader equal scaled channels: the reader reads scale[j]·x_j.
 #[test]
-fn scaling_a_consumer_equals_scaling_what_it_reads() {
-    let spec = NetSpec { batch_norm: Some(false), ..NetSpec::new(Arch::Tiny) };
-    for name in ["conv1", "conv2", "conv3"] {
-        let net = net(&spec, [3, 8, 8]);
-        let layer = prunable_layer(&net.graph, name).unwrap();
-        let scale: Vec<f64> = (0..layer.channels).map(|j| 0.25 * j as f64 - 0.5).collect();
+fn scaling_a_reader_equals_scaling_what_it_reads() {
+    let tiny = NetSpec { batch_norm: Some(false), ..NetSpec::new(Arch::Tiny) };
+    let residual = NetSpec { width: 0.25, ..NetSpec::new(Arch::CifarResnet20) };
+    for (spec, name) in [
+        (&tiny, "conv1"),
+        (&tiny, "conv2"),
+        (&tiny, "conv3"),
+        (&residual, "layer1.0.add"),
+        (&residual, "layer3.0.add"),
+    ] {
+        let net = net(spec, [3, 8, 8]);
+        let group = channel_group(&net.graph, name).unwrap();
+        let scale: Vec<f64> = (0..group.channels).map(|j| 0.25 * j as f64 - 0.5).collect();
         let (images, _) = batch(&net.graph);
 
         let mut scaled = net.weights.deep_copy().unwrap();
-        scale_consumer_inputs(&mut scaled, &net.graph, &layer, &scale).unwrap();
-        let found = output_of(layer.consumer, &net.graph, &scaled, &images);
-        let input = output_of(layer.consumer_input, &net.graph, &net.weights, &images);
-        let columns: Vec<f64> = scale.iter().flat_map(|&s| vec![s; layer.columns]).collect();
-        let shape: &[i64] = if input.dim() == 2 { &[1, -1] } else { &[1, -1, 1, 1] };
-        let input = input * Tensor::from_slice(&columns).to_kind(Kind::Float).view(shape);
-        let consumer = &net.graph.nodes()[layer.consumer];
-        let parameter = |tensor: &str| net.weights.get(&format!("{}.{tensor}", consumer.name)).unwrap();
-        let expected = match consumer.op {
-            Op::Linear { .. } => input.linear(parameter("weight"), Some(parameter("bias"))),
-            _ => input.conv2d(parameter("weight"), Some(parameter("bias")), [1, 1], [1, 1], [1, 1], 1),
-        };
-        assert!(difference(&found, &expected) < 1e-5, "{name}");
+        scale_readers(&mut scaled, &group, &scale).unwrap();
+        for reader in &group.readers {
+            let input = output_of(reader.input, &net.graph, &net.weights, &images);
+            let columns: Vec<f64> = scale.iter().flat_map(|&s| vec![s; reader.entry.block]).collect();
+            let shape: &[i64] = if input.dim() == 2 { &[1, -1] } else { &[1, -1, 1, 1] };
+            let input = input * Tensor::from_slice(&columns).to_kind(Kind::Float).view(shape);
+            let node = &net.graph.nodes()[reader.node];
+            let run = |input: &Tensor, weights: &Weights| {
+                let parameter = |tensor: &str| weights.get(&format!("{}.{tensor}", node.name)).ok();
+                match node.op {
+                    Op::Linear { .. } => input.linear(parameter("weight").unwrap(), parameter("bias")),
+                    Op::Conv { stride, padding, .. } => {
+                        let [stride, padding] = [[stride as i64; 2], [padding as i64; 2]];
+                        input.conv2d(
+                            parameter("weight").unwrap(),
+                            parameter("bias"),
+                            stride,
+                            padding,
+                            [1, 1],
+                            1,
+                        )
+                    }
+                    ref other => panic!("{other:?} reads no channels"),
+                }
+            };
+            let plain = output_of(reader.input, &net.graph, &net.weights, &images);
+            let gap = difference(&run(&plain, &scaled), &run(&input, &net.weights));
+            assert!(gap < 1e-5, "{name}, {}: {gap}", node.name);
+        }
     }
 }
 
 #[test]
-fn scales_of_another_width_are_refused() {
+fn scales_of_another_width_or_net_are_refused() {
     let mut net = tiny();
-    let layer = prunable_layer(&net.graph, "conv3").unwrap();
-    let error = scale_consumer_inputs(&mut net.weights, &net.graph, &layer, &[1.0; 3]).unwrap_err();
-    assert_eq!(error.to_string(), "layer \"fc\" reads 16 channels, 3 scales were given");
+    let group = channel_group(&net.graph, "conv3").unwrap();
+    let error = scale_readers(&mut net.weights, &group, &[1.0; 3]).unwrap_err();
+    assert_eq!(error.to_string(), "layer \"conv3\" has 16 channels, 3 scales were given");
+    let mut cut = cut(&net, "conv3", &every_other(16));
+    let error = scale_readers(&mut cut.weights, &group, &[1.0; 16]).unwrap_err().to_string();
+    assert!(error.starts_with("scaling of tensor \"fc.weight\""), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::published::Published;
 use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales, percent_axis};
 use super::study::{Group, Method, Stat, Study, index_of};
 use super::style::{INK, REFERENCE};
-use crate::records::Phase;
+use crate::records::{Mode, Phase};
 use crate::tables::grouped;
 
 /// What lies on the x axis.
@@ -264,7 +264,7 @@ fn layout(panels: usize) -> (usize, [f64; 2]) {
 }
 
 fn phase_title(study: &Study, variant: &str, phase: Phase) -> &'static str {
-    let is_one_shot = study.mode_of(variant) == "one-shot";
+    let is_one_shot = study.mode_of(variant) == Mode::OneShot.name();
     match (phase, is_one_shot, study.is_untuned_in(variant)) {
         (Phase::AfterBatchNormEstimate, true, true) => "Cut at once, BN estimated again",
         (Phase::AfterBatchNormEstimate, false, true) => "Layer by layer, BN estimated again",

@@ -10,6 +10,7 @@ mod differences;
 mod error;
 mod kept;
 mod latency;
+pub(crate) mod losses;
 mod published;
 mod reconstruction;
 pub(crate) mod source;
@@ -33,6 +34,7 @@ use differences::{difference_rows, differences};
 pub use error::FigureError;
 use kept::kept;
 use latency::latency;
+use losses::{loss_rows, losses};
 use published::Published;
 use reconstruction::{layer_rows, reconstruction};
 use source::Tables;
@@ -41,13 +43,16 @@ use study::{NoStudy, Study};
 use verdict::verdict;
 use widths::widths;
 
+use crate::records::Mode;
+use crate::tables::{LAYERS, LOSSES};
+
 /// What was drawn.
 #[derive(Debug, Default)]
 pub struct Figures {
     /// In the order of their names.
     pub drawn: Vec<Figure>,
     /// Figures that were not drawn, each with the reason: a missing table, or a study that was not run.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<Omission>,
     /// Tables whose files have changed since they were written, a sentence each. They are drawn as they are.
     pub changed: Vec<String>,
     /// Tables that cannot be drawn: one lacks a column (it is of another version), a field is no number, a table holds rows of two data sets,
@@ -57,7 +62,7 @@ pub struct Figures {
 
 /// A figure, or all figures of a table, that cannot be drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct Omission {
     /// The figure's or the table's name.
     pub name: String,
     pub why: String,
@@ -145,9 +150,14 @@ impl Figures {
         match layer_rows(tables, &study)? {
             Some(sheet) => self.add(table, reconstruction(&study, &sheet)?),
             None => {
-                let why = missing(tables, &format!("{table}{}", crate::tables::LAYERS), "csv");
+                let why = missing(tables, &format!("{table}{LAYERS}"), "csv");
                 self.skip(&format!("{table}-reconstruction"), why);
             }
+        }
+        let name = format!("{table}{LOSSES}");
+        match loss_rows(tables, &study)? {
+            Some(sheet) => self.add(table, losses(&study, &sheet)?),
+            None => self.skip(&name, missing(tables, &name, "csv")),
         }
         let name = format!("{table}-differences");
         match difference_rows(tables, &study)? {
@@ -176,7 +186,7 @@ impl Figures {
     }
 
     fn skip(&mut self, name: &str, why: String) {
-        self.skipped.push(Skipped { name: name.to_owned(), why });
+        self.skipped.push(Omission { name: name.to_owned(), why });
     }
 }
 
@@ -219,7 +229,7 @@ fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, 
     let is_same = |other: &Study| {
         (&other.dataset, &other.net) == (&study.dataset, &study.net)
             && other.is_untuned()
-            && other.mode_of("") == "one-shot"
+            && other.mode_of("") == Mode::OneShot.name()
             && other.variants.is_empty()
     };
     Ok(alone.filter(is_same))

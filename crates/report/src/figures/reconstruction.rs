@@ -7,6 +7,7 @@ use super::source::{Sheet, Tables};
 use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales};
 use super::study::{Study, VARIANT, index_of};
 use super::style::INK;
+use crate::records::Mode;
 use crate::tables::LAYERS;
 
 const NEEDED: [&str; 8] = ["run", "method", "reconstruction", "keep_rate", "seed", "layer", BEFORE, AFTER];
@@ -92,9 +93,10 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
         return Ok(Err(format!("{}{LAYERS} holds no reconstruction errors", study.table)));
     }
     views.push(legend(&study.methods, width, Sample::Mark));
-    let net = match study.mode_of(study.first()) {
-        "one-shot" => "of the dense net",
-        _ => "at the layer's turn, earlier layers cut, refitted and tuned",
+    let net = if study.mode_of(study.first()) == Mode::OneShot.name() {
+        "of the dense net"
+    } else {
+        "at the layer's turn, earlier layers cut, refitted and tuned"
     };
     let caption = format!(
         "{}, {}, {}, {}: ‖y − X·w‖ / ‖y‖ of the next layer's sampled inputs {net}; mean over seeds. Filled: as the method leaves the \

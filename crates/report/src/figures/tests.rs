@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Figure, FigureError, Figures, figures, write};
-use crate::records::{CellRecord, FROM_SCRATCH, Metric, Phase, Status, StudyRecord};
+use crate::records::{CellRecord, FROM_SCRATCH, Metric, Mode, Phase, Status, StudyRecord};
 use crate::tables::sample::{study, with_variants};
 use crate::tables::{self, compression, selectors};
 
@@ -78,8 +78,15 @@ fn every_figure_of_a_study_is_drawn_with_its_caption_and_in_the_same_bytes() {
     let (drawn, out) = (draw(&dir), tempfile::tempdir().unwrap());
     let names: Vec<&str> =
         drawn.drawn.iter().filter_map(|f| f.name.strip_prefix("selectors-invented-")).collect();
-    let expected =
-        ["accuracy-flops", "accuracy-params", "agreement", "differences", "reconstruction", "widths"];
+    let expected = [
+        "accuracy-flops",
+        "accuracy-params",
+        "agreement",
+        "differences",
+        "losses",
+        "reconstruction",
+        "widths",
+    ];
     assert_eq!(names, expected);
     for figure in &drawn.drawn {
         let caption = &figure.caption;
@@ -197,7 +204,7 @@ fn selection_alone() -> StudyRecord {
     let mut alone = StudyRecord {
         table: "selection-invented".to_owned(),
         run: "4567cdef".to_owned(),
-        mode: "one-shot".to_owned(),
+        mode: Mode::OneShot,
         ..study()
     };
     for cell in &mut alone.cells {
@@ -229,6 +236,7 @@ fn tables_of_two_runs_are_not_mixed() {
     for file in [
         "selectors-invented-differences.csv",
         "selectors-invented-layers.csv",
+        "selectors-invented-losses.csv",
         "selectors-invented.kept.json",
     ] {
         let dir = folder(&study());
@@ -254,6 +262,9 @@ fn one_changed_cell_changes_its_figures_and_is_reported() {
     for name in ["accuracy-flops", "accuracy-params", "differences"] {
         assert_ne!(find(&first, name).spec, find(&second, name).spec, "{name}");
     }
+    changed.cells[0].loss_curve.as_mut().unwrap().losses[1] += 0.01;
+    let third = draw(&folder(&changed));
+    assert_ne!(find(&second, "losses").spec, find(&third, "losses").spec);
     assert!(first.changed.is_empty());
     // The same by hand: the table no longer fits its checksum.
     let dir = folder(&study());
@@ -269,6 +280,7 @@ fn a_missing_table_skips_its_figure_with_the_reason() {
     let dir = folder(&study());
     for gone in [
         "selectors-invented-layers.csv",
+        "selectors-invented-losses.csv",
         "selectors-invented-differences.csv",
         "selectors-invented.kept.json",
     ] {
@@ -280,6 +292,7 @@ fn a_missing_table_skips_its_figure_with_the_reason() {
     let skipped: Vec<String> = drawn.skipped.iter().map(|s| format!("{}: {}", s.name, s.why)).collect();
     for (figure, file) in [
         ("selectors-invented-reconstruction: ", "selectors-invented-layers.csv does not exist"),
+        ("selectors-invented-losses: ", "selectors-invented-losses.csv does not exist"),
         ("selectors-invented-differences: ", "selectors-invented-differences.csv does not exist"),
         ("selectors-invented-widths, ", "selectors-invented.kept.json does not exist"),
         ("latency: ", "latency.csv does not exist"),
@@ -404,7 +417,7 @@ fn an_untuned_study_with_a_control_is_compared_before_tuning() {
     let titles = panel_titles(accuracy);
     assert!(titles[0].ends_with("Layer by layer, not tuned at the end"), "{titles:?}");
     assert!(titles[1].ends_with("Control from a random start"), "{titles:?}");
-    // APoZ was not run at 0.25; nothing else is missing, least of all the control before its training.
+    // APoZ was not run at 0.25; nothing else is missing. The control has no phase before its training.
     assert!(
         accuracy.caption.ends_with(" Not run: apoz at 0.25. Fewer seeds: random at 0.25 (n = 1)."),
         "{}",

@@ -1,13 +1,14 @@
-//! What the page shows of a cell: its values, layers, kept channels, spec and environment. One script a study, loaded when a cell is
+//! What the page shows of a cell: its values, layers, kept channels, loss curve, spec and environment. One script a study, loaded when a cell is
 //! opened: a page from disk may load scripts and nothing else.
 
 use serde_json::{Map, Value, json};
 
 use super::FigureError;
 use super::embed::script_text;
+use crate::figures::losses::loss_rows;
 use crate::figures::source::{Sheet, Tables};
 use crate::figures::study::{Study, VARIANT};
-use crate::tables::{ENVIRONMENT, LAYERS};
+use crate::tables::{ENVIRONMENT, LAYERS, LOSSES};
 
 /// Values of a cell that are shown in its head, where they were measured.
 const VALUES: [(&str, &str); 16] = [
@@ -70,6 +71,7 @@ pub(super) fn script(
         }
     }
     add_kept(tables, study, &mut data)?;
+    add_losses(tables, study, &mut data)?;
     add_seconds(tables, study, &mut data)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let spec = tables.bytes(&study.table, "resolved.toml")?.map(text);
@@ -77,7 +79,8 @@ pub(super) fn script(
     let environment: Option<Value> = environment.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let payload = json!({
         "run": study.run, "dataset": study.dataset, "net": study.net, "spec": spec, "environment": environment,
-        "runFolder": run_folder, "layers": format!("{}{LAYERS}.csv", study.table), "cells": data,
+        "runFolder": run_folder, "layers": format!("{}{LAYERS}.csv", study.table),
+        "losses": format!("{}{LOSSES}.csv", study.table), "cells": data,
     });
     Ok(format!("thinetCells({}, {});\n", script_text(&json!(study.table)), script_text(&payload)))
 }
@@ -101,6 +104,20 @@ fn add_kept(tables: &mut Tables, study: &Study, data: &mut Map<String, Value>) -
         let id = cell["cell"].as_str().unwrap_or_default().to_owned();
         if let Some(Value::Object(known)) = data.get_mut(&id) {
             known.insert("kept".to_owned(), cell["kept"].take());
+        }
+    }
+    Ok(())
+}
+
+/// The loss curve of each cell as pairs of steps done and loss; none where the table is missing.
+fn add_losses(tables: &mut Tables, study: &Study, data: &mut Map<String, Value>) -> Result<(), FigureError> {
+    let Some(sheet) = loss_rows(tables, study)? else { return Ok(()) };
+    for row in sheet.rows() {
+        let point = json!([sheet.count(row, "step")?, sheet.required(row, "train_loss")?]);
+        if let Some(Value::Object(cell)) = data.get_mut(&sheet.label(row, "stage"))
+            && let Value::Array(losses) = cell.entry("losses").or_insert_with(|| json!([]))
+        {
+            losses.push(point);
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use thinet_files::{FileError, write_atomically};
 
 use crate::figures::source::Tables;
 use crate::figures::study::{NoStudy, Study};
-use crate::figures::{self, FigureError, Figures, Skipped};
+use crate::figures::{self, FigureError, Figures, Omission};
 
 /// The page's file.
 pub const PAGE: &str = "index.html";
@@ -59,7 +59,7 @@ pub struct Report {
     /// Names of the studies that it shows.
     pub studies: Vec<String>,
     /// Figures that were not drawn, each with the reason.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<Omission>,
     /// Tables whose files have changed since they were written, a sentence each. They are shown as they are.
     pub changed: Vec<String>,
     /// Tables that cannot be shown; the page names them and shows all others.

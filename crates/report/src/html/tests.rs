@@ -123,6 +123,7 @@ fn every_part_of_a_study_is_on_the_page() {
     let cell = &cells(&report, TABLE)["cells"]["cell-thinet-none-0.5-1"];
     assert_eq!(cell["kept"]["conv2"]["kept"], serde_json::json!([1, 2, 3, 4]));
     assert_eq!(cell["layers"][0], serde_json::json!(["conv1", 8, 4, 0.125, null]));
+    assert_eq!(cell["losses"], serde_json::json!([[2, 2.0], [4, 1.0], [6, 0.75], [7, 0.625]]));
 }
 
 #[test]

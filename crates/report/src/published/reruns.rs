@@ -11,7 +11,7 @@ pub struct Rerun {
     /// The net as the publication names it.
     pub net: String,
     /// Our study that re-runs it; `None` where the net is none of ours.
-    pub experiment: Option<String>,
+    pub study: Option<String>,
     /// What the study does not match; for a net that is none of ours, why.
     pub unmatched: String,
     /// Top-1 of the dense net, per cent.
@@ -73,10 +73,9 @@ impl Published {
         for (at, rerun) in self.rerun.iter().enumerate() {
             let source = &rerun.dense.source;
             let entry =
-                format!("{:?} ({source}, {})", rerun.net, rerun.experiment.as_deref().unwrap_or("not ours"));
+                format!("{:?} ({source}, {})", rerun.net, rerun.study.as_deref().unwrap_or("not ours"));
             let is_same = |other: &Rerun| {
-                (&other.net, &other.dense.source, &other.experiment)
-                    == (&rerun.net, source, &rerun.experiment)
+                (&other.net, &other.dense.source, &other.study) == (&rerun.net, source, &rerun.study)
             };
             if self.rerun[..at].iter().any(is_same) {
                 return Err(PublishedError::Repeated { list: "rerun", entry });
@@ -93,7 +92,7 @@ impl Published {
                 if row.top1.source != *source {
                     return bad("from another source than its dense net");
                 }
-                if row.keep_rate.is_some() != rerun.experiment.is_some() {
+                if row.keep_rate.is_some() != rerun.study.is_some() {
                     return bad("whose keep rate says that the net is ours, or no keep rate though it is");
                 }
                 let key = |row: &RerunRow| {
@@ -121,8 +120,8 @@ mod tests {
     #[test]
     fn drops_are_against_the_dense_net_of_the_same_source() {
         let published = Published::load().unwrap();
-        let drops = |experiment: &str, selector: &str, rate: f64| -> Vec<String> {
-            let ours = published.rerun.iter().filter(|rerun| rerun.experiment.as_deref() == Some(experiment));
+        let drops = |study: &str, selector: &str, rate: f64| -> Vec<String> {
+            let ours = published.rerun.iter().filter(|rerun| rerun.study.as_deref() == Some(study));
             let rows = ours.flat_map(|rerun| rerun.rows.iter().map(move |row| (rerun, row)));
             let of_method = rows.filter(|(_, row)| row.is_of(selector, "none", rate));
             of_method
@@ -141,7 +140,7 @@ mod tests {
     #[test]
     fn the_nets_that_are_none_of_ours_have_no_keep_rate() {
         let published = Published::load().unwrap();
-        let others: Vec<&Rerun> = published.rerun.iter().filter(|rerun| rerun.experiment.is_none()).collect();
+        let others: Vec<&Rerun> = published.rerun.iter().filter(|rerun| rerun.study.is_none()).collect();
         assert_eq!(others.len(), 2);
         assert!(others.iter().all(|rerun| rerun.rows.iter().all(|row| row.keep_rate.is_none())));
         assert!(others.iter().all(|rerun| !rerun.unmatched.is_empty()));
@@ -159,7 +158,7 @@ mod tests {
         let twice = "keep-rate = \"0.5\", size = \"0.5 of the filters off, 1.99x\"";
         let first = "keep-rate = \"0.7\", size = \"0.3 of the filters off, 1.45x\"";
         assert!(broken(twice, first).contains("twice"));
-        assert!(broken("experiment = \"cifar10-resnet56-wang\"\n", "").contains("though it is"));
+        assert!(broken("study = \"cifar10-resnet56-wang\"\n", "").contains("though it is"));
         let net = "net = \"ResNet-56, pre-activation\"";
         assert!(broken(net, "net = \"VGG-19 variant\"").contains("two [[rerun]] entries"));
         assert!(broken("source = \"zhuang2018\"", "source = \"memory\"").contains("\"memory\""));

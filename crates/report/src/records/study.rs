@@ -1,6 +1,7 @@
 //! Records of a study: one per dense net and cell, with measurements as long-form rows.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thinet_graph::{ChannelSet, Counts};
@@ -88,6 +89,25 @@ pub struct Row {
     pub value: f64,
 }
 
+/// Loss of one training: means over windows of equal length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LossCurve {
+    /// Steps of the training.
+    pub steps: u64,
+    /// Steps of a window; the last one can be shorter.
+    pub window: u64,
+    /// Mean training loss of each window, nats. A training that diverged ends with the window before.
+    pub losses: Vec<f64>,
+}
+
+impl LossCurve {
+    /// Each loss with the number of steps done at the end of its window.
+    pub fn points(&self) -> impl Iterator<Item = (u64, f64)> {
+        self.losses.iter().zip(1..).map(|(&loss, number)| ((number * self.window).min(self.steps), loss))
+    }
+}
+
 /// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +168,9 @@ pub struct DenseRecord {
     pub unfit: Option<Unfit>,
     pub size: Size,
     pub rows: Vec<Row>,
+    /// Loss of its training; absent without one and in records of old versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_curve: Option<LossCurve>,
     /// Number of test images; absent in records of old versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_images: Option<u64>,
@@ -177,6 +200,9 @@ pub struct CellRecord {
     /// Size of the pruned net.
     pub size: Size,
     pub rows: Vec<Row>,
+    /// Loss of its last tuning, for the control of its training; absent without one and in records of old versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_curve: Option<LossCurve>,
     /// Batches of tuning after its cuts; `None` if the number of training images is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning_steps: Option<u64>,
@@ -187,6 +213,34 @@ pub struct CellRecord {
     pub test_images: Option<u64>,
 }
 
+/// Order of calibration and cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Calibrate, cut, refit and tune one layer after the other (the paper's procedure).
+    #[default]
+    LayerByLayer,
+    /// One calibration of the dense net serves all layers; then all cuts; then the long tuning.
+    OneShot,
+}
+
+impl Mode {
+    /// The name in specs and files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LayerByLayer => "layer-by-layer",
+            Self::OneShot => "one-shot",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A variant of a study: the study with other values of single keys.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -195,8 +249,8 @@ pub struct VariantRecord {
     pub name: String,
     /// The keys that it overrides, such as `calibration.images-per-class = 3`.
     pub overrides: String,
-    /// `layer-by-layer` or `one-shot`.
-    pub mode: String,
+    /// Its mode.
+    pub mode: Mode,
     /// Keep rates at which nothing is cut.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncut_rates: Vec<f64>,
@@ -216,8 +270,8 @@ pub struct StudyRecord {
     pub dataset: String,
     /// Name of the net in tables, such as `vgg16-gap ×0.125, 1×32×32`.
     pub net: String,
-    /// `layer-by-layer` or `one-shot`; a variant can have another one.
-    pub mode: String,
+    /// Its mode; a variant can have another one.
+    pub mode: Mode,
     /// Keep rates at which nothing is cut, so that the dense nets are the result; a variant can have others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncut_rates: Vec<f64>,
@@ -242,8 +296,8 @@ impl StudyRecord {
 
     /// The mode of a variant, or of a study without variants.
     #[must_use]
-    pub fn mode_of(&self, variant: Option<&str>) -> &str {
-        self.variant(variant).map_or(&self.mode, |variant| &variant.mode)
+    pub fn mode_of(&self, variant: Option<&str>) -> Mode {
+        self.variant(variant).map_or(self.mode, |variant| variant.mode)
     }
 
     /// Sentences about seeds and stages that the tables leave out.

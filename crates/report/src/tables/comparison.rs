@@ -88,13 +88,13 @@ pub(super) fn is_tested(comparison: &Comparison) -> bool {
 }
 
 /// The cells at a keep rate, looked at in one phase.
-pub(super) struct Here<'a, 'l> {
+pub(super) struct PhaseCells<'a, 'l> {
     pub(super) cells: &'l [&'l Line<'a>],
     pub(super) keep_rate: f64,
     pub(super) phase: Phase,
 }
 
-impl<'a> Here<'a, '_> {
+impl<'a> PhaseCells<'a, '_> {
     pub(super) fn at(&self, (variant, method): Place<'_>) -> impl Iterator<Item = &Line<'a>> {
         let is_it = move |line: &&Line| {
             let cell = line.cell;

@@ -5,7 +5,7 @@ use polars::frame::DataFrame;
 use polars::prelude::Column;
 use thinet_metrics::{PairedDifference, sample_std};
 
-use super::comparison::{Comparison, Here, Place, is_tested, word};
+use super::comparison::{Comparison, PhaseCells, Place, is_tested, word};
 use super::frame::column;
 use super::lines::{Line, in_order, phases_shown, variant_column};
 use super::markdown::Grid;
@@ -26,7 +26,7 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
     let phases = phases_shown(lines).into_iter().filter(|&phase| phase != Phase::AfterCut);
     let mut all = Vec::new();
     for (phase, &keep_rate) in phases.flat_map(|phase| rates.iter().map(move |rate| (phase, rate))) {
-        let here = Here { cells: &cells, keep_rate, phase };
+        let here = PhaseCells { cells: &cells, keep_rate, phase };
         for &variant in &variants {
             for reference in REFERENCES {
                 let Some(&(against, _)) = methods.iter().find(|(_, selector)| *selector == reference) else {

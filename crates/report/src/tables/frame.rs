@@ -66,8 +66,18 @@ fn json(value: AnyValue) -> Result<Value, TableError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The values of a column of numbers.
+    pub(in crate::tables) fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
+        frame.column(name).unwrap().f64().unwrap().iter().collect()
+    }
+
+    /// The values of a column of texts, none of them empty.
+    pub(in crate::tables) fn texts(frame: &DataFrame, name: &str) -> Vec<String> {
+        frame.column(name).unwrap().str().unwrap().iter().map(|t| t.unwrap().to_owned()).collect()
+    }
 
     #[test]
     fn rows_keep_types_and_nulls() {

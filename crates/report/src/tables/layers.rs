@@ -9,7 +9,7 @@ use super::lines::{Line, in_order, variant_column};
 use super::markdown::Grid;
 use super::notes::{modes, origin, variants_note};
 use super::{LAYERS, Table, TableError};
-use crate::records::{Metric, Phase, StudyRecord};
+use crate::records::{Metric, Mode, Phase, StudyRecord};
 
 /// One pruned layer of a cell.
 struct LayerLine<'a> {
@@ -80,7 +80,7 @@ pub(super) fn layers(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table
         column("experiment", &all, |_| study.name.as_str()),
         column("dataset", &all, |_| study.dataset.as_str()),
         column("net", &all, |_| study.net.as_str()),
-        column("mode", &all, |l| study.mode_of(l.line.cell.variant.as_deref())),
+        column("mode", &all, |l| study.mode_of(l.line.cell.variant.as_deref()).name()),
         column("cell", &all, |l| l.line.cell.id.as_str()),
     ]);
     Ok(Some(Table {
@@ -146,15 +146,15 @@ fn shown(of_seeds: &[&LayerLine]) -> String {
 }
 
 fn notes(study: &StudyRecord) -> Vec<String> {
-    let of_mode = |mode: &str| match mode {
-        "one-shot" => "the dense net",
-        _ => "the net at the layer's turn (earlier layers cut, refitted and tuned)",
+    let of_mode = |mode: Mode| match mode {
+        Mode::OneShot => "the dense net",
+        Mode::LayerByLayer => "the net at the layer's turn (earlier layers cut, refitted and tuned)",
     };
     let net = match modes(study)[..] {
         [mode] => of_mode(mode).to_owned(),
         ref several => {
             let each: Vec<String> =
-                several.iter().map(|mode| format!("{} in {mode} variants", of_mode(mode))).collect();
+                several.iter().map(|mode| format!("{} in {mode} variants", of_mode(*mode))).collect();
             each.join(", of ")
         }
     };
@@ -235,7 +235,7 @@ mod tests {
         let modes = table.frame.column("mode").unwrap().str().unwrap();
         let variants = table.frame.column("variant").unwrap().str().unwrap();
         for (variant, mode) in variants.iter().zip(modes.iter()) {
-            assert_eq!(mode, Some(of_variants.mode_of(variant)));
+            assert_eq!(mode, Some(of_variants.mode_of(variant).name()));
         }
     }
 }

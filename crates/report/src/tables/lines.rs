@@ -154,6 +154,7 @@ pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
             },
             size: dense.size,
             rows: Vec::new(),
+            loss_curve: None,
             tuning_steps: None,
             kept: BTreeMap::new(),
             test_images: dense.test_images,

@@ -72,15 +72,8 @@ fn compare(a: &LongRow, b: &LongRow) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::frame::tests::{floats, texts};
     use crate::tables::sample::{study, with_variants};
-
-    fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
-        frame.column(name).unwrap().f64().unwrap().iter().collect()
-    }
-
-    fn texts(frame: &DataFrame, name: &str) -> Vec<String> {
-        frame.column(name).unwrap().str().unwrap().iter().map(|t| t.unwrap().to_owned()).collect()
-    }
 
     #[test]
     fn rows_of_variants_name_them() {

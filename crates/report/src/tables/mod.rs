@@ -18,6 +18,7 @@ mod latency_stored;
 mod layers;
 mod lines;
 mod long;
+mod losses;
 mod markdown;
 mod notes;
 mod owner;
@@ -58,10 +59,13 @@ pub use verdict::{VERDICT, verdict};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
-pub const BESIDE: [&str; 5] = ["-summary", "-tau", "-differences", LAYERS, CHECKLIST];
+pub const BESIDE: [&str; 6] = ["-summary", "-tau", "-differences", LAYERS, LOSSES, CHECKLIST];
 
 /// Suffix of the name of the table with a study's per-layer rows: a row per layer of each cell, so it is written and not printed.
 pub const LAYERS: &str = "-layers";
+
+/// Suffix of the name of the table with a study's loss curves: a row per point, so it is written and not printed.
+pub const LOSSES: &str = "-losses";
 
 /// Suffix of the name of the table with what a pruning study should report, and whether this one does; written and not printed.
 pub const CHECKLIST: &str = "-checklist";

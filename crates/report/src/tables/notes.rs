@@ -4,23 +4,24 @@ use super::groups::Group;
 use super::lines::{Line, all_uncut_rates, phases_shown};
 use super::markdown::grouped;
 use crate::published::{Figure, Point, Published, Series};
-use crate::records::{Phase, StudyRecord, VariantRecord};
+use crate::records::{Mode, Phase, StudyRecord, VariantRecord};
 
 /// The note on the study of a table.
 pub(super) fn origin(study: &StudyRecord) -> String {
     let StudyRecord { name, run, dataset, net, .. } = study;
-    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {}.", modes(study).join(" and "))
+    let modes: Vec<&str> = modes(study).into_iter().map(Mode::name).collect();
+    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {}.", modes.join(" and "))
 }
 
 /// The modes of a study, one unless variants differ in it.
-pub(super) fn modes(study: &StudyRecord) -> Vec<&str> {
+pub(super) fn modes(study: &StudyRecord) -> Vec<Mode> {
     let mut modes = Vec::new();
     for variant in &study.variants {
-        if !modes.contains(&variant.mode.as_str()) {
-            modes.push(&variant.mode);
+        if !modes.contains(&variant.mode) {
+            modes.push(variant.mode);
         }
     }
-    if modes.is_empty() { vec![&study.mode] } else { modes }
+    if modes.is_empty() { vec![study.mode] } else { modes }
 }
 
 /// The note on the variants, if there are any.
@@ -36,9 +37,9 @@ pub(super) fn variants_note(study: &StudyRecord) -> Option<String> {
 
 /// The note on the columns `cut`, `refit` and `tuned`.
 pub(super) fn phases_note(study: &StudyRecord, lines: &[Line]) -> String {
-    let of_mode = |mode: &str| match mode {
-        "one-shot" => "all layers cut at once, nothing refitted",
-        _ => {
+    let of_mode = |mode: Mode| match mode {
+        Mode::OneShot => "all layers cut at once, nothing refitted",
+        Mode::LayerByLayer => {
             "after the last layer's cut, that cut not refitted, all earlier layers already refitted and tuned"
         }
     };
@@ -46,7 +47,7 @@ pub(super) fn phases_note(study: &StudyRecord, lines: &[Line]) -> String {
         [mode] => format!("cut: {}", of_mode(mode)),
         ref several => {
             let each: Vec<String> =
-                several.iter().map(|mode| format!("cut ({mode}): {}", of_mode(mode))).collect();
+                several.iter().map(|mode| format!("cut ({mode}): {}", of_mode(*mode))).collect();
             each.join("; ")
         }
     };

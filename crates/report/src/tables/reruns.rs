@@ -22,11 +22,11 @@ pub(super) const NAME: &str = "cifar10-published";
 #[derive(Clone, Copy)]
 struct Line<'a> {
     published: Option<(&'a Rerun, &'a RerunRow)>,
-    ours: Option<Ours<'a>>,
+    ours: Option<OurRow<'a>>,
 }
 
 #[derive(Clone, Copy)]
-struct Ours<'a> {
+struct OurRow<'a> {
     study: &'a StudyRecord,
     group: &'a Group<'a>,
 }
@@ -78,7 +78,7 @@ pub(super) fn reruns(studies: &[PaperStudy<'_>]) -> Result<Table, TableError> {
             rows.extend(beside(study, group, &published));
         }
     }
-    let others = published.rerun.iter().filter(|rerun| rerun.experiment.is_none());
+    let others = published.rerun.iter().filter(|rerun| rerun.study.is_none());
     let others = others.flat_map(|rerun| rerun.rows.iter().map(move |row| (rerun, row)));
     rows.extend(others.map(|row| Line { published: Some(row), ours: None }));
     Ok(Table {
@@ -93,8 +93,8 @@ pub(super) fn reruns(studies: &[PaperStudy<'_>]) -> Result<Table, TableError> {
 
 /// A row for each publication of this method at this rate; one without if there is none.
 fn beside<'a>(study: &'a StudyRecord, group: &'a Group<'a>, published: &'a Published) -> Vec<Line<'a>> {
-    let ours = Some(Ours { study, group });
-    let reruns = published.rerun.iter().filter(|rerun| rerun.experiment.as_deref() == Some(&study.name));
+    let ours = Some(OurRow { study, group });
+    let reruns = published.rerun.iter().filter(|rerun| rerun.study.as_deref() == Some(&study.name));
     let of_method = reruns.flat_map(|rerun| {
         let rows = rerun.rows.iter();
         let same = rows.filter(|row| row.is_of(group.selector, group.reconstruction, group.keep_rate));

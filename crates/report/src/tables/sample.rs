@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use thinet_graph::{ChannelSet, Counts};
 
-use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Size, Status, StudyRecord, VariantRecord};
+use crate::records::{
+    CellRecord, DenseRecord, LossCurve, Metric, Mode, Phase, Row, Size, Status, StudyRecord, VariantRecord,
+};
 
 const METHODS: [(&str, &str, &str); 5] = [
     ("thinet + channel-scale", "thinet", "channel-scale"),
@@ -40,6 +42,11 @@ fn outcome(method: usize, keep_rate: f64, seed: u64) -> (Status, Option<f64>) {
     }
 }
 
+/// A training of seven steps that ends at `last`.
+fn loss_curve(last: f64) -> LossCurve {
+    LossCurve { steps: 7, window: 2, losses: vec![2.0, 1.0, 0.75, last] }
+}
+
 fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
     let (label, selector, reconstruction) = METHODS[method];
     let (status, tuned) = outcome(method, keep_rate, seed);
@@ -70,6 +77,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         rows,
         tuning_steps: (status != Status::NotRun).then_some(120),
         kept,
+        loss_curve: (status != Status::NotRun).then(|| loss_curve(0.5 + 0.125 * seed as f64)),
         test_images: Some(1000),
     }
 }
@@ -97,6 +105,7 @@ pub(crate) fn study() -> StudyRecord {
         unfit: None,
         size: size(300_000, 5_000_000),
         rows: whole_net(Phase::Dense, 91.5 + 0.25 * seed as f64),
+        loss_curve: Some(loss_curve(0.25)),
         test_images: Some(1000),
     };
     let mut cells = Vec::new();
@@ -111,7 +120,7 @@ pub(crate) fn study() -> StudyRecord {
         run: "0123abcd".to_owned(),
         dataset: "Invented-10".to_owned(),
         net: "tiny, 1×8×8".to_owned(),
-        mode: "layer-by-layer".to_owned(),
+        mode: Mode::LayerByLayer,
         uncut_rates: Vec::new(),
         variants: Vec::new(),
         dense: (0..2).map(dense).collect(),
@@ -123,15 +132,15 @@ pub(crate) fn study() -> StudyRecord {
 /// The invented study in two variants: as it is, and with more top-1 after tuning.
 pub(crate) fn with_variants() -> StudyRecord {
     let mut study = study();
-    let variant = |name: &str, overrides: &str, mode: &str| VariantRecord {
+    let variant = |name: &str, overrides: &str, mode| VariantRecord {
         name: name.to_owned(),
         overrides: overrides.to_owned(),
-        mode: mode.to_owned(),
+        mode,
         uncut_rates: Vec::new(),
     };
     study.variants = vec![
-        variant("plain", "", "layer-by-layer"),
-        variant("at once", "prune.mode = \"one-shot\"", "one-shot"),
+        variant("plain", "", Mode::LayerByLayer),
+        variant("at once", "prune.mode = \"one-shot\"", Mode::OneShot),
     ];
     let mut cells = Vec::new();
     for (name, more) in [("plain", 0.0), ("at once", 0.5)] {

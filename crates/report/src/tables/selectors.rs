@@ -16,6 +16,7 @@ use super::lines::{
     Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
     status_name, tested, variant_column, with_dense_nets,
 };
+use super::losses::losses;
 use super::markdown::{Grid, short_count};
 use super::notes::{last_word, origin, phases_note, test_images, uncut_note, variants_note};
 use super::summary::summary;
@@ -25,7 +26,7 @@ use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
-/// between methods, the layers of each cell, the checklist.
+/// between methods, the layers of each cell, loss curves, the checklist.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -44,6 +45,7 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
     let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
     tables.extend(differences(study, &lines)?);
     tables.extend(layers(study, &lines)?);
+    tables.extend(losses(study, &lines)?);
     tables.extend(checklist(study, &lines, &groups(&lines, &published))?);
     Ok(tables)
 }
@@ -77,7 +79,7 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("experiment", lines, |_| study.name.as_str()),
         column("dataset", lines, |_| study.dataset.as_str()),
         column("net", lines, |_| study.net.as_str()),
-        column("mode", lines, |l| study.mode_of(l.cell.variant.as_deref())),
+        column("mode", lines, |l| study.mode_of(l.cell.variant.as_deref()).name()),
         column("tuning_steps", lines, |l| l.cell.tuning_steps),
         column("train_loss", lines, |l| l.train_loss),
         column("dense_params", lines, |l| l.dense.size.paper.params),
@@ -199,17 +201,10 @@ fn kept_json(study: &StudyRecord, lines: &[Line]) -> Result<String, TableError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Row, Unfit};
+    use crate::records::{Mode, Row, Unfit};
     use crate::tables::CHECKLIST;
+    use crate::tables::frame::tests::{floats, texts};
     use crate::tables::sample::{study, with_variants};
-
-    fn floats(frame: &DataFrame, name: &str) -> Vec<Option<f64>> {
-        frame.column(name).unwrap().f64().unwrap().iter().collect()
-    }
-
-    fn texts(frame: &DataFrame, name: &str) -> Vec<String> {
-        frame.column(name).unwrap().str().unwrap().iter().map(|t| t.unwrap().to_owned()).collect()
-    }
 
     #[test]
     fn the_markdown_is_pinned() {
@@ -374,7 +369,7 @@ mod tests {
     /// The invented study as selection alone: nothing is tuned, and cut nets are tested with estimated batch-norm statistics.
     fn selection_alone() -> StudyRecord {
         let mut study = study();
-        study.mode = "one-shot".to_owned();
+        study.mode = Mode::OneShot;
         for cell in &mut study.cells {
             cell.rows.retain(|row| row.phase != Phase::AfterFineTune);
             cell.tuning_steps = cell.tuning_steps.map(|_| 0);
@@ -434,14 +429,19 @@ mod tests {
             for mut row in table.rows().unwrap() {
                 let variant = row.remove("variant").unwrap();
                 let against = row.remove("against_variant");
-                if variant == "plain" && against.is_none_or(|against| against == "plain") {
-                    row.remove("cell");
+                // The dense nets are those of all variants.
+                if (variant == "plain" || variant.is_null())
+                    && against.is_none_or(|against| against == "plain")
+                {
+                    row.retain(|column, _| !["cell", "stage"].contains(&column.as_str()));
                     of_first.push(row);
                 }
             }
             let mut expected = alone.rows().unwrap();
-            expected.iter_mut().for_each(|row| drop(row.remove("cell")));
-            assert_eq!(of_first, expected, "{}", table.name);
+            expected
+                .iter_mut()
+                .for_each(|row| row.retain(|column, _| !["cell", "stage"].contains(&column.as_str())));
+            assert!(of_first == expected, "{}", table.name);
         }
         let kept: serde_json::Value = serde_json::from_str(&tables[0].attachments[0].text).unwrap();
         assert_eq!(kept["cells"][0]["variant"], "plain");

@@ -81,7 +81,7 @@ fn summary_frame(
         column("experiment", groups, |_| study.name.as_str()),
         column("dataset", groups, |_| study.dataset.as_str()),
         column("net", groups, |_| study.net.as_str()),
-        column("mode", groups, |g| study.mode_of(g.variant)),
+        column("mode", groups, |g| study.mode_of(g.variant).name()),
         column("params", groups, |g| g.size.paper.params),
         column("flops", groups, |g| g.size.paper.flops),
         column("params_fraction", groups, |g| g.params_fraction),

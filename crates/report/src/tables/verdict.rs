@@ -3,7 +3,7 @@
 use polars::frame::DataFrame;
 use thinet_metrics::seeds_to_show;
 
-use super::comparison::{BOUND, Comparison, Here, LEVEL, Verdict, is_tested, word};
+use super::comparison::{BOUND, Comparison, PhaseCells, LEVEL, Verdict, is_tested, word};
 use super::frame::column;
 use super::lines::{Line, in_order, lines, phases_shown, variant_column};
 use super::markdown::{Grid, short_count};
@@ -80,7 +80,7 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<Judged<'a>> {
     // A cut that is not refitted yet is no net that anybody would use.
     for phase in phases_shown(lines).into_iter().filter(|&phase| phase != Phase::AfterCut) {
         for &keep_rate in &rates {
-            let here = Here { cells: &cells, keep_rate, phase };
+            let here = PhaseCells { cells: &cells, keep_rate, phase };
             for &variant in &variants {
                 let Some(own) = here.at((variant, method)).next() else { continue };
                 let flops = own.cell.size.paper.flops;

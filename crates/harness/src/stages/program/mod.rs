@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 use thinet_files::hash_file;
-use thinet_graph::{ChannelSet, prunable_layer};
+use thinet_graph::{ChannelSet, channel_group};
 use thinet_sampling::check_needs;
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
@@ -323,7 +323,7 @@ pub(crate) fn hello_of(command: &CommandSpec, plan: &Plan, stop: &Stop) -> Resul
 /// Checks that every layer that is pruned can give this evidence.
 fn check_layers(plan: &Plan, needs: Needs) -> Result<(), HarnessError> {
     for layer in plan.variants.iter().flat_map(|variant| &variant.spec.prune.layers) {
-        check_needs(needs, &prunable_layer(&plan.graph, layer)?)?;
+        check_needs(needs, &channel_group(&plan.graph, layer)?)?;
     }
     Ok(())
 }

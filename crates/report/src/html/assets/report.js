@@ -8,7 +8,7 @@
 
   /** An element; text children are text, never markup. */
   function make(name, attributes = {}, ...children) {
-    const svg = ["svg", "path", "line", "rect"].includes(name);
+    const svg = ["svg", "path", "line", "polyline", "rect", "text"].includes(name);
     const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
       if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
@@ -357,6 +357,21 @@
       make("svg", { viewBox: `0 0 ${w} ${h}`, width: w, height: h, role: "img", "aria-label": `${layer} keeps the channels ${kept.join(", ")}` }, squares));
   }
 
+  function curve(points) {
+    const [w, h, left, bottom] = [420, 150, 46, 22];
+    const [steps, losses] = [points.map((point) => point[0]), points.map((point) => point[1])];
+    const [low, high, last] = [Math.min(...losses), Math.max(...losses), Math.max(...steps)];
+    const x = (step) => left + (w - left - 8) * step / last;
+    const y = (loss) => 8 + (h - bottom - 8) * (high > low ? (high - loss) / (high - low) : 0.5);
+    const text = (words, at) => make("text", at, words);
+    return make("svg", { class: "curve", viewBox: `0 0 ${w} ${h}`, width: w, height: h, role: "img",
+      "aria-label": `Training loss from ${losses[0].toFixed(3)} in the first window to ${losses[losses.length - 1].toFixed(3)} in the last of ${last} steps` },
+      make("line", { x1: left, y1: h - bottom, x2: w - 8, y2: h - bottom }),
+      make("polyline", { points: points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" ") }),
+      text(high.toFixed(3), { x: left - 6, y: 14, "text-anchor": "end" }), text(low.toFixed(3), { x: left - 6, y: h - bottom, "text-anchor": "end" }),
+      text(`${last} steps`, { x: w - 8, y: h - 6, "text-anchor": "end" }));
+  }
+
   const values = (entries) => make("dl", { class: "values" }, entries.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 
   function flat(object, prefix = "") {
@@ -389,6 +404,8 @@
       values([...cell.values.map(([name, value]) => [name, number(value)]), ...(cell.seconds ? [["computed in", `${cell.seconds[0].toFixed(1)} s on ${cell.seconds[1]}`]] : [])]),
       ...layers,
       ...(kept.length === 0 ? [] : [make("h3", {}, "Kept channels"), make("p", { class: "small" }, "A square a channel, from channel 0; filled: kept."), ...kept.map(([name, set]) => strip(name, set))]),
+      ...((cell.losses || []).length < 2 ? [] : [make("h3", {}, "Training loss"), curve(cell.losses),
+        make("p", { class: "small" }, `Means of windows of ${isDense ? "its training" : "the tuning after the last cut"}, nats. From `, make("code", {}, study.losses), ".")]),
       make("h3", {}, "Where it comes from"),
       study.environment ? make("details", {}, make("summary", {}, "Environment"), values(flat(study.environment))) : make("p", { class: "small" }, "No environment is stored beside this table."),
       study.spec ? make("details", {}, make("summary", {}, "Spec, with every default filled in"), make("pre", { tabindex: "0" }, study.spec)) : make("p", { class: "small" }, "No spec is stored beside this table."),
