@@ -8,6 +8,7 @@ use tch::Device;
 use thinet_files::write_atomically;
 use thinet_graph::{ChannelGroup, channel_group};
 use thinet_models::{load_net, load_tensors};
+use thinet_report::records::Mode;
 use thinet_sampling::{GroupOf, check_needs, gathered_kinds, read_from_net};
 use thinet_selectors::Needs;
 
@@ -18,9 +19,7 @@ use crate::stages::evidence_file;
 use crate::stages::program::{PYTHON_FILE, PYTHON_MODULE};
 use crate::store::paths::{EVIDENCE, WEIGHTS};
 use crate::store::{Store, paths};
-use crate::study::{
-    CommandSpec, DensePlan, EvidencePlan, MethodSpec, Mode, Options, Plan, SelectorSpec, Spec,
-};
+use crate::study::{CommandSpec, DensePlan, EvidencePlan, MethodSpec, Options, Plan, SelectorSpec, Spec};
 
 /// Writes a file of every kind of evidence for each seed of a study, `seed-<seed>.safetensors`, and the Python module that reads it.
 /// Returns the files. The evidence is that of the dense net, as in one-shot mode; kinds that are not stored are gathered and stored.

@@ -3,7 +3,7 @@
 use polars::frame::DataFrame;
 use thinet_metrics::seeds_to_show;
 
-use super::comparison::{BOUND, Comparison, PhaseCells, LEVEL, Verdict, is_tested, word};
+use super::comparison::{BOUND, Comparison, LEVEL, PhaseCells, Verdict, is_tested, word};
 use super::frame::column;
 use super::lines::{Line, in_order, lines, phases_shown, variant_column};
 use super::markdown::{Grid, short_count};
