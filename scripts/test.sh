@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run by `make test` after set-up: formatting, lints, the smoke study's data, every test, the tests of set-up. All of them run
-# even if one fails; the last line is "N passed, M failed". A failed check counts as one failure.
+# Run by `make test` after set-up: formatting, lints, the smoke study's data, every test, the tests of set-up, the self-test of
+# `make gpu-check`. All of them run even if one fails; the last line is "N passed, M failed". A failed check counts as one failure.
 set -u
 unset CDPATH
 cd "$(dirname "$0")/.." || exit 1
@@ -47,6 +47,9 @@ counts=$(sed -n 's/^setup: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"
 counts=${counts:-0 1}
 passed=$((passed + ${counts% *}))
 failed=$((failed + ${counts#* }))
+
+heading 'self-test of the folder for CUDA machines'
+if scripts/gpu-check.sh --self-test; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 
 # These take minutes each, and the second installs Slurm: only on request.
 if [ "${LONG_TESTS:-}" = 1 ]; then

@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod exit;
 mod group_lines;
+mod kind_line;
 mod options;
 mod permission;
 mod signals;

@@ -51,7 +51,7 @@ pub use prepare::{PreparedFile, prepare};
 pub use protocol::Protocol;
 pub use spec::{ChannelOrder, Limits, Normalisation, Resize, ResizeRule};
 pub use subset::Subset;
-pub use transform::{Augment, MOST_PADDING, Transform};
+pub use transform::{Augment, MOST_PADDING, Placement, Placer, Transform};
 
 use kind::DatasetKeys;
 

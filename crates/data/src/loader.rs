@@ -1,10 +1,12 @@
 //! The loader: batches of transformed images in a given order, prepared ahead by worker threads.
 //!
 //! The batches depend only on the dataset, the order, the transform and the seed. Each image has its own random stream,
-//! workers take whole batches by number, and batches and errors are returned in order.
+//! workers take whole batches by number, and batches and errors are returned in order. [`Loader::new`] makes normalised values;
+//! [`Loader::bytes`] makes bytes that are normalised elsewhere, in memory of the caller.
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,14 +15,14 @@ use std::thread::JoinHandle;
 use thinet_seed::Seed;
 
 use crate::dataset::{image_len, no_random_crop};
-use crate::transform::FittedTransform;
+use crate::transform::{FittedTransform, Placement};
 use crate::{DataError, Dataset, Transform};
 
 /// Images ready for a net.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// The normalised values, `[n, c, h, w]` row-major.
-    pub images: Vec<f32>,
+pub struct Batch<B = Vec<f32>> {
+    /// `[n, c, h, w]` row-major: the normalised values, or a buffer that begins with the bytes.
+    pub images: B,
     /// The label of each image.
     pub labels: Vec<i64>,
     /// The index of each image in the dataset. Damaged images are left out, so a batch may be
@@ -44,10 +46,10 @@ pub struct LoaderOptions {
 }
 
 /// An iterator over the batches of one pass. It ends after the first error; dropping it early stops its threads.
-pub struct Loader {
-    work: Arc<Work>,
+pub struct Loader<B: Send + 'static = Vec<f32>> {
+    work: Arc<Work<B>>,
     next: usize,
-    workers: Option<Workers>,
+    workers: Option<Workers<B>>,
 }
 
 impl Loader {
@@ -64,6 +66,51 @@ impl Loader {
         augment_seed: Option<Seed>,
         options: LoaderOptions,
     ) -> Result<Self, DataError> {
+        let target = Target {
+            buffer: Box::new(|len| Ok(vec![0.0; len])),
+            write: |transform, pixels, placement, images, at| {
+                transform.apply(pixels, placement, &mut images[at]);
+            },
+            trim: Vec::truncate,
+        };
+        Self::with_target(dataset, order, transform, augment_seed, options, target)
+    }
+}
+
+impl<B: AsMut<[u8]> + Send + 'static> Loader<B> {
+    /// As [`Loader::new`], but with bytes that are cut out, mirrored and in the order of the net's channels, and have yet to be
+    /// normalised. `buffer` gives memory for at least so many bytes; it is called in the worker threads.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn bytes(
+        dataset: Arc<dyn Dataset>,
+        order: Vec<usize>,
+        transform: &Transform,
+        augment_seed: Option<Seed>,
+        options: LoaderOptions,
+        buffer: impl Fn(usize) -> Result<B, DataError> + Send + Sync + 'static,
+    ) -> Result<Self, DataError> {
+        let target = Target {
+            buffer: Box::new(buffer),
+            write: |transform, pixels, placement, images, at| {
+                transform.apply_bytes(pixels, placement, &mut images.as_mut()[at]);
+            },
+            trim: |_, _| (),
+        };
+        Self::with_target(dataset, order, transform, augment_seed, options, target)
+    }
+}
+
+impl<B: Send + 'static> Loader<B> {
+    fn with_target(
+        dataset: Arc<dyn Dataset>,
+        order: Vec<usize>,
+        transform: &Transform,
+        augment_seed: Option<Seed>,
+        options: LoaderOptions,
+        target: Target<B>,
+    ) -> Result<Self, DataError> {
         let LoaderOptions { batch, drop_last, threads, prefetch } = options;
         if batch == 0 {
             return Err(DataError::Value { key: "batch", problem: "must be at least 1".to_owned() });
@@ -78,7 +125,8 @@ impl Loader {
         let random_crop = transform.augment.random_crop;
         let transform = FittedTransform::new(transform, dataset.shape())?;
         let batches = if drop_last { order.len() / batch } else { order.len().div_ceil(batch) };
-        let work = Arc::new(Work { dataset, order, batch, batches, transform, augment_seed, random_crop });
+        let work =
+            Arc::new(Work { dataset, order, batch, batches, transform, augment_seed, random_crop, target });
         let threads = threads.min(batches);
         let workers = match threads {
             0 => None,
@@ -94,8 +142,8 @@ impl Loader {
     }
 }
 
-impl Iterator for Loader {
-    type Item = Result<Batch, DataError>;
+impl<B: Send + 'static> Iterator for Loader<B> {
+    type Item = Result<Batch<B>, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.work.batches {
@@ -122,8 +170,18 @@ impl Iterator for Loader {
     }
 }
 
+/// How the images of a batch are written.
+struct Target<B> {
+    /// Memory for the images of a batch: so many values.
+    buffer: Box<dyn Fn(usize) -> Result<B, DataError> + Send + Sync>,
+    /// Writes the bytes of an image, placed, at a range of the buffer.
+    write: fn(&FittedTransform, &[u8], Placement, &mut B, Range<usize>),
+    /// Drops what lies behind so many values.
+    trim: fn(&mut B, usize),
+}
+
 /// Everything that decides what the batches are.
-struct Work {
+struct Work<B> {
     dataset: Arc<dyn Dataset>,
     order: Vec<usize>,
     batch: usize,
@@ -131,16 +189,17 @@ struct Work {
     transform: FittedTransform,
     augment_seed: Option<Seed>,
     random_crop: bool,
+    target: Target<B>,
 }
 
-impl Work {
-    fn make(&self, number: usize) -> Result<Batch, DataError> {
+impl<B> Work<B> {
+    fn make(&self, number: usize) -> Result<Batch<B>, DataError> {
         let start = number * self.batch;
         let wanted = &self.order[start..self.order.len().min(start.saturating_add(self.batch))];
         let [channels, height, width] = self.transform.output();
         let len = channels * height * width;
         let mut pixels = vec![0; image_len(self.dataset.shape())];
-        let mut images = vec![0.0; wanted.len() * len];
+        let mut images = (self.target.buffer)(wanted.len() * len)?;
         let mut indices = Vec::with_capacity(wanted.len());
         for &index in wanted {
             let seed = self.augment_seed.map(|seed| seed.index(index as u64));
@@ -149,11 +208,11 @@ impl Work {
                 Err(DataError::LeftOut { .. }) => continue,
                 Err(error) => return Err(error),
             }
-            let out = &mut images[indices.len() * len..][..len];
-            self.transform.apply(&pixels, self.transform.placement(seed), out);
+            let at = indices.len() * len..(indices.len() + 1) * len;
+            (self.target.write)(&self.transform, &pixels, self.transform.placement(seed), &mut images, at);
             indices.push(index);
         }
-        images.truncate(indices.len() * len);
+        (self.target.trim)(&mut images, indices.len() * len);
         let labels = indices.iter().map(|index| self.dataset.label(*index) as i64).collect();
         Ok(Batch { images, labels, shape: [indices.len(), channels, height, width], indices })
     }
@@ -168,7 +227,7 @@ impl Work {
     }
 
     /// The batch; a panic (of a dataset's own code) becomes an error.
-    fn make_caught(&self, number: usize) -> Result<Batch, DataError> {
+    fn make_caught(&self, number: usize) -> Result<Batch<B>, DataError> {
         catch_unwind(AssertUnwindSafe(|| self.make(number)))
             .unwrap_or_else(|panic| Err(DataError::WorkerPanic { batch: number, message: message(&*panic) }))
     }
@@ -180,33 +239,33 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// The running threads; dropping it stops and joins them.
-struct Workers {
-    shared: Arc<Shared>,
+struct Workers<B> {
+    shared: Arc<Shared<B>>,
     handles: Vec<JoinHandle<()>>,
 }
 
 /// State shared by the threads and the loader.
-struct Shared {
-    state: Mutex<State>,
+struct Shared<B> {
+    state: Mutex<State<B>>,
     /// Notified when a batch is ready, when there is room for another, and when the threads should stop.
     changed: Condvar,
     /// Batches that may be begun beyond those taken.
     ahead: usize,
 }
 
-#[derive(Default)]
-struct State {
+struct State<B> {
     /// The next batch to begin.
     begun: usize,
     /// Batches that the loader has returned.
     taken: usize,
-    ready: BTreeMap<usize, Result<Batch, DataError>>,
+    ready: BTreeMap<usize, Result<Batch<B>, DataError>>,
     stop: bool,
 }
 
-impl Workers {
-    fn start(work: &Arc<Work>, threads: usize, ahead: usize) -> Result<Self, DataError> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), ahead });
+impl<B: Send + 'static> Workers<B> {
+    fn start(work: &Arc<Work<B>>, threads: usize, ahead: usize) -> Result<Self, DataError> {
+        let state = State { begun: 0, taken: 0, ready: BTreeMap::new(), stop: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ahead });
         // Owned by the value from the start: if a later thread cannot be started, the drop stops the earlier ones.
         let mut workers = Self { shared: Arc::clone(&shared), handles: Vec::with_capacity(threads) };
         for number in 0..threads {
@@ -225,7 +284,7 @@ impl Workers {
     }
 }
 
-impl Drop for Workers {
+impl<B> Drop for Workers<B> {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
@@ -236,9 +295,9 @@ impl Drop for Workers {
     }
 }
 
-impl Shared {
+impl<B> Shared<B> {
     /// Runs a worker: takes the next batch number when there is room, makes the batch and stores it.
-    fn serve(&self, work: &Work) {
+    fn serve(&self, work: &Work<B>) {
         while let Some(number) = self.begin(work.batches) {
             let result = work.make_caught(number);
             self.lock().ready.insert(number, result);
@@ -259,7 +318,7 @@ impl Shared {
     }
 
     /// Waits for the batch and makes room for another.
-    fn take(&self, number: usize) -> Result<Batch, DataError> {
+    fn take(&self, number: usize) -> Result<Batch<B>, DataError> {
         let mut state = self.lock();
         let result = loop {
             match state.ready.remove(&number) {
@@ -273,7 +332,7 @@ impl Shared {
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -102,12 +102,39 @@ pub(crate) struct FittedTransform {
     is_reversed: bool,
 }
 
-/// Where the output lies on the input: output (0, 0) shows input (top, left), before mirroring.
+/// Where a net's input lies on an image: its place (0, 0) shows the image's (top, left), before mirroring. What lies outside of
+/// the image is 0 before normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Placement {
-    top: isize,
-    left: isize,
-    mirror: bool,
+pub struct Placement {
+    pub top: isize,
+    pub left: isize,
+    /// Whether the input is mirrored horizontally.
+    pub mirror: bool,
+}
+
+/// Draws the places of images that something else than a [`Loader`](crate::Loader) cuts out: they are the loader's.
+pub struct Placer(FittedTransform);
+
+impl Placer {
+    /// For images of the shape `[c, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Transform::output_shape`].
+    pub fn new(transform: &Transform, shape: [usize; 3]) -> Result<Self, DataError> {
+        FittedTransform::new(transform, shape).map(Self)
+    }
+
+    /// Channels, height and width of the inputs.
+    #[must_use]
+    pub fn output(&self) -> [usize; 3] {
+        self.0.output()
+    }
+
+    /// The place of an image: the centre without a seed, else drawn from the image's own stream (`augment_seed.index(image index)`).
+    #[must_use]
+    pub fn place(&self, seed: Option<Seed>) -> Placement {
+        self.0.placement(seed)
+    }
 }
 
 impl FittedTransform {
@@ -146,8 +173,27 @@ impl FittedTransform {
         Placement { top, left, mirror: mirror && rng.next_u32() >> 31 == 1 }
     }
 
-    /// Writes the image to `out: [c, H, W]`; `pixels: [c, h, w]`. Both slices have exactly that length.
+    /// Writes the normalised image to `out: [c, H, W]`; `pixels: [c, h, w]`. Both slices have exactly that length.
     pub(crate) fn apply(&self, pixels: &[u8], placement: Placement, out: &mut [f32]) {
+        self.place_values(pixels, placement, out, |channel| {
+            let table = &self.tables[channel];
+            move |byte| table[usize::from(byte)]
+        });
+    }
+
+    /// As [`FittedTransform::apply`], with bytes that have yet to be normalised, in the order of the output's channels.
+    pub(crate) fn apply_bytes(&self, pixels: &[u8], placement: Placement, out: &mut [u8]) {
+        self.place_values(pixels, placement, out, |_| |byte| byte);
+    }
+
+    /// `value` maps a byte of an output channel.
+    fn place_values<T: Copy, V: Fn(u8) -> T>(
+        &self,
+        pixels: &[u8],
+        placement: Placement,
+        out: &mut [T],
+        value: impl Fn(usize) -> V,
+    ) {
         let [_, height, width] = self.input;
         let [_, out_height, out_width] = self.output;
         let columns = overlap(placement.left, width, out_width);
@@ -159,20 +205,21 @@ impl FittedTransform {
             false => columns,
             true => out_width - columns.end..out_width - columns.start,
         };
-        let planes = out.chunks_exact_mut(out_height * out_width).zip(&self.tables);
-        for (channel, (plane, table)) in planes.enumerate() {
-            let channel = if self.is_reversed { self.tables.len() - 1 - channel } else { channel };
+        for (output, plane) in out.chunks_exact_mut(out_height * out_width).enumerate() {
+            let value = value(output);
+            let nothing = value(0);
+            let channel = if self.is_reversed { self.tables.len() - 1 - output } else { output };
             let source = &pixels[channel * height * width..][..height * width];
             for (y, line) in plane.chunks_exact_mut(out_width).enumerate() {
                 if !rows.contains(&y) {
-                    line.fill(table[0]);
+                    line.fill(nothing);
                     continue;
                 }
                 let row = y.wrapping_add_signed(placement.top) * width;
                 let bytes = &source[row + shown.start..row + shown.end];
-                line[..target.start].fill(table[0]);
-                line[target.end..].fill(table[0]);
-                let values = bytes.iter().map(|byte| table[usize::from(*byte)]);
+                line[..target.start].fill(nothing);
+                line[target.end..].fill(nothing);
+                let values = bytes.iter().map(|byte| value(*byte));
                 let line = &mut line[target.clone()];
                 if placement.mirror {
                     line.iter_mut().rev().zip(values).for_each(|(out, value)| *out = value);

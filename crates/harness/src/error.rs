@@ -71,6 +71,14 @@ fn of_layer(layer: Option<&str>) -> String {
     layer.map(|layer| format!(", layer {layer}")).unwrap_or_default()
 }
 
+fn fitting(fits: Option<i64>) -> String {
+    match fits {
+        Some(0) => "a single image does not fit either: use a smaller net".to_owned(),
+        Some(fits) => format!("a batch of {fits} fits: use that"),
+        None => "use a smaller batch".to_owned(),
+    }
+}
+
 fn how_stages_ended(failed: usize, blocked: usize, total: usize) -> String {
     let mut text = format!("{failed} of {total} stages failed");
     match blocked {
@@ -249,14 +257,18 @@ pub enum HarnessError {
     },
     /// A batch does not fit into the memory of the device.
     #[error(
-        "{device} has not enough memory for a batch of {batch}: {message}; use a smaller batch, or another device"
+        "{device} has not enough memory for a batch of {batch}, {place}: {message}; {}, or use another device", fitting(*fits)
     )]
     OutOfMemory {
         device: String,
         /// Images in the batch.
         batch: i64,
+        /// The layer, or the part of the step.
+        place: String,
         /// libtorch's message.
         message: String,
+        /// A batch that was tried and fits, 0 if a single image does not; `None` if that was not tried.
+        fits: Option<i64>,
     },
     /// A dense net diverged, so nothing can be pruned from it.
     #[error(
@@ -315,18 +327,54 @@ impl HarnessError {
         }
     }
 
-    /// Wraps an error of a pass over a batch; running out of memory is reported with device and batch.
+    /// Wraps an error of a pass over a batch; running out of memory is reported with device, layer and batch.
     pub(crate) fn of_model(
         error: thinet_models::ModelError,
         device: thinet_models::Device,
         batch: i64,
     ) -> Self {
         match &error {
-            thinet_models::ModelError::Torch { message, .. } if message.contains("out of memory") => {
+            thinet_models::ModelError::Torch { context, message } if is_out_of_memory(message) => {
                 let device = if device.is_gpu() { device.to_string() } else { "the CPU".to_owned() };
-                Self::OutOfMemory { device, batch, message: message.clone() }
+                let (place, message) = (context.clone(), message.clone());
+                Self::OutOfMemory { device, batch, place, message, fits: None }
             }
             _ => Self::Model(error),
+        }
+    }
+
+    /// As [`HarnessError::of_model`], with the batch that would fit: on a GPU half of the images are tried, then a quarter, and so on.
+    /// `fits` does the same work on fewer images. A CPU would rather fill its memory than refuse, so it is not tried there.
+    pub(crate) fn of_batch(
+        error: thinet_models::ModelError,
+        device: thinet_models::Device,
+        batch: i64,
+        fits: &mut dyn FnMut(i64) -> bool,
+    ) -> Self {
+        match Self::of_model(error, device, batch) {
+            Self::OutOfMemory { device: name, batch, place, message, .. } if device.is_gpu() => {
+                let mut fewer = batch / 2;
+                while fewer > 0 && !fits(fewer) {
+                    fewer /= 2;
+                }
+                Self::OutOfMemory { device: name, batch, place, message, fits: Some(fewer) }
+            }
+            other => other,
+        }
+    }
+
+    /// The same for an error that has been wrapped already.
+    pub(crate) fn in_batch(self, device: thinet_models::Device, batch: i64) -> Self {
+        match self {
+            Self::Model(error) => Self::of_model(error, device, batch),
+            Self::Sampling(thinet_sampling::SamplingError::Torch { layer, source })
+                if is_out_of_memory(&source.to_string()) =>
+            {
+                let context = format!("calibration of layer {layer:?}");
+                let message = torch_message(&source);
+                Self::of_model(thinet_models::ModelError::Torch { context, message }, device, batch)
+            }
+            other => other,
         }
     }
 
@@ -334,6 +382,20 @@ impl HarnessError {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
+}
+
+/// The first line of libtorch's message: behind it comes its own backtrace.
+pub(crate) fn torch_message(error: &tch::TchError) -> String {
+    let message = match error {
+        tch::TchError::Torch(message) => message.clone(),
+        other => other.to_string(),
+    };
+    message.lines().next().unwrap_or_default().to_owned()
+}
+
+/// libtorch's words for it, of a GPU and of a CPU.
+fn is_out_of_memory(message: &str) -> bool {
+    message.contains("out of memory") || message.contains("can't allocate memory")
 }
 
 impl From<FileError> for HarnessError {
@@ -350,15 +412,67 @@ mod tests {
 
     #[test]
     fn running_out_of_memory_is_reported_with_batch_and_device() {
-        let torch = |message: &str| ModelError::Torch { context: "x".into(), message: message.into() };
-        let full = torch("CUDA out of memory. Tried to allocate 20.00 MiB.");
-        let text = HarnessError::of_model(full, Device::Cuda(1), 128).to_string();
-        let start = "cuda:1 has not enough memory for a batch of 128: CUDA out of memory.";
-        assert!(
-            text.starts_with(start) && text.ends_with("use a smaller batch, or another device"),
-            "{text}"
+        let torch =
+            |message: &str| ModelError::Torch { context: "layer \"conv1\"".into(), message: message.into() };
+        let full = || torch("CUDA out of memory. Tried to allocate 20.00 MiB.");
+        let text = HarnessError::of_model(full(), Device::Cuda(1), 128).to_string();
+        assert_eq!(
+            text,
+            "cuda:1 has not enough memory for a batch of 128, layer \"conv1\": CUDA out of memory. Tried to allocate 20.00 \
+             MiB.; use a smaller batch, or use another device"
         );
         let other = HarnessError::of_model(torch("shapes differ"), Device::Cuda(1), 128);
         assert!(matches!(other, HarnessError::Model(_)), "{other}");
+        let wrapped = HarnessError::Model(full()).in_batch(Device::Cuda(1), 128).to_string();
+        assert_eq!(wrapped, text);
+        let source = tch::TchError::Torch("CUDA out of memory.\nException raised from x".into());
+        let gathering = thinet_sampling::SamplingError::Torch { layer: "conv1".into(), source };
+        let text = HarnessError::Sampling(gathering).in_batch(Device::Cuda(1), 128).to_string();
+        assert!(
+            text.contains("batch of 128, calibration of layer \"conv1\": CUDA out of memory.; use"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_batch_that_fits_is_found_by_trying_on_a_gpu_alone() {
+        let full = || ModelError::Torch { context: "x".into(), message: "CUDA out of memory.".into() };
+        for (most, expected, advice) in [
+            (100, vec![64], "a batch of 64 fits: use that, or use another device"),
+            (17, vec![64, 32, 16], "a batch of 16 fits"),
+            (0, vec![64, 32, 16, 8, 4, 2, 1], "a single image does not fit either"),
+        ] {
+            let mut tried = Vec::new();
+            let mut fits = |fewer| {
+                tried.push(fewer);
+                fewer <= most
+            };
+            let text = HarnessError::of_batch(full(), Device::Cuda(0), 128, &mut fits).to_string();
+            assert!(text.contains(advice), "{text}");
+            assert_eq!(tried, expected);
+        }
+        let mut never = |_| panic!("tried");
+        let text = HarnessError::of_batch(full(), Device::Cpu, 128, &mut never).to_string();
+        assert!(text.ends_with("use a smaller batch, or use another device"), "{text}");
+        let other = ModelError::Torch { context: "x".into(), message: "shapes differ".into() };
+        assert!(matches!(
+            HarnessError::of_batch(other, Device::Cuda(0), 128, &mut never),
+            HarnessError::Model(_)
+        ));
+    }
+
+    #[test]
+    fn a_cpu_that_runs_out_of_memory_says_so_in_its_own_words() {
+        // More than any address space: libtorch's allocator refuses at once.
+        let Err(error) = tch::Tensor::f_empty([1 << 55], (tch::Kind::Float, tch::Device::Cpu)) else {
+            panic!("an array of 2⁵⁷ bytes")
+        };
+        let message = torch_message(&error);
+        let error = ModelError::Torch { context: "layer \"conv1\"".into(), message };
+        let text = HarnessError::of_model(error, Device::Cpu, 7).to_string();
+        assert!(
+            text.starts_with("the CPU has not enough memory for a batch of 7, layer \"conv1\": "),
+            "{text}"
+        );
     }
 }

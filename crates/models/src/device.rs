@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use tch::Cuda;
+use tch::{Cuda, Kind, TchError, Tensor};
 use thinet_seed::Seed;
 
 use crate::ModelError;
+use crate::driver::{driver_facts, why_none, why_unusable};
 
 /// A device to compute on: `cpu`, `cuda` (the first GPU) or `cuda:<index>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,10 +30,8 @@ impl Device {
     pub fn check_available(self) -> Result<(), ModelError> {
         let Self::Cuda(index) = self else { return Ok(()) };
         if !Cuda::is_available() {
-            return Err(bad_device(
-                &self.to_string(),
-                "is not available: libtorch finds no CUDA device here; use cpu".into(),
-            ));
+            let problem = why_none(driver_facts(self), tch::utils::has_cuda());
+            return Err(bad_device(&self.to_string(), problem));
         }
         let found = usize::try_from(Cuda::device_count()).unwrap_or(0);
         if index >= found {
@@ -40,6 +39,26 @@ impl Device {
             return Err(bad_device(&self.to_string(), problem));
         }
         Ok(())
+    }
+
+    /// Computes a little on the device, which takes it into use: a card that libtorch has no kernels for, or that another process has
+    /// for itself, is found before any work.
+    ///
+    /// # Errors
+    /// If that fails; says why in one line.
+    pub fn check_usable(self) -> Result<(), ModelError> {
+        self.check_available()?;
+        let try_it = || -> Result<f64, TchError> {
+            let two = Tensor::f_full([1], 2.0, (Kind::Float, self.into()))?;
+            two.f_mul(&two)?.f_double_value(&[0])
+        };
+        match try_it() {
+            Ok(4.0) => Ok(()),
+            Ok(other) => Err(bad_device(&self.to_string(), format!("computes 2 × 2 = {other}"))),
+            Err(error) => {
+                Err(bad_device(&self.to_string(), why_unusable(driver_facts(self), &error.to_string())))
+            }
+        }
     }
 
     /// Waits until the device has done all work queued on it. A CPU has no queue.
@@ -138,9 +157,11 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_refused() {
         Device::Cpu.check_available().unwrap();
+        Device::Cpu.check_usable().unwrap();
         let message = Device::Cuda(4096).check_available().unwrap_err().to_string();
         assert!(message.contains("\"cuda:4096\" is not available"), "{message}");
         assert_eq!(Device::Cuda(0).check_available().is_ok(), Cuda::is_available());
+        assert_eq!(Device::Cuda(4096).check_usable().unwrap_err().to_string(), message);
     }
 
     #[test]

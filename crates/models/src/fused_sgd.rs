@@ -4,10 +4,11 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
 use crate::ModelError;
 use crate::error::Context;
+use crate::reason::Reason;
 
 unsafe extern "C" {
     fn thinet_fused_sgd(
@@ -42,14 +43,13 @@ pub(crate) struct FusedStep {
 
 /// g ← g + λ·w, v ← μ·v + g (first step v ← g), w ← w − lr·v or with Nesterov's momentum w ← w − lr·(g + μ·v), in place.
 pub(crate) fn fused_step(step: &FusedStep) -> Result<(), ModelError> {
-    const CAPACITY: usize = 1000;
     let pointers =
         |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.as_ptr().cast()).collect::<Vec<_>>();
     let (weights, gradients, velocities) =
         (pointers(&step.weights), pointers(&step.gradients), pointers(&step.velocities));
     assert!(weights.len() == gradients.len() && weights.len() == velocities.len());
-    let mut reason = [0_u8; CAPACITY];
-    // SAFETY: each list holds `count` pointers to tensors that `step` owns, and at most `capacity` bytes are written to `reason`.
+    let mut reason = Reason::new();
+    // SAFETY: each list holds `count` pointers to tensors that `step` owns, and at most `CAPACITY` bytes are written to `reason`.
     let length = unsafe {
         thinet_fused_sgd(
             weights.as_ptr(),
@@ -61,14 +61,12 @@ pub(crate) fn fused_step(step: &FusedStep) -> Result<(), ModelError> {
             step.decay,
             c_int::from(step.nesterov),
             c_int::from(step.first),
-            reason.as_mut_ptr().cast(),
-            CAPACITY as i64,
+            reason.to(),
+            Reason::CAPACITY,
         )
     };
-    if length == 0 {
-        return Ok(());
+    match length {
+        0 => Ok(()),
+        _ => Err(reason.error()).context(|| format!("training step of {} tensors", step.weights.len())),
     }
-    let text =
-        String::from_utf8_lossy(reason.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned();
-    Err(TchError::Torch(text)).context(|| format!("training step of {} tensors", step.weights.len()))
 }

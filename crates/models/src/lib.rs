@@ -3,7 +3,9 @@
 
 mod batch_norm;
 mod checkpoint;
+mod copies;
 mod device;
+mod driver;
 mod error;
 mod evaluate;
 mod export;
@@ -17,6 +19,7 @@ mod import_rules;
 mod init;
 mod memory_format;
 mod names;
+mod reason;
 mod schedule;
 mod sgd;
 mod surgery;
@@ -26,6 +29,7 @@ mod train;
 mod weights;
 
 pub use batch_norm::{BatchNormEstimate, has_batch_norm};
+pub use copies::{Mark, UploadBytes, Uploader};
 pub use device::{Device, seed_torch, set_compute_threads};
 pub use error::ModelError;
 pub use evaluate::add_batch;

@@ -1,6 +1,6 @@
 // What the Rust bindings lack of libtorch: autocast with its type, TF32, deterministic algorithms, the state of the
-// random generators, the peak of a device's memory, the instruction set in use, the name of a GPU, and SGD over many
-// tensors at once. Errors come back as a return value; no exception crosses into Rust.
+// random generators, the peak of a device's memory, the instruction set in use, what the driver says about a GPU, SGD over
+// many tensors at once, and copies on a stream of their own. Errors come back as a return value; no exception crosses into Rust.
 
 #include <ATen/Context.h>
 #include <ATen/Version.h>
@@ -8,6 +8,9 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/env.h>
 #include <dlfcn.h>
 
@@ -27,6 +30,27 @@ std::int64_t copy(const std::string& text, char* to, std::int64_t capacity) {
   }
   return length;
 }
+
+// The message of an exception, shortened to `capacity`; its length.
+template <typename Work>
+std::int64_t refused(char* reason, std::int64_t capacity, const Work& work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::exception& error) {
+    const std::string text = std::string("libtorch: ") + error.what();
+    return copy(text.substr(0, static_cast<std::size_t>(capacity)), reason, capacity);
+  } catch (...) {
+    return copy("libtorch: an unknown exception", reason, capacity);
+  }
+}
+
+// The current stream of a GPU.
+c10::Stream current_stream(c10::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+}
+
+c10::Device gpu(int index) { return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)); }
 
 // The default generator of the CPU (-1) or of a GPU.
 const at::Generator& generator(int cuda) {
@@ -189,7 +213,7 @@ int thinet_set_variable(const char* name, const char* value) {
 std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor* const* gradients,
                               const at::Tensor* const* velocities, std::int64_t count, double lr, double momentum,
                               double decay, int nesterov, int first, char* reason, std::int64_t capacity) {
-  try {
+  return refused(reason, capacity, [&] {
     const auto list = [count](const at::Tensor* const* tensors) {
       std::vector<at::Tensor> all;
       for (std::int64_t i = 0; i < count; ++i) {
@@ -199,12 +223,102 @@ std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor
     };
     const auto w = list(weights), g = list(gradients), v = list(velocities);
     at::_fused_sgd_(w, g, v, decay, momentum, lr, /*dampening=*/0.0, nesterov != 0, /*maximize=*/false, first != 0);
+  });
+}
+
+// What the driver says about itself and a GPU: `facts` becomes the version of CUDA that it supports (12040 is 12.4), the number of
+// GPUs, and the compute capability of this one (90 is 9.0); 0 for what it does not say. 0: it was asked; 1: there is no driver.
+int thinet_driver_facts(int index, std::int64_t* facts) {
+  try {
+    facts[0] = facts[1] = facts[2] = 0;
+    void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (driver == nullptr) {
+      return 1;
+    }
+    const auto version = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDriverGetVersion"));
+    const auto start = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
+    const auto count = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDeviceGetCount"));
+    const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+    const auto attribute = reinterpret_cast<int (*)(int*, int, int)>(dlsym(driver, "cuDeviceGetAttribute"));
+    int found = 0;
+    if (version && !version(&found)) {
+      facts[0] = found;
+    }
+    if (!start || !count || !get || !attribute || start(0)) {
+      return 0;
+    }
+    if (!count(&found)) {
+      facts[1] = found;
+    }
+    // The numbers of the two attributes in cuda.h: the capability's major and minor part.
+    int device = 0, major = 0, minor = 0;
+    if (!get(&device, index) && !attribute(&major, 75, device) && !attribute(&minor, 76, device)) {
+      facts[2] = 10 * major + minor;
+    }
     return 0;
-  } catch (const std::exception& error) {
-    const std::string text = std::string("libtorch: ") + error.what();
-    return copy(text.substr(0, static_cast<std::size_t>(capacity)), reason, capacity);
   } catch (...) {
-    return copy("libtorch: an unknown exception", reason, capacity);
+    return 1;
   }
 }
+
+// A tensor of `length` bytes that are not set, in memory from which a GPU copies by itself if `pinned`; null where that fails.
+at::Tensor* thinet_bytes(std::int64_t length, int pinned, char* reason, std::int64_t capacity) {
+  at::Tensor* bytes = nullptr;
+  refused(reason, capacity, [&] {
+    bytes = new at::Tensor(at::empty({length}, at::TensorOptions().dtype(at::kByte).pinned_memory(pinned != 0)));
+  });
+  return bytes;
+}
+
+// A stream of a GPU besides the one that it computes on; null where that fails.
+c10::Stream* thinet_new_stream(int index, char* reason, std::int64_t capacity) {
+  c10::Stream* stream = nullptr;
+  refused(reason, capacity, [&] {
+    const c10::impl::VirtualGuardImpl device(c10::kCUDA);
+    stream = new c10::Stream(device.getStreamFromGlobalPool(gpu(index)));
+  });
+  return stream;
+}
+
+void thinet_free_stream(c10::Stream* stream) { delete stream; }
+
+// A copy of a tensor on the stream's GPU, made on that stream; what the GPU computes from now on waits for it. Returns at once if the
+// tensor's memory is pinned: libtorch keeps that memory until the copy is done. Null where that fails.
+at::Tensor* thinet_copy_on(const c10::Stream* stream, const at::Tensor* from, char* reason, std::int64_t capacity) {
+  at::Tensor* copied = nullptr;
+  refused(reason, capacity, [&] {
+    const auto device = stream->device();
+    const auto computing = current_stream(device);
+    c10::Event done(device.type());
+    at::Tensor there;
+    {
+      const c10::StreamGuard guard(*stream);
+      there = from->to(from->options().device(device).pinned_memory(false), /*non_blocking=*/true, /*copy=*/true);
+      done.record(*stream);
+    }
+    done.block(computing);
+    // Its memory belongs to the copying stream: it is not used again before the computing one is done with it.
+    there.record_stream(computing);
+    copied = new at::Tensor(std::move(there));
+  });
+  return copied;
+}
+
+// Marks what the GPU has been asked to compute so far; null where that fails.
+c10::Event* thinet_new_mark(int index, char* reason, std::int64_t capacity) {
+  c10::Event* mark = nullptr;
+  refused(reason, capacity, [&] {
+    c10::Event event(c10::kCUDA);
+    event.record(current_stream(gpu(index)));
+    mark = new c10::Event(std::move(event));
+  });
+  return mark;
+}
+
+// Waits until the GPU has come to the mark. 0: done; else the length of the reason.
+std::int64_t thinet_wait_for(const c10::Event* mark, char* reason, std::int64_t capacity) {
+  return refused(reason, capacity, [&] { mark->synchronize(); });
+}
+
+void thinet_free_mark(c10::Event* mark) { delete mark; }
 }

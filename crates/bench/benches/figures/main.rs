@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "this program prints the table of figures")]
 
 mod calibration;
+mod feeding;
 mod in_turn;
 mod memory;
 mod moments;
@@ -40,6 +41,7 @@ fn main() -> Result<()> {
     figures.extend(calibration::figures(&mut criterion)?);
     figures.push(training::figure(&mut criterion)?);
     figures.extend(prepared::figures(&mut criterion)?);
+    figures.extend(feeding::figures(&mut criterion)?);
     figures.push(program::figure(&mut criterion)?);
     criterion.final_summary();
     println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));

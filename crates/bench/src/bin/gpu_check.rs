@@ -5,14 +5,18 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
-use thinet_bench::{observe_batch, plain_sgd, relative_difference};
+use thinet_bench::{observe_batch, photographs, plain_sgd, relative_difference};
+use thinet_data::{
+    Augment, DataError, DatasetSpec, ImagenetSpec, Loader, LoaderOptions, Protocol, Transform, open, prepare,
+    shuffled,
+};
 use thinet_graph::{ChannelGroup, Graph, channel_group};
 use thinet_models::{
-    Device, MemoryFormat, Mode, Precision, Sgd, Weights, forward, loss_and_gradients, peak_gpu_bytes,
-    seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
+    Device, MemoryFormat, Mode, Precision, Sgd, UploadBytes, Uploader, Weights, forward, loss_and_gradients,
+    peak_gpu_bytes, seed_torch, set_compute_threads, set_deterministic, set_tf32, train_step,
 };
 use thinet_nets::{Arch, NetSpec, ResNetStride, paper_models};
 use thinet_sampling::EvidenceCollector;
@@ -20,7 +24,8 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL|evidence,… | train NET PRECISION BATCH SECONDS DEVICE | \
-                     calibrate NET BATCH SECONDS DEVICE";
+                     infer NET PRECISION BATCH SECONDS DEVICE | calibrate NET BATCH SECONDS DEVICE | \
+                     load decoding|prepared IMAGES SECONDS THREADS DEVICE";
 /// Shape of the images and number of classes of the paper's nets.
 const PHOTOGRAPHS: ([usize; 3], usize) = ([3, 224, 224], 1000);
 /// Those of the nets called `cifar-…`.
@@ -33,6 +38,8 @@ const POSITIONS: usize = 10;
 /// add up.
 const MOST_OF_TF32: f64 = 0.01;
 const MOST_OF_BF16: f64 = 0.08;
+/// Most that the share of a channel's zeros may differ: one value in a thousand switches its sign by rounding.
+const MOST_OF_ZEROS: f64 = 1e-3;
 /// Runs between two waits for the device, as in `gpu_check.py`.
 const FREE_RUNS: usize = 20;
 /// Runs before the clock starts.
@@ -54,6 +61,20 @@ fn main() -> Result<()> {
             seconds.parse().context("SECONDS")?,
             available(device)?,
         )?,
+        ["infer", net, precision, batch, seconds, device] => infer(
+            net,
+            precision,
+            batch.parse().context("BATCH")?,
+            seconds.parse().context("SECONDS")?,
+            available(device)?,
+        )?,
+        ["load", way, images, seconds, threads, device] => load(
+            way,
+            images.parse().context("IMAGES")?,
+            seconds.parse().context("SECONDS")?,
+            threads.parse().context("THREADS")?,
+            available(device)?,
+        )?,
         ["calibrate", net, batch, seconds, device] => calibrate(
             net,
             batch.parse().context("BATCH")?,
@@ -69,7 +90,7 @@ fn main() -> Result<()> {
 /// The device of this name, checked to be available.
 fn available(name: &str) -> Result<Device> {
     let device: Device = name.parse()?;
-    device.check_available()?;
+    device.check_usable()?;
     Ok(device)
 }
 
@@ -275,7 +296,7 @@ fn net(name: &str) -> Result<Graph> {
 }
 
 fn needs() -> Needs {
-    Needs::FILTERS | Needs::ZEROS | Needs::MOMENTS
+    Needs::FILTERS | Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS
 }
 
 /// One calibration pass over a batch.
@@ -316,6 +337,25 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     };
     let gram = relative_difference(&moments(there)?, &moments(cpu)?);
     let mut rows = vec![row(name, "moments, largest relative difference", gram, "")];
+    let activations = |evidence: &Evidence| -> Result<[Tensor; 2]> {
+        let found = evidence.activations.as_ref().context("no activations")?;
+        Ok([Tensor::from_slice(&found.mean_abs), Tensor::from_slice(&found.max)])
+    };
+    for (what, (there, cpu)) in
+        ["means", "maxima"].into_iter().zip(activations(there)?.iter().zip(&activations(cpu)?))
+    {
+        let metric = format!("{what} of activations, largest relative difference");
+        rows.push(row(name, &metric, relative_difference(there, cpu), ""));
+    }
+    // A value near zero can fall on the other side of a rectifier: shares are compared, not counts.
+    let zeros = |evidence: &Evidence| -> Result<Vec<f64>> {
+        let found = evidence.zeros.as_ref().context("no zero counts")?;
+        Ok(found.zeros.iter().map(|zeros| *zeros as f64 / found.total as f64).collect())
+    };
+    let shares = zeros(there)?.into_iter().zip(zeros(cpu)?).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let mut of_zeros = row(name, "shares of zeros, largest difference", shares, "");
+    of_zeros["bound"] = MOST_OF_ZEROS.into();
+    rows.push(of_zeros);
     let keep = cpu.channels / 2;
     for selector in thinet_selectors::all() {
         let seed = Seed::root(0).child("select");
@@ -330,13 +370,78 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
+fn precision_and_format(name: &str) -> Result<(Precision, MemoryFormat)> {
+    match name {
+        "f32" => Ok((Precision::F32, MemoryFormat::Contiguous)),
+        "bf16" => Ok((Precision::Bf16, MemoryFormat::ChannelsLast)),
+        other => bail!("{other:?} is not a precision; allowed: f32, bf16"),
+    }
+}
+
+/// Forward passes without gradients.
+fn infer(net_name: &str, precision: &str, batch: usize, seconds: f64, asked: Device) -> Result<Value> {
+    let device = asked.into();
+    let (precision, format) = precision_and_format(precision)?;
+    set_tf32(precision == Precision::Bf16)?;
+    let graph = net(net_name)?;
+    let weights = Weights::init(&graph, Seed::root(0), device)?.to_format(format)?;
+    let images = format.apply(&images(net_name, batch).to_device(device))?;
+    let _guard = tch::no_grad_guard();
+    let speed = repeat(batch, seconds, asked, || {
+        let _autocast = precision.enter(device)?;
+        forward(&graph, &weights, &images, Mode::Eval).map(drop).map_err(Into::into)
+    })?;
+    Ok(json!({ "images_per_second": speed }))
+}
+
+/// Photographs of a batch of [`load`].
+const LOADED: usize = 64;
+
+/// Batches of photographs as bytes on the device, decoded each time or from a prepared file, by so many loader threads.
+fn load(way: &str, count: usize, seconds: f64, threads: usize, asked: Device) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let source = photographs(folder.path(), count)?;
+    let spec = ImagenetSpec { classes: 1, ..ImagenetSpec::new(Protocol::CaffeShort) };
+    let spec = DatasetSpec::Imagenet(spec);
+    if way == "prepared" {
+        prepare(&spec, folder.path(), None, &mut |_| ())?;
+    }
+    let set = open(&spec, folder.path())?.train;
+    ensure!(
+        set.prepared_file().is_some() == (way == "prepared"),
+        "{way:?} is no way; allowed: decoding, prepared"
+    );
+    let augment = Augment { random_crop: true, mirror: true, crop_padding: 0 };
+    let transform = Transform { pad: 0, crop: None, normalisation: spec.normalisation(), augment };
+    let options = LoaderOptions { batch: LOADED.min(count), drop_last: true, threads, prefetch: 4 };
+    let uploader = Uploader::new(asked)?;
+    let (mut images, mut epoch, start) = (0, 0_u64, Instant::now());
+    while start.elapsed().as_secs_f64() < seconds {
+        let seed = Seed::root(0).index(epoch);
+        // Several times the same ones, so that little of the time is the start of threads.
+        let order: Vec<usize> =
+            (0..16).flat_map(|round| shuffled(count, seed.child("order").index(round))).collect();
+        let buffer = move |length| {
+            UploadBytes::new(asked, length)
+                .map_err(|error| DataError::Value { key: "memory", problem: error.to_string() })
+        };
+        for batch in Loader::bytes(set.clone(), order, &transform, Some(seed), options, buffer)? {
+            let batch = batch?;
+            drop(uploader.upload(batch.images.tensor())?);
+            images += batch.indices.len();
+            if start.elapsed().as_secs_f64() >= seconds {
+                break;
+            }
+        }
+        epoch += 1;
+    }
+    asked.synchronize();
+    Ok(json!({ "images_per_second": images as f64 / start.elapsed().as_secs_f64(), "source": source }))
+}
+
 fn train(net_name: &str, precision: &str, batch: usize, seconds: f64, asked: Device) -> Result<Value> {
     let device = asked.into();
-    let (precision, format) = match precision {
-        "f32" => (Precision::F32, MemoryFormat::Contiguous),
-        "bf16" => (Precision::Bf16, MemoryFormat::ChannelsLast),
-        other => bail!("{other:?} is not a precision; allowed: f32, bf16"),
-    };
+    let (precision, format) = precision_and_format(precision)?;
     set_tf32(precision == Precision::Bf16)?;
     let graph = net(net_name)?;
     let weights = Weights::init(&graph, Seed::root(0), device)?.to_format(format)?;

@@ -15,6 +15,7 @@ use thinet_harness::study::{
 use thinet_models::{Device, Schedule};
 
 use crate::group_lines::{GroupLine, larger_groups};
+use crate::kind_line::KindLine;
 use crate::options::{Study, jobs};
 use crate::output::print_json;
 use crate::permission::described;
@@ -147,11 +148,13 @@ struct Cost {
     /// Multiply-adds per second and job that the estimate assumes.
     rate: f64,
     disk_bytes: f64,
+    /// Time of the missing stages by kind.
+    work: Vec<KindLine>,
 }
 
 impl Cost {
     fn new(estimate: Estimate, device: Device, jobs: usize) -> Self {
-        let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, disk } = estimate;
+        let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, by_kind, disk } = estimate;
         let [dense_nets, calibrations, cells] = kinds;
         let (device, multiply_adds, disk_bytes) = (device.to_string(), macs, disk);
         Self {
@@ -167,6 +170,7 @@ impl Cost {
             is_measured,
             rate,
             disk_bytes,
+            work: by_kind.iter().filter(|cost| cost.missing > 0).map(KindLine::new).collect(),
         }
     }
 }
@@ -479,5 +483,6 @@ fn print_cost(cost: &Cost) {
     let (jobs, plural) = (cost.jobs, if cost.jobs == 1 { "" } else { "s" });
     let device = &cost.device;
     println!("time with {jobs} job{plural} on {device}: about {} ({basis})", duration(cost.seconds));
+    cost.work.iter().for_each(KindLine::print);
     println!("disk needed: about {:.1} GB", cost.disk_bytes / 1e9);
 }

@@ -60,17 +60,12 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let plan = study.plan()?;
     let allow_commands = may_run_commands(&plan, workers.pace.allow_commands)?;
     let pace = Pace { allow_commands, ..workers.pace.clone() };
-    let jobs = match devices.len() {
-        1 => jobs(workers.jobs, plan.spec.compute.threads, devices[0]),
-        several => workers.jobs.map_or(several, usize::from),
-    };
+    let jobs = jobs_on(workers, &devices, plan.spec.compute.threads);
     let cost = estimate(&plan, jobs)?;
     announce(&plan.spec.name, &cost, jobs, &plan.data.prepared_files());
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
-        workers: (0..jobs)
-            .map(|slot| worker(&study.on(devices[slot % devices.len()]), &pace))
-            .collect::<anyhow::Result<_>>()?,
+        workers: worker_commands(&program_file()?, &study, &devices, jobs, &pace),
         check: workers.check,
         ..pace.options(stop)
     };
@@ -93,6 +88,14 @@ fn announce(name: &str, cost: &Estimate, jobs: usize, prepared: &[&Path]) {
     }
 }
 
+/// The number of processes: as asked, else one for each of several devices, or as many as suit the only one.
+fn jobs_on(workers: &Workers, devices: &[Device], threads: usize) -> usize {
+    match devices {
+        [only] => jobs(workers.jobs, threads, *only),
+        several => workers.jobs.map_or(several.len(), usize::from),
+    }
+}
+
 /// The devices that workers are spread over; all of one kind, because the kind is part of a result's id.
 fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
     let devices = if workers.devices.is_empty() { vec![device] } else { workers.devices.clone() };
@@ -107,7 +110,64 @@ fn devices(workers: &Workers, device: Device) -> anyhow::Result<Vec<Device>> {
     Ok(devices)
 }
 
-/// How to start a worker for the same study.
-fn worker(study: &Study, pace: &Pace) -> anyhow::Result<WorkerCommand> {
-    Ok(WorkerCommand { program: program_file()?, arguments: study.command_line("worker", pace) })
+/// How to start each of `jobs` workers for the same study, in turn on the devices: more jobs than devices share them.
+fn worker_commands(
+    program: &Path,
+    study: &Study,
+    devices: &[Device],
+    jobs: usize,
+    pace: &Pace,
+) -> Vec<WorkerCommand> {
+    let command = |slot: usize| {
+        let mut arguments = study.on(devices[slot % devices.len()]).command_line("worker", pace);
+        // Behind the command's name, as the spec comes last.
+        arguments.splice(1..1, ["--processes".into(), jobs.to_string().into()]);
+        WorkerCommand { program: program.to_owned(), arguments }
+    };
+    (0..jobs).map(command).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// A command line, parsed as the program does.
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Arguments,
+    }
+
+    /// The devices of the workers of a command line, and how many processes each is told of.
+    fn workers(line: &[&str]) -> Vec<(String, String)> {
+        let words = ["run"].iter().chain(line).chain(&["x.toml"]);
+        let Arguments { study, workers, .. } = Line::parse_from(words).run;
+        let devices =
+            if workers.devices.is_empty() { vec![study.place.device] } else { workers.devices.clone() };
+        let jobs = jobs_on(&workers, &devices, 1);
+        let commands = worker_commands(Path::new("thinet"), &study, &devices, jobs, &workers.pace);
+        let value = |command: &WorkerCommand, name: &str| {
+            let at = command.arguments.iter().position(|word| word == name).unwrap();
+            command.arguments[at + 1].to_string_lossy().into_owned()
+        };
+        assert!(commands.iter().all(|command| command.arguments[0] == "worker"));
+        assert!(commands.iter().all(|command| command.arguments.last().unwrap() == "x.toml"));
+        commands.iter().map(|command| (value(command, "--device"), value(command, "--processes"))).collect()
+    }
+
+    #[test]
+    fn jobs_share_the_devices_and_the_cores() {
+        let on = |devices: &[&str]| {
+            let processes = devices.len().to_string();
+            devices.iter().map(|device| ((*device).to_owned(), processes.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(workers(&["--devices", "cuda:0", "--jobs", "8"]), on(&["cuda:0"; 8]));
+        assert_eq!(workers(&["--device", "cuda:3", "--jobs", "2"]), on(&["cuda:3"; 2]));
+        assert_eq!(workers(&["--devices", "cuda:0"]), on(&["cuda:0"]));
+        assert_eq!(workers(&["--devices", "cuda:0,cuda:1"]), on(&["cuda:0", "cuda:1"]));
+        let shared = ["--devices", "cuda:0,cuda:1", "--jobs", "5"];
+        assert_eq!(workers(&shared), on(&["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]));
+    }
 }

@@ -4,7 +4,7 @@ use std::io::BufReader;
 
 use clap::Args;
 use thinet_harness::Stop;
-use thinet_harness::run::{StageRunner, WorkerMessage, listen, serve};
+use thinet_harness::run::{RunOptions, StageRunner, WorkerMessage, listen, serve};
 
 use crate::bars::JsonLines;
 use crate::options::{Pace, Study};
@@ -18,11 +18,14 @@ pub(crate) struct Arguments {
     study: Study,
     #[command(flatten)]
     pace: Pace,
+    /// Processes of the run on this machine, which share its cores
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    processes: usize,
 }
 
 /// Runs the stages that are named on standard input.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { study, pace } = arguments;
+    let Arguments { study, pace, processes } = arguments;
     thinet_harness::run::keep_panics();
     // Ctrl-C reaches all processes of a terminal; the parent decides what follows.
     signals::ignore_interrupts()?;
@@ -32,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let exit = || signal_hook::low_level::exit(1);
     let asked = listen(BufReader::new(std::io::stdin()), stop.clone(), exit);
     let plan = study.plan()?;
-    let options = pace.options(stop);
+    let options = RunOptions { processes: *processes, ..pace.options(stop) };
     let lines = JsonLines::new();
     serve(&StageRunner::new(&plan, &options)?, asked, &lines, &|message: WorkerMessage| lines.send(&message));
     Ok(())

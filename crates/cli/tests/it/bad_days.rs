@@ -207,7 +207,7 @@ fn a_run_of_an_older_version_is_read_and_used() {
             fs::remove_file(&file).unwrap();
         } else if name == "result.json" {
             let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-            for key in ["checksum", "environment", "busy_seconds", "sizes"] {
+            for key in ["checksum", "environment", "busy_seconds", "waited_seconds", "sizes"] {
                 assert!(record.as_object_mut().unwrap().remove(key).is_some(), "{key}");
             }
             fs::write(&file, record.to_string()).unwrap();

@@ -139,6 +139,9 @@ fn a_plan_of_a_paper_scale_study_needs_neither_data_nor_device() {
         "24 epochs of tuning a cell",
         "32 32 64 64 128 128 128 256 256 256",
         "time with 1 job on cuda:0: about",
+        "  1 dense net: about",
+        " each, bounded by ",
+        "(assumed rates)",
         "disk needed: about",
     ] {
         assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);

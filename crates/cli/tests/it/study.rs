@@ -12,6 +12,12 @@ fn a_study_runs_in_workers_and_a_second_run_has_no_work() {
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
     let before = plan.json();
     assert_eq!((&before["cost"]["stages"], &before["cost"]["done"]), (&3.into(), &0.into()));
+    let work = before["cost"]["work"].as_array().unwrap();
+    assert!(
+        work.iter().all(|kind| kind["basis"] == "assumed rates" && kind["bounded-by"].is_string()),
+        "{before}"
+    );
+    assert_eq!(work.iter().map(|kind| kind["missing"].as_u64().unwrap()).sum::<u64>(), 3);
     assert!(!fixture.path("results").exists(), "plan touches nothing");
 
     let first = fixture.run(&arguments);
@@ -33,7 +39,7 @@ fn a_study_runs_in_workers_and_a_second_run_has_no_work() {
 
     let plan = fixture.run(&["plan", "small.toml", "--data", "images", "--json"]);
     let after = plan.json();
-    assert_eq!(after["cost"]["done"], 3);
+    assert_eq!((&after["cost"]["done"], &after["cost"]["work"]), (&3.into(), &serde_json::json!([])));
     let table = fixture.run(&["table", "small.toml", "--data", "images"]);
     assert_eq!(table.out, first.out);
 

@@ -89,6 +89,47 @@ fn any_number_of_threads_gives_the_same_batches() {
 }
 
 #[test]
+fn bytes_are_those_that_the_values_are_made_of_with_any_number_of_threads() {
+    let pixels = (0..50 * 18).map(|i| (i * 31) as u8).collect();
+    let labels = (0..50).map(|i| i % 5).collect();
+    let dataset: Arc<dyn Dataset> =
+        Arc::new(MemoryDataset::new("rgb", 5, [3, 2, 3], pixels, labels).unwrap());
+    // A range of 255 without mean and deviation leaves whole numbers.
+    let normalisation =
+        Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3], order: ChannelOrder::Bgr, range: 255.0 };
+    let transform = Transform { normalisation, ..transform() };
+    for (seed, drop_last) in [(None, false), (Some(Seed::root(2)), true)] {
+        for threads in [0, 1, 3] {
+            let (order, options) =
+                (shuffled(50, Seed::root(1)), LoaderOptions { drop_last, threads, ..OPTIONS });
+            let values = Loader::new(dataset.clone(), order.clone(), &transform, seed, options).unwrap();
+            // Memory that is longer than needed and was used before.
+            let buffer = |len| Ok(vec![77_u8; len + 5]);
+            let bytes = Loader::bytes(dataset.clone(), order, &transform, seed, options, buffer).unwrap();
+            assert_eq!(bytes.batches(), values.batches());
+            for (bytes, values) in bytes.zip(values) {
+                let (bytes, values) = (bytes.unwrap(), values.unwrap());
+                assert_eq!(
+                    (bytes.shape, bytes.labels, bytes.indices),
+                    (values.shape, values.labels, values.indices)
+                );
+                let placed = bytes.images[..values.images.len()].iter().map(|byte| f32::from(*byte));
+                assert!(placed.eq(values.images));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_buffer_that_cannot_be_had_is_the_batchs_error() {
+    let none = |_| Err::<Vec<u8>, _>(DataError::Value { key: "memory", problem: "is full".to_owned() });
+    let order = (0..4).collect();
+    let mut loader = Loader::bytes(images(4), order, &transform(), None, OPTIONS, none).unwrap();
+    assert_eq!(loader.next().unwrap().unwrap_err().to_string(), "key \"memory\": is full");
+    assert!(loader.next().is_none());
+}
+
+#[test]
 fn the_batch_size_changes_no_image_and_the_seed_does() {
     let dataset = images(50);
     let order: Vec<usize> = (0..50).collect();

@@ -59,8 +59,8 @@ pub struct RunStatus {
     /// The `thinet run` that works on it, if any.
     pub parent: Option<Holder>,
     pub stages: Vec<StageStatus>,
-    /// Seconds left with the current number of parallel stages, at least one, by the rate of the stored stages, or the rate that `run`
-    /// assumes while none is stored. `None` if the spec is needed for that and cannot be read.
+    /// Seconds left with the current number of parallel stages, at least one, by the rate of the stored stages, or one that is
+    /// assumed while none is stored. `None` if the spec is needed for that and cannot be read.
     pub seconds_left: Option<f64>,
 }
 

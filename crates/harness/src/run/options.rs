@@ -10,6 +10,8 @@ use crate::stop::Stop;
 pub struct RunOptions {
     /// The command of each worker; as many stages run at a time. Empty: all stages run in this process.
     pub workers: Vec<WorkerCommand>,
+    /// Processes of the run on this machine, which share its cores.
+    pub processes: usize,
     /// Minimum time between two checkpoints of a training; longer if writing would take more than a hundredth of the time. Zero:
     /// after every step.
     pub checkpoint_every: Duration,
@@ -28,6 +30,7 @@ impl Default for RunOptions {
     fn default() -> Self {
         Self {
             workers: Vec::new(),
+            processes: 1,
             checkpoint_every: Duration::from_secs(15),
             claim_expiry: Duration::from_secs(90),
             check: false,

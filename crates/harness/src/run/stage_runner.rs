@@ -9,8 +9,9 @@ use crate::error::HarnessError;
 use crate::events::{Event, Reporter, TensorBoard};
 use crate::run::{RunOptions, panics};
 use crate::stages::program::Programs;
-use crate::stages::{BusyTime, Context, Feed, cell, dense, evidence};
+use crate::stages::{BusyTime, Context, Feed, OWED_ON_GPU, Route, ToDevice, cell, dense, evidence};
 use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here, paths};
+use crate::study::cost::loader_threads;
 use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
 
 /// The environment of this process.
@@ -105,6 +106,7 @@ impl<'a> StageRunner<'a> {
         let claim = Claim::take(&self.store.claim_file(id), &self.feed.stop, self.timing, &waiting)?;
         self.store.forget_failure(id);
         self.feed.busy.take();
+        self.feed.waited.take();
         let reporter = ClaimProgress { claim: &claim, inner: reporter };
         let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
         let (store, feed, environment, timing) = (&self.store, &self.feed, &self.environment, self.timing);
@@ -170,27 +172,31 @@ fn feed(plan: &Plan, options: &RunOptions) -> Result<Feed, HarnessError> {
         true => MemoryFormat::ChannelsLast,
         false => MemoryFormat::Contiguous,
     };
-    let transform = plan.transform.clone();
-    let loader_threads = loader_threads(plan);
+    let (transform, data) = (plan.transform.clone(), &plan.data);
+    let (route, owed_losses) = match plan.device.is_gpu() {
+        true => {
+            plan.device.check_usable().map_err(HarnessError::Device)?;
+            let sets = [&data.train, &data.calibration, &data.test];
+            (Route::Bytes(ToDevice::new(plan.device, &transform.normalisation, &sets)?), OWED_ON_GPU)
+        }
+        false => (Route::Values, 1),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let is_read = data.train.is_decoded_each_time() || data.train.prepared_file().is_some();
     Ok(Feed {
         device: plan.device,
+        route,
+        owed_losses,
         format,
         precision: compute.precision,
         tf32: compute.tf32,
         transform,
-        loader_threads,
+        loader_threads: loader_threads(cores, options.processes, plan.device.is_gpu() && is_read),
         checkpoint_every: options.checkpoint_every,
         stop: options.stop.clone(),
         busy: BusyTime::default(),
+        waited: BusyTime::default(),
     })
-}
-
-/// One loader thread for images in memory, since the cores are busy computing; all cores where photographs are read for a GPU.
-fn loader_threads(plan: &Plan) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let train = &plan.data.train;
-    let is_read = train.is_decoded_each_time() || train.prepared_file().is_some();
-    if plan.device.is_gpu() && is_read { cores } else { 1 }
 }
 
 /// Reports the files that were left out as damaged.

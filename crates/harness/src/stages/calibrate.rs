@@ -70,8 +70,8 @@ fn for_each_batch(
     let _guard = tch::no_grad_guard();
     let (data, order, indices) = crops::cached(context, data, images, progress)?;
     let feed = context.feed;
-    let (mut done, mut batches) = (0, feed.plain(&data, order)?);
-    while let Some(batch) = feed.busy.time(|| batches.next()) {
+    let mut done = 0;
+    for batch in feed.plain(&data, order)? {
         feed.stop.check()?;
         let mut batch = batch?;
         if batch.indices.is_empty() {
@@ -80,10 +80,9 @@ fn for_each_batch(
         for index in &mut batch.indices {
             *index = indices[*index];
         }
-        feed.busy.time(|| {
-            let (inputs, _) = feed.tensors(&batch)?;
-            work(&inputs, &batch.indices)
-        })?;
+        feed.busy
+            .time(|| work(&batch.images, &batch.indices))
+            .map_err(|error| error.in_batch(feed.device, batch.indices.len() as i64))?;
         done += batch.indices.len() as u64;
         progress(done, total);
     }

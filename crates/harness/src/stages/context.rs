@@ -109,6 +109,7 @@ impl Context<'_> {
             sizes: BTreeMap::new(),
             seconds,
             busy_seconds: Some(self.feed.busy.take()),
+            waited_seconds: Some(self.feed.waited.take()),
             environment: Some(self.environment.clone()),
         };
         self.store.finish(id, result, files)

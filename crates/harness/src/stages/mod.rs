@@ -17,9 +17,12 @@ mod loss_windows;
 mod preprocessing;
 pub(crate) mod program;
 mod streams;
+mod to_device;
 mod train;
 
 pub(crate) use context::Context;
-pub(crate) use feed::{BusyTime, Feed};
+pub(crate) use feed::{BusyTime, Feed, Route};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use preprocessing::{PREPROCESSING, Preprocessing};
+pub(crate) use to_device::ToDevice;
+pub(crate) use train::OWED_ON_GPU;

@@ -1,27 +1,29 @@
 //! The training loop: seeded order, augmentation and dropout; resumes exactly from the middle of an epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 use thinet_data::Dataset;
 use thinet_models::{
-    Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
+    Mark, ModelError, Net, Sgd, SgdOptions, Weights, generator_state, load_tensors, save_tensors, seed_torch,
     set_generator_state, set_tf32, train_step,
 };
 use thinet_report::records::LossCurve;
 use thinet_seed::Seed;
 
 use super::checkpoint::Checkpoints;
-use super::feed::Feed;
+use super::feed::{DeviceBatch, Feed};
 use super::loss_windows::LossWindows;
-use crate::error::HarnessError;
+use crate::error::{HarnessError, torch_message};
 use crate::study::Recipe;
 
-/// Number of steps whose losses are left unread on a GPU: reading one waits until the GPU is idle.
-const UNREAD_ON_GPU: usize = 20;
+/// Steps whose losses a training may owe on a GPU: reading one waits until the GPU has nothing left to do.
+pub(crate) const OWED_ON_GPU: usize = 20;
+/// Steps that the program may be ahead of a GPU, so that few batches wait in its memory.
+const STEPS_AHEAD: usize = 4;
 /// Writing checkpoints takes at most one part in this many of the time.
 const CHECKPOINT_SHARE: u32 = 100;
 
@@ -122,30 +124,37 @@ fn train_steps(
             at.loss_sum = 0.0;
         }
         let mut batches = feed.training(data, recipe, seed, epoch, first)?;
-        let (mut unread, mut diverged) = (Vec::new(), None);
-        let most_unread = if feed.device.is_gpu() { UNREAD_ON_GPU } else { 1 };
+        let (mut unread, mut diverged, mut ahead) = (Vec::new(), None, VecDeque::new());
         let epoch_start = epoch * steps_per_epoch;
         while at.step < total
-            && let Some(batch) = feed.busy.time(|| batches.next())
+            && let Some(batch) = batches.next()
         {
-            let batch = batch?;
-            // A batch whose images were all left out as damaged still counts as a step.
-            if !batch.indices.is_empty() {
-                let lr = recipe.lr_at(at.step, total, steps_per_epoch);
-                let loss = feed.busy.time(|| {
-                    let (images, labels) = feed.tensors(&batch)?;
-                    train_step(&net.graph, &net.weights, &mut sgd, &images, &labels, lr, feed.precision)
-                        .map_err(|e| HarnessError::of_model(e, feed.device, batch.indices.len() as i64))
-                })?;
-                unread.push(Unread { step: at.step, lr, loss });
+            let lr = recipe.lr_at(at.step, total, steps_per_epoch);
+            let step = batch.and_then(|batch| feed.busy.time(|| step(net, &mut sgd, &batch, lr, feed)));
+            match step {
+                // A batch whose images were all left out as damaged still counts as a step.
+                Ok(None) => {}
+                Ok(Some((images, loss))) => unread.push(Unread { step: at.step, lr, images, loss }),
+                // A training that diverged before has diverged, whatever happens to it afterwards.
+                Err(error) => {
+                    diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
+                    return diverged.map_or(Err(error), |end| Ok(at.ended(end)));
+                }
+            }
+            ahead.push_back(Mark::now(feed.device)?);
+            if ahead.len() > STEPS_AHEAD
+                && let Some(mark) = ahead.pop_front()
+            {
+                let waited = feed.busy.time(|| mark.wait());
+                waited.map_err(|error| late(error, &unread, feed))?;
             }
             at.step += 1;
             // At fixed steps, whenever the run was stopped or saved a checkpoint: a diverged net has the same weights in every run.
             let in_epoch = at.step - epoch_start;
-            if in_epoch == steps_per_epoch || at.step == total || in_epoch.is_multiple_of(most_unread) {
+            if in_epoch == steps_per_epoch || at.step == total || in_epoch.is_multiple_of(feed.owed_losses) {
                 diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
                 if let Some(end) = diverged {
-                    return Ok(Trained { end, curve: at.windows.map(LossWindows::into_curve) });
+                    return Ok(at.ended(end));
                 }
             }
             let is_stopped = feed.stop.is_set();
@@ -166,15 +175,46 @@ fn train_steps(
         }
     }
     let end = TrainingEnd::Done { loss: at.loss };
-    Ok(Trained { end, curve: at.windows.map(LossWindows::into_curve) })
+    Ok(at.ended(end))
 }
 
 /// A step whose loss has not been read.
 struct Unread {
     step: usize,
     lr: f64,
+    /// Images in its batch.
+    images: i64,
     /// A tensor `[]` on the device.
     loss: Tensor,
+}
+
+/// One step on a batch: its number of images and its loss, or `None` if the batch is empty.
+fn step(
+    net: &Net,
+    sgd: &mut Sgd,
+    batch: &DeviceBatch,
+    lr: f64,
+    feed: &Feed,
+) -> Result<Option<(i64, Tensor)>, HarnessError> {
+    let DeviceBatch { images, labels, indices } = batch;
+    if indices.is_empty() {
+        return Ok(None);
+    }
+    let mut step_on = |images: &Tensor, labels: &Tensor| {
+        train_step(&net.graph, &net.weights, sgd, images, labels, lr, feed.precision)
+    };
+    let count = indices.len() as i64;
+    step_on(images, labels).map(|loss| Some((count, loss))).map_err(|error| {
+        // The training ends here, so nothing is lost by a step on fewer images.
+        let mut fits = |fewer| {
+            let some =
+                images.f_narrow(0, 0, fewer).and_then(|images| Ok((images, labels.f_narrow(0, 0, fewer)?)));
+            let done = some.map(|(images, labels)| step_on(&images, &labels));
+            // Reading the loss waits for the device.
+            matches!(done, Ok(Ok(loss)) if loss.f_double_value(&[]).is_ok())
+        };
+        HarnessError::of_batch(error, feed.device, count, &mut fits)
+    })
 }
 
 /// Reads the losses of steps in their order, adds them to the position's and reports them. Returns the end of a training that
@@ -186,13 +226,18 @@ fn read(
     total: usize,
     session: &Session<'_>,
 ) -> Result<Option<TrainingEnd>, HarnessError> {
-    let values = session.feed.busy.time(|| -> Result<Vec<f64>, HarnessError> {
+    let feed = session.feed;
+    let values = feed.busy.time(|| -> Result<Vec<f64>, TchError> {
         if unread.is_empty() {
             return Ok(Vec::new());
         }
         let losses: Vec<&Tensor> = unread.iter().map(|step| &step.loss).collect();
         let losses = Tensor::f_stack(&losses, 0)?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?;
-        Ok(Vec::try_from(losses)?)
+        Vec::try_from(losses)
+    });
+    let values = values.map_err(|error| {
+        let message = torch_message(&error);
+        late(ModelError::Torch { context: "reading the loss".to_owned(), message }, unread, feed)
     })?;
     for (Unread { step, lr, .. }, value) in unread.drain(..).zip(values) {
         if !value.is_finite() {
@@ -206,6 +251,22 @@ fn read(
         (session.progress)(Advance { done: step as u64 + 1, total: total as u64, loss: at.loss, lr });
     }
     Ok(None)
+}
+
+/// An error of a GPU's own work, which shows when the program waits for it: names the steps in which it can have happened.
+fn late(error: ModelError, unread: &[Unread], feed: &Feed) -> HarnessError {
+    let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return error.into() };
+    let error = match error {
+        ModelError::Torch { context, message } => {
+            let steps = match (first.step + 1, last.step + 1) {
+                (first, last) if first == last => format!("step {first}"),
+                (first, last) => format!("one of the steps {first} to {last}"),
+            };
+            ModelError::Torch { context: format!("{steps} of a training ({context})"), message }
+        }
+        other => other,
+    };
+    HarnessError::of_model(error, feed.device, first.images)
 }
 
 /// The position of a training, besides weights and velocities.
@@ -226,6 +287,10 @@ impl Position {
     fn start(total: usize) -> Self {
         let windows = Some(LossWindows::new(total as u64));
         Self { step: 0, loss_sum: 0.0, loss: f64::NAN, windows, generator: None }
+    }
+
+    fn ended(self, end: TrainingEnd) -> Trained {
+        Trained { end, curve: self.windows.map(LossWindows::into_curve) }
     }
 }
 
@@ -303,3 +368,6 @@ fn resume(
     sgd.restore(&net.weights, velocities)?;
     Ok(position)
 }
+
+#[cfg(test)]
+mod tests;

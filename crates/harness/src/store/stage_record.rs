@@ -39,6 +39,9 @@ pub struct StageResult {
     /// Part of `seconds` spent in libtorch or waiting for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_seconds: Option<f64>,
+    /// Part of `busy_seconds` spent waiting for images. Absent in records of old versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_seconds: Option<f64>,
     /// Absent in records of old versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,

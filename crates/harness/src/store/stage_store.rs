@@ -364,6 +364,7 @@ mod tests {
             sizes: BTreeMap::new(),
             seconds: 1.5,
             busy_seconds: None,
+            waited_seconds: None,
             environment: None,
         }
     }

@@ -1,7 +1,11 @@
-//! Estimates of a study's cost: multiply-adds, time by the rate of stored stages or an assumed one, and disk space.
+//! Estimates of a study's cost: work and time by kind of stage and of work, by the times of stored stages or assumed rates, and disk
+//! space.
+
+use std::collections::BTreeMap;
 
 use thinet_report::records::Mode;
 
+use super::cost::{Rates, StageWork, bound, elapsed};
 use super::plan::Plan;
 use super::plan_manifest::manifest;
 use super::resolved::ResolvedStudy;
@@ -23,12 +27,50 @@ pub struct Estimate {
     pub macs: f64,
     /// Seconds of compute, divided by the number of jobs.
     pub seconds: f64,
-    /// Whether the rate was measured on stored stages of this plan.
+    /// Whether some times were measured on stored stages of this plan.
     pub is_measured: bool,
-    /// Multiply-adds per second and job that the time is based on.
+    /// Multiply-adds per second and job that come out, over all missing stages; over all stages once none is missing.
     pub rate: f64,
+    /// The missing dense nets, calibrations and cells.
+    pub by_kind: [KindCost; 3],
     /// Bytes on disk at the end: nets, calibration images, and the checkpoints of running jobs.
     pub disk: f64,
+}
+
+/// The cost of the missing stages of one kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KindCost {
+    pub kind: StageKind,
+    /// How many are missing.
+    pub missing: usize,
+    /// Seconds of all of them, one after the other.
+    pub seconds: f64,
+    /// Seconds of each of [`KINDS_OF_WORK`](super::KINDS_OF_WORK) at the rates assumed of the device. What is read, copied and computed
+    /// runs side by side.
+    pub parts: [f64; 7],
+    /// The place in [`KINDS_OF_WORK`](super::KINDS_OF_WORK) of what bounds the time, at these rates.
+    pub bound: usize,
+    pub basis: Basis,
+}
+
+/// What the time of a kind of stage follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The times of stored stages of that kind.
+    Measured,
+    /// Those of stored stages of other kinds: how much faster or slower they were than assumed.
+    MeasuredOnOthers,
+    /// Assumed rates alone.
+    Assumed,
+}
+
+const KINDS: [StageKind; 3] = [StageKind::Dense, StageKind::Evidence, StageKind::Cell];
+
+/// A stage, and how long it took if it is stored.
+struct Item {
+    kind: StageKind,
+    work: StageWork,
+    took: Option<f64>,
 }
 
 /// Estimates the missing work of a plan.
@@ -40,8 +82,8 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let work = Work::of_plan(plan);
     // The same stages that `status` counts.
     let stages = manifest(plan).stages;
-    let mut done = 0;
-    let (mut missing, mut known, mut seconds) = (0.0, 0.0, 0.0);
+    let mut items = Vec::with_capacity(stages.len());
+    let mut costs = work_of(plan, &work);
     for stage in &stages {
         let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
         let stored = match store.brief(&id, Depth::Sizes) {
@@ -49,23 +91,21 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
             Err(HarnessError::Damaged { .. }) => None,
             other => other?,
         };
-        match stored {
-            Some(result) => {
-                done += 1;
-                known += stage.macs;
-                // The multiply-adds of calibrations are unknown, so their time is left out of the rate.
-                seconds += if stage.macs > 0.0 { result.seconds } else { 0.0 };
-            }
-            None => missing += stage.macs,
-        }
+        let Some(work) = costs.remove(&stage.id) else { unreachable!("a manifest lists a plan's stages") };
+        items.push(Item { kind: stage.kind, work, took: stored.map(|result| result.seconds) });
     }
-    let count = |kind| stages.iter().filter(|stage| stage.kind == kind).count();
-    let kinds = [StageKind::Dense, StageKind::Evidence, StageKind::Cell].map(count);
-    let is_measured = seconds > 0.0;
-    let rate = if is_measured { known / seconds } else { work.assumed_rate(plan.device.is_gpu()) };
+    let rates = Rates::assumed(&plan.spec, plan.device.is_gpu(), cores(), jobs);
     let disk = work.disk(plan.cells.iter().map(|cell| cell.design.size), plan.dense.len(), jobs);
-    let seconds = missing / rate / jobs.max(1) as f64;
-    Ok(Estimate { stages: stages.len(), kinds, done, macs: missing, seconds, is_measured, rate, disk })
+    Ok(summed(&items, &rates, jobs, disk))
+}
+
+/// The work of each stage of a plan by its id.
+fn work_of(plan: &Plan, work: &Work<'_>) -> BTreeMap<String, StageWork> {
+    let dense = plan.dense.iter().map(|stage| (stage.id.to_string(), work.dense()));
+    let evidence = plan.dense.iter().flat_map(|dense| &dense.evidence);
+    let evidence = evidence.map(|stage| (stage.id.to_string(), work.evidence(&stage.variant.spec)));
+    let cells = plan.cells.iter().map(|cell| (cell.id.to_string(), work.cell(&cell.design)));
+    dense.chain(evidence).chain(cells).collect()
 }
 
 /// Estimates the cost of a study whose data is absent; `images` are the numbers of training and test images.
@@ -76,35 +116,102 @@ pub fn estimate_without_data(
     is_gpu: bool,
     jobs: usize,
 ) -> Estimate {
+    without_data_on(resolved, images, is_gpu, jobs, cores())
+}
+
+fn without_data_on(
+    resolved: &ResolvedStudy,
+    images: [usize; 2],
+    is_gpu: bool,
+    jobs: usize,
+    cores: usize,
+) -> Estimate {
     let work = Work::without_data(resolved, images);
     let seeds = resolved.spec.seeds as usize;
-    let cells = resolved.cells.iter().map(|cell| work.cell_macs(cell));
-    let macs = work.dense_macs() * seeds as f64 + cells.sum::<f64>();
-    let rate = work.assumed_rate(is_gpu);
     // Variants with the same sample of the same layers share their calibrations.
-    let mut calibrations = Vec::new();
-    for Spec { prune, calibration, .. } in resolved.variants.iter().map(|variant| &variant.spec) {
-        if prune.mode == Mode::OneShot && !calibrations.contains(&(&prune.layers, calibration)) {
-            calibrations.push((&prune.layers, calibration));
+    let mut calibrations: Vec<&Spec> = Vec::new();
+    for spec in resolved.variants.iter().map(|variant| &variant.spec) {
+        let is_same = |known: &&Spec| {
+            (&known.prune.layers, &known.calibration) == (&spec.prune.layers, &spec.calibration)
+        };
+        if spec.prune.mode == Mode::OneShot && !calibrations.iter().any(is_same) {
+            calibrations.push(spec);
         }
     }
-    let kinds = [seeds, seeds * calibrations.len(), resolved.cells.len()];
+    let item = |kind, work| Item { kind, work, took: None };
+    let mut items = Vec::new();
+    for _ in 0..seeds {
+        items.push(item(StageKind::Dense, work.dense()));
+        items.extend(calibrations.iter().map(|spec| item(StageKind::Evidence, work.evidence(spec))));
+    }
+    items.extend(resolved.cells.iter().map(|cell| item(StageKind::Cell, work.cell(cell))));
+    let rates = Rates::assumed(&resolved.spec, is_gpu, cores, jobs);
+    summed(&items, &rates, jobs, work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn summed(items: &[Item], rates: &Rates, jobs: usize, disk: f64) -> Estimate {
+    let assumed = |item: &Item| elapsed(&rates.seconds(&item.work));
+    // How many times as long as assumed the stored stages of some kinds took; `None` without any.
+    let measured = |is_meant: &dyn Fn(StageKind) -> bool| {
+        let (mut took, mut expected) = (0.0, 0.0);
+        for item in items.iter().filter(|item| is_meant(item.kind)) {
+            if let Some(seconds) = item.took {
+                took += seconds;
+                expected += assumed(item);
+            }
+        }
+        (took > 0.0 && expected > 0.0).then(|| took / expected)
+    };
+    // Gathering evidence costs more than its passes, so calibrations say little about trainings.
+    let of_all = measured(&|kind| kind != StageKind::Evidence).or_else(|| measured(&|_| true));
+    let by_kind = KINDS.map(|kind| {
+        let (factor, basis) = match (measured(&|other| other == kind), of_all) {
+            (Some(factor), _) => (factor, Basis::Measured),
+            (None, Some(factor)) => (factor, Basis::MeasuredOnOthers),
+            (None, None) => (1.0, Basis::Assumed),
+        };
+        let (mut missing, mut seconds, mut parts) = (0, 0.0, [0.0; 7]);
+        for item in items.iter().filter(|item| item.kind == kind && item.took.is_none()) {
+            missing += 1;
+            seconds += assumed(item) * factor;
+            for (sum, part) in parts.iter_mut().zip(rates.seconds(&item.work)) {
+                *sum += part;
+            }
+        }
+        KindCost { kind, missing, seconds, parts, bound: bound(&parts), basis }
+    });
+    let missing = || items.iter().filter(|item| item.took.is_none());
+    let macs = missing().map(|item| item.work.macs()).sum::<f64>();
+    let seconds = by_kind.iter().map(|cost| cost.seconds).sum::<f64>();
+    let rate = match macs > 0.0 {
+        true => macs / seconds,
+        false => {
+            let all: f64 = items.iter().map(|item| item.work.macs()).sum();
+            all / (items.iter().map(assumed).sum::<f64>() * of_all.unwrap_or(1.0))
+        }
+    };
     Estimate {
-        stages: kinds.iter().sum(),
-        kinds,
-        done: 0,
+        stages: items.len(),
+        kinds: KINDS.map(|kind| items.iter().filter(|item| item.kind == kind).count()),
+        done: items.iter().filter(|item| item.took.is_some()).count(),
         macs,
-        seconds: macs / rate / jobs.max(1) as f64,
-        is_measured: false,
+        seconds: seconds / jobs.max(1) as f64,
+        is_measured: of_all.is_some(),
         rate,
-        disk: work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs),
+        by_kind,
+        disk,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::work::tests::{layer_by_layer, one_shot};
+    use crate::study::KINDS_OF_WORK;
+    use crate::study::work::tests::{layer_by_layer, one_shot, resolved};
 
     #[test]
     fn an_estimate_without_data_counts_every_stage_and_shares_the_time_among_jobs() {
@@ -112,15 +219,76 @@ mod tests {
             let found = estimate_without_data(&study, [100, 20], false, 3);
             assert_eq!((found.kinds, found.stages, found.done), ([2, calibrations, 4], 6 + calibrations, 0));
             let work = Work::without_data(&study, [100, 20]);
-            let [thinet, scratch] = [0, 2].map(|cell| work.cell_macs(&study.cells[cell]));
-            let macs = 2.0 * (work.dense_macs() + thinet + scratch);
+            let [thinet, scratch] = [0, 2].map(|cell| work.cell(&study.cells[cell]).macs());
+            let mut macs = 2.0 * (work.dense().macs() + thinet + scratch);
+            macs += calibrations as f64 * work.evidence(&study.spec).macs();
             assert!((found.macs / macs - 1.0).abs() < 1e-9);
-            assert_eq!((found.rate, found.is_measured), (6.0e10, false));
-            assert!((found.seconds / (macs / 6.0e10 / 3.0) - 1.0).abs() < 1e-9);
+            assert!(
+                !found.is_measured && found.rate < 6.0e10,
+                "layers between the convolutions take time, too"
+            );
+            assert!((found.seconds * found.rate * 3.0 / macs - 1.0).abs() < 1e-9);
             assert_eq!(found.disk, work.disk(study.cells.iter().map(|cell| cell.size), 2, 3));
+            let [dense, evidence, cells] = found.by_kind;
+            assert_eq!((dense.missing, evidence.missing, cells.missing), (2, calibrations, 4));
+            assert!([dense, evidence, cells].iter().all(|cost| cost.basis == Basis::Assumed));
+            let all = dense.seconds + evidence.seconds + cells.seconds;
+            assert!((found.seconds * 3.0 / all - 1.0).abs() < 1e-9);
             // No job counts as one.
             let [none, one] = [0, 1].map(|jobs| estimate_without_data(&study, [100, 20], true, jobs).seconds);
-            assert!(none == one && (one / (macs / 3.0e13) - 1.0).abs() < 1e-9);
+            assert_eq!(none, one);
         }
+    }
+
+    #[test]
+    fn what_bounds_a_gpu_is_the_decoding_of_photographs_or_its_kernels_for_small_images() {
+        let bounds = |study: &ResolvedStudy, cores| {
+            let found = without_data_on(study, [10_000, 2_000], true, 1, cores);
+            KINDS_OF_WORK[found.by_kind[0].bound]
+        };
+        let text = "name = \"x\"\ndataset = { kind = \"cub200\" }\nnet = { arch = \"resnet50\" }\n\
+                    compute = { precision = \"bf16\" }\nprune = { mode = \"one-shot\", keep-rates = [0.5] }\n\
+                    calibration = { images-per-class = 1, positions-per-image = 1 }\n\
+                    dense = { train = { epochs = 1, batch = 64, lr = 0.1 } }\nmethods = [{ selector = \"thinet\" }]\n";
+        let photographs = resolved(text);
+        assert_eq!(
+            (bounds(&photographs, 4), bounds(&photographs, 400)),
+            ("decoding photographs", "other layers")
+        );
+        assert_eq!(bounds(&layer_by_layer(), 4), "starting kernels");
+    }
+
+    #[test]
+    fn the_time_of_a_kind_follows_stored_stages_of_that_kind_else_those_of_others() {
+        let study = one_shot();
+        let work = Work::without_data(&study, [100, 20]);
+        let rates = Rates::assumed(&study.spec, false, 1, 1);
+        let item = |kind, work, took| Item { kind, work, took };
+        let cell = work.cell(&study.cells[0]);
+        let assumed = |work: &StageWork| elapsed(&rates.seconds(work));
+        let items = |dense: Option<f64>, evidence: Option<f64>| {
+            vec![
+                item(StageKind::Dense, work.dense(), dense.map(|times| times * assumed(&work.dense()))),
+                item(StageKind::Dense, work.dense(), None),
+                item(StageKind::Evidence, work.evidence(&study.spec), evidence),
+                item(StageKind::Cell, cell, None),
+            ]
+        };
+        let times = |dense, evidence| {
+            let found = summed(&items(dense, evidence), &rates, 1, 0.0);
+            let [dense, _, cells] = found.by_kind;
+            let factors = [dense.seconds / assumed(&work.dense()), cells.seconds / assumed(&cell)];
+            (factors.map(|factor| (factor * 1e6).round() / 1e6), [dense.basis, cells.basis])
+        };
+        assert_eq!(times(Some(3.0), None), ([3.0, 3.0], [Basis::Measured, Basis::MeasuredOnOthers]));
+        // Two dense nets are assumed, none is stored.
+        let unknown = summed(&items(None, None), &rates, 1, 0.0);
+        assert!(unknown.by_kind.iter().all(|cost| cost.basis == Basis::Assumed) && !unknown.is_measured);
+        let slow = times(Some(3.0), Some(1e6));
+        assert_eq!(
+            (slow.0[0], slow.1[0]),
+            (3.0, Basis::Measured),
+            "a slow calibration leaves dense nets alone"
+        );
     }
 }

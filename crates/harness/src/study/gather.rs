@@ -165,6 +165,7 @@ fn missing(id: &StageId) -> StageResult {
         sizes: BTreeMap::new(),
         seconds: 0.0,
         busy_seconds: None,
+        waited_seconds: None,
         environment: None,
     }
 }

@@ -20,6 +20,10 @@ const CELL_VERSION: u32 = 1;
 /// Version of the control from a random start; raised when its meaning changes.
 const SCRATCH_VERSION: u32 = 1;
 
+/// Version of what a GPU computes; raised when its meaning changes. 2: one kernel updates all tensors, and passes without gradients
+/// have other batches than on a CPU. Version 1 is not in ids.
+pub(crate) const GPU_VERSION: u32 = 2;
+
 /// Hash of a spec with the command line's overrides, independent of the data.
 ///
 /// # Errors
@@ -80,6 +84,9 @@ pub(crate) fn dense_inputs(
     });
     if spec.dense.import != ImportRules::default() {
         inputs["import"] = json!(spec.dense.import);
+    }
+    if device.is_gpu() {
+        inputs["gpu-version"] = json!(GPU_VERSION);
     }
     inputs
 }

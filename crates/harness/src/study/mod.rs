@@ -1,6 +1,7 @@
 //! A study: its spec, the plan, the ids of its stages, and the records gathered for it.
 
 pub(crate) mod check;
+pub(crate) mod cost;
 mod estimate;
 mod gather;
 pub(crate) mod identity;
@@ -19,7 +20,8 @@ pub(crate) mod unfit;
 mod variants;
 mod work;
 
-pub use estimate::{Estimate, estimate, estimate_without_data};
+pub use cost::KINDS_OF_WORK;
+pub use estimate::{Basis, Estimate, KindCost, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
 pub use options::Options;
 pub use plan::{Cell, DensePlan, EvidencePlan, Plan};

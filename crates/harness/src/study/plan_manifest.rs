@@ -17,7 +17,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
             label: dense.label(),
             kind: StageKind::Dense,
             needs: Vec::new(),
-            macs: work.dense_macs(),
+            macs: work.dense().macs(),
         });
     }
     for (dense, evidence) in
@@ -42,7 +42,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
             label: cell.design.label(),
             kind: StageKind::Cell,
             needs,
-            macs: work.cell_macs(&cell.design),
+            macs: work.cell(&cell.design).macs(),
         });
     }
     // Two methods that differ in their label alone share a stage; both get its rows.

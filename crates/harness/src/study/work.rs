@@ -1,10 +1,11 @@
-//! The cost of stages: multiply-adds from the graphs, bytes on disk, and the rate assumed while nothing is measured.
+//! The cost of stages: the work of each kind from the graphs, bytes on disk, and the rate assumed while nothing is measured.
 
 use std::sync::Arc;
 
 use thinet_graph::Graph;
 use thinet_report::records::Size;
 
+use super::cost::{Amounts, Reading, StageWork};
 use super::plan::Plan;
 use super::recipe::Recipe;
 use super::resolved::{CellDesign, ResolvedStudy, size_of};
@@ -16,14 +17,30 @@ const ASSUMED_RATE: f64 = 2.0e10;
 /// Multiply-adds per second assumed of a current GPU in bfloat16 and channels-last: a fifteenth of its data sheet's peak, as narrow
 /// layers and the decoding of photographs leave most of it idle.
 const ASSUMED_GPU_RATE: f64 = 3.0e13;
-/// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
-const TRAINING_FACTOR: f64 = 3.0;
 /// Bytes of a value in a weight file.
 const BYTES: f64 = 4.0;
 
-/// Multiply-adds per second and job assumed while no stage of a study is stored.
+/// Multiply-adds per second and job that `status` assumes while no stage of a study is stored.
 pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
     if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
+}
+
+/// A net's cost: the work of one image, and its number of nodes.
+#[derive(Clone, Copy, Debug)]
+struct NetCost {
+    image: Amounts,
+    nodes: usize,
+}
+
+impl NetCost {
+    fn of(graph: &Graph) -> Self {
+        Self { image: Amounts::of_net(graph), nodes: graph.nodes().len() }
+    }
+
+    /// Half-way between two nets with the same nodes.
+    fn between(self, other: Self) -> Self {
+        Self { image: (self.image + other.image) * 0.5, nodes: self.nodes }
+    }
 }
 
 /// The parts of a study that decide its cost.
@@ -31,11 +48,14 @@ pub(crate) struct Work<'a> {
     spec: &'a Spec,
     variants: &'a [Arc<Variant>],
     dense: &'a Graph,
-    /// Multiply-adds of the dense net for an image, counted once for all cells.
-    dense_macs: f64,
+    /// The dense net's cost, counted once for all cells.
+    dense_cost: NetCost,
     /// Numbers of training and test images.
     images: [usize; 2],
     classes: usize,
+    reading: Reading,
+    /// Bytes of an image that are copied to the device each time; 0 where it is there already.
+    copied: f64,
     /// Bytes of a calibration image, where those are kept on disk.
     image_bytes: Option<f64>,
 }
@@ -43,14 +63,21 @@ pub(crate) struct Work<'a> {
 impl<'a> Work<'a> {
     /// The stages of a plan.
     pub(crate) fn of_plan(plan: &'a Plan) -> Self {
-        let calibration = &plan.data.calibration;
+        let (train, calibration) = (&plan.data.train, &plan.data.calibration);
+        let reading = match (train.is_decoded_each_time(), train.prepared_file()) {
+            (true, _) => Reading::Decoding,
+            (false, Some(_)) => Reading::Prepared,
+            (false, None) => Reading::Memory,
+        };
         Self {
             spec: &plan.spec,
             variants: &plan.variants,
             dense: &plan.graph,
-            dense_macs: macs(&plan.graph),
-            images: [plan.data.train.len(), plan.data.test.len()],
-            classes: plan.data.train.classes(),
+            dense_cost: NetCost::of(&plan.graph),
+            images: [train.len(), plan.data.test.len()],
+            classes: train.classes(),
+            reading,
+            copied: copied(reading, train.shape()),
             image_bytes: calibration.is_decoded_each_time().then(|| bytes(calibration.shape())),
         }
     }
@@ -58,47 +85,67 @@ impl<'a> Work<'a> {
     /// The stages of a study whose data is absent; `images` are the numbers of training and test images.
     pub(crate) fn without_data(resolved: &'a ResolvedStudy, images: [usize; 2]) -> Self {
         let dataset = &resolved.spec.dataset;
+        let reading = dataset.protocol().map_or(Reading::Memory, |_| Reading::Decoding);
         Self {
             spec: &resolved.spec,
             variants: &resolved.variants,
             dense: &resolved.graph,
-            dense_macs: macs(&resolved.graph),
+            dense_cost: NetCost::of(&resolved.graph),
             images,
             classes: resolved.graph.classes(),
+            reading,
+            copied: copied(reading, dataset.shape()),
             image_bytes: dataset.protocol().map(|_| bytes(dataset.shape())),
         }
     }
 
-    pub(crate) fn assumed_rate(&self, is_gpu: bool) -> f64 {
-        assumed_rate(self.spec, is_gpu)
+    fn training(&self, recipe: Option<&Recipe>, net: NetCost) -> Amounts {
+        let Some(recipe) = recipe else { return Amounts::default() };
+        let images = recipe.total_steps(self.images[0]) as f64 * recipe.batch as f64;
+        net.image.trained(images, recipe.batch as f64, net.nodes) + self.reading.of(images, self.copied)
     }
 
-    fn training(&self, recipe: Option<&Recipe>, macs: f64) -> f64 {
-        let images = |recipe: &Recipe| recipe.total_steps(self.images[0]) as f64 * recipe.batch as f64;
-        TRAINING_FACTOR * macs * recipe.map_or(0.0, images)
+    fn tests(&self, times: f64, net: NetCost) -> Amounts {
+        let images = self.images[1] as f64;
+        (net.image.passed(images, net.nodes) + self.reading.of(images, self.copied)) * times
     }
 
-    pub(crate) fn dense_macs(&self) -> f64 {
-        let dense = self.dense_macs;
-        self.training(self.spec.dense.train.as_ref(), dense) + dense * self.images[1] as f64
+    pub(crate) fn dense(&self) -> StageWork {
+        let net = self.dense_cost;
+        StageWork {
+            trainings: self.training(self.spec.dense.train.as_ref(), net),
+            passes: self.tests(1.0, net),
+        }
     }
 
-    /// Multiply-adds of a cell. Tuning between layers is counted at the mean of the dense and the pruned net's cost.
-    pub(crate) fn cell_macs(&self, cell: &CellDesign) -> f64 {
+    /// Work of one kind of one-shot evidence of a variant: a pass over its sample.
+    pub(crate) fn evidence(&self, variant: &Spec) -> StageWork {
+        let (net, images) = (self.dense_cost, self.sample(variant));
+        let passes = net.image.passed(images, net.nodes) + self.reading.of(images, self.copied);
+        StageWork { passes, ..StageWork::default() }
+    }
+
+    /// Work of a cell. Tuning between layers is counted at the mean of the dense and the pruned net's cost. Calibration images were
+    /// decoded for an earlier cell.
+    pub(crate) fn cell(&self, cell: &CellDesign) -> StageWork {
         let spec = &cell.variant.spec;
         let prune = &spec.prune;
-        let test = self.images[1] as f64;
-        let (dense, pruned) = (self.dense_macs, cell.size.paper.macs as f64);
+        let pruned = NetCost::of(&cell.graph);
         if cell.is_from_scratch {
-            return self.training(spec.from_scratch.as_ref(), pruned) + pruned * test;
+            let trainings = self.training(spec.from_scratch.as_ref(), pruned);
+            return StageWork { trainings, passes: self.tests(1.0, pruned) };
         }
-        let between = (dense + pruned) / 2.0;
+        let between = self.dense_cost.between(pruned);
         let but_last = cell.keep.iter().rev().skip(1);
-        let short: f64 =
+        let short: Amounts =
             but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
-        let passes = if spec.is_one_shot() { 0 } else { cell.keep.len() };
-        let calibration = between * self.sample(spec) * passes as f64;
-        short + self.training(prune.after_last.as_ref(), pruned) + calibration + 3.0 * pruned * test
+        let calibrations = if spec.is_one_shot() { 0 } else { cell.keep.len() };
+        let images = self.sample(spec);
+        let calibration = between.image.passed(images, between.nodes) * calibrations as f64;
+        StageWork {
+            trainings: short + self.training(prune.after_last.as_ref(), pruned),
+            passes: calibration + self.tests(3.0, pruned),
+        }
     }
 
     /// Images of one calibration pass of a variant.
@@ -124,8 +171,9 @@ impl<'a> Work<'a> {
     }
 }
 
-fn macs(graph: &Graph) -> f64 {
-    thinet_graph::count(graph, thinet_graph::Convention::Paper).macs as f64
+/// Bytes of an image that are copied to a GPU each time: sets in memory stay there.
+fn copied(reading: Reading, shape: [usize; 3]) -> f64 {
+    if reading == Reading::Memory { 0.0 } else { bytes(shape) }
 }
 
 fn bytes(shape: [usize; 3]) -> f64 {
@@ -195,13 +243,15 @@ selector = "thinet"
             let pruned = thinet.size.paper.macs as f64;
             assert!(scratch.is_from_scratch && !thinet.is_from_scratch && pruned < dense);
             // Trained on 200 images, at three forward passes each, and tested on 20.
-            assert!(is_close(work.dense_macs(), 620.0 * dense));
-            assert!(is_close(work.cell_macs(scratch), 320.0 * pruned));
+            assert!(is_close(work.dense().macs(), 620.0 * dense));
+            assert!(is_close(work.cell(scratch).macs(), 320.0 * pruned));
             // Tuned on 10 images after the last layer, tested three times; before it tuned on 8 images, and three passes over
             // the 20 images of the sample, at the mean cost of both nets.
             let tuned_and_tested = 90.0 * pruned;
             let between = if between_layers { 84.0 * (dense + pruned) / 2.0 } else { 0.0 };
-            assert!(is_close(work.cell_macs(thinet), tuned_and_tested + between));
+            assert!(is_close(work.cell(thinet).macs(), tuned_and_tested + between));
+            // One pass over the sample of 20 images.
+            assert!(is_close(work.evidence(&study.spec).macs(), 20.0 * dense));
         }
     }
 
@@ -234,7 +284,6 @@ selector = "thinet"
     #[test]
     fn the_assumed_rate_is_that_of_all_threads_or_of_a_gpu() {
         let study = layer_by_layer();
-        let work = Work::without_data(&study, [100, 20]);
-        assert_eq!((work.assumed_rate(false), work.assumed_rate(true)), (6.0e10, 3.0e13));
+        assert_eq!([false, true].map(|is_gpu| assumed_rate(&study.spec, is_gpu)), [6.0e10, 3.0e13]);
     }
 }

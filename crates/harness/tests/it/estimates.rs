@@ -1,10 +1,10 @@
-//! The estimate of a study's cost before, during and after it: from the assumed rate, then from that of stored stages.
+//! The estimate of a study's cost before, during and after it: from assumed rates, then from the times of stored stages.
 
 use std::fs;
 
 use thinet_harness::events::Silent;
 use thinet_harness::store::{ManifestEntry, StageKind};
-use thinet_harness::study::{Estimate, Plan, estimate, manifest};
+use thinet_harness::study::{Basis, KINDS_OF_WORK, Plan, estimate, manifest};
 
 use crate::fixture::{Fixture, SPEC, one_shot};
 
@@ -34,31 +34,35 @@ fn the_time_left_follows_the_rate_of_stored_stages() {
     assert_eq!((dense.len(), evidence.len(), cells.len()), (1, 2, 3));
     let macs = |stages: &[&ManifestEntry]| stages.iter().map(|stage| stage.macs).sum::<f64>();
 
-    // Nothing is stored: a core is assumed to do 2·10¹⁰ multiply-adds per second.
-    let Estimate { stages: all, kinds, done, is_measured, rate, seconds, .. } = estimate(&plan, 2).unwrap();
-    assert_eq!((all, kinds, done, is_measured, rate), (6, [1, 2, 3], 0, false, 2.0e10));
-    assert_close(seconds, (macs(&dense) + macs(&cells)) / 2.0e10 / 2.0);
+    // Nothing is stored: assumed rates. Every cell has the same work here.
+    let before = estimate(&plan, 2).unwrap();
+    assert_eq!((before.stages, before.kinds, before.done, before.is_measured), (6, [1, 2, 3], 0, false));
+    assert_eq!(before.by_kind.map(|cost| (cost.missing, cost.basis)), [1, 2, 3].map(|n| (n, Basis::Assumed)));
+    assert!(before.macs > macs(&dense) + macs(&cells), "calibrations are passes, too");
+    assert_close(before.seconds, before.by_kind.iter().map(|cost| cost.seconds).sum::<f64>() / 2.0);
+    assert!(before.by_kind.iter().all(|cost| KINDS_OF_WORK[cost.bound] != "decoding photographs"));
 
-    // Two of three cells are missing. The multiply-adds of calibrations are not counted, so neither is their time.
+    // Two of three cells are missing: they take as long as the stored one.
     fixture.run(&spec, "results", &Silent);
     set_seconds(&plan, dense[0], 8.0);
     set_seconds(&plan, evidence[0], 1000.0);
     set_seconds(&plan, evidence[1], 2000.0);
     set_seconds(&plan, cells[0], 2.0);
-    for cell in &cells[1..] {
+    let remove = |cell: &ManifestEntry| {
         fs::remove_dir_all(plan.results.join("store").join(&cell.id)).unwrap();
-    }
+    };
+    cells[1..].iter().for_each(|cell| remove(cell));
     let found = estimate(&plan, 2).unwrap();
     assert_eq!((found.stages, found.kinds, found.done, found.is_measured), (6, [1, 2, 3], 4, true));
     assert_close(found.macs, macs(&cells[1..]));
-    assert_close(found.rate, (macs(&dense) + cells[0].macs) / 10.0);
-    assert_close(found.seconds, macs(&cells[1..]) / found.rate / 2.0);
+    assert_close(found.seconds, 2.0 * 2.0 / 2.0);
+    assert_close(found.rate, macs(&cells[1..]) / 4.0);
+    assert_eq!((found.by_kind[2].missing, found.by_kind[2].basis), (2, Basis::Measured));
 
-    // A damaged stage is run again.
+    // A damaged stage is run again. No cell is stored then, so that the dense net says how fast the machine is.
     fs::remove_file(plan.results.join("store").join(&cells[0].id).join("weights.safetensors")).unwrap();
     let found = estimate(&plan, 1).unwrap();
-    assert_eq!(found.done, 3);
+    assert_eq!((found.done, found.by_kind[2].basis), (3, Basis::MeasuredOnOthers));
     assert_close(found.macs, macs(&cells));
-    assert_close(found.rate, dense[0].macs / 8.0);
-    assert_close(found.seconds, macs(&cells) / found.rate);
+    assert_close(found.seconds, before.by_kind[2].seconds * 8.0 / before.by_kind[0].seconds);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use thinet_harness::store::StageId;
-use thinet_harness::study::{Plan, manifest};
+use thinet_harness::study::{Options, Plan, manifest};
+use thinet_models::Device;
 
 use crate::fixture::{Fixture, SPEC};
 
@@ -174,6 +175,26 @@ fn names_labels_and_defaults_written_out_are_in_no_id() {
             ("[0.5, 0.75]", "[0.75, 0.5]"),
         ],
     );
+}
+
+#[test]
+fn what_a_gpu_computes_has_a_version_of_its_own_in_every_id() {
+    let fixture = Fixture::new();
+    let cpu = planned(&fixture, &[]);
+    let options = Options { device: Device::Cuda(1), is_elsewhere: true, ..fixture.options("results") };
+    let gpu = Plan::new(&fixture.path("spec.toml"), &options).unwrap();
+    assert_eq!(
+        (&cpu.dense[0].inputs["device"], cpu.dense[0].inputs.get("gpu-version")),
+        (&json!("cpu"), None)
+    );
+    assert_eq!(
+        (&gpu.dense[0].inputs["device"], &gpu.dense[0].inputs["gpu-version"]),
+        (&json!("cuda"), &json!(2))
+    );
+    let (cpu, gpu) = (ids(&cpu), ids(&gpu));
+    for (cpu, gpu) in [(&cpu.dense, &gpu.dense), (&cpu.cells, &gpu.cells), (&cpu.scratch, &gpu.scratch)] {
+        assert!(moved(cpu, gpu, "a GPU"));
+    }
 }
 
 #[test]

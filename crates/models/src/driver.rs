@@ -1,0 +1,157 @@
+//! Why a GPU cannot be used, in one line: no driver, one that is too old, a card that libtorch has no kernels for, a busy card.
+
+#![allow(unsafe_code, reason = "a call into switches.cpp, which fills three integers")]
+
+use std::ffi::c_int;
+
+use crate::Device;
+
+unsafe extern "C" {
+    fn thinet_driver_facts(index: c_int, facts: *mut i64) -> c_int;
+}
+
+/// The version of CUDA that the libtorch of [`LIBTORCH_VERSION`](crate::LIBTORCH_VERSION) is distributed for, as `13000` for 13.0.
+/// Drivers of the same major version run it.
+const CUDA: i64 = 13_000;
+
+/// What the driver says about itself and a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DriverFacts {
+    /// Whether there is a driver.
+    is_there: bool,
+    /// The newest CUDA that it supports; 12040 is 12.4.
+    cuda: i64,
+    /// How many GPUs it finds.
+    gpus: i64,
+    /// The compute capability of the GPU; 90 is 9.0.
+    capability: i64,
+}
+
+/// Asks the driver.
+pub(crate) fn driver_facts(device: Device) -> DriverFacts {
+    let Device::Cuda(index) = device else { return DriverFacts::default() };
+    let mut facts = [0_i64; 3];
+    // SAFETY: three integers are written to `facts`.
+    let code =
+        unsafe { thinet_driver_facts(c_int::try_from(index).unwrap_or(c_int::MAX), facts.as_mut_ptr()) };
+    let [cuda, gpus, capability] = facts;
+    DriverFacts { is_there: code == 0, cuda, gpus, capability }
+}
+
+/// Why libtorch finds no GPU.
+pub(crate) fn why_none(facts: DriverFacts, has_cuda: bool) -> String {
+    if !has_cuda {
+        return "is not available: this libtorch is built without CUDA; install one with CUDA, or use cpu"
+            .to_owned();
+    }
+    match facts {
+        DriverFacts { is_there: false, .. } => {
+            "is not available: no NVIDIA driver is installed (there is no libcuda.so.1); use cpu".to_owned()
+        }
+        DriverFacts { cuda, .. } if cuda > 0 && cuda / 1000 < CUDA / 1000 => format!(
+            "is not available: its driver is too old, it supports CUDA {} and libtorch needs CUDA {}; update the driver",
+            version(cuda),
+            version(CUDA)
+        ),
+        DriverFacts { gpus: 0, .. } => {
+            "is not available: the NVIDIA driver finds no GPU (is it hidden by CUDA_VISIBLE_DEVICES?); use cpu".to_owned()
+        }
+        DriverFacts { gpus, .. } => {
+            format!("is not available: the NVIDIA driver finds {gpus} GPUs, and libtorch can use none of them")
+        }
+    }
+}
+
+/// Why the first work on a GPU failed; `message` is libtorch's.
+pub(crate) fn why_unusable(facts: DriverFacts, message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let says = |text: &str| message.contains(text);
+    if says("no kernel image") || says("invalid device function") {
+        let DriverFacts { capability, .. } = facts;
+        let card = match capability {
+            0 => "unknown compute capability".to_owned(),
+            known => format!("compute capability {}.{}", known / 10, known % 10),
+        };
+        return format!(
+            "cannot be used: libtorch has no kernels for this card ({card}); use another card, or cpu"
+        );
+    }
+    if says("driver version is insufficient") || says("driver on your system is too old") {
+        return why_none(DriverFacts { is_there: true, gpus: 1, ..facts }, true);
+    }
+    if says("busy or unavailable") || says("exclusive") {
+        return "is busy: another process has it for itself (its compute mode is exclusive); wait for it, or use another card"
+            .to_owned();
+    }
+    if says("out of memory") {
+        return "is full: other processes use all of its memory; wait for them, or use another card"
+            .to_owned();
+    }
+    format!("cannot be used: {first}")
+}
+
+fn version(cuda: i64) -> String {
+    format!("{}.{}", cuda / 1000, cuda % 1000 / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: DriverFacts = DriverFacts { is_there: true, cuda: 13_000, gpus: 1, capability: 121 };
+
+    #[test]
+    fn a_gpu_that_is_not_found_has_its_reason_in_one_line() {
+        let none = DriverFacts::default();
+        let old = DriverFacts { cuda: 12_040, ..HERE };
+        let hidden = DriverFacts { gpus: 0, ..HERE };
+        for (facts, has_cuda, expected) in [
+            (none, false, "libtorch is built without CUDA"),
+            (none, true, "no NVIDIA driver is installed"),
+            (
+                old,
+                true,
+                "its driver is too old, it supports CUDA 12.4 and libtorch needs CUDA 13.0; update the driver",
+            ),
+            (hidden, true, "CUDA_VISIBLE_DEVICES"),
+            (HERE, true, "finds 1 GPUs, and libtorch can use none"),
+        ] {
+            let text = why_none(facts, has_cuda);
+            assert!(text.contains(expected) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_fails_at_its_first_work_has_its_reason_in_one_line() {
+        let cuda = |text: &str| {
+            format!("CUDA error: {text}\nCUDA kernel errors might be reported later\n at x.cpp:1")
+        };
+        for (message, expected) in [
+            (
+                cuda("no kernel image is available for execution on the device"),
+                "libtorch has no kernels for this card (compute capability 12.1)",
+            ),
+            (cuda("CUDA driver version is insufficient for CUDA runtime version"), "its driver is too old"),
+            (cuda("all CUDA-capable devices are busy or unavailable"), "is busy: another process has it"),
+            (cuda("out of memory"), "is full: other processes use all of its memory"),
+            (
+                cuda("an illegal memory access was encountered"),
+                "cannot be used: CUDA error: an illegal memory access",
+            ),
+        ] {
+            let facts = if expected.contains("old") { DriverFacts { cuda: 11_080, ..HERE } } else { HERE };
+            let text = why_unusable(facts, &message);
+            assert!(text.contains(expected) && !text.contains('\n'), "{text}");
+        }
+        let unknown = why_unusable(DriverFacts::default(), "no kernel image is available");
+        assert!(unknown.contains("unknown compute capability"), "{unknown}");
+    }
+
+    #[test]
+    fn the_driver_is_asked_only_about_gpus() {
+        assert_eq!(driver_facts(Device::Cpu), DriverFacts::default());
+        let facts = driver_facts(Device::Cuda(0));
+        assert!(facts.is_there || facts == DriverFacts::default(), "{facts:?}");
+        assert_eq!(facts.gpus > 0, facts.capability > 0, "{facts:?}");
+    }
+}
