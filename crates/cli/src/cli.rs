@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    clean, count, data, diff, export, figures, latency, list, paper, plan, report, run, show, status, submit,
-    table, task, verify, worker,
+    clean, compare, count, data, diff, evidence, export, figures, latency, list, paper, plan, report, run,
+    show, status, submit, table, task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -28,6 +28,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(run::Arguments),
     Plan(plan::Arguments),
+    Compare(compare::Arguments),
     Status(status::Arguments),
     Submit(submit::Arguments),
     Table(table::Arguments),
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Figures(figures::Arguments),
     Report(report::Arguments),
     Export(export::Arguments),
+    Evidence(evidence::Arguments),
     Diff(diff::Arguments),
     Verify(verify::Arguments),
     Clean(clean::Arguments),
@@ -53,6 +55,7 @@ impl Command {
         match self {
             Self::Run(arguments) => run::run(arguments),
             Self::Plan(arguments) => plan::run(arguments),
+            Self::Compare(arguments) => compare::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Submit(arguments) => submit::run(arguments),
             Self::Table(arguments) => table::run(arguments),
@@ -64,6 +67,7 @@ impl Command {
             Self::Figures(arguments) => figures::run(arguments),
             Self::Report(arguments) => report::run(arguments),
             Self::Export(arguments) => export::run(arguments),
+            Self::Evidence(arguments) => evidence::run(arguments),
             Self::Diff(arguments) => diff::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
             Self::Clean(arguments) => clean::run(arguments),

@@ -13,6 +13,7 @@ mod exit;
 mod group_lines;
 mod kind_line;
 mod options;
+mod permission;
 mod signals;
 mod words;
 

@@ -66,6 +66,9 @@ impl Study {
                 option(name, seconds.to_string().into());
             }
         }
+        if pace.allow_commands {
+            arguments.push("--allow-commands".into());
+        }
         arguments.extend(["--".into(), self.spec.clone().into()]);
         arguments
     }
@@ -118,7 +121,7 @@ pub(crate) struct Workers {
     pub(crate) pace: Pace,
 }
 
-/// When the state of running work is saved, and when abandoned work is taken over.
+/// When the state of running work is saved, when abandoned work is taken over, and which programs it may run.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Pace {
     /// Seconds between checkpoints of a training, more where writing one takes long; 0: after every step [default: 15]
@@ -127,6 +130,9 @@ pub(crate) struct Pace {
     /// Take over a stage whose claim another machine has not renewed for this many seconds [default: 90]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) claim_expiry: Option<f64>,
+    /// Run the programs that the spec names as selectors; without it, a question on a terminal, and else an error
+    #[arg(long)]
+    pub(crate) allow_commands: bool,
 }
 
 impl Pace {
@@ -137,6 +143,7 @@ impl Pace {
         RunOptions {
             checkpoint_every: seconds(self.checkpoint_every, usual.checkpoint_every),
             claim_expiry: seconds(self.claim_expiry, usual.claim_expiry),
+            allow_commands: self.allow_commands,
             stop,
             ..usual
         }

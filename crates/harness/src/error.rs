@@ -67,6 +67,10 @@ fn hint_text(hint: Option<&str>) -> String {
     hint.map(|hint| format!(" — did you mean `{hint}`?")).unwrap_or_default()
 }
 
+fn of_layer(layer: Option<&str>) -> String {
+    layer.map(|layer| format!(", layer {layer}")).unwrap_or_default()
+}
+
 fn fitting(fits: Option<i64>) -> String {
     match fits {
         Some(0) => "a single image does not fit either: use a smaller net".to_owned(),
@@ -219,6 +223,25 @@ pub enum HarnessError {
         /// Its message.
         problem: String,
     },
+    /// The spec names programs, and nobody has allowed them to run.
+    #[error(
+        "the spec runs programs to select channels: {commands}; nothing was started — look at them first, then add \
+         --allow-commands"
+    )]
+    CommandsNotAllowed {
+        /// The commands, comma separated.
+        commands: String,
+    },
+    /// A program that selects channels failed or gave no valid answer.
+    #[error("the selector's program `{command}`{}: {problem}", of_layer(layer.as_deref()))]
+    Program {
+        /// The command with its arguments.
+        command: String,
+        /// The layer that it was asked about.
+        layer: Option<String>,
+        /// What it did, and its last lines on standard error.
+        problem: String,
+    },
     /// A worker process failed.
     #[error("worker for {stage}: {problem}")]
     Worker {
@@ -278,7 +301,7 @@ impl HarnessError {
     /// Whether the spec or the arguments are wrong, so that nothing was started, rather than a run that failed.
     #[must_use]
     pub fn is_bad_spec(&self) -> bool {
-        matches!(self, Self::Spec(_) | Self::Device(_) | Self::NoSuchRun(_))
+        matches!(self, Self::Spec(_) | Self::Device(_) | Self::NoSuchRun(_) | Self::CommandsNotAllowed { .. })
     }
 
     /// Whether a file or folder could not be written because it is read-only for this user.

@@ -11,6 +11,6 @@ mod stats;
 
 pub use error::MetricsError;
 pub use evaluation::{Evaluation, Evaluator};
-pub use paired::{PairedDifference, holm};
+pub use paired::{PairedDifference, holm, seeds_to_show};
 pub use spread::Spread;
 pub use stats::{kendall_tau_b, mean, sample_std};

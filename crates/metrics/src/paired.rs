@@ -47,6 +47,17 @@ impl PairedDifference {
     }
 }
 
+/// The smallest number of pairs whose t-interval of this `level` would be no wider than `difference` to either side, if their differences
+/// had this standard deviation: so many show such a mean difference. `None` beyond a thousand, or if `difference` is not above 0.
+#[must_use]
+pub fn seeds_to_show(std: f64, difference: f64, level: f64) -> Option<usize> {
+    const MOST: usize = 1000;
+    (2..=MOST).find(|&n| {
+        let student = StudentsT::new(0.0, 1.0, n as f64 - 1.0).ok();
+        student.is_some_and(|t| t.inverse_cdf(0.5 + level / 2.0) * std / (n as f64).sqrt() <= difference)
+    })
+}
+
 /// Holm's step-down correction of the p-values of one family of comparisons, in their order; `None` takes no part. A comparison below
 /// a bound after the correction is below it for the family.
 #[must_use]
@@ -94,6 +105,16 @@ mod tests {
             let found = PairedDifference::of(&equal, 0.95).unwrap();
             assert_eq!((found.half_width, found.p), (None, None));
         }
+    }
+
+    #[test]
+    fn seeds_are_counted_until_the_interval_is_narrow_enough() {
+        // t at 0.975 with 3 and 4 degrees of freedom is 3.1824 and 2.7764: 0.5·t/√n is 0.796 and 0.621.
+        assert_eq!(seeds_to_show(0.5, 0.7, 0.95), Some(5));
+        assert_eq!(seeds_to_show(0.5, 0.8, 0.95), Some(4));
+        assert_eq!(seeds_to_show(0.0, 0.5, 0.95), Some(2));
+        assert_eq!(seeds_to_show(100.0, 0.5, 0.95), None);
+        assert_eq!(seeds_to_show(1.0, 0.0, 0.95), None);
     }
 
     #[test]

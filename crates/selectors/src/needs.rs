@@ -2,6 +2,8 @@
 
 use std::ops::BitOr;
 
+use thinet_graph::{did_you_mean, nearest};
+
 /// A kind of evidence about a layer.
 ///
 /// Filter weights and batch-norm scales are read from the net; the other kinds are gathered in a calibration pass.
@@ -34,6 +36,31 @@ impl EvidenceKind {
             Self::Moments => "contribution moments",
         }
     }
+
+    /// The name in specs and in the messages of a selector's program, such as `zeros`.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Filters => "filters",
+            Self::BatchNormScales => "batch-norm-scales",
+            Self::Zeros => "zeros",
+            Self::Activations => "activations",
+            Self::Moments => "moments",
+        }
+    }
+
+    /// The kind of this key.
+    ///
+    /// # Errors
+    /// If there is none; the message lists the keys and the nearest one.
+    pub fn of_key(key: &str) -> Result<Self, String> {
+        let keys = || Self::ALL.into_iter().map(Self::key);
+        Self::ALL.into_iter().find(|kind| kind.key() == key).ok_or_else(|| {
+            let hint = did_you_mean(nearest(key, keys()));
+            let known = keys().collect::<Vec<_>>().join(", ");
+            format!("there is no kind of evidence {key:?}{hint}; kinds: {known}")
+        })
+    }
 }
 
 /// The kinds of evidence that a selector reads.
@@ -57,6 +84,12 @@ impl Needs {
     #[must_use]
     pub const fn only(kind: EvidenceKind) -> Self {
         Self(1 << kind as u32)
+    }
+
+    /// Whether every kind that `others` names is needed.
+    #[must_use]
+    pub const fn contains_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
     }
 
     /// Whether the kind is needed.
@@ -107,11 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_kind_is_refused_with_the_nearest_one() {
+        let problem = EvidenceKind::of_key("moment").unwrap_err();
+        let expected = "there is no kind of evidence \"moment\", did you mean \"moments\"?; kinds: filters, \
+                        batch-norm-scales, zeros, activations, moments";
+        assert_eq!(problem, expected);
+    }
+
+    #[test]
     fn every_kind_has_a_name_and_a_place_of_its_own() {
         let all = EvidenceKind::ALL.into_iter().fold(Needs::NONE, |needs, kind| needs | Needs::only(kind));
         assert_eq!(all.kinds().collect::<Vec<_>>(), EvidenceKind::ALL);
         for (place, kind) in EvidenceKind::ALL.iter().enumerate() {
-            assert!(EvidenceKind::ALL[..place].iter().all(|other| other.name() != kind.name()));
+            let before = &EvidenceKind::ALL[..place];
+            assert!(before.iter().all(|other| other.name() != kind.name() && other.key() != kind.key()));
+            assert_eq!(EvidenceKind::of_key(kind.key()), Ok(*kind));
         }
     }
 }

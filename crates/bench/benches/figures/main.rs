@@ -12,6 +12,7 @@ mod memory;
 mod moments;
 mod noise;
 mod prepared;
+mod program;
 mod pytorch;
 mod selection;
 mod training;
@@ -41,6 +42,7 @@ fn main() -> Result<()> {
     figures.push(training::figure(&mut criterion)?);
     figures.extend(prepared::figures(&mut criterion)?);
     figures.extend(feeding::figures(&mut criterion)?);
+    figures.push(program::figure(&mut criterion)?);
     criterion.final_summary();
     println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));
     Ok(())

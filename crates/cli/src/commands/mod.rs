@@ -1,9 +1,11 @@
 //! One file for each subcommand: its `Arguments` with their help, and `run`. `cli.rs` lists them.
 
 pub(crate) mod clean;
+pub(crate) mod compare;
 pub(crate) mod count;
 pub(crate) mod data;
 pub(crate) mod diff;
+pub(crate) mod evidence;
 pub(crate) mod export;
 pub(crate) mod figures;
 pub(crate) mod latency;

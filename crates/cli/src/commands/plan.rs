@@ -18,6 +18,7 @@ use crate::group_lines::{GroupLine, larger_groups};
 use crate::kind_line::KindLine;
 use crate::options::{Study, jobs};
 use crate::output::print_json;
+use crate::permission::described;
 use crate::words::{duration, stages_in_words};
 
 /// Show what a study would run, what is stored already and what it costs; writes nothing
@@ -58,6 +59,9 @@ struct Report {
     tuning: Vec<TuningLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     variants: Vec<VariantLine>,
+    /// Programs that select channels; they run with `--allow-commands` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    programs: Vec<String>,
     dense: Vec<DenseLine>,
     cells: Vec<CellLine>,
     cost: Option<Cost>,
@@ -206,6 +210,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
         groups: groups(&plan.graph, &plan.variants),
         tuning: tuning(&plan.spec, Some(images)),
         variants: variants(&plan.spec, &plan.variants, Some(images)),
+        programs: programs(plan.cells.iter().map(|cell| &cell.design)),
         dense: plan
             .dense
             .iter()
@@ -252,6 +257,7 @@ fn without_data(
         groups: groups(&resolved.graph, &resolved.variants),
         tuning: tuning(spec, images.map(|[train, _]| train)),
         variants: variants(spec, &resolved.variants, images.map(|[train, _]| train)),
+        programs: programs(&resolved.cells),
         dense: (0..spec.seeds)
             .map(|seed| DenseLine {
                 id: None,
@@ -277,6 +283,19 @@ fn variants(spec: &Spec, variants: &[Arc<Variant>], images: Option<usize>) -> Ve
         tuning: tuning(&variant.spec, images),
     };
     spec.variants.iter().zip(variants).map(line).collect()
+}
+
+/// The programs of methods, each once: `mine: python3 mine.py (in /home/me; reads mine.py)`.
+fn programs<'a>(cells: impl IntoIterator<Item = &'a CellDesign>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for cell in cells {
+        let Some(command) = &cell.command else { continue };
+        let line = format!("{}: {}", cell.method.label(), described(command));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// What the groups consist of that any variant prunes.
@@ -377,6 +396,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
         if !all_as_spec {
             print_pruning(&variant.mode, &variant.layers, &variant.tuning);
         }
+    }
+    for program in &report.programs {
+        println!("program     {program}; needs --allow-commands");
     }
     for GroupLine { name, channels, producers, readers, .. } in &report.groups {
         let (producers, readers) = (producers.join(" "), readers.join(" "));

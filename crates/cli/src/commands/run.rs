@@ -12,6 +12,7 @@ use crate::bars::Progress;
 use crate::exit::BadArgument;
 use crate::options::{Pace, Study, Workers, jobs, program_file};
 use crate::output::{print_json, print_tables};
+use crate::permission::may_run_commands;
 use crate::signals;
 use crate::words::{duration, stages_in_words};
 
@@ -57,14 +58,16 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let devices = devices(workers, study.place.device)?;
     let study = study.on(devices[0]);
     let plan = study.plan()?;
+    let allow_commands = may_run_commands(&plan, workers.pace.allow_commands)?;
+    let pace = Pace { allow_commands, ..workers.pace.clone() };
     let jobs = jobs_on(workers, &devices, plan.spec.compute.threads);
     let cost = estimate(&plan, jobs)?;
     announce(&plan.spec.name, &cost, jobs, &plan.data.prepared_files());
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
-        workers: worker_commands(&program_file()?, &study, &devices, jobs, &workers.pace),
+        workers: worker_commands(&program_file()?, &study, &devices, jobs, &pace),
         check: workers.check,
-        ..workers.pace.options(stop)
+        ..pace.options(stop)
     };
     let outcome = thinet_harness::run::run(&plan, &options, &progress);
     progress.close();

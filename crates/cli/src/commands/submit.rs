@@ -9,6 +9,7 @@ use thinet_harness::study::Plan;
 use thinet_models::Device;
 
 use crate::options::{Pace, Place, Study, program_file};
+use crate::permission::may_run_commands;
 
 /// Submit a study's missing stages to Slurm: dense nets, then an array of cells, then the tables
 #[derive(Debug, Args)]
@@ -79,7 +80,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let study = Study { spec: arguments.spec.clone(), seeds: arguments.seeds, place };
     let plan = study.plan_elsewhere()?;
-    let jobs = submit(&plan, &slurm_options(arguments, &study, &plan)?, arguments.dry_run)?;
+    // Tasks cannot be asked, so they inherit the permission.
+    let allow_commands = may_run_commands(&plan, arguments.pace.allow_commands)?;
+    let pace = Pace { allow_commands, ..arguments.pace.clone() };
+    let jobs = submit(&plan, &slurm_options(arguments, &study, &plan, &pace)?, arguments.dry_run)?;
     if jobs.is_empty() {
         eprintln!("{}: nothing to submit: every stage is stored or in the queue", plan.spec.name);
         return Ok(());
@@ -97,7 +101,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn slurm_options(arguments: &Arguments, study: &Study, plan: &Plan) -> anyhow::Result<SlurmOptions> {
+fn slurm_options(
+    arguments: &Arguments,
+    study: &Study,
+    plan: &Plan,
+    pace: &Pace,
+) -> anyhow::Result<SlurmOptions> {
     let program = program_file()?;
     let threads = u16::try_from(plan.spec.compute.threads).unwrap_or(u16::MAX);
     let mut sbatch = vec!["--ntasks=1".to_owned()];
@@ -121,7 +130,7 @@ fn slurm_options(arguments: &Arguments, study: &Study, plan: &Plan) -> anyhow::R
     Ok(SlurmOptions {
         sbatch,
         max_running: arguments.max_running,
-        task: words("task", &arguments.pace)?,
+        task: words("task", pace)?,
         tables: words("table", &Pace::default())?,
     })
 }

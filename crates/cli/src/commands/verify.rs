@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Spec to use if the one beside the table does not find the dense net's weights
     #[arg(long, value_name = "SPEC")]
     spec: Option<PathBuf>,
+    /// Run the programs that the spec names as selectors
+    #[arg(long)]
+    allow_commands: bool,
     #[command(flatten)]
     place: Place,
     /// Print JSON
@@ -61,6 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         cells: arguments.cell.clone(),
         count: if arguments.all { usize::MAX } else { usize::from(arguments.cells) },
         with_dense: arguments.dense,
+        allow_commands: arguments.allow_commands,
         tolerance: arguments.tolerance,
     };
     let place = arguments.place.options(None);

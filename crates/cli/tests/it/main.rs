@@ -14,6 +14,7 @@ mod paper;
 #[path = "../../../harness/tests/it/photographs.rs"]
 mod photographs;
 mod prepared;
+mod programs;
 mod provenance;
 mod report;
 mod runs;

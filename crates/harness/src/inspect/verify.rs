@@ -30,6 +30,8 @@ pub struct VerifyOptions {
     pub count: usize,
     /// Whether to train the dense net again even if it is stored.
     pub with_dense: bool,
+    /// Whether programs that the spec names as selectors may be run.
+    pub allow_commands: bool,
     /// Tolerated difference of top-1 and top-5, points; `None`: the tolerance of the device's [`Promise`].
     pub tolerance: Option<f64>,
 }
@@ -145,7 +147,8 @@ pub fn verify(
     }
     let chosen = choose(&plan, &stored, verify).map_err(unverifiable)?;
 
-    let (old, runner) = (Store::at(&options.results), StageRunner::new(&plan, &RunOptions::default())?);
+    let run = RunOptions { allow_commands: verify.allow_commands, ..RunOptions::default() };
+    let (old, runner) = (Store::at(&options.results), StageRunner::new(&plan, &run)?);
     for &index in &chosen {
         let (cell, dense) = (&plan.cells[index], &plan.dense[plan.cells[index].dense]);
         if !cell.design.is_from_scratch {

@@ -1,5 +1,7 @@
 //! Running a plan: its queue, worker processes, and batch jobs.
 
+mod compare;
+mod export_evidence;
 mod options;
 mod panics;
 mod protocol;
@@ -9,6 +11,8 @@ pub mod slurm;
 mod stage_runner;
 mod workers;
 
+pub use compare::{compared, comparison_spec, typed_selector};
+pub use export_evidence::export_evidence;
 pub use options::RunOptions;
 pub use panics::keep_panics;
 pub use protocol::{WorkerMessage, listen, serve};

@@ -20,6 +20,8 @@ pub struct RunOptions {
     pub claim_expiry: Duration,
     /// Whether to compare the checksums of all stored files first; those of files that are read are always compared.
     pub check: bool,
+    /// Whether programs that the spec names as selectors may be run.
+    pub allow_commands: bool,
     /// Asks the run to end.
     pub stop: Stop,
 }
@@ -32,6 +34,7 @@ impl Default for RunOptions {
             checkpoint_every: Duration::from_secs(15),
             claim_expiry: Duration::from_secs(90),
             check: false,
+            allow_commands: false,
             stop: Stop::default(),
         }
     }

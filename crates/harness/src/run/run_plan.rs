@@ -15,6 +15,7 @@ use super::stage_runner::{StageRunner, environment};
 use super::workers::{Inputs, Slot, StageEnd};
 use crate::error::HarnessError;
 use crate::events::{Event, EventLog, Reporter};
+use crate::stages::program::check_programs;
 use crate::stop::Stop;
 use crate::store::{Claim, ClaimTiming, Depth, ManifestEntry, StageId, StageKind, Store, paths, run_folder};
 use crate::study::{Plan, Spec, check, gather, manifest, unfit};
@@ -42,6 +43,7 @@ pub fn run(plan: &Plan, options: &RunOptions, reporter: &dyn Reporter) -> Result
     let folder = plan.run_folder();
     writable(&plan.results)?;
     check_tables(&plan.spec, &plan.path, &plan.results)?;
+    check_programs(plan, options.allow_commands, &options.stop)?;
     fs::create_dir_all(&folder).map_err(HarnessError::io("create", &folder))?;
     let claim = Claim::try_take(
         &folder.join(paths::CLAIM),

@@ -8,6 +8,7 @@ use thinet_report::records::Environment;
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter, TensorBoard};
 use crate::run::{RunOptions, panics};
+use crate::stages::program::Programs;
 use crate::stages::{BusyTime, Context, Feed, OWED_ON_GPU, Route, ToDevice, cell, dense, evidence};
 use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here, paths};
 use crate::study::cost::loader_threads;
@@ -26,6 +27,7 @@ pub struct StageRunner<'a> {
     feed: Feed,
     environment: Environment,
     timing: ClaimTiming,
+    programs: Programs,
 }
 
 impl<'a> StageRunner<'a> {
@@ -36,7 +38,8 @@ impl<'a> StageRunner<'a> {
     pub fn new(plan: &'a Plan, options: &RunOptions) -> Result<Self, HarnessError> {
         let (store, feed) = (Store::at(&plan.results), feed(plan, options)?);
         let timing = ClaimTiming::expiring_after(options.claim_expiry);
-        Ok(Self { plan, store, feed, environment: environment(plan), timing })
+        let programs = Programs::new(options.allow_commands, plan.spec.compute.threads, options.stop.clone());
+        Ok(Self { plan, store, feed, environment: environment(plan), timing, programs })
     }
 
     /// Runs the stage with this id if it is not stored. The stages that it needs must be stored. If another process takes the stage
@@ -107,7 +110,8 @@ impl<'a> StageRunner<'a> {
         let reporter = ClaimProgress { claim: &claim, inner: reporter };
         let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
         let (store, feed, environment, timing) = (&self.store, &self.feed, &self.environment, self.timing);
-        let context = Context { plan, store, feed, reporter: &reporter, environment, claim: &claim, timing };
+        let (reporter, programs) = (&reporter, &self.programs);
+        let context = Context { plan, store, feed, reporter, environment, programs, claim: &claim, timing };
         let computed = match stage {
             Stage::Dense(stage) => dense::ensure(&context, stage),
             Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
@@ -118,7 +122,7 @@ impl<'a> StageRunner<'a> {
             // If the claim was lost, the new holder can have removed files in use: the lost claim is the cause.
             Err(error) => return Err(claim.check().err().unwrap_or(error)),
         }
-        note_left_out(plan, id, &reporter);
+        note_left_out(plan, id, reporter);
         computed
     }
 }

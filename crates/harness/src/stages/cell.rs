@@ -11,10 +11,11 @@ use thinet_reconstruction::{Reconstructor, reconstruction_error};
 use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Selector};
+use thinet_selectors::Evidence;
 
 use super::calibrate::{Sample, calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
+use super::chooser::Chooser;
 use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
@@ -50,7 +51,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             context,
             cell,
             folder: &folder,
-            selector: thinet_selectors::find(&cell.design.method.selector)?,
+            chooser: Chooser::of(cell)?,
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
         };
         if cell.design.variant.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
@@ -195,7 +196,7 @@ struct CellRun<'a> {
     context: &'a Context<'a>,
     cell: &'a Cell,
     folder: &'a Path,
-    selector: &'static dyn Selector,
+    chooser: Chooser<'a>,
     reconstructor: &'static dyn Reconstructor,
 }
 
@@ -262,7 +263,7 @@ impl CellRun<'_> {
             self.context,
             &state.net,
             vec![group],
-            self.cell.needs,
+            self.chooser.needs(self.context, self.cell)?,
             self.sample(streams::layer_calibration(self.root(), name)),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
@@ -293,7 +294,13 @@ impl CellRun<'_> {
         let layers: Vec<&str> = self.cell.design.keep.iter().map(|(name, _)| name.as_str()).collect();
         if !self.resume_tuning(state, &layers, LAST)? {
             let parent = &self.context.plan.dense[self.cell.dense];
-            let all = evidence::load(self.context, parent, &state.net, self.cell)?;
+            let all = evidence::load(
+                self.context,
+                parent,
+                &state.net,
+                self.cell,
+                self.chooser.needs(self.context, self.cell)?,
+            )?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
                 self.cut(state, name, &kept)?;
@@ -342,8 +349,7 @@ impl CellRun<'_> {
     }
 
     fn select(&self, evidence: &Evidence, keep: usize) -> Result<ChannelSet, HarnessError> {
-        let seed = streams::selection(self.root(), &evidence.layer);
-        Ok(thinet_selectors::select(self.selector, evidence, keep, seed)?.kept)
+        self.chooser.select(self.context, self.cell, self.folder, evidence, keep)
     }
 
     fn checkpoints(&self, kind: impl Into<String>) -> Checkpoints<'_> {

@@ -13,6 +13,7 @@ use thinet_seed::Seed;
 use super::checkpoint::Checkpoints;
 use super::evaluate::evaluate;
 use super::feed::Feed;
+use super::program::Programs;
 use super::train::{Advance, Session, Trained, TrainingEnd, train};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
@@ -29,6 +30,8 @@ pub(crate) struct Context<'a> {
     pub(crate) feed: &'a Feed,
     pub(crate) reporter: &'a dyn Reporter,
     pub(crate) environment: &'a Environment,
+    /// The programs that select.
+    pub(crate) programs: &'a Programs,
     /// The claim under which the stage runs.
     pub(crate) claim: &'a Claim,
     /// Timing of further claims that the stage takes.

@@ -14,6 +14,7 @@ use thinet_selectors::{Evidence, Needs};
 
 use super::calibrate::{Sample, calibrate};
 use super::context::{Context, StageOutput};
+use super::evidence_file::gathered_tensors;
 use super::{dense, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
@@ -42,7 +43,7 @@ pub(crate) fn ensure(
     let evidence = calibrate(context, &net, groups, needs, sample, &progress)?;
     let metadata = BTreeMap::from([("stage".to_owned(), id.to_string())]);
     context.claim.check()?;
-    save_tensors(&folder.join(EVIDENCE), &tensors_of(&evidence, needs)?, &metadata)?;
+    save_tensors(&folder.join(EVIDENCE), &gathered_tensors(&evidence, needs)?, &metadata)?;
     let output = StageOutput {
         id,
         inputs: stage.inputs.clone(),
@@ -58,27 +59,16 @@ pub(crate) fn ensure(
     Ok(())
 }
 
-/// The gathered kinds among `needs` as named tensors.
-fn tensors_of(evidence: &[Evidence], needs: Needs) -> Result<Vec<(String, Tensor)>, HarnessError> {
-    let mut tensors = Vec::new();
-    for layer in evidence {
-        for kind in gathered(needs) {
-            let of_kind = kind.to_tensors(layer)?.into_iter();
-            tensors.extend(of_kind.map(|(name, tensor)| (format!("{}.{name}", layer.layer), tensor)));
-        }
-    }
-    Ok(tensors)
-}
-
-/// The kinds of evidence that a cell needs for each pruned layer, in pruning order: gathered kinds from their stages, the others
-/// from the dense net.
+/// The kinds of evidence in `needs`, at most those of the cell's plan, for each pruned layer in pruning order: gathered kinds from their
+/// stages, the others from the dense net.
 pub(crate) fn load(
     context: &Context<'_>,
     dense: &DensePlan,
     net: &Net,
     cell: &Cell,
+    needs: Needs,
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let (variant, needs) = (&cell.design.variant, cell.needs);
+    let variant = &cell.design.variant;
     let groups = groups(variant, net)?;
     let weight = |name: &str| net.weights.get(name).ok();
     let mut all = Vec::with_capacity(groups.len());

@@ -4,15 +4,18 @@
 pub(crate) mod calibrate;
 pub(crate) mod cell;
 mod checkpoint;
+mod chooser;
 mod context;
 pub(crate) mod crops;
 pub(crate) mod dense;
 mod evaluate;
 pub(crate) mod evidence;
+pub(crate) mod evidence_file;
 mod feed;
 mod latency;
 mod loss_windows;
 mod preprocessing;
+pub(crate) mod program;
 mod streams;
 mod to_device;
 mod train;

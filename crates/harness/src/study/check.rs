@@ -11,7 +11,7 @@ use thinet_report::tables;
 use thinet_selectors::Needs;
 
 use crate::error::{HarnessError, SpecError};
-use crate::study::{DenseSpec, Recipe, Spec};
+use crate::study::{CommandSpec, DenseSpec, MethodSpec, Recipe, SelectorSpec, Spec};
 
 // Upper limits of a spec's numbers. Each is far beyond any real study, and no product of them overflows 64 bits.
 const EPOCHS: usize = 1_000_000;
@@ -22,6 +22,8 @@ const POSITIONS: usize = 1_000_000;
 const SEEDS: usize = 1000;
 const THREADS: usize = 1024;
 const SIDE: usize = 4096;
+/// Seconds for an answer of a selector's program: a week.
+const TIMEOUT: usize = 604_800;
 /// Cells of a study, each with a folder of its own.
 const CELLS: usize = 100_000;
 
@@ -107,7 +109,12 @@ fn methods(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     let mut labels = BTreeSet::new();
     for (i, method) in spec.methods.iter().enumerate() {
         let key = |name: &str| format!("methods[{i}].{name}");
-        thinet_selectors::find(&method.selector).map_err(|e| value(path, &key("selector"), &e))?;
+        match &method.selector {
+            SelectorSpec::Registered(name) => {
+                thinet_selectors::find(name).map_err(|e| value(path, &key("selector"), &e))?;
+            }
+            SelectorSpec::Command(command) => selector_command(command, path, &key("selector"))?,
+        }
         thinet_reconstruction::find(&method.reconstruction)
             .map_err(|e| value(path, &key("reconstruction"), &e))?;
         if method.label().contains(tables::breaks_line) {
@@ -121,6 +128,33 @@ fn methods(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
         }
     }
     Ok(())
+}
+
+/// Checks the values of a selector's program; its files are read when the study is resolved.
+fn selector_command(command: &CommandSpec, path: &Path, key: &str) -> Result<(), HarnessError> {
+    let words = command.command.iter().chain(&command.files);
+    if let Some(word) = words.clone().find(|word| word.contains(tables::breaks_line)) {
+        let problem = format!("{word:?} holds a line end, a tab or another control character");
+        return Err(value(path, key, &problem));
+    }
+    if command.command.first().is_none_or(String::is_empty) {
+        return Err(value(
+            path,
+            &format!("{key}.command"),
+            &"a program is needed, such as [\"python3\", \"my_selector.py\"]",
+        ));
+    }
+    command.declared_needs().map_err(|e| value(path, &format!("{key}.needs"), &e))?;
+    let seconds = usize::try_from(command.timeout).unwrap_or(usize::MAX);
+    counted(path, &format!("{key}.timeout"), seconds, TIMEOUT)
+}
+
+/// The kinds of evidence to gather for each method.
+pub(crate) fn needs(spec: &Spec, path: &Path) -> Result<Vec<Needs>, HarnessError> {
+    let of_method = |(i, method): (usize, &MethodSpec)| {
+        method.selector.needs().map_err(|e| value(path, &format!("methods[{i}].selector"), &e))
+    };
+    spec.methods.iter().enumerate().map(of_method).collect()
 }
 
 fn keep_rates(spec: &Spec, path: &Path) -> Result<(), HarnessError> {

@@ -7,6 +7,7 @@ use thinet_models::{Device, ImportRules};
 use thinet_sampling::GatheredKind;
 
 use super::resolved::{CellDesign, ResolvedStudy};
+use super::selector_spec::SelectorSpec;
 use super::spec::Spec;
 use super::variants::Variant;
 use crate::error::HarnessError;
@@ -128,7 +129,7 @@ pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<V
     }
     let mut inputs = json!({
         "dense": parent.id.as_str(),
-        "selector": cell.method.selector,
+        "selector": selector_of(cell),
         "reconstruction": cell.method.reconstruction,
         "keep-rate": cell.keep_rate,
         "layers": prune.layers,
@@ -149,12 +150,19 @@ pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<V
     if parent.inputs["train-data"] != parent.calibration_data {
         inputs["calibration-data"] = json!(parent.calibration_data);
     }
-    add_versions(
-        &mut inputs,
-        thinet_selectors::find(&cell.method.selector)?.version(),
-        thinet_reconstruction::find(&cell.method.reconstruction)?.version(),
-    );
+    let selector = match &cell.method.selector {
+        SelectorSpec::Registered(name) => thinet_selectors::find(name)?.version(),
+        // The contents of its files are its version.
+        SelectorSpec::Command(_) => 1,
+    };
+    let reconstruction = thinet_reconstruction::find(&cell.method.reconstruction)?.version();
+    add_versions(&mut inputs, selector, reconstruction);
     Ok(inputs)
+}
+
+/// A selector's name, or its program with the contents of its files.
+fn selector_of(cell: &CellDesign) -> Value {
+    cell.command.as_ref().map_or_else(|| json!(cell.method.selector), |command| command.identity())
 }
 
 /// Version 1 is omitted, so that results stored before versions existed keep their ids.

@@ -296,9 +296,45 @@ const KEYS: &[KeyTable] = &[
         table: "methods",
         about: "one [[methods]] each",
         keys: &[
-            key("selector", "text", REQUIRED, "see `thinet list selectors`"),
+            key(
+                "selector",
+                "text or table",
+                REQUIRED,
+                "see `thinet list selectors`, or a program, see below",
+            ),
             key("reconstruction", "text", "none", "see `thinet list reconstructions`"),
             key("label", "text", "from the two", "the name in tables"),
+        ],
+    },
+    KeyTable {
+        table: "methods.selector",
+        about: "a program in place of a registered selector; it runs with --allow-commands only",
+        keys: &[
+            key(
+                "command",
+                "texts",
+                REQUIRED,
+                "program and arguments, such as [\"python3\", \"my_selector.py\"]",
+            ),
+            key(
+                "files",
+                "texts",
+                "none",
+                "further files that it reads; their contents are part of the method",
+            ),
+            key(
+                "folder",
+                "path",
+                "the spec's",
+                "folder in which it runs and its files lie, relative to the spec",
+            ),
+            key(
+                "needs",
+                "texts",
+                "filters and all gathered",
+                "kinds of evidence: filters, batch-norm-scales, zeros, activations, moments",
+            ),
+            key("timeout", "count", "600", "longest time for an answer, seconds"),
         ],
     },
     KeyTable {
@@ -328,7 +364,9 @@ mod tests {
     use thinet_sampling::SamplingSpec;
 
     use super::*;
-    use crate::study::{ComputeSpec, DenseSpec, Exception, InputSpec, MethodSpec, PruneSpec, Recipe, Spec};
+    use crate::study::{
+        CommandSpec, ComputeSpec, DenseSpec, Exception, InputSpec, MethodSpec, PruneSpec, Recipe, Spec,
+    };
 
     /// The keys of a type: those that serde lists for an unknown one, and the key that decides the others, if there is one.
     fn known<T: DeserializeOwned>(start: &str) -> BTreeSet<String> {
@@ -356,6 +394,7 @@ mod tests {
             known::<Exception>(""),
             known::<SamplingSpec>(""),
             known::<MethodSpec>(""),
+            known::<CommandSpec>(""),
             BTreeSet::from(["name", ANY_KEY].map(str::to_owned)),
         ];
         assert_eq!(types.len(), KEYS.len());

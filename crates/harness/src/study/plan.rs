@@ -1,5 +1,6 @@
 //! Builds the plan of a spec: defaults filled in, values checked, every stage with its id, before any work.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use super::check;
 use super::identity::{self, DenseFacts};
 use super::options::Options;
 use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
+use super::selector_command::SelectorCommand;
+use super::selector_spec::SelectorSpec;
 use super::spec::Spec;
 use super::variants::Variant;
 use crate::error::HarnessError;
-use crate::store::{StageId, paths};
+use crate::store::{StageId, Store, paths};
 
 /// The dense net of one seed.
 #[derive(Clone, Debug)]
@@ -114,7 +117,19 @@ impl Plan {
     /// # Errors
     /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
-        let (spec, variants) = ResolvedStudy::read(path, options)?;
+        Self::with(ResolvedStudy::read(path, options)?, path, options)
+    }
+
+    /// The plan of a spec in memory, with its own number of seeds; `path` is where it would lie.
+    pub(crate) fn of(spec: Spec, path: &Path, options: &Options) -> Result<Self, HarnessError> {
+        Self::with(ResolvedStudy::checked(spec, path)?, path, options)
+    }
+
+    fn with(
+        (spec, variants): (Spec, Vec<Variant>),
+        path: &Path,
+        options: &Options,
+    ) -> Result<Self, HarnessError> {
         let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {
@@ -132,7 +147,7 @@ impl Plan {
         let cells: Vec<Cell> = resolved
             .cells
             .iter()
-            .map(|cell| planned(cell.clone(), &dense[cell.seed as usize]))
+            .map(|cell| planned(cell.clone(), &dense[cell.seed as usize], path))
             .collect::<Result<_, _>>()?;
         let run = identity::run(dense.iter().map(|d| &d.id).chain(cells.iter().map(|c| &c.id)));
         let ResolvedStudy { spec, path, table, transform, graph, size, variants, .. } = resolved;
@@ -161,6 +176,36 @@ impl Plan {
     /// If its method is not registered, which cannot happen for cells of a plan.
     pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
         identity::cell_inputs(&cell.design, self.dense[cell.dense].facts())
+    }
+
+    /// The numbers of channels of a layer that cells with the same method and seed keep.
+    pub(crate) fn keep_counts(&self, design: &CellDesign, layer: &str) -> BTreeSet<usize> {
+        let is_like = |other: &&Cell| {
+            let other = &other.design;
+            Arc::ptr_eq(&other.variant, &design.variant)
+                && Arc::ptr_eq(&other.method, &design.method)
+                && other.seed == design.seed
+        };
+        let cells = self.cells.iter().filter(is_like);
+        cells
+            .flat_map(|cell| cell.design.keep.iter())
+            .filter(|(name, _)| name == layer)
+            .map(|(_, keep)| *keep)
+            .collect()
+    }
+
+    /// The programs of selectors whose cells are not stored: what a run would start. Each once.
+    #[must_use]
+    pub fn commands_to_run(&self) -> Vec<Arc<SelectorCommand>> {
+        let store = Store::at(&self.results);
+        let mut commands: Vec<Arc<SelectorCommand>> = Vec::new();
+        for cell in &self.cells {
+            let Some(command) = &cell.design.command else { continue };
+            if !commands.contains(command) && !store.is_whole(&cell.id) {
+                commands.push(command.clone());
+            }
+        }
+        commands
     }
 
     #[must_use]
@@ -235,7 +280,7 @@ fn dense_plan(
     for variant in resolved.variants.iter().filter(|variant| variant.spec.is_one_shot()) {
         let mut needs = Needs::NONE;
         for method in &variant.spec.methods {
-            needs = needs | needs_of(&method.selector)?;
+            needs = needs | gathered_for(&method.selector, &resolved.path)?;
         }
         for kind in thinet_sampling::gathered(needs) {
             plan.evidence.push(evidence_plan(variant, &plan, kind));
@@ -246,8 +291,9 @@ fn dense_plan(
 
 /// The kinds of evidence to gather for a selector: those that it needs, and the moments, from which the reconstruction error and
 /// the refit are computed.
-fn needs_of(selector: &str) -> Result<Needs, HarnessError> {
-    Ok(thinet_selectors::find(selector)?.needs() | Needs::MOMENTS)
+fn gathered_for(selector: &SelectorSpec, path: &Path) -> Result<Needs, HarnessError> {
+    let needs = selector.needs().map_err(|e| check::value(path, "methods.selector", &e))?;
+    Ok(needs | Needs::MOMENTS)
 }
 
 /// One kind of a dense net's evidence. Its id does not depend on the methods that are compared.
@@ -260,11 +306,11 @@ fn evidence_plan(variant: &Arc<Variant>, dense: &DensePlan, kind: &dyn GatheredK
 }
 
 /// A cell with its id.
-fn planned(cell: CellDesign, parent: &DensePlan) -> Result<Cell, HarnessError> {
+fn planned(cell: CellDesign, parent: &DensePlan, path: &Path) -> Result<Cell, HarnessError> {
     let inputs = identity::cell_inputs(&cell, parent.facts())?;
     let (id, needs) = match cell.is_from_scratch {
         true => (identity::from_scratch(&inputs), Needs::NONE),
-        false => (identity::cell(&inputs), needs_of(&cell.method.selector)?),
+        false => (identity::cell(&inputs), gathered_for(&cell.method.selector, path)?),
     };
     Ok(Cell { id, dense: parent.seed as usize, design: cell, needs })
 }

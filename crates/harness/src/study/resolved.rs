@@ -9,11 +9,10 @@ use std::sync::Arc;
 use thinet_data::Transform;
 use thinet_graph::{Convention, Graph, channel_group, count, kept_channels, prunable_layers, with_channels};
 use thinet_report::records::{FROM_SCRATCH, Size};
-use thinet_selectors::Needs;
 
 use crate::error::HarnessError;
 use crate::study::variants::{Variant, variants};
-use crate::study::{MethodSpec, Options, Recipe, Spec, check};
+use crate::study::{MethodSpec, Options, Recipe, SelectorCommand, SelectorSpec, Spec, check};
 
 /// A method at a keep rate with a seed, in a variant of the study.
 #[derive(Clone, Debug)]
@@ -32,6 +31,8 @@ pub struct CellDesign {
     /// The net of these widths.
     pub graph: Arc<Graph>,
     pub size: Size,
+    /// The program that selects, if the method's selector is one; shared between cells.
+    pub command: Option<Arc<SelectorCommand>>,
 }
 
 impl CellDesign {
@@ -78,6 +79,11 @@ impl ResolvedStudy {
         if let Some(seeds) = options.seeds {
             spec.seeds = seeds;
         }
+        Self::checked(spec, path)
+    }
+
+    /// Checks the values of a spec and those of its variants.
+    pub(crate) fn checked(spec: Spec, path: &Path) -> Result<(Spec, Vec<Variant>), HarnessError> {
         check::values(&spec, path)?;
         let variants = variants(&spec, path)?;
         Ok((spec, variants))
@@ -146,8 +152,7 @@ pub(crate) fn size_of(graph: &Graph) -> Size {
 fn with_layers(mut spec: Spec, path: &Path, graph: &Graph) -> Result<Spec, HarnessError> {
     let layers = layers(&spec, path, graph)?;
     check::layer_names(&spec, path, graph, &layers)?;
-    let needs_of = |method: &MethodSpec| Ok(thinet_selectors::find(&method.selector)?.needs());
-    let needs: Vec<Needs> = spec.methods.iter().map(needs_of).collect::<Result<_, HarnessError>>()?;
+    let needs = check::needs(&spec, path)?;
     check::evidence(&needs, path, graph, &layers)?;
     check::batch_norm(&spec, path, graph)?;
     spec.prune.layers = layers;
@@ -175,14 +180,17 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
     };
     let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
     let control = MethodSpec {
-        selector: FROM_SCRATCH.to_owned(),
+        selector: SelectorSpec::Registered(FROM_SCRATCH.to_owned()),
         reconstruction: "none".to_owned(),
         label: Some("From scratch".to_owned()),
     };
     let control = spec.from_scratch.iter().map(|_| (control.clone(), true));
     let mut cells = Vec::new();
-    for (method, is_from_scratch) in spec.methods.iter().cloned().map(|method| (method, false)).chain(control)
-    {
+    let methods = spec.methods.iter().cloned().map(|method| (method, false)).chain(control);
+    for (i, (method, is_from_scratch)) in methods.enumerate() {
+        let command = SelectorCommand::of(&method.selector, path)
+            .map_err(|problem| check::value(path, &format!("methods[{i}].selector"), &problem))?
+            .map(Arc::new);
         let method = Arc::new(method);
         for (keep_rate, keep, size, graph) in &widths {
             // Every method would keep all channels: that net is the dense one.
@@ -199,6 +207,7 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
                     keep: keep.clone(),
                     graph: graph.clone(),
                     size: *size,
+                    command: command.clone(),
                 });
             }
         }

@@ -12,6 +12,7 @@ use thinet_report::records::Mode;
 use thinet_sampling::SamplingSpec;
 
 use super::recipe::Recipe;
+use super::selector_spec::SelectorSpec;
 use super::spec_text;
 use super::variants::VariantSpec;
 use crate::error::SpecError;
@@ -206,12 +207,12 @@ pub struct Exception {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MethodSpec {
-    /// A registered selector (`thinet list selectors`).
-    pub selector: String,
+    /// A registered selector (`thinet list selectors`), or a program in its place.
+    pub selector: SelectorSpec,
     /// A registered reconstruction (`thinet list reconstructions`).
     #[serde(default = "no_reconstruction")]
     pub reconstruction: String,
-    /// The name in tables. Default: the selector, with ` + <reconstruction>` if there is one.
+    /// The name in tables. Default: the selector, or the name of its program's file, with ` + <reconstruction>` if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
@@ -222,8 +223,8 @@ impl MethodSpec {
     pub fn label(&self) -> String {
         match (&self.label, self.reconstruction.as_str()) {
             (Some(label), _) => label.clone(),
-            (None, "none") => self.selector.clone(),
-            (None, reconstruction) => format!("{} + {reconstruction}", self.selector),
+            (None, "none") => self.selector.short_name(),
+            (None, reconstruction) => format!("{} + {reconstruction}", self.selector.short_name()),
         }
     }
 }

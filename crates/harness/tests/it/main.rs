@@ -13,6 +13,7 @@ mod paper_tables;
 mod photographs;
 mod photos;
 mod plan_ids;
+mod programs;
 mod published_cifar;
 mod resume;
 mod shipped_specs;

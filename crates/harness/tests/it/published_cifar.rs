@@ -52,8 +52,8 @@ fn resnet56_has_the_speed_ups_of_wang_et_al() {
     // The first convolution of each of the 27 blocks.
     assert_eq!(study.spec.prune.layers.len(), 27);
     assert!(study.spec.prune.layers.iter().all(|layer| layer.ends_with(".conv1")));
-    let methods: Vec<&str> =
-        study.cells.iter().step_by(4 * 3).map(|cell| cell.method.selector.as_str()).collect();
+    let methods: Vec<String> =
+        study.cells.iter().step_by(4 * 3).map(|cell| cell.method.selector.name()).collect();
     assert_eq!(methods, ["weight-sum-l1", "thinet", "apoz", "random", FROM_SCRATCH]);
 }
 

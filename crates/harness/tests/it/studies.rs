@@ -277,6 +277,7 @@ fn verify_compares_tensors_where_old_files_hold_the_name_of_their_run() {
             cells: vec![study.cells[0].id.clone()],
             count: 1,
             with_dense: false,
+            allow_commands: false,
             tolerance: None,
         };
         let verified = verify("small", None, &fixture.options("results"), &options, &Silent).unwrap();

@@ -152,7 +152,8 @@ fn a_cell_of_a_variant_is_verified_from_the_spec_beside_the_table() {
         cell.unwrap().id.clone()
     };
     let cells = ["one image, 2 positions", "layer by layer"].map(of_variants).to_vec();
-    let options = VerifyOptions { cells, count: 0, with_dense: false, tolerance: None };
+    let options =
+        VerifyOptions { cells, count: 0, with_dense: false, allow_commands: false, tolerance: None };
     let found = verify("small", None, &fixture.options("results"), &options, &Silent).unwrap();
     assert_eq!(found.cells.len(), 2);
     for cell in found.cells {

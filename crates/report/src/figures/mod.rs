@@ -19,6 +19,7 @@ pub(crate) mod study;
 pub(crate) mod style;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod widths;
 
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ use reconstruction::{layer_rows, reconstruction};
 use source::Tables;
 pub use spec::Figure;
 use study::{NoStudy, Study};
+use verdict::verdict;
 use widths::widths;
 
 use crate::records::Mode;
@@ -120,6 +122,7 @@ impl Figures {
                 return Ok(());
             }
         };
+        self.drawn.extend(verdict(tables, table)?);
         // A line needs two points; such a study is a test, or a part of an ablation.
         if study.keep_rates.len() < 2 && study.variants.len() < 2 {
             self.skip(table, "it has one keep rate, so there is nothing to compare".to_owned());

@@ -3,8 +3,9 @@
 
 use polars::frame::DataFrame;
 use polars::prelude::Column;
-use thinet_metrics::{PairedDifference, holm, sample_std};
+use thinet_metrics::{PairedDifference, sample_std};
 
+use super::comparison::{Comparison, PhaseCells, Place, is_tested, word};
 use super::frame::column;
 use super::lines::{Line, in_order, phases_shown, variant_column};
 use super::markdown::Grid;
@@ -12,83 +13,8 @@ use super::notes::origin;
 use super::{Table, TableError};
 use crate::records::{Phase, StudyRecord};
 
-/// Level of the intervals.
-const LEVEL: f64 = 0.95;
-/// A corrected p-value below this shows a difference.
-const BOUND: f64 = 0.05;
 /// The selectors that every method is compared with; of several methods with one of them, the first.
 const REFERENCES: [&str; 2] = ["thinet", "random"];
-
-/// A method in a variant; a study without variants has only `None`.
-type Place<'a> = (Option<&'a str>, &'a str);
-
-/// A method against a reference in the same variant, or a variant against the first one with the same method, at one keep rate and
-/// phase.
-struct Comparison<'a> {
-    keep_rate: f64,
-    phase: Phase,
-    variant: Option<&'a str>,
-    method: &'a str,
-    /// The variant and the method that it is compared with.
-    against: Place<'a>,
-    /// Top-1 of the method less that of the reference, points, over the seeds that have both.
-    found: Option<PairedDifference>,
-    /// The p-value corrected over the methods, or over the variants, at this keep rate and phase.
-    corrected: Option<f64>,
-    /// The smallest mean difference that would have been shown with this spread, points: at the level of the correction's first step.
-    smallest: Option<f64>,
-}
-
-/// The verdict on a comparison.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Above,
-    Below,
-    NotShown,
-    /// The difference is the same in all seeds, which leaves no noise to judge it by.
-    NoSpread,
-    /// Fewer than two seeds.
-    NotTested,
-}
-
-impl Comparison<'_> {
-    fn verdict(&self) -> Verdict {
-        match (self.found, self.corrected) {
-            (Some(found), Some(p)) if p < BOUND && found.mean > 0.0 => Verdict::Above,
-            (Some(_), Some(p)) if p < BOUND => Verdict::Below,
-            (Some(found), None) if found.n > 1 && found.mean != 0.0 => Verdict::NoSpread,
-            (Some(found), _) if found.n > 1 => Verdict::NotShown,
-            _ => Verdict::NotTested,
-        }
-    }
-
-    /// For a study of so many seeds.
-    fn shown(&self, seeds: usize) -> String {
-        let Some(found) = self.found else { return "no pair".to_owned() };
-        let interval = found.interval().map(|[low, high]| format!(" [{low:+.2}, {high:+.2}]"));
-        let p =
-            self.corrected.map(|p| if p < 0.001 { ", p < 0.001".to_owned() } else { format!(", p {p:.3}") });
-        let n = if found.n == seeds { String::new() } else { format!(" (n = {})", found.n) };
-        format!("{:+.2}{}{}{n}", found.mean, interval.unwrap_or_default(), p.unwrap_or_default())
-    }
-}
-
-impl Verdict {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Above => "above",
-            Self::Below => "below",
-            Self::NotShown => "no difference shown",
-            Self::NoSpread => "the same in all seeds",
-            Self::NotTested => "not tested",
-        }
-    }
-}
-
-/// Whether a comparison has the two seeds that a test needs.
-fn is_tested(comparison: &Comparison) -> bool {
-    comparison.found.is_some_and(|found| found.n > 1)
-}
 
 fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
     let cells: Vec<&Line> = lines.iter().filter(|line| !line.is_dense()).collect();
@@ -118,61 +44,6 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
         }
     }
     all
-}
-
-/// The cells at a keep rate, looked at in one phase.
-struct PhaseCells<'a, 'l> {
-    cells: &'l [&'l Line<'a>],
-    keep_rate: f64,
-    phase: Phase,
-}
-
-impl<'a> PhaseCells<'a, '_> {
-    fn at(&self, (variant, method): Place<'_>) -> impl Iterator<Item = &Line<'a>> {
-        let is_it = move |line: &&Line| {
-            let cell = line.cell;
-            cell.variant.as_deref() == variant && cell.method == method && cell.keep_rate == self.keep_rate
-        };
-        self.cells.iter().copied().filter(is_it)
-    }
-
-    fn top1(&self, place: Place<'_>, seed: u64) -> Option<f64> {
-        self.at(place).find(|line| line.cell.seed == seed).and_then(|line| line.at(self.phase).top1)
-    }
-
-    /// Compares those of the places that have cells with one of them; p-values are corrected over them.
-    fn family(&self, places: impl Iterator<Item = Place<'a>>, against: Place<'a>) -> Vec<Comparison<'a>> {
-        let mut seeds: Vec<u64> = Vec::new();
-        for line in self.cells {
-            if !seeds.contains(&line.cell.seed) {
-                seeds.push(line.cell.seed);
-            }
-        }
-        let mut family: Vec<(Comparison, Vec<f64>)> = Vec::new();
-        for place in places.filter(|place| *place != against && self.at(*place).next().is_some()) {
-            let pairs =
-                seeds.iter().filter_map(|&seed| Some(self.top1(place, seed)? - self.top1(against, seed)?));
-            let differences: Vec<f64> = pairs.collect();
-            let comparison = Comparison {
-                keep_rate: self.keep_rate,
-                phase: self.phase,
-                variant: place.0,
-                method: place.1,
-                against,
-                found: PairedDifference::of(&differences, LEVEL),
-                corrected: None,
-                smallest: None,
-            };
-            family.push((comparison, differences));
-        }
-        let p: Vec<Option<f64>> = family.iter().map(|(c, _)| c.found.and_then(|found| found.p)).collect();
-        let first_step = 1.0 - BOUND / p.iter().flatten().count().max(1) as f64;
-        let corrected = family.into_iter().zip(holm(&p)).map(|((comparison, differences), corrected)| {
-            let smallest = PairedDifference::of(&differences, first_step).and_then(|found| found.half_width);
-            Comparison { corrected, smallest, ..comparison }
-        });
-        corrected.collect()
-    }
 }
 
 /// Paired differences to the first ThiNet method and to random selection, and of variants to the first one; `None` if the study has
@@ -280,16 +151,6 @@ fn grid<'a>(
     grid
 }
 
-fn word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Dense => "Dense",
-        Phase::AfterCut => "Cut",
-        Phase::AfterReconstruction => "Refit",
-        Phase::AfterBatchNormEstimate => "BN estimated",
-        Phase::AfterFineTune => "Tuned",
-    }
-}
-
 fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String> {
     let mut notes = vec![
         origin(study),
@@ -341,6 +202,7 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
 mod tests {
     use super::*;
     use crate::records::{CellRecord, DenseRecord};
+    use crate::tables::comparison::{LEVEL, Verdict};
     use crate::tables::lines::{lines, with_dense_nets};
     use crate::tables::sample::{set_tuned, study};
 

@@ -2,6 +2,7 @@
 
 mod checklist;
 mod closing;
+mod comparison;
 mod compression;
 mod differences;
 mod environment;
@@ -29,6 +30,7 @@ mod stored;
 mod summary;
 mod sums;
 mod tau;
+mod verdict;
 mod write;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use seconds::{StageSeconds, seconds};
 pub use selectors::selectors;
 pub use stored::StoredTable;
 pub use sums::{TableFile, read_table_file};
+pub use verdict::{VERDICT, verdict};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.

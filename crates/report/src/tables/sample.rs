@@ -82,6 +82,11 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
     }
 }
 
+/// The rows of a cell that was refitted and tuned to this top-1.
+pub(super) fn tuned_rows(top1: f64) -> Vec<Row> {
+    [whole_net(Phase::AfterReconstruction, top1 - 30.0), whole_net(Phase::AfterFineTune, top1)].concat()
+}
+
 /// Sets the tuned top-1 of a cell.
 pub(super) fn set_tuned(cell: &mut CellRecord, top1: f64) {
     for row in &mut cell.rows {
