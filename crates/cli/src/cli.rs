@@ -1,11 +1,11 @@
 //! The command line: every subcommand, in the order of the help. What a command takes and does is in its file under
 //! `commands`.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    clean, count, data, diff, export, figures, latency, list, paper, plan, report, run, show, status, submit,
-    table, task, verify, worker,
+    clean, completions, count, data, diff, export, figures, latency, list, man, paper, plan, report, run,
+    schema, show, status, submit, table, task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     Clean(clean::Arguments),
     Show(show::Arguments),
+    Schema(schema::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     Task(task::Arguments),
     Worker(worker::Arguments),
 }
@@ -68,8 +71,21 @@ impl Command {
             Self::Verify(arguments) => verify::run(arguments),
             Self::Clean(arguments) => clean::run(arguments),
             Self::Show(arguments) => show::run(arguments),
+            Self::Schema(arguments) => schema::run(arguments),
+            Self::Completions(arguments) => completions::run(arguments),
+            Self::Man(arguments) => man::run(arguments),
             Self::Task(arguments) => task::run(arguments),
             Self::Worker(arguments) => worker::run(arguments),
         }
     }
+}
+
+/// The command line without the commands that only this program and Slurm call.
+pub(crate) fn visible() -> clap::Command {
+    let all = Cli::command();
+    let shown: Vec<_> = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let bare = clap::Command::new("thinet").version(env!("CARGO_PKG_VERSION")).propagate_version(true);
+    let about = all.get_about().cloned().unwrap_or_default();
+    let help = all.get_after_help().cloned().unwrap_or_default();
+    bare.about(about).after_help(help).subcommand_required(true).subcommands(shown)
 }

@@ -1,6 +1,7 @@
 //! One file for each subcommand: its `Arguments` with their help, and `run`. `cli.rs` lists them.
 
 pub(crate) mod clean;
+pub(crate) mod completions;
 pub(crate) mod count;
 pub(crate) mod data;
 pub(crate) mod diff;
@@ -8,10 +9,12 @@ pub(crate) mod export;
 pub(crate) mod figures;
 pub(crate) mod latency;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod paper;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod submit;

@@ -7,6 +7,7 @@ mod data;
 mod errors;
 mod export;
 mod fixture;
+mod for_shells;
 mod help;
 mod latency;
 mod paper;

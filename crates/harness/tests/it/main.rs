@@ -14,6 +14,7 @@ mod photos;
 mod plan_ids;
 mod published_cifar;
 mod resume;
+mod schema;
 mod shipped_specs;
 mod small;
 mod studies;
