@@ -4,8 +4,8 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    clean, completions, count, data, diff, export, figures, latency, list, man, paper, plan, report, run,
-    schema, show, status, submit, table, task, verify, worker,
+    clean, completions, count, data, diff, export, figures, latency, list, man, merge, paper, plan,
+    preflight, report, run, schema, show, status, submit, table, task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Export(export::Arguments),
     Diff(diff::Arguments),
     Verify(verify::Arguments),
+    Merge(merge::Arguments),
     Clean(clean::Arguments),
     Show(show::Arguments),
     Schema(schema::Arguments),
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Man(man::Arguments),
     Task(task::Arguments),
     Worker(worker::Arguments),
+    Preflight(preflight::Arguments),
 }
 
 impl Command {
@@ -69,6 +71,7 @@ impl Command {
             Self::Export(arguments) => export::run(arguments),
             Self::Diff(arguments) => diff::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
+            Self::Merge(arguments) => merge::run(arguments),
             Self::Clean(arguments) => clean::run(arguments),
             Self::Show(arguments) => show::run(arguments),
             Self::Schema(arguments) => schema::run(arguments),
@@ -76,6 +79,7 @@ impl Command {
             Self::Man(arguments) => man::run(arguments),
             Self::Task(arguments) => task::run(arguments),
             Self::Worker(arguments) => worker::run(arguments),
+            Self::Preflight(arguments) => preflight::run(arguments),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Running a plan: its queue, worker processes, and batch jobs.
+//! Running a plan: its pre-flight, queue, worker processes, and batch jobs.
 
 mod options;
 mod panics;
+pub(crate) mod preflight;
 mod protocol;
 mod queue;
 mod run_plan;
@@ -11,6 +12,7 @@ mod workers;
 
 pub use options::RunOptions;
 pub use panics::keep_panics;
+pub use preflight::preflight;
 pub use protocol::{WorkerMessage, listen, serve};
 pub use run_plan::{Outcome, check_tables, run, unwritten_tables, write_tables};
 pub use stage_runner::StageRunner;

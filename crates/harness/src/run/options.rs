@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub claim_expiry: Duration,
     /// Whether to compare the checksums of all stored files first; those of files that are read are always compared.
     pub check: bool,
+    /// Whether the first failure ends the run: no further stage starts, and those that run save their state and stop.
+    pub fail_fast: bool,
     /// Asks the run to end.
     pub stop: Stop,
 }
@@ -29,6 +31,7 @@ impl Default for RunOptions {
             checkpoint_every: Duration::from_secs(15),
             claim_expiry: Duration::from_secs(90),
             check: false,
+            fail_fast: false,
             stop: Stop::default(),
         }
     }

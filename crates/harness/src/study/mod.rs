@@ -14,6 +14,7 @@ mod resolved;
 mod schema;
 mod spec;
 pub(crate) mod spec_text;
+mod stored_run;
 pub(crate) mod unfit;
 mod variants;
 mod work;

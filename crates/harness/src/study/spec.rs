@@ -13,8 +13,8 @@ use thinet_report::records::Mode;
 use thinet_sampling::SamplingSpec;
 
 use super::recipe::Recipe;
-use super::spec_text;
 use super::variants::VariantSpec;
+use super::{spec_text, stored_run};
 use crate::error::SpecError;
 
 /// The spec of one study.
@@ -253,11 +253,15 @@ impl Spec {
         self.prune.mode == Mode::OneShot
     }
 
-    /// Reads a spec file. Checks its form only; [`crate::study::Plan::new`] checks its values.
+    /// Reads a spec file, or the spec in the folder of a stored run. Checks its form only; [`crate::study::Plan::new`] checks its values.
     ///
     /// # Errors
-    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
+    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values. If the spec of a run has
+    /// changed since it was written.
     pub fn read(path: &Path) -> Result<Self, SpecError> {
+        if stored_run::is_run(path) {
+            return stored_run::read(path);
+        }
         let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound | ErrorKind::IsADirectory => spec_text::not_there(path),
             _ => SpecError::Unreadable { path: path.to_owned(), source },

@@ -101,10 +101,8 @@ fn the_schema_refuses_what_the_reader_refuses() {
         "\"from-scratch\" = { steps = 7, lr = 0.25 }",
         "\"prune.layers\" = \"all\"",
     ] {
-        let text = MINIMAL.replace(
-            "methods = ",
-            &format!("variants = [{{ name = \"v\", {accepted} }}]\nmethods = "),
-        );
+        let text = MINIMAL
+            .replace("methods = ", &format!("variants = [{{ name = \"v\", {accepted} }}]\nmethods = "));
         assert_eq!(problems(&schema, &text), [""; 0], "{accepted}");
     }
 }
@@ -200,7 +198,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, problems: &mut V
             "const" if value != asked => wrong(format!("{value} is not {asked}")),
             "enum" if !asked.as_array().unwrap().contains(value) => wrong(format!("{value} is not listed")),
             "minimum" if value.as_f64() < asked.as_f64() => wrong(format!("{value} is less than {asked}")),
-            "minItems" if value.as_array().is_some_and(|list| (list.len() as u64) < asked.as_u64().unwrap()) => {
+            "minItems"
+                if value.as_array().is_some_and(|list| (list.len() as u64) < asked.as_u64().unwrap()) =>
+            {
                 wrong("too few".to_owned());
             }
             "const" | "enum" | "minimum" | "minItems" => {}
@@ -225,7 +225,8 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, problems: &mut V
             "additionalProperties" => {
                 for (key, item) in value.as_object().into_iter().flatten() {
                     let named = keywords.get("properties").is_some_and(|known| known.get(key).is_some());
-                    let is_deep = |first: &str| key.strip_prefix(first).is_some_and(|rest| rest.contains('.'));
+                    let is_deep =
+                        |first: &str| key.strip_prefix(first).is_some_and(|rest| rest.contains('.'));
                     let is_pattern = keywords.contains_key("patternProperties")
                         && (is_deep("prune.") || is_deep("from-scratch."));
                     if named || is_pattern {
