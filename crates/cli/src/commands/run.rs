@@ -101,18 +101,20 @@ fn is_first_tried(when: Preflight, cost: &Estimate) -> bool {
 fn try_first(study: &Study, pace: &Pace, name: &str, stop: &Stop) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut command = Command::new(program_file()?);
-    command.args(study.command_line("preflight", pace)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(study.command_line("preflight", pace));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start the pre-flight")?;
     while child.try_wait()?.is_none() {
         if stop.is_set() {
-            // It may have stopped by itself already; its scratch folder is found by `thinet clean`.
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(HarnessError::Stopped.into());
+            // Asks it to stop.
+            drop(child.stdin.take());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let output = child.wait_with_output()?;
+    if stop.is_set() {
+        return Err(HarnessError::Stopped.into());
+    }
     let (printed, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() {

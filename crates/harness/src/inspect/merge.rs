@@ -138,7 +138,7 @@ fn bytes(store: &Store, id: &StageId, result: &StageResult) -> Result<u64, Harne
     Ok(bytes)
 }
 
-/// What differs between two results of a stage. Times and environments may.
+/// What differs between two results of a stage. Times and environments may, and old records have no loss curve.
 fn differing(ours: &StageResult, theirs: &StageResult) -> Vec<String> {
     let mut differs = Vec::new();
     let parts = [
