@@ -12,10 +12,10 @@ use crate::words::size;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Every file of a stage is compared with its checksum before and while it is copied. A stage that is
-damaged there is named and left out (exit code 1, the others are copied); one that is damaged here is
-set aside and replaced. A stage that both have with different results, as two kinds of processors can
-compute it, is a conflict: all are named, and nothing is merged. A merge that was interrupted goes on
-with the same command.
+damaged there is named and left out (exit code 1, the others are copied); one that is damaged here
+is set aside and replaced. A stage that both have with different results, as two kinds of
+processors can compute it, is a conflict: all are named, and nothing is merged. A merge that was
+interrupted goes on with the same command.
 
 Of a run that both have, curves and log lines are joined. Tables are not copied: `thinet table SPEC`
 writes them from what is stored.
