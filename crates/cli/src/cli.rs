@@ -1,11 +1,11 @@
 //! The command line: every subcommand, in the order of the help. What a command takes and does is in its file under
 //! `commands`.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    clean, compare, count, data, diff, evidence, export, figures, latency, list, paper, plan, report, run,
-    show, status, submit, table, task, verify, worker,
+    clean, compare, completions, count, data, diff, evidence, export, figures, latency, list, man, merge,
+    paper, plan, preflight, report, run, schema, show, status, submit, table, task, verify, worker,
 };
 
 /// Reproducible filter pruning: a TOML spec in, a table out.
@@ -44,10 +44,15 @@ pub(crate) enum Command {
     Evidence(evidence::Arguments),
     Diff(diff::Arguments),
     Verify(verify::Arguments),
+    Merge(merge::Arguments),
     Clean(clean::Arguments),
     Show(show::Arguments),
+    Schema(schema::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     Task(task::Arguments),
     Worker(worker::Arguments),
+    Preflight(preflight::Arguments),
 }
 
 impl Command {
@@ -70,10 +75,25 @@ impl Command {
             Self::Evidence(arguments) => evidence::run(arguments),
             Self::Diff(arguments) => diff::run(arguments),
             Self::Verify(arguments) => verify::run(arguments),
+            Self::Merge(arguments) => merge::run(arguments),
             Self::Clean(arguments) => clean::run(arguments),
             Self::Show(arguments) => show::run(arguments),
+            Self::Schema(arguments) => schema::run(arguments),
+            Self::Completions(arguments) => completions::run(arguments),
+            Self::Man(arguments) => man::run(arguments),
             Self::Task(arguments) => task::run(arguments),
             Self::Worker(arguments) => worker::run(arguments),
+            Self::Preflight(arguments) => preflight::run(arguments),
         }
     }
+}
+
+/// The command line without the commands that only this program and Slurm call.
+pub(crate) fn visible() -> clap::Command {
+    let all = Cli::command();
+    let shown: Vec<_> = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let bare = clap::Command::new("thinet").version(env!("CARGO_PKG_VERSION")).propagate_version(true);
+    let about = all.get_about().cloned().unwrap_or_default();
+    let help = all.get_after_help().cloned().unwrap_or_default();
+    bare.about(about).after_help(help).subcommand_required(true).subcommands(shown)
 }

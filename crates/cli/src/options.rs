@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use thinet_harness::run::RunOptions;
 use thinet_harness::study::{Options, Plan};
 use thinet_harness::{HarnessError, Stop};
@@ -117,8 +117,24 @@ pub(crate) struct Workers {
     /// Compare all stored files with their checksums first, and compute again what has changed
     #[arg(long)]
     pub(crate) check: bool,
+    /// End at the first failure: nothing further starts, and what runs saves its state and stops [default: other cells go on]
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Whether to take one step of each kind of missing stage first, so that what would fail after hours fails at once: one batch
+    /// of each recipe, one calibration image of each class, 256 test images. auto: where more than ten minutes of work are left
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) preflight: Preflight,
     #[command(flatten)]
     pub(crate) pace: Pace,
+}
+
+/// When the first step of each kind of stage is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preflight {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// When the state of running work is saved, when abandoned work is taken over, and which programs it may run.

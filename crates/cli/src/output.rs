@@ -19,7 +19,17 @@ macro_rules! eprintln {
 }
 
 pub(crate) fn line(text: Arguments<'_>) {
-    let Err(error) = writeln!(io::stdout(), "{text}") else { return };
+    ended(writeln!(io::stdout(), "{text}"));
+}
+
+/// Prints a text that has its line ends.
+pub(crate) fn print_text(text: &str) {
+    ended(io::stdout().write_all(text.as_bytes()));
+}
+
+/// Ends the program if its output cannot be written: quietly where there is no reader.
+fn ended(written: io::Result<()>) {
+    let Err(error) = written else { return };
     let reader_has_gone = error.kind() == ErrorKind::BrokenPipe;
     if !reader_has_gone {
         note(format_args!("error: cannot write to standard output: {error}"));

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Archive;
@@ -16,12 +17,12 @@ use crate::{DataError, MemoryDataset, Split};
 const SHAPE: [usize; 3] = [3, 32, 32];
 
 /// CIFAR-10 in its official binary format: 50,000 + 10,000 RGB images of 32×32 (Krizhevsky 2009).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Cifar10Spec(pub Limits);
 
 /// CIFAR-100 in its official binary format, fine labels: 50,000 + 10,000 RGB images of 32×32.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Cifar100Spec(pub Limits);
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{check_read, image_len};
@@ -24,35 +25,39 @@ const CACHE_BYTES: u64 = 2 << 30;
 pub(crate) const VERSION: &str = "thinet image folder v2";
 
 /// The keys of an image folder: `train/<class>/*` and `test/<class>/*` (or `val/<class>/*`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ImageFolderSpec {
-    /// The name for tables, e.g. "CIFAR-10 (JPEG copy)".
+    /// The name for tables, such as "CIFAR-10 (JPEG copy)". Required.
     pub name: String,
-    /// Height and width: images of another size are resized to `size`×`size`, whatever their aspect ratio.
+    /// Height and width in pixels: images of another size are resized to `size`×`size`, whatever their aspect ratio. Required; 1 to
+    /// 4096.
     pub size: usize,
-    /// 3 for RGB, 1 for grey.
+    /// 3 for RGB, 1 for grey. Default: 3.
     #[serde(default = "three")]
     pub channels: usize,
-    /// The filter for images of another size.
+    /// The filter for images of another size. Default: bicubic.
     #[serde(default)]
     pub resize: Resize,
-    /// The folder with the test images; by default `test`, else `val`.
+    /// The folder with the test images. Default: `test`, or `val` where that does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_folder: Option<String>,
-    /// Whether decoded images are held in memory; by default if both splits together take at most 2 GiB.
+    /// Whether decoded images are held in memory. Default: if both splits together take at most 2 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
-    /// See [`PhotoSpec::max_pixels`](crate::PhotoSpec::max_pixels).
+    /// Images with more pixels count as damaged and are refused before memory is allocated. Intermediate sizes while resizing count
+    /// as well. Default: 100,000,000 (10,000 × 10,000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
-    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be. At least one
+    /// of each class. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// Use this many test images, chosen the same way.
+    /// Use this many test images, chosen the same way as those of `train-limit`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
-    /// See [`Limits::validation`].
+    /// Hold out this many training images, for recipes that were published with a validation split: the last of each class in turn,
+    /// the same for every seed. Nothing is trained or calibrated on them. At least one of each class. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
 }

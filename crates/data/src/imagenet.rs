@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, is_image_name};
@@ -18,37 +19,41 @@ use crate::{DataError, Split};
 const NAME: &str = "ImageNet";
 pub(crate) const CLASSES: usize = 1000;
 
-/// The keys of ImageNet: those of [`PhotoSpec`], and how many classes the folder has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation photographs of 1,000 classes, in a folder for each class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ImagenetSpec {
-    /// The number of class folders. With fewer than 1000, flat validation images of other classes are not used.
+    /// The number of class folders. With fewer than 1000, flat validation images of other classes are not used. Default: 1000.
     #[serde(default = "all_classes")]
     pub classes: usize,
-    /// How photographs become inputs.
+    /// How photographs become inputs. Required.
     pub protocol: Protocol,
-    /// See [`PhotoSpec::calibration_protocol`].
+    /// How selectors see the training images, always with the centre crop. The authors' samples are `caffe-squash` throughout.
+    /// Default: as `protocol`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration_protocol: Option<Protocol>,
-    /// See [`PhotoSpec::side`].
+    /// Size in pixels that images are resized to before cropping. Default: 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<usize>,
-    /// See [`PhotoSpec::crop`].
+    /// Height and width of the inputs in pixels, at most `side`. Default: 224.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<usize>,
-    /// See [`PhotoSpec::bad_files`].
+    /// How many damaged files are tolerated: they are left out and named. With one more the study stops. Default: 0.
     #[serde(default)]
     pub bad_files: usize,
-    /// See [`PhotoSpec::max_pixels`].
+    /// Images with more pixels count as damaged and are refused before memory is allocated. Intermediate sizes while resizing count
+    /// as well. Default: 100,000,000 (10,000 × 10,000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
-    /// See [`PhotoSpec::train_limit`].
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be. At least one
+    /// of each class. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// See [`PhotoSpec::test_limit`].
+    /// Use this many test images, chosen the same way as those of `train-limit`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
-    /// See [`PhotoSpec::validation`].
+    /// Hold out this many training images, for recipes that were published with a validation split: the last of each class in turn,
+    /// the same for every seed. Nothing is trained or calibrated on them. At least one of each class. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
 }

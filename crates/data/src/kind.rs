@@ -180,7 +180,7 @@ macro_rules! datasets {
         $(pub use $file::$keys;)+
 
         /// A dataset, as a spec names it: `kind = "…"` and the keys of that kind.
-        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(tag = "kind")]
         pub enum DatasetSpec {
             $(

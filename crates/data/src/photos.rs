@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_seed::Seed;
 
@@ -17,36 +18,38 @@ use crate::spec::Limits;
 use crate::{DataError, Dataset, Split};
 
 /// The keys of a set of photographs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PhotoSpec {
-    /// How photographs become inputs; by default as for the published numbers of the set.
+    /// How photographs become inputs. Default: as for the published numbers of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// How selectors see the training images, always with the centre crop; by default as `protocol`. The authors'
-    /// samples are `caffe-squash` throughout.
+    /// How selectors see the training images, always with the centre crop. The authors' samples are `caffe-squash` throughout.
+    /// Default: as `protocol`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration_protocol: Option<Protocol>,
-    /// Size that images are resized to before cropping; 256 by default.
+    /// Size in pixels that images are resized to before cropping. Default: 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<usize>,
-    /// Height and width of the inputs; 224 by default.
+    /// Height and width of the inputs in pixels, at most `side`. Default: 224.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<usize>,
-    /// How many damaged files are tolerated: they are left out and named. With one more the study stops.
+    /// How many damaged files are tolerated: they are left out and named. With one more the study stops. Default: 0.
     #[serde(default)]
     pub bad_files: usize,
-    /// Images with more pixels count as damaged and are refused before memory is allocated; 100,000,000 (10,000 × 10,000)
-    /// by default. Intermediate sizes while resizing count as well.
+    /// Images with more pixels count as damaged and are refused before memory is allocated. Intermediate sizes while resizing count
+    /// as well. Default: 100,000,000 (10,000 × 10,000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
-    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be. At least one
+    /// of each class. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// Use this many test images, chosen the same way.
+    /// Use this many test images, chosen the same way as those of `train-limit`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
-    /// See [`Limits::validation`].
+    /// Hold out this many training images, for recipes that were published with a validation split: the last of each class in turn,
+    /// the same for every seed. Nothing is trained or calibrated on them. At least one of each class. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
 }

@@ -2,6 +2,7 @@
 //! authors' code; torchvision's reference training).
 
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_seed::Seed;
 
@@ -12,7 +13,7 @@ use crate::resize::Window;
 use crate::spec::{ChannelOrder, Normalisation, Resize, ResizeRule};
 
 /// A protocol for preparing images: it determines resizing, crops, channel order and normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Resized to side×side, the aspect ratio lost (bicubic); random crop for training, centre crop for testing;

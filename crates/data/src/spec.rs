@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::{Origin, Sizing};
@@ -9,24 +10,25 @@ use crate::protocol::Protocol;
 use crate::{DataError, DatasetSpec};
 
 /// How many images are used: all keys of a dataset that is known by its name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Limits {
-    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be.
+    /// Use this many training images: the first of each class in turn, so that the classes are as even as they can be. At least one
+    /// of each class. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// Use this many test images, chosen the same way.
+    /// Use this many test images, chosen the same way as those of `train-limit`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
     /// Hold out this many training images, for recipes that were published with a validation split: the last of each class in turn,
     /// the same for every seed. Nothing is trained or calibrated on them, and no accuracy is measured on them. Limits apply to
-    /// what is left.
+    /// what is left. At least one of each class. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<usize>,
 }
 
 /// The filter that changes an image's size (as Pillow's of the same name, with antialiasing).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
     /// Cubic convolution, a = -0.5.
@@ -50,7 +52,7 @@ pub struct Normalisation {
 }
 
 /// Which channel of a colour image comes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelOrder {
     /// Red, green, blue; also the one channel of grey images.

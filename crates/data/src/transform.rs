@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_seed::Seed;
 
@@ -27,15 +28,15 @@ pub struct Transform {
 }
 
 /// Random changes of training images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Augment {
-    /// Crop each image at random as the protocol of the dataset does (photographs), instead of at the centre.
+    /// Crop each image at random as the protocol of the dataset does (photographs), instead of at the centre. Default: false.
     #[serde(skip_serializing_if = "is_false")]
     pub random_crop: bool,
-    /// More zeros on each side, from which a crop of the final size is cut at a uniform offset.
+    /// More zeros on each side, in pixels, from which a crop of the final size is cut at a uniform offset. Default: 0.
     pub crop_padding: usize,
-    /// Mirror each image horizontally with probability 0.5.
+    /// Mirror each image horizontally with probability 0.5. Default: false.
     pub mirror: bool,
 }
 

@@ -79,14 +79,19 @@ fn fitting(fits: Option<i64>) -> String {
     }
 }
 
-fn how_stages_ended(failed: usize, blocked: usize, total: usize) -> String {
+fn how_stages_ended(failed: usize, blocked: usize, left: usize, total: usize) -> String {
     let mut text = format!("{failed} of {total} stages failed");
     match blocked {
         0 => {}
         1 => text.push_str(", 1 was not run as it needs one that failed"),
         n => text.push_str(&format!(", {n} were not run as they need one that failed")),
     }
-    if failed + blocked < total {
+    match left {
+        0 => {}
+        1 => text.push_str(", 1 was not run as the run fails fast"),
+        n => text.push_str(&format!(", {n} were not run as the run fails fast")),
+    }
+    if failed + blocked + left < total {
         text.push_str(", the others are stored");
     }
     text
@@ -156,6 +161,15 @@ pub enum HarnessError {
     /// A file of a run's folder has changed since it was written.
     #[error("{} {problem}; the next `thinet run` of its study writes it again", path.display())]
     DamagedFile { path: PathBuf, problem: String },
+    /// Stages of two results folders have one id and different results.
+    #[error(
+        "nothing was merged, as these stages are stored in both folders with different results: {stages}; see what differs \
+         (--dry-run), and remove them from one of the folders with what was computed from them"
+    )]
+    Conflict {
+        /// Their ids.
+        stages: String,
+    },
     /// Another process works on the same study.
     #[error("{} is in use: the same study is running already ({holder})", path.display())]
     Busy {
@@ -181,13 +195,22 @@ pub enum HarnessError {
         /// Its spec file.
         spec: PathBuf,
     },
+    /// The pre-flight failed: a stage failed at its first step.
+    #[error("pre-flight, {stage}: {source}; nothing was started")]
+    Preflight {
+        /// Label of the stage.
+        stage: String,
+        source: Box<HarnessError>,
+    },
     /// Stages failed; those that do not depend on them are stored.
-    #[error("{}; the first failure: {first}", how_stages_ended(*failed, *blocked, *total))]
+    #[error("{}; the first failure: {first}", how_stages_ended(*failed, *blocked, *left, *total))]
     StagesFailed {
         /// Stages that failed by themselves.
         failed: usize,
         /// Stages that were not run because they need one that failed.
         blocked: usize,
+        /// Stages that were not run because the run ends at its first failure.
+        left: usize,
         /// Stages that were missing at the start.
         total: usize,
         /// Label and error of the first failure.

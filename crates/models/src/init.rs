@@ -3,6 +3,7 @@
 use std::f64::consts::TAU;
 
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use thinet_graph::{Graph, Op, TensorSpec};
@@ -15,7 +16,7 @@ use crate::{ModelError, Weights};
 const LINEAR_STD: f64 = 0.01;
 
 /// Variance of a convolution's starting weights (He et al. 2015).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
     /// 2 / (filters·k²): gradients keep their variance from layer to layer (eq. 14). Activations shrink where a net widens.

@@ -2,21 +2,22 @@
 
 use std::f64::consts::PI;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
 /// Learning rate as a function of the step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// The base rate throughout.
     Constant {},
     /// Multiplied by `gamma` at each of the `at` fractions of the training, such as `[0.333, 0.667]`.
     Step {
-        /// Fractions of the training in (0, 1), ascending.
+        /// Fractions of the training in (0, 1), ascending. Required.
         at: Vec<f64>,
-        /// Factor at each of them (Luo et al. 2017: 0.1).
+        /// Factor at each of them (Luo et al. 2017: 0.1), more than 0. Default: 0.1.
         #[serde(default = "tenth")]
         gamma: f64,
     },
@@ -26,9 +27,9 @@ pub enum Schedule {
     /// epoch e. Epochs are passes over the training images and counted from 0.
     #[serde(rename_all = "kebab-case")]
     Exponential {
-        /// Factor from each epoch to the next.
+        /// Factor from each epoch to the next, more than 0. Required.
         gamma: f64,
-        /// The first epoch with a smaller rate; 1 is torch's `ExponentialLR`.
+        /// The first epoch with a smaller rate, at least 1; 1 is torch's `ExponentialLR`. Default: 1.
         #[serde(default = "second", skip_serializing_if = "is_second")]
         from_epoch: usize,
     },

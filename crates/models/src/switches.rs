@@ -9,6 +9,7 @@
 
 use std::ffi::{CString, c_char, c_int};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Device, ModelError};
@@ -26,7 +27,7 @@ unsafe extern "C" {
 }
 
 /// The type in which convolutions and linear layers compute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32-bit floats.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_graph::{Graph, GraphBuilder, NodeId, Op};
 
@@ -16,7 +17,7 @@ const EXPANSION: usize = 4;
 const BASIC_STAGES: [usize; 3] = [16, 32, 64];
 
 /// Which convolution of a down-sampling bottleneck has stride 2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ResNetStride {
     /// The first 1×1: the original Caffe network, which the paper prunes and counts.
     #[default]

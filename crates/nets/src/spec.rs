@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_graph::{Graph, channel_group, kept_channels};
 
@@ -11,7 +12,7 @@ use crate::resnet::ResNetStride;
 use crate::{NetError, resnet, tiny, vgg};
 
 /// The networks that can be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arch {
     /// VGG-16 with its 4096-4096 head (Simonyan & Zisserman 2015).
@@ -114,23 +115,24 @@ const MAX_WIDTH: f64 = 64.0;
 const MAX_FILTERS: usize = 65_536;
 
 /// A network before its input and classes are known.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetSpec {
+    /// The architecture. Required; `thinet list models` lists them.
     pub arch: Arch,
-    /// Multiplies the width of every convolution and hidden linear layer: floor(C·width).
+    /// Multiplies the width of every convolution and hidden linear layer: floor(C·width). Above 0, at most 64. Default: 1.
     #[serde(default = "one")]
     pub width: f64,
-    /// Filters of single layers by name; `width` does not apply to them.
+    /// Filters of single layers by name, each 1 to 65,536; `width` does not apply to them. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub widths: BTreeMap<String, usize>,
-    /// Batch normalisation after every convolution; off in `vgg16` and `vgg16-gap`, on elsewhere.
+    /// Batch normalisation after every convolution. Default: off in `vgg16` and `vgg16-gap`, on elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_norm: Option<bool>,
-    /// Where `resnet50` strides.
+    /// Where `resnet50` strides; for other networks it is refused. Default: 1x1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stride: Option<ResNetStride>,
-    /// Dropout of `vgg16`'s hidden linear layers; 0.5 by default.
+    /// Dropout of `vgg16`'s hidden linear layers, in [0, 1); for other networks it is refused. Default: 0.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
 }

@@ -1,16 +1,17 @@
 //! The size of a calibration sample, as written in a study's spec.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::SamplingError;
 
 /// The size of a calibration sample: m = classes · images · positions rows. The defaults are the paper's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct SamplingSpec {
-    /// Training images drawn of every class.
+    /// Training images drawn of every class, 1 to 1,000,000. Default: 10.
     pub images_per_class: usize,
-    /// Outputs of the next layer sampled in every image, each at its own filter and position.
+    /// Outputs of the next layer sampled in every image, each at its own filter and position, 1 to 1,000,000. Default: 10.
     pub positions_per_image: usize,
 }
 

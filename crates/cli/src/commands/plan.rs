@@ -1,5 +1,7 @@
 //! `thinet plan`: shows cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
 
+mod why;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use thinet_graph::Graph;
 use thinet_harness::HarnessError;
+use thinet_harness::inspect::{self, Why};
 use thinet_harness::store::Store;
 use thinet_harness::study::{
     CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, Variant, VariantSpec, estimate,
@@ -23,12 +26,23 @@ use crate::words::{duration, stages_in_words};
 
 /// Show what a study would run, what is stored already and what it costs; writes nothing
 #[derive(Debug, Args)]
+#[command(after_help = "\
+With --why each missing stage is compared with the nearest stored one of the same method, keep rate
+and seed: what differs is named by the key of the spec, with the stored and the new value. A stage
+with none is new; one can also be damaged, have failed or be half done.
+
+Examples:
+  thinet plan experiments/smoke.toml
+  thinet plan experiments/fashion-mnist-selectors.toml --why")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     study: Study,
     /// Number of processes to assume for the time estimate [default: cores / compute.threads]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    /// Also say why each missing stage would run: new, or which input differs from the nearest stored one
+    #[arg(long)]
+    why: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,6 +79,9 @@ struct Report {
     dense: Vec<DenseLine>,
     cells: Vec<CellLine>,
     cost: Option<Cost>,
+    /// Why each missing stage would run, if asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<Vec<Why>>,
 }
 
 /// How the net is tuned after a layer.
@@ -176,11 +193,15 @@ impl Cost {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { study, jobs: asked, json } = arguments;
+    let Arguments { study, jobs: asked, why, json } = arguments;
     let device = study.place.device;
     let report = match study.plan() {
-        Ok(plan) => planned(&plan, device, *asked)?,
-        Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) => {
+        Ok(plan) => {
+            let why = why.then(|| inspect::why(&plan)).transpose()?;
+            Report { why, ..planned(&plan, device, *asked)? }
+        }
+        // Without data there are no ids to look for.
+        Err(error @ (HarnessError::NoData { .. } | HarnessError::Device(_))) if !why => {
             match ResolvedStudy::without_data(&study.spec, &study.options())? {
                 Some(resolved) => without_data(&resolved, &error, device, *asked),
                 None => return Err(error.into()),
@@ -228,6 +249,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
             .map(|cell| CellLine::new(&cell.design, Some(cell.id.to_string()), store.is_whole(&cell.id)))
             .collect(),
         cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
+        why: None,
     })
 }
 
@@ -270,6 +292,7 @@ fn without_data(
         cells: resolved.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
         cost: images
             .map(|images| Cost::new(estimate_without_data(resolved, images, is_gpu, jobs), device, jobs)),
+        why: None,
     }
 }
 
@@ -413,6 +436,10 @@ fn print(report: &Report) -> anyhow::Result<()> {
     match &report.cost {
         Some(cost) => print_cost(cost),
         None => println!("time and disk cannot be estimated without the data"),
+    }
+    if let Some(reasons) = &report.why {
+        println!();
+        why::print(reasons);
     }
     Ok(())
 }

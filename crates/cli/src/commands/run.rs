@@ -1,16 +1,19 @@
 //! `thinet run`: runs a study's missing stages, then prints its tables.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Args;
-use thinet_harness::HarnessError;
 use thinet_harness::run::{Outcome, RunOptions, WorkerCommand};
 use thinet_harness::study::{Estimate, estimate};
+use thinet_harness::{HarnessError, Stop};
 use thinet_models::Device;
 
 use crate::bars::Progress;
 use crate::exit::BadArgument;
-use crate::options::{Pace, Study, Workers, jobs, program_file};
+use crate::options::{Pace, Preflight, Study, Workers, jobs, program_file};
 use crate::output::{print_json, print_tables};
 use crate::permission::may_run_commands;
 use crate::signals;
@@ -21,6 +24,9 @@ use crate::words::{duration, stages_in_words};
 #[command(after_help = "\
 A run can be stopped at any time, by any means; the same command continues it. Ctrl-C saves the
 state of each training and exits; a second Ctrl-C exits at once. Results do not depend on --jobs.
+
+SPEC can also be the folder of a stored run, wherever it lies: its resolved spec is run again, with
+the same ids. Files that it names are looked for beside the spec it was started with, then in it.
 
 Examples:
   thinet run experiments/fashion-mnist-selectors.toml
@@ -63,15 +69,60 @@ pub(super) fn execute(study: &Study, workers: &Workers) -> anyhow::Result<Outcom
     let jobs = jobs_on(workers, &devices, plan.spec.compute.threads);
     let cost = estimate(&plan, jobs)?;
     announce(&plan.spec.name, &cost, jobs, &plan.data.prepared_files());
+    if is_first_tried(workers.preflight, &cost) {
+        try_first(&study, &pace, &plan.spec.name, &stop)?;
+    }
     let progress = Progress::of_run(cost.stages - cost.done, cost.seconds);
     let options = RunOptions {
         workers: worker_commands(&program_file()?, &study, &devices, jobs, &pace),
         check: workers.check,
+        fail_fast: workers.fail_fast,
         ..pace.options(stop)
     };
     let outcome = thinet_harness::run::run(&plan, &options, &progress);
     progress.close();
     Ok(outcome?)
+}
+
+/// Seconds of work from which on the first steps are tried before it: they take about a minute themselves.
+const WORTH_A_TRY: f64 = 600.0;
+
+fn is_first_tried(when: Preflight, cost: &Estimate) -> bool {
+    match when {
+        Preflight::Always => cost.done < cost.stages,
+        Preflight::Never => false,
+        Preflight::Auto => cost.done < cost.stages && cost.seconds > WORTH_A_TRY,
+    }
+}
+
+/// Takes the first step of each kind of missing stage in a process of its own. Its error is printed as it was.
+fn try_first(study: &Study, pace: &Pace, name: &str, stop: &Stop) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut command = Command::new(program_file()?);
+    command.args(study.command_line("preflight", pace));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start the pre-flight")?;
+    while child.try_wait()?.is_none() {
+        if stop.is_set() {
+            // Asks it to stop.
+            drop(child.stdin.take());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = child.wait_with_output()?;
+    if stop.is_set() {
+        return Err(HarnessError::Stopped.into());
+    }
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        let seconds = duration(started.elapsed().as_secs_f64());
+        eprintln!("{name}: pre-flight: a first step of {} stages works ({seconds})", printed.trim());
+        return Ok(());
+    }
+    let line = errors.lines().rev().find_map(|line| line.strip_prefix("error: "));
+    let problem = line.map_or_else(|| format!("pre-flight: {}", output.status), str::to_owned);
+    anyhow::bail!("{problem}")
 }
 
 fn announce(name: &str, cost: &Estimate, jobs: usize, prepared: &[&Path]) {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::verify::SCRATCH;
 use crate::error::HarnessError;
+use crate::run::preflight;
 use crate::store::{GUARD, Manifest, Store, holder, leftovers, list_runs, paths};
 
 /// A file or folder that can be removed.
@@ -143,10 +144,10 @@ impl Cleaning {
     fn add_verifications(&mut self, results: &Path) -> Result<(), HarnessError> {
         for path in entries(results)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let is_scratch = name.starts_with(SCRATCH) && path.is_dir();
+            let is_scratch = [SCRATCH, preflight::SCRATCH].iter().any(|start| name.starts_with(start));
             let is_in_use = entries(&path.join("store/claims"))?.iter().any(|claim| holder(claim).is_some());
-            if is_scratch && !is_in_use {
-                self.add(&path, "the scratch folder of a verification that was killed")?;
+            if is_scratch && path.is_dir() && !is_in_use {
+                self.add(&path, "the scratch folder of a verification or pre-flight that was killed")?;
             }
         }
         Ok(())

@@ -79,7 +79,7 @@ fn plan_of(path: &Path, options: &Options) -> Result<Plan, HarnessError> {
     };
     let (selector, reconstruction) = (SelectorSpec::Command(reader), "none".to_owned());
     spec.methods = vec![MethodSpec { selector, reconstruction, label: None }];
-    Plan::of(spec, path, options)
+    Plan::of_spec(spec, path, options)
 }
 
 fn write(plan: &Plan, store: &Store, dense: &DensePlan, file: &Path) -> Result<(), HarnessError> {

@@ -22,6 +22,8 @@ pub struct RunOptions {
     pub check: bool,
     /// Whether programs that the spec names as selectors may be run.
     pub allow_commands: bool,
+    /// Whether the first failure ends the run: no further stage starts, and those that run save their state and stop.
+    pub fail_fast: bool,
     /// Asks the run to end.
     pub stop: Stop,
 }
@@ -35,6 +37,7 @@ impl Default for RunOptions {
             claim_expiry: Duration::from_secs(90),
             check: false,
             allow_commands: false,
+            fail_fast: false,
             stop: Stop::default(),
         }
     }

@@ -30,12 +30,24 @@ pub(crate) struct Queue {
     tasks: Vec<Task>,
     states: Mutex<Vec<State>>,
     changed: Condvar,
+    /// Whether no task starts after one has failed.
+    fail_fast: bool,
 }
 
 impl Queue {
     pub(crate) fn new(tasks: Vec<Task>) -> Self {
         let states = tasks.iter().map(|_| State::Waiting).collect();
-        Self { tasks, states: Mutex::new(states), changed: Condvar::new() }
+        Self { tasks, states: Mutex::new(states), changed: Condvar::new(), fail_fast: false }
+    }
+
+    /// The same queue, in which no task starts after one has failed, if `fail_fast` is set.
+    pub(crate) fn failing_fast(self, fail_fast: bool) -> Self {
+        Self { fail_fast, ..self }
+    }
+
+    /// Whether a failure has ended the queue, so that running tasks should stop as well.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.fail_fast && has_failed(&self.states())
     }
 
     /// Waits for a task that is ready and hands it out; `None` when no more can become ready, or `stop` is set.
@@ -44,7 +56,7 @@ impl Queue {
         const LOOK_EVERY: Duration = Duration::from_millis(100);
         let mut states = self.states();
         loop {
-            if stop.is_set() {
+            if stop.is_set() || (self.fail_fast && has_failed(&states)) {
                 return None;
             }
             let is_done = |needed: usize| matches!(states.get(needed), Some(State::Done));
@@ -86,7 +98,7 @@ impl Queue {
     }
 
     /// The number of finished tasks, and the error: the root error if all other failures follow from it, else a summary. Tasks
-    /// that never became ready are an error, too. Not for a run that was stopped.
+    /// that never became ready are an error, too, unless a failure has ended the queue. Not for a run that was stopped.
     pub(crate) fn outcome(self) -> (usize, Option<HarnessError>) {
         let states = self.states.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (total, mut done, mut blocked) = (self.tasks.len(), 0, 0);
@@ -100,6 +112,7 @@ impl Queue {
             }
         }
         let failed = causes.len();
+        let left = if self.fail_fast { waiting.len() } else { 0 };
         let only_cause = failed == 1 && blocked == total - 1;
         let mut causes = causes.into_iter();
         let failure = causes.next().map(|(label, error)| {
@@ -107,7 +120,7 @@ impl Queue {
             if only_cause {
                 return error;
             }
-            HarnessError::StagesFailed { failed, blocked, total, first: format!("{label}: {error}") }
+            HarnessError::StagesFailed { failed, blocked, left, total, first: format!("{label}: {error}") }
         });
         let stuck = (!waiting.is_empty()).then(|| HarnessError::NeverReady { stages: waiting.join(", ") });
         (done, failure.or(stuck))
@@ -116,6 +129,11 @@ impl Queue {
     fn states(&self) -> MutexGuard<'_, Vec<State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a task has failed.
+fn has_failed(states: &[State]) -> bool {
+    states.iter().any(|state| matches!(state, State::Failed(_)))
 }
 
 /// A task that was handed out. If it is dropped before its end is recorded, as when a thread panics, it counts as failed, so that no
@@ -225,6 +243,28 @@ mod tests {
         let text = failure.unwrap().to_string();
         let expected = "1 of 5 stages failed, 1 was not run as it needs one that failed";
         assert!(done == 2 && text.starts_with(expected), "{done}: {text}");
+    }
+
+    #[test]
+    fn nothing_starts_after_a_failure_if_it_is_to_fail_fast() {
+        let queue = tasks(&[&[], &[], &[0], &[1]]).failing_fast(true);
+        let stop = Stop::default();
+        let (first, second) = (queue.next(&stop).unwrap(), queue.next(&stop).unwrap());
+        assert!(!queue.is_halted());
+        second.end(failed());
+        assert!(queue.is_halted() && queue.next(&stop).is_none());
+        // The one that ran is asked to stop, but was nearly done.
+        first.end(Ok(()));
+        assert!(queue.next(&stop).is_none());
+        let (done, failure) = queue.outcome();
+        let text = failure.unwrap().to_string();
+        let expected = "1 of 4 stages failed, 1 was not run as it needs one that failed, 1 was not run as the run \
+                        fails fast, the others are stored; ";
+        assert!(done == 1 && text.starts_with(expected), "{text}");
+
+        let without = tasks(&[&[], &[]]);
+        without.next(&stop).unwrap().end(failed());
+        assert!(!without.is_halted() && without.next(&stop).is_some());
     }
 
     #[test]

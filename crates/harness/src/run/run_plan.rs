@@ -195,7 +195,7 @@ fn run_stages(
         return Ok((0, None));
     }
     reporter.event(&Event::RunStarted { stages: tasks.len() });
-    let queue = Queue::new(tasks);
+    let queue = Queue::new(tasks).failing_fast(options.fail_fast);
     if options.workers.is_empty() {
         let runner = StageRunner::new(plan, options)?;
         while !claim.is_lost()
@@ -249,7 +249,7 @@ fn run_in_workers(
         }
         scope.spawn(|| {
             while !all_ended.is_set() {
-                if options.stop.is_set() {
+                if options.stop.is_set() || queue.is_halted() {
                     inputs.stop_all();
                 }
                 std::thread::sleep(Duration::from_millis(100));

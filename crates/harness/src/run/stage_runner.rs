@@ -1,22 +1,23 @@
 //! Runs single stages of a plan in this process, each under its claim, with libtorch set up as the spec says.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use thinet_models::MemoryFormat;
 use thinet_report::records::Environment;
 
 use crate::error::HarnessError;
-use crate::events::{Event, Reporter, TensorBoard};
+use crate::events::{Curves, Event, HParam, Reporter};
 use crate::run::{RunOptions, panics};
 use crate::stages::program::Programs;
 use crate::stages::{BusyTime, Context, Feed, OWED_ON_GPU, Route, ToDevice, cell, dense, evidence};
-use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here, paths};
+use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here};
 use crate::study::cost::loader_threads;
 use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
 
 /// The environment of this process.
 pub(crate) fn environment(plan: &Plan) -> Environment {
-    let checkout = plan.path.parent().unwrap_or(Path::new("."));
+    let checkout = plan.started_with.parent().unwrap_or(Path::new("."));
     environment_here(&plan.program, plan.device, plan.spec.compute.threads, checkout)
 }
 
@@ -108,7 +109,7 @@ impl<'a> StageRunner<'a> {
         self.feed.busy.take();
         self.feed.waited.take();
         let reporter = ClaimProgress { claim: &claim, inner: reporter };
-        let reporter = TensorBoard::new(&plan.run_folder().join(paths::TENSORBOARD), &reporter);
+        let reporter = Curves::new(&plan.run_folder(), stage.hparams(plan), &reporter);
         let (store, feed, environment, timing) = (&self.store, &self.feed, &self.environment, self.timing);
         let (reporter, programs) = (&reporter, &self.programs);
         let context = Context { plan, store, feed, reporter, environment, programs, claim: &claim, timing };
@@ -143,6 +144,34 @@ impl Stage<'_> {
             Self::Evidence(_, evidence) => evidence.label.clone(),
             Self::Cell(cell) => cell.design.label(),
         }
+    }
+
+    /// What TensorBoard filters and compares stages by.
+    fn hparams(&self, plan: &Plan) -> BTreeMap<&'static str, HParam> {
+        let text = |text: &str| HParam::Text(text.to_owned());
+        let (method, seed) = match self {
+            Self::Dense(dense) => ("dense".to_owned(), dense.seed),
+            Self::Evidence(dense, evidence) => {
+                (format!("calibration ({})", evidence.kind.name()), dense.seed)
+            }
+            Self::Cell(cell) => (cell.design.method.label(), cell.design.seed),
+        };
+        let mut hparams = BTreeMap::from([
+            ("study", text(&plan.spec.name)),
+            ("net", text(&plan.net_label())),
+            ("dataset", text(plan.data.train.name())),
+            ("method", HParam::Text(method)),
+            ("seed", HParam::Number(seed as f64)),
+        ]);
+        if let Self::Cell(cell) = self {
+            hparams.insert("keep-rate", HParam::Number(cell.design.keep_rate));
+            if !cell.design.is_from_scratch {
+                hparams.insert("selector", text(&cell.design.method.selector.name()));
+                hparams.insert("reconstruction", text(&cell.design.method.reconstruction));
+            }
+            hparams.extend(cell.design.variant.name.as_ref().map(|name| ("variant", text(name))));
+        }
+        hparams
     }
 }
 

@@ -7,6 +7,7 @@ mod manifest;
 pub mod paths;
 mod processor;
 pub(crate) mod run_folder;
+mod stage_id;
 mod stage_record;
 mod stage_store;
 
@@ -16,7 +17,8 @@ pub use environment::{cpu_model, environment_here, host_name, machine};
 pub use manifest::{Manifest, ManifestEntry, StageKind};
 pub use processor::{cpu_identity, instruction_set};
 pub use run_folder::{list_runs, run_environment, run_spec};
-pub(crate) use stage_record::Brief;
+pub use stage_id::StageId;
 pub use stage_record::StageResult;
+pub(crate) use stage_record::{Brief, StageInputs};
+pub use stage_store::Store;
 pub(crate) use stage_store::{Depth, leftovers};
-pub use stage_store::{StageId, Store};

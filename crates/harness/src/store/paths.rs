@@ -6,7 +6,7 @@
 //!   store/claims/<stage>  claims on stages
 //!   store/damaged/        damaged stages that were set aside
 //!   crops/                calibration images of photographs
-//!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, rows.parquet, claim, tensorboard/, slurm/
+//!   runs/<name>-<run>/    resolved.toml, stages.json, env.json, log.jsonl, metrics.csv, rows.parquet, claim, tensorboard/, slurm/
 //!   tables/<table>.*      tables and what belongs to them
 //!   figures/<figure>.*    figures of the tables
 //!   report/               a page of the tables and figures
@@ -34,6 +34,8 @@ pub const SPEC: &str = "resolved.toml";
 pub const MANIFEST: &str = "stages.json";
 /// Events of a run, one JSON object per line.
 pub const LOG: &str = "log.jsonl";
+/// Curves and measured values of a run with their steps, one per line.
+pub const METRICS: &str = "metrics.csv";
 /// Measured values of a run in long form.
 pub const ROWS: &str = "rows.parquet";
 /// Claim on a run.

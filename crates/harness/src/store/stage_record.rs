@@ -58,6 +58,13 @@ pub(crate) struct Brief {
     pub(crate) sizes: BTreeMap<String, u64>,
 }
 
+/// The excerpt of a [`StageResult`] that names its inputs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StageInputs {
+    id: String,
+    pub(crate) inputs: serde_json::Value,
+}
+
 /// A view of a stage's record.
 pub(crate) trait Record: DeserializeOwned {
     fn id(&self) -> &str;
@@ -70,6 +77,12 @@ impl Record for StageResult {
 }
 
 impl Record for Brief {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Record for StageInputs {
     fn id(&self) -> &str {
         &self.id
     }

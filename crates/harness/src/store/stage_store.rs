@@ -13,45 +13,9 @@ use thinet_files::{hash_file, read_if_exists, sealed, write_atomically};
 
 use super::environment::host_name;
 use super::paths::{self, CLAIMS, DAMAGED, FAILURE, RESULT};
-use super::stage_record::{Brief, Record, StageResult};
+use super::stage_id::StageId;
+use super::stage_record::{Brief, Record, StageInputs, StageResult};
 use crate::error::HarnessError;
-
-/// Raised when the meaning of stored stages changes, so that old ones are not mistaken for new ones.
-const STORE_VERSION: u32 = 1;
-
-/// Identity of a stage: kind and hash.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StageId(String);
-
-impl StageId {
-    /// Hashes a stage's kind, version and everything that can change its output.
-    pub fn of(kind: &str, version: u32, inputs: &serde_json::Value) -> Self {
-        // serde_json's maps are sorted, so the text is canonical.
-        let text =
-            serde_json::json!({ "store": STORE_VERSION, "kind": kind, "version": version, "inputs": inputs })
-                .to_string();
-        let hash = blake3::hash(text.as_bytes()).to_hex();
-        Self(format!("{kind}-{}", &hash[..16]))
-    }
-
-    /// Parses an id from a manifest or table; `None` if no stage can have it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        is_plain.then(|| Self(text.to_owned()))
-    }
-
-    /// The id as text, such as `dense-0123456789abcdef`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for StageId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// How thoroughly a finished stage is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +79,33 @@ impl Store {
     pub(crate) fn forget_failure(&self, id: &str) {
         // A finished stage counts as finished even if the file stays.
         let _ = fs::remove_file(self.root.join(id).join(FAILURE));
+    }
+
+    /// The ids of all finished stages, sorted; damaged ones are among them.
+    ///
+    /// # Errors
+    /// If the folder exists and cannot be read.
+    pub(crate) fn ids(&self) -> Result<Vec<StageId>, HarnessError> {
+        if !self.root.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(HarnessError::io("read", &self.root))? {
+            let name = entry.map_err(HarnessError::io("read", &self.root))?.file_name();
+            let id = name.to_str().and_then(StageId::parse);
+            // The folders of claims and of damaged stages hold no record.
+            ids.extend(id.filter(|id| self.is_done(id)));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The inputs in the record of a finished stage, without a check of its files; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the record is damaged or cannot be read.
+    pub(crate) fn inputs(&self, id: &StageId) -> Result<Option<StageInputs>, HarnessError> {
+        self.record(id)
     }
 
     /// Whether a stage is complete. Reads no more than one directory entry.
@@ -272,8 +263,8 @@ impl Store {
     /// # Errors
     /// If its record is damaged or the file has changed.
     pub fn find_weights(&self, id: &str) -> Result<Option<PathBuf>, HarnessError> {
-        let Some(result) = self.find(id)? else { return Ok(None) };
-        let id = StageId(id.to_owned());
+        let Some(id) = StageId::parse(id) else { return Ok(None) };
+        let Some(result) = self.result(&id)? else { return Ok(None) };
         self.checked_file(&id, &result, paths::WEIGHTS).map(Some)
     }
 
@@ -367,17 +358,6 @@ mod tests {
             waited_seconds: None,
             environment: None,
         }
-    }
-
-    #[test]
-    fn ids_are_pinned_and_depend_on_kind_version_and_inputs() {
-        let inputs = serde_json::json!({ "b": 1, "a": 0.1 });
-        let id = StageId::of("cell", 1, &inputs);
-        assert_eq!(id.as_str(), "cell-c70229c64f630368");
-        assert_eq!(id, StageId::of("cell", 1, &serde_json::json!({ "a": 0.1, "b": 1 })));
-        assert_ne!(id, StageId::of("dense", 1, &inputs));
-        assert_ne!(id, StageId::of("cell", 2, &inputs));
-        assert_ne!(id, StageId::of("cell", 1, &serde_json::json!({ "a": 0.2, "b": 1 })));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::resolved::{CellDesign, ResolvedStudy, dense_weights, net_label};
 use super::selector_command::SelectorCommand;
 use super::selector_spec::SelectorSpec;
 use super::spec::Spec;
+use super::stored_run;
 use super::variants::Variant;
 use crate::error::HarnessError;
 use crate::store::{StageId, Store, paths};
@@ -86,7 +87,9 @@ pub struct Plan {
     /// The spec with the command line's overrides applied and defaults filled in, among them the list of layers to prune.
     pub spec: Spec,
     pub path: PathBuf,
-    /// Hash of the spec with overrides applied and defaults left out.
+    /// The spec file that the run was started with: `path`, but for the folder of a stored run what its manifest says.
+    pub started_with: PathBuf,
+    /// Hash of the spec with overrides applied and defaults left out; of a stored run that of the spec that it was started with.
     pub spec_hash: String,
     /// Hash over all stages: the run's id.
     pub run: String,
@@ -121,7 +124,7 @@ impl Plan {
     }
 
     /// The plan of a spec in memory, with its own number of seeds; `path` is where it would lie.
-    pub(crate) fn of(spec: Spec, path: &Path, options: &Options) -> Result<Self, HarnessError> {
+    pub(crate) fn of_spec(spec: Spec, path: &Path, options: &Options) -> Result<Self, HarnessError> {
         Self::with(ResolvedStudy::checked(spec, path)?, path, options)
     }
 
@@ -130,7 +133,6 @@ impl Plan {
         path: &Path,
         options: &Options,
     ) -> Result<Self, HarnessError> {
-        let spec_hash = identity::spec_hash(&spec)?;
         let device = options.device;
         if !options.is_elsewhere {
             device.check_available().map_err(HarnessError::Device)?;
@@ -139,6 +141,26 @@ impl Plan {
         for variant in &variants {
             check::against_data(&variant.spec, path, &data).map_err(|error| variant.named(error))?;
         }
+        Self::of(spec, variants, path, data, options)
+    }
+
+    /// The plan of a spec and its variants, which are checked, on these data.
+    ///
+    /// # Errors
+    /// If the net cannot be built or pruned as asked, or its weight file does not fit.
+    pub(crate) fn of(
+        spec: Spec,
+        variants: Vec<Variant>,
+        path: &Path,
+        data: Split,
+        options: &Options,
+    ) -> Result<Self, HarnessError> {
+        let device = options.device;
+        let stored = stored_run::manifest(path).filter(|_| options.seeds.is_none());
+        let (started_with, spec_hash) = match stored {
+            Some(manifest) => (manifest.spec, manifest.asked),
+            None => (path.to_owned(), identity::spec_hash(&spec)?),
+        };
         let resolved = ResolvedStudy::new(spec, variants, path, data.train.classes())?;
         let weights = weights_hash(&resolved)?;
         let dense: Vec<DensePlan> = (0..resolved.spec.seeds)
@@ -154,6 +176,7 @@ impl Plan {
         Ok(Self {
             table,
             path,
+            started_with,
             spec_hash,
             run,
             results: options.results.clone(),
@@ -260,6 +283,14 @@ fn open(dataset: &DatasetSpec, spec: &Path, options: &Options) -> Result<Split, 
 fn weights_hash(resolved: &ResolvedStudy) -> Result<Option<String>, HarnessError> {
     let ResolvedStudy { spec, path, graph, .. } = resolved;
     let Some(file) = resolved.dense_weights() else { return Ok(None) };
+    let places = stored_run::folders(path);
+    if places.len() > 1 && !file.is_file() {
+        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        let weights = spec.dense.weights.as_deref().unwrap_or(&file);
+        let problem =
+            format!("{} is missing: it is neither below {}", weights.display(), places.join(" nor below "));
+        return Err(check::value(path, "dense.weights", &problem));
+    }
     check_import(&file, graph, &spec.dense.import).map_err(|e| check::value(path, "dense.weights", &e))?;
     let hash = thinet_files::hash_file(&file)
         .map_err(|e| check::value(path, "dense.weights", &format!("cannot read {}: {e}", file.display())))?;

@@ -50,7 +50,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
     stages.retain(|stage| listed.insert(stage.id.clone()));
     Manifest {
         is_gpu: plan.device.is_gpu(),
-        spec: plan.path.clone(),
+        spec: plan.started_with.clone(),
         asked: plan.spec_hash.clone(),
         run: plan.run.clone(),
         stages,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_data::Augment;
 use thinet_models::{Init, Schedule};
@@ -9,51 +10,52 @@ use thinet_models::{Init, Schedule};
 use super::spec::is_default;
 
 /// A training recipe: SGD with momentum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Recipe {
-    /// Length in passes over the training images. Exactly one of `epochs` and `steps`.
+    /// Length in passes over the training images, 1 to 1,000,000. Exactly one of `epochs` and `steps` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
-    /// Length in batches.
+    /// Length in batches, 1 to 1,000,000,000. Exactly one of `epochs` and `steps` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Images per batch; a last short batch of an epoch is dropped.
+    /// Images per batch, at most the training images; a last short batch of an epoch is dropped. Default: 128.
     #[serde(default = "batch_128")]
     pub batch: usize,
-    /// Learning rate at the start.
+    /// Learning rate at the start, above 0. Required.
     pub lr: f64,
+    /// Momentum of SGD, in [0, 1). Default: 0.9.
     #[serde(default = "momentum")]
     pub momentum: f64,
-    /// Whether the momentum is Nesterov's, by the rule of PyTorch's SGD.
+    /// Whether the momentum is Nesterov's, by the rule of PyTorch's SGD. Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub nesterov: bool,
-    /// L2 penalty added to the gradient (Luo et al. 2017 use 5e-4).
+    /// L2 penalty added to the gradient, at least 0 (Luo et al. 2017 use 5e-4). Default: 0.0005.
     #[serde(default = "weight_decay")]
     pub weight_decay: f64,
-    /// Multiplier of the learning rate for biases (the paper's Caffe nets: 2).
+    /// Multiplier of the learning rate for biases, at least 0 (the paper's Caffe nets: 2). Default: 1.
     #[serde(default = "unit")]
     pub bias_lr: f64,
-    /// Multiplier of the weight decay for biases (the paper's Caffe nets: 0).
+    /// Multiplier of the weight decay for biases, at least 0 (the paper's Caffe nets: 0). Default: 1.
     #[serde(default = "unit")]
     pub bias_decay: f64,
     /// Multipliers of the learning rate of single layers, such as `{ fc = 10 }` for a new classifier, or of single tensors,
-    /// such as `{ "fc.bias" = 2 }`.
+    /// such as `{ "fc.bias" = 2 }`; at least 0. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_lr: BTreeMap<String, f64>,
-    /// Multipliers of the weight decay, likewise.
+    /// Multipliers of the weight decay of single layers or tensors, likewise. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_decay: BTreeMap<String, f64>,
-    /// How the learning rate falls.
+    /// How the learning rate falls. Default: constant.
     #[serde(default)]
     pub schedule: Schedule,
-    /// Fraction of the training, in [0, 1), over which the learning rate rises linearly to what the schedule says.
+    /// Fraction of the training, in [0, 1), over which the learning rate rises linearly to what the schedule says. Default: 0.
     #[serde(default, skip_serializing_if = "is_default")]
     pub warm_up: f64,
-    /// Random changes of the training images.
+    /// Random changes of the training images. Default: none.
     #[serde(default)]
     pub augment: Augment,
-    /// Variance of a net's starting weights, where it starts at random.
+    /// Variance of a net's starting weights, where it starts at random. Default: fan-out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub init: Init,
 }

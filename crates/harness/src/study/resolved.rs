@@ -11,6 +11,7 @@ use thinet_graph::{Convention, Graph, channel_group, count, kept_channels, pruna
 use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
+use crate::study::stored_run;
 use crate::study::variants::{Variant, variants};
 use crate::study::{MethodSpec, Options, Recipe, SelectorCommand, SelectorSpec, Spec, check};
 
@@ -131,10 +132,12 @@ impl ResolvedStudy {
     }
 }
 
-/// The path of the weight file, relative to the spec's folder.
+/// The path of the weight file, relative to the spec's folder. Of several folders, as for a stored run, the first that has the file.
 pub(crate) fn dense_weights(spec: &Spec, path: &Path) -> Option<PathBuf> {
     let weights = spec.dense.weights.as_ref()?;
-    Some(path.parent().unwrap_or(Path::new(".")).join(weights))
+    let places: Vec<PathBuf> =
+        stored_run::folders(path).into_iter().map(|folder| folder.join(weights)).collect();
+    places.iter().find(|place| place.is_file()).or(places.first()).cloned()
 }
 
 /// The name of a net in tables.

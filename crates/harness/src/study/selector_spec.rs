@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,7 +12,7 @@ use thinet_sampling::gathered_kinds;
 use thinet_selectors::{EvidenceKind, Needs, SelectorError};
 
 /// How the channels of a method are chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SelectorSpec {
     /// A registered selector (`thinet list selectors`).
@@ -21,13 +22,13 @@ pub enum SelectorSpec {
 }
 
 /// A program that ranks the channels of a layer (`docs/your-own-selector.md` holds the protocol).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CommandSpec {
     /// The program and its arguments. Arguments that name files in `folder` are read with the spec: their contents are part of
-    /// the method.
+    /// the method. Required.
     pub command: Vec<String>,
-    /// Further files that the program reads; their contents are part of the method.
+    /// Further files that the program reads; their contents are part of the method. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// The folder in which it runs, relative to the spec file. Default: the folder of the spec file.
@@ -36,7 +37,7 @@ pub struct CommandSpec {
     /// The kinds of evidence to gather for it, such as `filters`. Default: every kind that a calibration gathers, and filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
-    /// The longest time that it may take for an answer, seconds.
+    /// The longest time that it may take for an answer, seconds. Default: 600.
     #[serde(default = "ten_minutes", skip_serializing_if = "is_ten_minutes")]
     pub timeout: u64,
 }

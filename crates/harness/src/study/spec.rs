@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_data::{ChannelOrder, DatasetSpec};
 use thinet_models::{ImportRules, Precision};
@@ -13,56 +14,58 @@ use thinet_sampling::SamplingSpec;
 
 use super::recipe::Recipe;
 use super::selector_spec::SelectorSpec;
-use super::spec_text;
 use super::variants::VariantSpec;
+use super::{spec_text, stored_run};
 use crate::error::SpecError;
 
 /// The spec of one study.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Spec {
-    /// Name of the study: lower-case letters, digits and dashes. Part of the run folder's name.
+    /// Name of the study: lower-case letters, digits and dashes. Part of the run folder's name. Required.
     pub name: String,
-    /// Name of its table, without extension. Default: the study's name.
+    /// Name of its table, without extension: lower-case letters, digits and dashes. Default: the study's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// Number of root seeds: 0, 1, … `seeds` − 1.
+    /// Number of root seeds: 0, 1, … `seeds` − 1; each trains a dense net of its own. 1 to 1000. Default: 1.
     #[serde(default = "one")]
     pub seeds: u64,
-    /// Where the images come from.
+    /// Where the images come from. Required.
     pub dataset: DatasetSpec,
-    /// How pixels become inputs.
+    /// How pixels become inputs. Default: as is usual for the dataset.
     #[serde(default)]
     pub input: InputSpec,
+    /// The network. Required.
     pub net: NetSpec,
-    /// Settings that can change the bits of a result.
+    /// Settings that can change the bits of a result. Default: one thread, f32.
     #[serde(default)]
     pub compute: ComputeSpec,
-    /// The net before pruning: trained here, or read from a file.
+    /// The net before pruning: trained here, read from a file, or both. Required.
     pub dense: DenseSpec,
-    /// What is pruned, and how the net is tuned afterwards.
+    /// What is pruned, and how the net is tuned afterwards. Required.
     pub prune: PruneSpec,
-    /// How many training images and positions a selector sees.
+    /// How many training images and positions a selector sees. Default: 10 images of every class, 10 positions in each.
     #[serde(default)]
     pub calibration: SamplingSpec,
-    /// The methods that are compared.
+    /// The methods that are compared, one `[[methods]]` table each. Required, at least one.
     pub methods: Vec<MethodSpec>,
-    /// Recipe of the control: at each keep rate a net of the same widths, trained from a random start.
+    /// Recipe of the control: at each keep rate a net of the same widths, trained from a random start. Default: no
+    /// control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_scratch: Option<Recipe>,
-    /// Table that compares this study and others with the paper's rows, such as `imagenet-vgg16`.
+    /// Table that compares this study and others with the paper's rows, such as `imagenet-vgg16`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paper_table: Option<String>,
-    /// Variants with other values of single keys; without any the spec itself is the only one.
+    /// Variants with other values of single keys, one `[[variants]]` table each. Default: the spec itself is the only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<VariantSpec>,
 }
 
 /// How pixels become inputs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct InputSpec {
-    /// Side of the square input. Larger than the images: zeros are padded around. Default: the images' own side.
+    /// Side of the square input in pixels, 1 to 4096. Larger than the images: zeros are padded around. Default: the images' own side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
     /// Mean of each channel, in their order and on the scale of `range`. Default: the dataset's own.
@@ -80,23 +83,25 @@ pub struct InputSpec {
 }
 
 /// Settings that can change the bits of a result. Part of every stage's id.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ComputeSpec {
-    /// libtorch threads per process. libtorch's sums depend on it, so it never follows from the machine.
+    /// libtorch threads per process, 1 to 1024. libtorch's sums depend on it, so it never follows from the machine. Default: 1.
     #[serde(default = "one_thread")]
     pub threads: usize,
     /// Whether activations are stored with the channel axis last: faster for narrow nets on a CPU, and on a GPU in bf16.
+    /// Default: false.
     #[serde(default)]
     pub channels_last: bool,
     /// `f32`, or `bf16`: training computes convolutions and linear layers in bfloat16 where libtorch's autocast says so.
-    /// Calibration and testing are always in f32.
+    /// Calibration and testing are always in f32. Default: f32.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
-    /// Whether training on a GPU may round the factors of f32 products to TF32 (19 bits).
+    /// Whether training on a GPU may round the factors of f32 products to TF32 (19 bits). Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tf32: bool,
     /// Whether libtorch must use algorithms that give the same bits every time; an operation without one is an error.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub deterministic: bool,
 }
@@ -119,51 +124,54 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// The dense net: trained here, read from a file, or read from a file and then tuned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DenseSpec {
-    /// Train it here with this recipe; from `weights`, if there are any.
+    /// Train it here with this recipe; from `weights`, if there are any. Default: not trained here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<Recipe>,
-    /// Read it from this file (relative to the spec file): safetensors, or a PyTorch checkpoint.
+    /// Read it from this file (relative to the spec file): safetensors, or a PyTorch checkpoint. Default: a
+    /// random start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// How the file's tensors are mapped to this net's.
+    /// How the file's tensors are mapped to this net's. Default: by the names in the file.
     #[serde(default, skip_serializing_if = "is_default")]
     pub import: ImportRules,
-    /// Whether a net near chance is pruned anyway. Changes no stored value, so it is part of no id.
+    /// Whether a net near chance is pruned anyway. Changes no stored value, so it is part of no id. Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_chance: bool,
 }
 
 /// What is pruned and how the net is tuned afterwards.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PruneSpec {
-    /// Channel groups to prune, in this order, by name: a layer, or the first addition of a residual stage. Empty stands for
-    /// `"all"`, the default: every convolution that one layer alone reads.
+    /// Channel groups to prune, in this order, by name: a layer, or the first addition of a residual stage; or `"all"` for every
+    /// convolution that one layer alone reads, which an empty list stands for once it is read. Default: "all".
     #[serde(default, with = "crate::study::layer_list")]
+    #[schemars(schema_with = "super::schema::layers")]
     pub layers: Vec<String>,
     /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut: the
-    /// dense net itself is reported, once and not tuned any further.
+    /// dense net itself is reported, once and not tuned any further. Required, at least one.
     pub keep_rates: Vec<f64>,
-    /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net.
+    /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net. Default: layer-by-layer.
     #[serde(default)]
     pub mode: Mode,
-    /// Keep rates of single layers, in place of `keep-rates`.
+    /// Keep rates of single layers by name, in (0, 1], in place of `keep-rates`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_rates: BTreeMap<String, f64>,
-    /// Short tuning after each layer but the last (layer by layer only).
+    /// Short tuning after each layer but the last (layer by layer only). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_layer: Option<Recipe>,
-    /// Layers with another tuning after them, or none.
+    /// Layers with another tuning after them, or none; one `[[prune.exceptions]]` table each. Default: no exceptions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Exception>,
-    /// Long tuning after the last layer.
+    /// Long tuning after the last layer. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_last: Option<Recipe>,
     /// Whether the cut and refitted net is also tested with the running statistics of batch normalisation estimated again on the
     /// calibration images. The test is of a copy: tuning starts from the net with the dense net's statistics either way.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate_batch_norm: bool,
 }
@@ -193,23 +201,23 @@ impl PruneSpec {
 }
 
 /// Layers with a tuning of their own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Exception {
-    /// The layers, by name.
+    /// The layers, by name. Required.
     pub layers: Vec<String>,
-    /// The tuning after each of them; without it there is none.
+    /// The tuning after each of them. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
 }
 
 /// A method: a selector with a reconstruction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MethodSpec {
-    /// A registered selector (`thinet list selectors`), or a program in its place.
+    /// A registered selector (`thinet list selectors` describes them), or a program in its place. Required.
     pub selector: SelectorSpec,
-    /// A registered reconstruction (`thinet list reconstructions`).
+    /// A registered reconstruction; `thinet list reconstructions` describes them. Default: none.
     #[serde(default = "no_reconstruction")]
     pub reconstruction: String,
     /// The name in tables. Default: the selector, or the name of its program's file, with ` + <reconstruction>` if there is one.
@@ -246,11 +254,15 @@ impl Spec {
         self.prune.mode == Mode::OneShot
     }
 
-    /// Reads a spec file. Checks its form only; [`crate::study::Plan::new`] checks its values.
+    /// Reads a spec file, or the spec in the folder of a stored run. Checks its form only; [`crate::study::Plan::new`] checks its values.
     ///
     /// # Errors
-    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values.
+    /// If the file cannot be read or is not a spec; the message names file, line, key and the allowed values. If the spec of a run has
+    /// changed since it was written.
     pub fn read(path: &Path) -> Result<Self, SpecError> {
+        if stored_run::is_run(path) {
+            return stored_run::read(path);
+        }
         let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound | ErrorKind::IsADirectory => spec_text::not_there(path),
             _ => SpecError::Unreadable { path: path.to_owned(), source },

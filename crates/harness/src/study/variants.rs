@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_report::tables;
 
@@ -10,12 +11,13 @@ use super::{Spec, check, spec_text};
 use crate::error::{HarnessError, SpecError};
 
 /// A variant as written in a spec. It cannot remove a key: one that only some variants have is given in those.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantSpec {
-    /// Its name in tables.
+    /// Its name in tables. Required.
     pub name: String,
     /// Dotted keys of the spec, such as `calibration.images-per-class`, each with the value that replaces the spec's.
     #[serde(flatten)]
+    #[schemars(skip)]
     pub overrides: toml::Table,
 }
 

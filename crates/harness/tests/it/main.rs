@@ -16,6 +16,7 @@ mod plan_ids;
 mod programs;
 mod published_cifar;
 mod resume;
+mod schema;
 mod shipped_specs;
 mod small;
 mod studies;

@@ -17,7 +17,7 @@ pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn experiments() -> Vec<PathBuf> {
+pub(crate) fn experiments() -> Vec<PathBuf> {
     let mut specs = Vec::new();
     let mut folders = vec![project().join("experiments")];
     while let Some(folder) = folders.pop() {

@@ -104,12 +104,13 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
     };
     let caption = format!(
         "{}, {}, {}, {}: Jaccard index of the channels that two methods keep, mean over layers and seeds; 1 is the same \
-         channels. Two random choices would have {}.{diagonal}",
+         channels. Two random choices would have {}.{diagonal}{}",
         study.dataset,
         study.net,
         study.first_variant(),
         study.n(),
         chances.join(", "),
+        study.rates_not_drawn(first, PANELS),
     );
     let about = About {
         name: format!("{}-agreement", study.table),

@@ -96,11 +96,12 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
         _ => "after the reconstruction, not tuned",
     };
     let caption = format!(
-        "{}, {}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. The panels' scales differ.",
+        "{}, {}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. The panels' scales differ.{}",
         study.dataset,
         study.net,
         study.first_variant(),
         study.n(),
+        study.rates_not_drawn(first, COLUMNS),
     );
     let about = About {
         name: format!("{}-differences", study.table),

@@ -100,11 +100,12 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
     };
     let caption = format!(
         "{}, {}, {}, {}: ‖y − X·w‖ / ‖y‖ of the next layer's sampled inputs {net}; mean over seeds. Filled: as the method leaves the \
-         layer. Open, joined by a line: the same channels with w = 1, before the refit of w.",
+         layer. Open, joined by a line: the same channels with w = 1, before the refit of w.{}",
         study.dataset,
         study.net,
         study.first_variant(),
-        study.n()
+        study.n(),
+        study.rates_not_drawn(study.first(), PANELS),
     );
     let about = About {
         name: format!("{}-reconstruction", study.table),

@@ -288,6 +288,20 @@ impl Study {
         }
     }
 
+    /// The keep rates of a variant that [`some_rates`](Self::some_rates) leaves out, in words for a caption: ` Not drawn: the keep rates
+    /// 0.8 and 0.6.`; empty if it leaves out none.
+    pub(crate) fn rates_not_drawn(&self, variant: &str, most: usize) -> String {
+        let drawn = self.some_rates(variant, most);
+        let mut left = self.some_rates(variant, usize::MAX);
+        left.retain(|rate| !drawn.contains(rate));
+        let words: Vec<String> = left.iter().map(f64::to_string).collect();
+        match &words[..] {
+            [] => String::new(),
+            [one] => format!(" Not drawn: the keep rate {one}."),
+            [all @ .., last] => format!(" Not drawn: the keep rates {} and {last}.", all.join(", ")),
+        }
+    }
+
     /// Up to `most` keep rates of a variant, high to low: those that are nearest to the ones of [`SHOWN_RATES`], so that figures of
     /// different studies show the same where they can.
     pub(crate) fn some_rates(&self, variant: &str, most: usize) -> Vec<f64> {

@@ -401,6 +401,27 @@ fn panel_titles(figure: &Figure) -> Vec<&str> {
 }
 
 #[test]
+fn keep_rates_that_a_figure_leaves_out_are_named_in_its_caption() {
+    // With the rates of the study itself, 0.5 and 0.25, everything is drawn.
+    let mut study = study();
+    for figure in draw(&folder(&study)).drawn {
+        assert!(!figure.caption.contains("Not drawn"), "{}", figure.caption);
+    }
+    let cells = study.cells.clone();
+    for rate in [0.9, 0.8, 0.7, 0.6] {
+        let at_half = cells.iter().filter(|cell| cell.keep_rate == 0.5);
+        study.cells.extend(at_half.cloned().map(|cell| CellRecord { keep_rate: rate, ..cell }));
+    }
+    let drawn = draw(&folder(&study));
+    let caption = &find(&drawn, "differences").caption;
+    assert!(caption.ends_with(" Not drawn: the keep rates 0.8 and 0.6."), "{caption}");
+    for name in ["agreement", "reconstruction"] {
+        let caption = &find(&drawn, name).caption;
+        assert!(caption.contains(" Not drawn: the keep rate"), "{name}: {caption}");
+    }
+}
+
+#[test]
 fn an_untuned_study_with_a_control_is_compared_before_tuning() {
     let tuned = study();
     let mut study = study();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thinet_graph::{ChannelSet, Counts};
 
@@ -214,7 +215,7 @@ pub struct CellRecord {
 }
 
 /// Order of calibration and cuts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Calibrate, cut, refit and tune one layer after the other (the paper's procedure).
