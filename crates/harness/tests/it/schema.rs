@@ -128,6 +128,7 @@ fn every_key_is_in_the_schema_with_a_description_that_says_its_default() {
             "prune.exceptions" => &schema["definitions"]["Exception"],
             "calibration" => &schema["definitions"]["SamplingSpec"],
             "methods" => &schema["definitions"]["MethodSpec"],
+            "methods.selector" => &schema["definitions"]["CommandSpec"],
             "variants" => &schema["definitions"]["VariantSpec"],
             other => panic!("no definition for [{other}]"),
         };
