@@ -191,7 +191,7 @@ mod tests {
         run: Arguments,
     }
 
-    /// The devices of the workers of a command line, and how many processes each is told of.
+    /// The devices of the workers of a command line, and the number of processes that each is given.
     fn workers(line: &[&str]) -> Vec<(String, String)> {
         let words = ["run"].iter().chain(line).chain(&["x.toml"]);
         let Arguments { study, workers, .. } = Line::parse_from(words).run;
