@@ -1,6 +1,7 @@
 //! The state of a run: which stages are stored, running or failed, from manifest, store and claims. Needs no data and no device.
 
 use std::collections::BTreeSet;
+use std::ops::Add;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use thinet_report::records::{Status, Unfit};
 use crate::error::HarnessError;
 use crate::store::run_folder::run_spec;
 use crate::store::{Brief, Depth, Holder, Manifest, ManifestEntry, StageId, StageKind, Store, holder, paths};
-use crate::study::{Spec, assumed_rate, unfit};
+use crate::study::{Duration, Spec, ratio_of_all, ratio_of_kind, unfit};
 
 /// The state of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,8 +60,8 @@ pub struct RunStatus {
     /// The `thinet run` that works on it, if any.
     pub parent: Option<Holder>,
     pub stages: Vec<StageStatus>,
-    /// Seconds left with the current number of parallel stages, at least one, by the rate of the stored stages, or one that is
-    /// assumed while none is stored. `None` if the spec is needed for that and cannot be read.
+    /// Seconds left with the current number of parallel stages, at least one, by the times of the stored stages, or assumed rates
+    /// while none is stored. `None` if a run of an old version has no stored stage.
     pub seconds_left: Option<f64>,
 }
 
@@ -105,12 +106,11 @@ impl RunStatus {
         let mut stages = states(&store, manifest.stages, depth);
         let spec = run_spec(&folder).ok().and_then(|text| Spec::parse(&text, &folder).ok());
         let unfit = fail_unfit(&store, spec.as_ref(), &mut stages);
-        let assumed = spec.map(|spec| assumed_rate(&spec, manifest.is_gpu));
         Ok(Some(Self {
             name: name.to_owned(),
             spec: manifest.spec,
             parent: holder(&folder.join(paths::CLAIM)),
-            seconds_left: seconds_left(&stages, &unfit, assumed),
+            seconds_left: seconds_left(&stages, &unfit),
             stages,
         }))
     }
@@ -204,31 +204,32 @@ fn fail_unfit(store: &Store, spec: Option<&Spec>, stages: &mut [StageStatus]) ->
     unfit
 }
 
-/// Seconds left by the rate of the stored stages, else by the `assumed` one. Stages that need an unfit dense net are not counted.
-fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>, assumed: Option<f64>) -> Option<f64> {
-    let (mut known, mut spent, mut left, mut running) = (0.0, 0.0, 0.0, 0);
+/// Seconds left, by the arithmetic of [`estimate`](crate::study::estimate) for one process and divided by the number of running stages.
+/// Stages that need an unfit dense net are not counted.
+fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64> {
+    // Manifests of old versions list multiply-adds alone: proportional to the time, but no seconds.
+    let expected = |stage: &ManifestEntry| stage.expected_seconds.unwrap_or(stage.macs);
     let is_unfit = |id: &String| unfit.contains(id);
-    for stage in stages {
-        if is_unfit(&stage.stage.id) || stage.stage.needs.iter().any(is_unfit) {
+    let (mut stored, mut missing, mut running) = (Vec::new(), Vec::new(), 0);
+    for StageStatus { stage, state } in stages {
+        if is_unfit(&stage.id) || stage.needs.iter().any(is_unfit) {
             continue;
         }
-        match &stage.state {
+        match state {
             StageState::Done { seconds } | StageState::Diverged { seconds } => {
-                known += stage.stage.macs;
-                spent += seconds;
+                stored.push(Duration { kind: stage.kind, expected: expected(stage), took: *seconds });
             }
             StageState::Running { .. } => {
-                left += stage.stage.macs;
+                missing.push(stage);
                 running += 1;
             }
             StageState::Failed { .. } | StageState::Damaged { .. } | StageState::Missing => {
-                left += stage.stage.macs;
+                missing.push(stage)
             }
         }
     }
-    if left == 0.0 {
-        return Some(0.0);
-    }
-    let rate = if known > 0.0 && spent > 0.0 { Some(known / spent) } else { assumed };
-    rate.map(|rate| left / rate / f64::from(running.max(1)))
+    let is_known =
+        ratio_of_all(&stored).is_some() || missing.iter().all(|stage| stage.expected_seconds.is_some());
+    let left = |stage: &&ManifestEntry| expected(stage) * ratio_of_kind(&stored, stage.kind).0;
+    is_known.then(|| missing.iter().map(left).fold(0.0, Add::add) / f64::from(running.max(1)))
 }

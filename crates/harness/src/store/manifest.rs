@@ -34,6 +34,9 @@ pub struct ManifestEntry {
     pub needs: Vec<String>,
     /// Estimated multiply-adds.
     pub macs: f64,
+    /// Seconds that one process on the planning machine needs at the rates assumed of its device. Manifests of old versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_seconds: Option<f64>,
 }
 
 /// The stages of a run in the order in which they run.
@@ -45,9 +48,6 @@ pub struct Manifest {
     /// Hash of the spec with the command line's overrides, defaults left out.
     pub asked: String,
     pub run: String,
-    /// Whether the run is planned for a GPU.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_gpu: bool,
     pub stages: Vec<ManifestEntry>,
 }
 
@@ -94,7 +94,9 @@ mod tests {
     fn manifests_of_old_versions_are_read() {
         let read = |needs: &str| {
             let text = format!(r#"{{"id":"cell-1","label":"x","kind":"cell",{needs}"macs":1.0}}"#);
-            serde_json::from_str::<ManifestEntry>(&text).unwrap().needs
+            let entry: ManifestEntry = serde_json::from_str(&text).unwrap();
+            assert_eq!(entry.expected_seconds, None);
+            entry.needs
         };
         assert_eq!(read(""), [""; 0]);
         assert_eq!(read(r#""needs":"dense-1","#), ["dense-1"]);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use thinet_report::records::Mode;
 
 use super::cost::{Rates, StageWork, bound, elapsed};
+use super::durations::{Basis, Duration, ratio_of_all, ratio_of_kind};
 use super::plan::Plan;
 use super::plan_manifest::manifest;
 use super::resolved::ResolvedStudy;
@@ -53,17 +54,6 @@ pub struct KindCost {
     pub basis: Basis,
 }
 
-/// What the time of a kind of stage follows from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
-    /// The times of stored stages of that kind.
-    Measured,
-    /// Those of stored stages of other kinds: how much faster or slower they were than assumed.
-    MeasuredOnOthers,
-    /// Assumed rates alone.
-    Assumed,
-}
-
 const KINDS: [StageKind; 3] = [StageKind::Dense, StageKind::Evidence, StageKind::Cell];
 
 /// A stage, and how long it took if it is stored.
@@ -97,6 +87,12 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
     let rates = Rates::assumed(&plan.spec, plan.device.is_gpu(), cores(), jobs);
     let disk = work.disk(plan.cells.iter().map(|cell| cell.design.size), plan.dense.len(), jobs);
     Ok(summed(&items, &rates, jobs, disk))
+}
+
+/// Seconds of the work of a stage by the rates assumed of the plan's device, for the only process on this machine.
+pub(crate) fn assumed_seconds(plan: &Plan) -> impl Fn(&StageWork) -> f64 {
+    let rates = Rates::assumed(&plan.spec, plan.device.is_gpu(), cores(), 1);
+    move |work| elapsed(&rates.seconds(work))
 }
 
 /// The work of each stage of a plan by its id.
@@ -155,29 +151,17 @@ fn cores() -> usize {
 
 fn summed(items: &[Item], rates: &Rates, jobs: usize, disk: f64) -> Estimate {
     let assumed = |item: &Item| elapsed(&rates.seconds(&item.work));
-    // How many times as long as assumed the stored stages of some kinds took; `None` without any.
-    let measured = |is_meant: &dyn Fn(StageKind) -> bool| {
-        let (mut took, mut expected) = (0.0, 0.0);
-        for item in items.iter().filter(|item| is_meant(item.kind)) {
-            if let Some(seconds) = item.took {
-                took += seconds;
-                expected += assumed(item);
-            }
-        }
-        (took > 0.0 && expected > 0.0).then(|| took / expected)
-    };
-    // Gathering evidence costs more than its passes, so calibrations say little about trainings.
-    let of_all = measured(&|kind| kind != StageKind::Evidence).or_else(|| measured(&|_| true));
+    let stored = items
+        .iter()
+        .filter_map(|item| item.took.map(|took| Duration { kind: item.kind, expected: assumed(item), took }));
+    let stored: Vec<Duration> = stored.collect();
+    let of_all = ratio_of_all(&stored);
     let by_kind = KINDS.map(|kind| {
-        let (factor, basis) = match (measured(&|other| other == kind), of_all) {
-            (Some(factor), _) => (factor, Basis::Measured),
-            (None, Some(factor)) => (factor, Basis::MeasuredOnOthers),
-            (None, None) => (1.0, Basis::Assumed),
-        };
+        let (ratio, basis) = ratio_of_kind(&stored, kind);
         let (mut missing, mut seconds, mut parts) = (0, 0.0, [0.0; 7]);
         for item in items.iter().filter(|item| item.kind == kind && item.took.is_none()) {
             missing += 1;
-            seconds += assumed(item) * factor;
+            seconds += assumed(item) * ratio;
             for (sum, part) in parts.iter_mut().zip(rates.seconds(&item.work)) {
                 *sum += part;
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod cost;
+mod durations;
 mod estimate;
 mod gather;
 pub(crate) mod identity;
@@ -23,7 +24,9 @@ mod variants;
 mod work;
 
 pub use cost::KINDS_OF_WORK;
-pub use estimate::{Basis, Estimate, KindCost, estimate, estimate_without_data};
+pub use durations::Basis;
+pub(crate) use durations::{Duration, ratio_of_all, ratio_of_kind};
+pub use estimate::{Estimate, KindCost, estimate, estimate_without_data};
 pub use gather::{gather, not_run};
 pub use options::Options;
 pub use plan::{Cell, DensePlan, EvidencePlan, Plan};
@@ -38,4 +41,3 @@ pub use selector_spec::{CommandSpec, SelectorSpec};
 pub use spec::*;
 pub use spec_text::spec_files;
 pub use variants::{Variant, VariantSpec};
-pub(crate) use work::assumed_rate;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::cost::StageWork;
+use super::estimate::assumed_seconds;
 use super::plan::{Cell, Plan};
 use super::work::Work;
 use crate::store::{Manifest, ManifestEntry, StageKind};
@@ -11,27 +13,34 @@ use crate::store::{Manifest, ManifestEntry, StageKind};
 pub fn manifest(plan: &Plan) -> Manifest {
     let mut stages = Vec::new();
     let work = Work::of_plan(plan);
+    let expected = assumed_seconds(plan);
+    let cost = |work: StageWork| (work.macs(), Some(expected(&work)));
     for dense in &plan.dense {
+        let (macs, expected_seconds) = cost(work.dense());
         stages.push(ManifestEntry {
             id: dense.id.to_string(),
             label: dense.label(),
             kind: StageKind::Dense,
             needs: Vec::new(),
-            macs: work.dense().macs(),
+            macs,
+            expected_seconds,
         });
     }
     for (dense, evidence) in
         plan.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
     {
+        let (macs, expected_seconds) = cost(work.evidence(&evidence.variant.spec));
         stages.push(ManifestEntry {
             id: evidence.id.to_string(),
             label: evidence.label.clone(),
             kind: StageKind::Evidence,
             needs: vec![dense.id.to_string()],
-            macs: 0.0,
+            macs,
+            expected_seconds,
         });
     }
     for cell in side_by_side(plan) {
+        let (macs, expected_seconds) = cost(work.cell(&cell.design));
         let mut needs = Vec::new();
         if !cell.design.is_from_scratch {
             needs.push(plan.dense[cell.dense].id.to_string());
@@ -42,19 +51,14 @@ pub fn manifest(plan: &Plan) -> Manifest {
             label: cell.design.label(),
             kind: StageKind::Cell,
             needs,
-            macs: work.cell(&cell.design).macs(),
+            macs,
+            expected_seconds,
         });
     }
     // Two methods that differ in their label alone share a stage; both get its rows.
     let mut listed = BTreeSet::new();
     stages.retain(|stage| listed.insert(stage.id.clone()));
-    Manifest {
-        is_gpu: plan.device.is_gpu(),
-        spec: plan.started_with.clone(),
-        asked: plan.spec_hash.clone(),
-        run: plan.run.clone(),
-        stages,
-    }
+    Manifest { spec: plan.started_with.clone(), asked: plan.spec_hash.clone(), run: plan.run.clone(), stages }
 }
 
 /// The cells by seed, then keep rate, then method: a study that is stopped early has compared all methods as far as it went.

@@ -1,4 +1,4 @@
-//! The cost of stages: the work of each kind from the graphs, bytes on disk, and the rate assumed while nothing is measured.
+//! The cost of stages: the work of each kind from the graphs, and bytes on disk.
 
 use std::sync::Arc;
 
@@ -12,18 +12,8 @@ use super::resolved::{CellDesign, ResolvedStudy, size_of};
 use super::spec::Spec;
 use super::variants::Variant;
 
-/// Multiply-adds per second and thread assumed while nothing is stored: a CPU core on narrow 32×32 nets.
-const ASSUMED_RATE: f64 = 2.0e10;
-/// Multiply-adds per second assumed of a current GPU in bfloat16 and channels-last: a fifteenth of its data sheet's peak, as narrow
-/// layers and the decoding of photographs leave most of it idle.
-const ASSUMED_GPU_RATE: f64 = 3.0e13;
 /// Bytes of a value in a weight file.
 const BYTES: f64 = 4.0;
-
-/// Multiply-adds per second and job that `status` assumes while no stage of a study is stored.
-pub(crate) fn assumed_rate(spec: &Spec, is_gpu: bool) -> f64 {
-    if is_gpu { ASSUMED_GPU_RATE } else { ASSUMED_RATE * spec.compute.threads as f64 }
-}
 
 /// A net's cost: the work of one image, and its number of nodes.
 #[derive(Clone, Copy, Debug)]
@@ -279,11 +269,5 @@ selector = "thinet"
             let [thinet, scratch] = [0, 2].map(|cell| tuning_steps(&study.cells[cell], 100));
             assert_eq!((thinet, scratch), (expected, 10));
         }
-    }
-
-    #[test]
-    fn the_assumed_rate_is_that_of_all_threads_or_of_a_gpu() {
-        let study = layer_by_layer();
-        assert_eq!([false, true].map(|is_gpu| assumed_rate(&study.spec, is_gpu)), [6.0e10, 3.0e13]);
     }
 }

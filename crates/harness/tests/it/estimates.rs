@@ -3,6 +3,7 @@
 use std::fs;
 
 use thinet_harness::events::Silent;
+use thinet_harness::inspect::status::RunStatus;
 use thinet_harness::store::{ManifestEntry, StageKind};
 use thinet_harness::study::{Basis, KINDS_OF_WORK, Plan, estimate, manifest};
 
@@ -58,6 +59,10 @@ fn the_time_left_follows_the_rate_of_stored_stages() {
     assert_close(found.seconds, 2.0 * 2.0 / 2.0);
     assert_close(found.rate, macs(&cells[1..]) / 4.0);
     assert_eq!((found.by_kind[2].missing, found.by_kind[2].basis), (2, Basis::Measured));
+    let folder = plan.run_folder();
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let status = RunStatus::of(&plan.results, name).unwrap().unwrap();
+    assert_close(status.seconds_left.unwrap(), estimate(&plan, 1).unwrap().seconds);
 
     // A damaged stage is run again. No cell is stored then, so that the dense net says how fast the machine is.
     fs::remove_file(plan.results.join("store").join(&cells[0].id).join("weights.safetensors")).unwrap();
