@@ -151,6 +151,15 @@ pub(crate) struct Pace {
     pub(crate) allow_commands: bool,
 }
 
+/// The study whose stages a process of `thinet run` or a batch job runs.
+#[derive(Debug, Args)]
+pub(crate) struct StudyStages {
+    #[command(flatten)]
+    pub(crate) study: Study,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+}
+
 impl Pace {
     /// How this process runs single stages.
     pub(crate) fn options(&self, stop: Stop) -> RunOptions {

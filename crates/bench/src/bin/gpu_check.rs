@@ -54,20 +54,11 @@ fn main() -> Result<()> {
         ["parity", device, batch, models] => {
             parity(available(device)?, batch.parse().context("BATCH")?, models)?
         }
-        ["train", net, precision, batch, seconds, device] => train(
-            net,
-            precision,
-            batch.parse().context("BATCH")?,
-            seconds.parse().context("SECONDS")?,
-            available(device)?,
-        )?,
-        ["infer", net, precision, batch, seconds, device] => infer(
-            net,
-            precision,
-            batch.parse().context("BATCH")?,
-            seconds.parse().context("SECONDS")?,
-            available(device)?,
-        )?,
+        [what @ ("train" | "infer"), net, precision, batch, seconds, device] => {
+            let measure = if what == "train" { train } else { infer };
+            let (batch, seconds) = (batch.parse().context("BATCH")?, seconds.parse().context("SECONDS")?);
+            measure(net, precision, batch, seconds, available(device)?)?
+        }
         ["load", way, images, seconds, threads, device] => load(
             way,
             images.parse().context("IMAGES")?,

@@ -6,7 +6,7 @@ use clap::Args;
 use thinet_harness::events::Silent;
 use thinet_harness::run::preflight;
 
-use crate::options::{Pace, Study};
+use crate::options::StudyStages;
 use crate::signals;
 
 /// Take one step of each kind of missing stage of a study; started by `thinet run`
@@ -14,9 +14,7 @@ use crate::signals;
 #[command(hide = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    study: Study,
-    #[command(flatten)]
-    pace: Pace,
+    of: StudyStages,
 }
 
 /// Prints the number of stages that took a step.
@@ -29,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         asked.set();
     });
-    let plan = arguments.study.plan()?;
-    println!("{}", preflight(&plan, &arguments.pace.options(stop), &Silent)?);
+    let plan = arguments.of.study.plan()?;
+    println!("{}", preflight(&plan, &arguments.of.pace.options(stop), &Silent)?);
     Ok(())
 }

@@ -13,7 +13,7 @@ use thinet_harness::run::StageRunner;
 use thinet_harness::store::paths;
 
 use crate::bars::Progress;
-use crate::options::{Pace, Study};
+use crate::options::StudyStages;
 use crate::signals;
 
 /// Run the named stages of a study; started by Slurm
@@ -21,9 +21,7 @@ use crate::signals;
 #[command(hide = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    study: Study,
-    #[command(flatten)]
-    pace: Pace,
+    of: StudyStages,
     /// The stages' ids
     #[arg(required = true)]
     ids: Vec<String>,
@@ -32,7 +30,7 @@ pub(crate) struct Arguments {
 /// Runs stages of a study one after the other. SIGTERM, as at pre-emption, saves the state and ends; SIGUSR1, sent
 /// before the time limit, does the same and asks Slurm to queue the task again.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { study, pace, ids } = arguments;
+    let Arguments { of: StudyStages { study, pace }, ids } = arguments;
     thinet_harness::run::keep_panics();
     let stop = signals::stop_when_asked()?;
     let queue_again = Arc::new(AtomicBool::new(false));

@@ -7,7 +7,7 @@ use thinet_harness::Stop;
 use thinet_harness::run::{RunOptions, StageRunner, WorkerMessage, listen, serve};
 
 use crate::bars::JsonLines;
-use crate::options::{Pace, Study};
+use crate::options::StudyStages;
 use crate::signals;
 
 /// Run the stages named on standard input and print events; started by `thinet run`
@@ -15,9 +15,7 @@ use crate::signals;
 #[command(hide = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    study: Study,
-    #[command(flatten)]
-    pace: Pace,
+    of: StudyStages,
     /// Processes of the run on this machine, which share its cores
     #[arg(long, value_name = "N", default_value_t = 1)]
     processes: usize,
@@ -25,7 +23,7 @@ pub(crate) struct Arguments {
 
 /// Runs the stages that are named on standard input.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { study, pace, processes } = arguments;
+    let Arguments { of: StudyStages { study, pace }, processes } = arguments;
     thinet_harness::run::keep_panics();
     // Ctrl-C reaches all processes of a terminal; the parent decides what follows.
     signals::ignore_interrupts()?;

@@ -19,23 +19,33 @@ fn images(n: usize) -> Arc<dyn Dataset> {
     Arc::new(MemoryDataset::new("small", 5, [1, 2, 3], pixels, (0..n).map(|i| i % 5).collect()).unwrap())
 }
 
-/// A dataset that fails or panics at some images and counts what is read.
-struct Faulty {
+/// What happens at an image instead of reading it.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Read,
+    Fail,
+    Panic,
+    LeaveOut,
+    /// Every value is 1; those of the dataset's own crop are the low byte of its seed's first draw.
+    OwnCrop,
+}
+
+/// A dataset with faulty images, or a random crop of its own, that counts what is read.
+struct Odd {
     inner: Arc<dyn Dataset>,
-    fails: Option<usize>,
-    panics: Option<usize>,
+    at: fn(usize) -> At,
     reads: AtomicUsize,
 }
 
-impl Faulty {
-    fn new(n: usize, fails: Option<usize>, panics: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { inner: images(n), fails, panics, reads: AtomicUsize::new(0) })
+impl Odd {
+    fn new(n: usize, at: fn(usize) -> At) -> Arc<Self> {
+        Arc::new(Self { inner: images(n), at, reads: AtomicUsize::new(0) })
     }
 }
 
-impl Dataset for Faulty {
+impl Dataset for Odd {
     fn name(&self) -> &str {
-        "faulty"
+        "odd"
     }
     fn classes(&self) -> usize {
         self.inner.classes()
@@ -51,16 +61,34 @@ impl Dataset for Faulty {
     }
     fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        assert!(self.panics != Some(index), "image {index} is cursed");
-        if self.fails == Some(index) {
-            let path = PathBuf::from(format!("{index}.png"));
-            return Err(DataError::Decode { path, problem: "bad".to_owned() });
+        match (self.at)(index) {
+            At::Read => self.inner.read(index, out)?,
+            At::Fail => {
+                let path = PathBuf::from(format!("{index}.png"));
+                return Err(DataError::Decode { path, problem: "bad".to_owned() });
+            }
+            At::Panic => panic!("image {index} is cursed"),
+            At::LeaveOut => {
+                return Err(DataError::LeftOut { path: PathBuf::new(), problem: String::new() });
+            }
+            At::OwnCrop => out.fill(1),
         }
-        self.inner.read(index, out)
+        Ok(())
+    }
+    fn has_random_crop(&self) -> bool {
+        (self.at)(0) == At::OwnCrop
+    }
+    fn read_random_crop(&self, _: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
+        out.fill(own_crop(seed));
+        Ok(())
     }
     fn fingerprint(&self) -> &str {
         ""
     }
+}
+
+fn own_crop(seed: Seed) -> u8 {
+    rand::Rng::next_u64(&mut seed.rng()) as u8
 }
 
 fn all(
@@ -168,7 +196,11 @@ fn batches_follow_the_order_and_the_last_may_be_short_or_left_out() {
 #[test]
 fn an_error_comes_after_the_batches_before_it_and_ends_the_pass() {
     for threads in [0, 1, 3] {
-        let dataset = Faulty::new(40, Some(14), Some(30));
+        let dataset = Odd::new(40, |index| match index {
+            14 => At::Fail,
+            30 => At::Panic,
+            _ => At::Read,
+        });
         let options = LoaderOptions { threads, prefetch: 8, ..OPTIONS };
         let mut loader = Loader::new(dataset, (0..40).collect(), &transform(), None, options).unwrap();
         for first in [0, 4, 8] {
@@ -183,43 +215,14 @@ fn an_error_comes_after_the_batches_before_it_and_ends_the_pass() {
 #[test]
 fn images_left_out_are_missing_from_their_batch_and_nothing_else_changes() {
     let whole = all(&images(8), &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
-    let dataset: Arc<dyn Dataset> = Arc::new(LeavesOut(images(8), vec![2, 4, 5, 6, 7]));
+    let dataset: Arc<dyn Dataset> =
+        Odd::new(8, |index| if [2, 4, 5, 6, 7].contains(&index) { At::LeaveOut } else { At::Read });
     let batches = all(&dataset, &[0, 1, 2, 3, 4, 5, 6, 7], Some(Seed::root(2)), OPTIONS);
     assert_eq!(batches.iter().map(|batch| batch.shape).collect::<Vec<_>>(), [[3, 1, 4, 5], [0, 1, 4, 5]]);
     assert_eq!((&batches[0].indices[..], &batches[0].labels[..]), (&[0, 1, 3][..], &[0, 1, 3][..]));
     assert_eq!(batches[0].images[..40], whole[0].images[..40]);
     assert_eq!(batches[0].images[40..], whole[0].images[60..]);
     assert!(batches[1].images.is_empty());
-}
-
-/// A dataset that leaves some images out.
-struct LeavesOut(Arc<dyn Dataset>, Vec<usize>);
-
-impl Dataset for LeavesOut {
-    fn name(&self) -> &str {
-        "leaves out"
-    }
-    fn classes(&self) -> usize {
-        self.0.classes()
-    }
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn shape(&self) -> [usize; 3] {
-        self.0.shape()
-    }
-    fn label(&self, index: usize) -> usize {
-        self.0.label(index)
-    }
-    fn read(&self, index: usize, out: &mut [u8]) -> Result<(), DataError> {
-        if self.1.contains(&index) {
-            return Err(DataError::LeftOut { path: PathBuf::new(), problem: String::new() });
-        }
-        self.0.read(index, out)
-    }
-    fn fingerprint(&self) -> &str {
-        ""
-    }
 }
 
 #[test]
@@ -232,48 +235,9 @@ fn a_random_crop_of_the_dataset_is_refused_where_there_is_none() {
     assert!(new(None).is_ok());
 }
 
-/// Every value is 1; those of the dataset's own crop are the low byte of its seed's first draw.
-struct OwnCrop(Arc<dyn Dataset>);
-
-fn own_crop(seed: Seed) -> u8 {
-    rand::Rng::next_u64(&mut seed.rng()) as u8
-}
-
-impl Dataset for OwnCrop {
-    fn name(&self) -> &str {
-        "own crop"
-    }
-    fn classes(&self) -> usize {
-        self.0.classes()
-    }
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn shape(&self) -> [usize; 3] {
-        self.0.shape()
-    }
-    fn label(&self, index: usize) -> usize {
-        self.0.label(index)
-    }
-    fn read(&self, _: usize, out: &mut [u8]) -> Result<(), DataError> {
-        out.fill(1);
-        Ok(())
-    }
-    fn has_random_crop(&self) -> bool {
-        true
-    }
-    fn read_random_crop(&self, _: usize, seed: Seed, out: &mut [u8]) -> Result<(), DataError> {
-        out.fill(own_crop(seed));
-        Ok(())
-    }
-    fn fingerprint(&self) -> &str {
-        ""
-    }
-}
-
 #[test]
 fn the_datasets_own_crop_is_read_where_it_is_asked_for_and_a_seed_is_there() {
-    let dataset: Arc<dyn Dataset> = Arc::new(OwnCrop(images(4)));
+    let dataset: Arc<dyn Dataset> = Odd::new(4, |_| At::OwnCrop);
     let normalisation =
         Normalisation { mean: vec![0.0], std: vec![1.0], range: 255.0, ..transform().normalisation };
     let first = |random_crop, seed: Option<Seed>| {
@@ -291,7 +255,7 @@ fn the_datasets_own_crop_is_read_where_it_is_asked_for_and_a_seed_is_there() {
 fn a_panic_becomes_an_error() {
     for threads in [0, 2] {
         let options = LoaderOptions { threads, ..OPTIONS };
-        let dataset = Faulty::new(12, None, Some(5));
+        let dataset = Odd::new(12, |index| if index == 5 { At::Panic } else { At::Read });
         let loader = Loader::new(dataset, (0..12).collect(), &transform(), None, options).unwrap();
         let results: Vec<_> = loader.collect();
         assert_eq!(results.len(), 2);
@@ -303,7 +267,7 @@ fn a_panic_becomes_an_error() {
 #[test]
 fn dropping_early_stops_the_threads_and_the_prefetch_is_bounded() {
     for (threads, prefetch) in [(1, 1), (2, 3), (4, 0)] {
-        let dataset = Faulty::new(4000, None, None);
+        let dataset = Odd::new(4000, |_| At::Read);
         let options = LoaderOptions { threads, prefetch, ..OPTIONS };
         let mut loader =
             Loader::new(dataset.clone(), (0..4000).collect(), &transform(), None, options).unwrap();

@@ -224,7 +224,7 @@ fn seconds_left(stages: &[StageStatus], unfit: &BTreeSet<String>) -> Option<f64>
                 running += 1;
             }
             StageState::Failed { .. } | StageState::Damaged { .. } | StageState::Missing => {
-                missing.push(stage)
+                missing.push(stage);
             }
         }
     }
