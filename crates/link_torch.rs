@@ -25,7 +25,7 @@ pub(crate) fn main() {
 }
 
 /// Adds the arguments to the link step of this package's programs, tests, benches and examples.
-fn link_args(args: &[&str]) {
+pub(crate) fn link_args(args: &[&str]) {
     for arg in args {
         println!("cargo::rustc-link-arg={arg}");
     }

@@ -1,4 +1,6 @@
-//! Puts the commit that the program is built from into it, then links like every crate that uses tch.
+//! Puts the commit that the program is built from into it, then links like every crate that uses tch, or for a wheel
+//! (`THINET_WHEEL` is set): there the program finds the libtorch of the Python environment that it is installed in, with or without
+//! CUDA.
 //!
 //! `THINET_COMMIT` and `THINET_DIRTY` are left unset where the sources are not those of a checkout.
 #![allow(clippy::print_stdout, reason = "a build script speaks to cargo on standard output")]
@@ -13,8 +15,15 @@ mod link_torch;
 const SOURCES: [&str; 4] =
     ["../../crates", "../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml"];
 
+/// Versions of Python 3 that torch has wheels for.
+const PYTHONS: std::ops::RangeInclusive<u32> = 10..=14;
+
 fn main() {
-    link_torch::main();
+    println!("cargo::rerun-if-env-changed=THINET_WHEEL");
+    match std::env::var_os("THINET_WHEEL") {
+        Some(_) => link_in_wheel(),
+        None => link_torch::main(),
+    }
     for source in SOURCES.into_iter().filter(|source| Path::new(source).exists()) {
         println!("cargo::rerun-if-changed={source}");
     }
@@ -39,6 +48,14 @@ fn main() {
     status.extend(SOURCES);
     if let Some(changes) = git(&status) {
         println!("cargo::rustc-env=THINET_DIRTY={}", !changes.is_empty());
+    }
+}
+
+/// The program is `bin/thinet` of an environment; Debian's own Python keeps packages in dist-packages.
+fn link_in_wheel() {
+    for (python, packages) in PYTHONS.flat_map(|n| ["site-packages", "dist-packages"].map(|name| (n, name))) {
+        let lib = format!("$ORIGIN/../lib/python3.{python}/{packages}/torch/lib");
+        link_torch::link_args(&["-Xlinker", "-rpath", "-Xlinker", &lib]);
     }
 }
 

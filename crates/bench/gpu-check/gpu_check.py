@@ -48,7 +48,7 @@ SECONDS = 0.5 if TINY else 3
 FREE_RUNS = 20  # between two waits for the device, as in gpu_check.rs
 ROUNDS = 1 if TINY else arguments.rounds
 MODELS = ["vgg16", "thinet-conv", "thinet-gap", "thinet-tiny", "resnet50", "thinet-70", "thinet-50", "thinet-30"]
-# A difference from the CPU may be so many times the noise: what another memory layout, or images that differ by
+# A difference from the CPU may be so many times the noise: what another memory format, or images that differ by
 # one rounding, change on the CPU alone.
 TIMES_NOISE = 10
 LEAST_NOISE = 1e-6
@@ -299,7 +299,7 @@ def markdown():
         text.append(f"\n## {section}\n\n| name | metric | value | unit | note |\n| --- | --- | ---: | --- | --- |")
         text += ["| " + " | ".join(map(str, row[1:])) + " |" for row in rows if row[0] == section]
     text.append("\nParity: 32-bit floats without TF32, deterministic algorithms, random weights, the same images on both.")
-    text.append(f"Allowed is {TIMES_NOISE} times what another memory layout, or images that differ by one rounding, change on the CPU alone.")
+    text.append(f"Allowed is {TIMES_NOISE} times what another memory format, or images that differ by one rounding, change on the CPU alone.")
     text.append("Training, `f32`: without TF32; `bf16`: autocast, channels last and TF32, in both programs.")
     return "\n".join(text) + "\n"
 

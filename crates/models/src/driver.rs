@@ -1,13 +1,37 @@
 //! Why a GPU cannot be used, in one line: no driver, one that is too old, a card that libtorch has no kernels for, a busy card.
 
-#![allow(unsafe_code, reason = "a call into switches.cpp, which fills three integers")]
+#![allow(unsafe_code, reason = "calls into switches.cpp, which fills three integers or a text")]
 
 use std::ffi::c_int;
+use std::sync::OnceLock;
 
 use crate::Device;
 
 unsafe extern "C" {
     fn thinet_driver_facts(index: c_int, facts: *mut i64) -> c_int;
+    fn thinet_load_cuda(reason: *mut u8, capacity: i64) -> i64;
+}
+
+/// Why libtorch's CUDA library, which is there, could not be loaded.
+static NOT_LOADED: OnceLock<Option<String>> = OnceLock::new();
+
+/// Loads libtorch's CUDA library, if there is one: a program from a wheel serves libtorch with and without CUDA, so it is not linked with
+/// that library. Libtorch looks for it once, so a program calls this before anything else of libtorch; what fails is said where
+/// a GPU is asked for.
+pub fn load_cuda() {
+    NOT_LOADED.get_or_init(|| {
+        let mut reason = [0; 512];
+        // SAFETY: at most as many bytes are written as `reason` has.
+        let length = unsafe { thinet_load_cuda(reason.as_mut_ptr(), 512) };
+        let reason = reason.get(..usize::try_from(length).ok()?)?;
+        problem_of(&String::from_utf8_lossy(reason))
+    });
+}
+
+/// What the loader's message says about a library that is there; `None` if it is loaded or does not exist.
+fn problem_of(message: &str) -> Option<String> {
+    let is_missing = message.starts_with("libtorch_cuda.so: cannot open");
+    (!message.is_empty() && !is_missing).then(|| message.to_owned())
 }
 
 /// The version of CUDA that the libtorch of [`LIBTORCH_VERSION`](crate::LIBTORCH_VERSION) is distributed for, as `13000` for 13.0.
@@ -40,6 +64,9 @@ pub(crate) fn driver_facts(device: Device) -> DriverFacts {
 
 /// Why libtorch finds no GPU.
 pub(crate) fn why_none(facts: DriverFacts, has_cuda: bool) -> String {
+    if let (false, Some(Some(reason))) = (has_cuda, NOT_LOADED.get()) {
+        return format!("is not available: libtorch's CUDA library cannot be loaded: {reason}");
+    }
     if !has_cuda {
         return "is not available: this libtorch is built without CUDA; install one with CUDA, or use cpu"
             .to_owned();
@@ -99,6 +126,14 @@ mod tests {
     use super::*;
 
     const HERE: DriverFacts = DriverFacts { is_there: true, cuda: 13_000, gpus: 1, capability: 121 };
+
+    #[test]
+    fn a_library_that_is_missing_is_no_problem_and_one_that_lacks_another_is() {
+        let missing = "libtorch_cuda.so: cannot open shared object file: No such file or directory";
+        assert_eq!((problem_of(""), problem_of(missing)), (None, None));
+        let other = "libcudart.so.13: cannot open shared object file: No such file or directory";
+        assert_eq!(problem_of(other).as_deref(), Some(other));
+    }
 
     #[test]
     fn a_gpu_that_is_not_found_has_its_reason_in_one_line() {

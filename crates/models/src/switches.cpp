@@ -226,6 +226,17 @@ std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor
   });
 }
 
+// Loads the library that registers libtorch's kernels for GPUs; nothing happens if the program is linked with it. Returns 0, or the length
+// of the loader's message.
+std::int64_t thinet_load_cuda(char* reason, std::int64_t capacity) {
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr) {
+    return 0;
+  }
+  const char* message = dlerror();
+  const std::string text = message == nullptr ? "no reason given" : message;
+  return copy(text.substr(0, static_cast<std::size_t>(capacity)), reason, capacity);
+}
+
 // What the driver says about itself and a GPU: `facts` becomes the version of CUDA that it supports (12040 is 12.4), the number of
 // GPUs, and the compute capability of this one (90 is 9.0); 0 for what it does not say. 0: it was asked; 1: there is no driver.
 int thinet_driver_facts(int index, std::int64_t* facts) {

@@ -105,7 +105,7 @@ fn names_are_distinct_kebab_case_and_found() {
 fn every_keep_count_gives_exactly_that_many() {
     for channels in [1, 2, CHANNELS, 40] {
         let evidence = random_evidence(channels);
-        for selector in all() {
+        for selector in &all() {
             for keep in 1..=channels {
                 run(*selector, &evidence, keep);
             }
@@ -115,7 +115,7 @@ fn every_keep_count_gives_exactly_that_many() {
 
 #[test]
 fn keeping_all_is_the_identity() {
-    for selector in all() {
+    for selector in &all() {
         let selection = run(*selector, &random_evidence(CHANNELS), CHANNELS);
         assert!(selection.kept.is_all() && selection.removed.is_empty(), "{}", selector.name());
     }
@@ -125,7 +125,7 @@ fn keeping_all_is_the_identity() {
 fn same_evidence_and_seed_give_the_same_answer_and_leave_the_evidence_alone() {
     let evidence = random_evidence(CHANNELS);
     let untouched = evidence.clone();
-    for selector in all() {
+    for selector in &all() {
         let first = run(*selector, &evidence, 4);
         assert_eq!(first, run(*selector, &evidence, 4), "{}", selector.name());
         assert_eq!(evidence, untouched, "{}", selector.name());
@@ -145,7 +145,7 @@ fn only_data_blind_selectors_draw_from_the_seed() {
 #[test]
 fn what_a_selector_needs_is_enough() {
     let evidence = random_evidence(CHANNELS);
-    for selector in all() {
+    for selector in &all() {
         let alone = run(*selector, &evidence.only(selector.needs()), 4);
         assert_eq!(alone, run(*selector, &evidence, 4), "{}", selector.name());
         let handed = crate::select(*selector, &evidence, 4, Seed::root(3)).unwrap();
@@ -202,7 +202,7 @@ fn reading_more_than_is_needed_is_an_error_that_names_the_kind() {
 #[test]
 fn missing_evidence_is_named() {
     let evidence = random_evidence(CHANNELS);
-    for selector in all() {
+    for selector in &all() {
         for kind in selector.needs().kinds() {
             let without = evidence.only(selector.needs().without(kind));
             let error = selector.select(&without, 4, Seed::root(0)).unwrap_err();
@@ -242,7 +242,7 @@ fn weights_that_are_not_finite_are_refused_and_the_layer_is_named() {
 #[test]
 fn impossible_keep_counts_are_refused() {
     let evidence = random_evidence(CHANNELS);
-    for selector in all() {
+    for selector in &all() {
         for keep in [0, CHANNELS + 1, usize::MAX] {
             let error = selector.select(&evidence, keep, Seed::root(0)).unwrap_err();
             assert!(matches!(error, SelectorError::Keep { .. }), "{}: {error}", selector.name());
@@ -384,7 +384,7 @@ fn dead_duplicate_and_dependent_channels_are_ranked() {
     let x = [0.0, 1.0, 1.0, 0.0, 2.0, 3.0, 0.0, 0.5, 0.5, 0.0, -1.0, -0.5, 0.0, 0.1, 0.1, 0.0, 0.3, 0.4];
     let filters = vec![0.0, 1.0, 1.0, 0.0, -2.0, 1.0];
     let evidence = evidence(6, filters, vec![9, 4, 4, 9, 1, 2], 9, &x);
-    for selector in all() {
+    for selector in &all() {
         for keep in 1..=6 {
             run(*selector, &evidence, keep);
         }

@@ -25,6 +25,12 @@ pub enum SelectorError {
         /// The registered names, comma separated.
         allowed: String,
     },
+    /// A selector of another package has the name of a registered one.
+    #[error("there is a selector {0:?} already; give yours another name")]
+    Taken(&'static str),
+    /// Selectors of another package were registered before.
+    #[error("selectors of another package are registered already: register all of them in one call")]
+    Added,
     /// The selector reads a kind of evidence that is missing: either not named in its needs, or not gathered by the caller.
     #[error(
         "selector {selector:?} reads {missing} of layer {layer:?}, which it was not handed: a selector gets the kinds of \

@@ -4,7 +4,7 @@
 //! no others from [`select`], and turns the [`Evidence`] into a [`Selection`].
 //!
 //! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
-//! its entry in the registry. The contract tests run over every entry.
+//! its entry in the registry. The contract tests run over every entry. A program with selectors of its own [registers](register) them.
 
 #[cfg(test)]
 mod answers;
@@ -20,6 +20,8 @@ pub mod pinned;
 #[cfg(test)]
 mod scale_tests;
 mod selection;
+
+use std::sync::OnceLock;
 
 use thinet_graph::{did_you_mean, nearest};
 use thinet_seed::Seed;
@@ -90,10 +92,27 @@ static ALL: &[&dyn Selector] = &[
     &random::Random,
 ];
 
+/// Selectors of a program that uses this workspace as a library.
+static OTHERS: OnceLock<&[&dyn Selector]> = OnceLock::new();
+
+/// Adds the selectors of another package for this process, behind those of this crate; once, before anything asks for a selector.
+///
+/// # Errors
+/// If a name is taken, or selectors were added before.
+pub fn register(others: &'static [&'static dyn Selector]) -> Result<(), SelectorError> {
+    for (place, other) in others.iter().enumerate() {
+        if ALL.iter().chain(&others[..place]).any(|known| known.name() == other.name()) {
+            return Err(SelectorError::Taken(other.name()));
+        }
+    }
+    OTHERS.set(others).map_err(|_| SelectorError::Added)
+}
+
 /// Every registered selector, in the order of tables.
 #[must_use]
-pub fn all() -> &'static [&'static dyn Selector] {
-    ALL
+pub fn all() -> Vec<&'static dyn Selector> {
+    let others = OTHERS.get().copied().unwrap_or_default();
+    ALL.iter().chain(others).copied().collect()
 }
 
 /// The selector of this name.
@@ -101,12 +120,13 @@ pub fn all() -> &'static [&'static dyn Selector] {
 /// # Errors
 /// If there is none; the message lists the names and the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Selector, SelectorError> {
-    ALL.iter().copied().find(|selector| selector.name() == name).ok_or_else(|| {
-        let hint = did_you_mean(nearest(name, ALL.iter().map(|selector| selector.name())));
+    let all = all();
+    all.iter().copied().find(|selector| selector.name() == name).ok_or_else(|| {
+        let hint = did_you_mean(nearest(name, all.iter().map(|selector| selector.name())));
         SelectorError::Unknown {
             name: name.to_owned(),
             hint,
-            allowed: ALL.iter().map(|selector| selector.name()).collect::<Vec<_>>().join(", "),
+            allowed: all.iter().map(|selector| selector.name()).collect::<Vec<_>>().join(", "),
         }
     })
 }

@@ -182,7 +182,7 @@ fn passes(pass: &Pass) -> Result<Figure> {
 fn serve_all(pass: &Pass, evidence: &[Evidence]) -> Result<()> {
     ensure!(evidence.len() == pass.layers.len(), "evidence of {} layers", evidence.len());
     for evidence in evidence {
-        for selector in thinet_selectors::all() {
+        for selector in &thinet_selectors::all() {
             selector.select(evidence, evidence.channels.div_ceil(2), Seed::root(0))?;
         }
     }

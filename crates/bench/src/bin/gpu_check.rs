@@ -348,7 +348,7 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     of_zeros["bound"] = MOST_OF_ZEROS.into();
     rows.push(of_zeros);
     let keep = cpu.channels / 2;
-    for selector in thinet_selectors::all() {
+    for selector in &thinet_selectors::all() {
         let seed = Seed::root(0).child("select");
         let kept = |evidence: &Evidence| -> Result<Vec<usize>> {
             Ok(selector.select(evidence, keep, seed)?.kept.kept().to_vec())

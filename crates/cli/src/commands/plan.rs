@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
-    experiment: String,
+    study: String,
     /// The run's id; without the data there is none.
     run: Option<String>,
     dataset: String,
@@ -217,7 +217,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
     let store = Store::at(&plan.results);
     let images = plan.data.train.len();
     Ok(Report {
-        experiment: plan.spec.name.clone(),
+        study: plan.spec.name.clone(),
         run: Some(plan.run.clone()),
         dataset: plan.data.train.name().to_owned(),
         missing: None,
@@ -265,7 +265,7 @@ fn without_data(
     let images = spec.dataset.images();
     let is_gpu = device.is_gpu();
     Report {
-        experiment: spec.name.clone(),
+        study: spec.name.clone(),
         run: None,
         dataset: spec.dataset.name().to_owned(),
         missing: Some(missing.to_string()),
@@ -387,7 +387,7 @@ fn named(layers: &[String]) -> String {
 
 fn print(report: &Report) -> anyhow::Result<()> {
     let run = report.run.as_ref().map_or_else(String::new, |run| format!(" (run {run})"));
-    println!("experiment  {}{run}", report.experiment);
+    println!("study       {}{run}", report.study);
     let count = |images: Option<usize>| images.map_or_else(|| "?".to_owned(), |n| n.to_string());
     println!(
         "data        {}: {} training, {} test images",

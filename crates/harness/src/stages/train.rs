@@ -124,7 +124,7 @@ fn train_steps(
             at.loss_sum = 0.0;
         }
         let mut batches = feed.training(data, recipe, seed, epoch, first)?;
-        let (mut unread, mut diverged, mut ahead) = (Vec::new(), None, VecDeque::new());
+        let (mut pending, mut diverged, mut ahead) = (Vec::new(), None, VecDeque::new());
         let epoch_start = epoch * steps_per_epoch;
         while at.step < total
             && let Some(batch) = batches.next()
@@ -134,10 +134,10 @@ fn train_steps(
             match step {
                 // A batch whose images were all left out as damaged still counts as a step.
                 Ok(None) => {}
-                Ok(Some((images, loss))) => unread.push(Unread { step: at.step, lr, images, loss }),
+                Ok(Some((images, loss))) => pending.push(PendingLoss { step: at.step, lr, images, loss }),
                 // A training that diverged before has diverged, whatever happens to it afterwards.
                 Err(error) => {
-                    diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
+                    diverged = diverged.or(read(&mut pending, &mut at, epoch_start, total, session)?);
                     return diverged.map_or(Err(error), |end| Ok(at.ended(end)));
                 }
             }
@@ -146,20 +146,20 @@ fn train_steps(
                 && let Some(mark) = ahead.pop_front()
             {
                 let waited = feed.busy.time(|| mark.wait());
-                waited.map_err(|error| late(error, &unread, feed))?;
+                waited.map_err(|error| late(error, &pending, feed))?;
             }
             at.step += 1;
             // At fixed steps, whenever the run was stopped or saved a checkpoint: a diverged net has the same weights in every run.
             let in_epoch = at.step - epoch_start;
             if in_epoch == steps_per_epoch || at.step == total || in_epoch.is_multiple_of(feed.owed_losses) {
-                diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
+                diverged = diverged.or(read(&mut pending, &mut at, epoch_start, total, session)?);
                 if let Some(end) = diverged {
                     return Ok(at.ended(end));
                 }
             }
             let is_stopped = feed.stop.is_set();
             if is_stopped || saved.elapsed() >= due {
-                diverged = diverged.or(read(&mut unread, &mut at, epoch_start, total, session)?);
+                diverged = diverged.or(read(&mut pending, &mut at, epoch_start, total, session)?);
                 let started = Instant::now();
                 if diverged.is_none() {
                     save(session, net, &sgd, &at)?;
@@ -179,7 +179,7 @@ fn train_steps(
 }
 
 /// A step whose loss has not been read.
-struct Unread {
+struct PendingLoss {
     step: usize,
     lr: f64,
     /// Images in its batch.
@@ -220,7 +220,7 @@ fn step(
 /// Reads the losses of steps in their order, adds them to the position's and reports them. Returns the end of a training that
 /// diverged.
 fn read(
-    unread: &mut Vec<Unread>,
+    pending: &mut Vec<PendingLoss>,
     at: &mut Position,
     epoch_start: usize,
     total: usize,
@@ -228,18 +228,18 @@ fn read(
 ) -> Result<Option<TrainingEnd>, HarnessError> {
     let feed = session.feed;
     let values = feed.busy.time(|| -> Result<Vec<f64>, TchError> {
-        if unread.is_empty() {
+        if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let losses: Vec<&Tensor> = unread.iter().map(|step| &step.loss).collect();
+        let losses: Vec<&Tensor> = pending.iter().map(|step| &step.loss).collect();
         let losses = Tensor::f_stack(&losses, 0)?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?;
         Vec::try_from(losses)
     });
     let values = values.map_err(|error| {
         let message = torch_message(&error);
-        late(ModelError::Torch { context: "reading the loss".to_owned(), message }, unread, feed)
+        late(ModelError::Torch { context: "reading the loss".to_owned(), message }, pending, feed)
     })?;
-    for (Unread { step, lr, .. }, value) in unread.drain(..).zip(values) {
+    for (PendingLoss { step, lr, .. }, value) in pending.drain(..).zip(values) {
         if !value.is_finite() {
             return Ok(Some(TrainingEnd::Diverged { step }));
         }
@@ -254,8 +254,8 @@ fn read(
 }
 
 /// An error of a GPU's own work, which shows when the program waits for it: names the steps in which it can have happened.
-fn late(error: ModelError, unread: &[Unread], feed: &Feed) -> HarnessError {
-    let (Some(first), Some(last)) = (unread.first(), unread.last()) else { return error.into() };
+fn late(error: ModelError, pending: &[PendingLoss], feed: &Feed) -> HarnessError {
+    let (Some(first), Some(last)) = (pending.first(), pending.last()) else { return error.into() };
     let error = match error {
         ModelError::Torch { context, message } => {
             let steps = match (first.step + 1, last.step + 1) {

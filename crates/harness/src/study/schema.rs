@@ -25,7 +25,7 @@ pub fn schema() -> Value {
     let mut datasets = definitions["DatasetSpec"].take();
     name_datasets(&mut datasets, definitions);
     definitions["DatasetSpec"] = datasets;
-    let selectors = thinet_selectors::all().iter().map(|s| (s.name(), s.about()));
+    let selectors = thinet_selectors::all().into_iter().map(|s| (s.name(), s.about()));
     // Of the two forms of a selector the first is a name.
     list_names(&mut definitions["SelectorSpec"]["anyOf"][0], selectors.collect());
     let reconstructions = thinet_reconstruction::all().iter().map(|r| (r.name(), r.about()));

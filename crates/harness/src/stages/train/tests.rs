@@ -267,12 +267,12 @@ fn a_training_that_diverged_before_an_image_that_cannot_be_read_has_diverged() {
 fn an_error_that_shows_late_names_the_steps_it_can_have_happened_in() {
     let data = images();
     let feed = feed(LATE, &data, Stop::default(), NEVER);
-    let unread = |steps: &[usize]| -> Vec<Unread> {
+    let pending = |steps: &[usize]| -> Vec<PendingLoss> {
         let loss = || Tensor::from_slice(&[0.0_f32]);
-        steps.iter().map(|&step| Unread { step, lr: 0.1, images: 5, loss: loss() }).collect()
+        steps.iter().map(|&step| PendingLoss { step, lr: 0.1, images: 5, loss: loss() }).collect()
     };
     let error = |message: &str| ModelError::Torch { context: "waiting".into(), message: message.into() };
-    let text = |steps: &[usize], message: &str| late(error(message), &unread(steps), &feed).to_string();
+    let text = |steps: &[usize], message: &str| late(error(message), &pending(steps), &feed).to_string();
     assert_eq!(
         text(&[20, 21, 24], "illegal access"),
         "one of the steps 21 to 25 of a training (waiting): illegal access"
