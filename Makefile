@@ -1,7 +1,7 @@
 # Every target runs the set-up it needs: libtorch, the build, the data. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table figures report paper smoke test test-resume test-slurm test-figures test-report sweeps check bench mutants parity gpu-check golden setup build data
+.PHONY: help reproduce-table figures report paper smoke test test-resume test-slurm test-figures test-report sweeps check bench mutants parity gpu-check wheel golden setup build data
 
 # Settings, given on the command line: make reproduce-table SEEDS=3 DEVICE=cuda:0 IMAGENET=/data/ILSVRC2012
 EXPERIMENT := experiments/fashion-mnist-selectors.toml
@@ -104,6 +104,9 @@ parity: setup ## Compare images, loader and weights with Pillow, torchvision and
 
 gpu-check: setup ## Build a folder that checks a CUDA machine without cargo or a network
 	scripts/gpu-check.sh
+
+wheel: setup ## Build a Python wheel of the program, for an environment with torch 2.11.0: results/wheel
+	@scripts/wheel.sh
 
 golden: setup ## Compute the PyTorch golden files of the tests again
 	scripts/golden.sh

@@ -7,7 +7,7 @@ use tch::{Cuda, Kind, TchError, Tensor};
 use thinet_seed::Seed;
 
 use crate::ModelError;
-use crate::driver::{driver_facts, why_none, why_unusable};
+use crate::driver::{cuda_library, driver_facts, why_none, why_unusable};
 
 /// A device to compute on: `cpu`, `cuda` (the first GPU) or `cuda:<index>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +30,7 @@ impl Device {
     pub fn check_available(self) -> Result<(), ModelError> {
         let Self::Cuda(index) = self else { return Ok(()) };
         if !Cuda::is_available() {
-            let problem = why_none(driver_facts(self), tch::utils::has_cuda());
+            let problem = why_none(driver_facts(self), cuda_library());
             return Err(bad_device(&self.to_string(), problem));
         }
         let found = usize::try_from(Cuda::device_count()).unwrap_or(0);

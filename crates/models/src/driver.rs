@@ -12,26 +12,42 @@ unsafe extern "C" {
     fn thinet_load_cuda(reason: *mut u8, capacity: i64) -> i64;
 }
 
-/// Why libtorch's CUDA library, which is there, could not be loaded.
-static NOT_LOADED: OnceLock<Option<String>> = OnceLock::new();
+/// What loading libtorch's CUDA library gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CudaLibrary {
+    Loaded,
+    /// There is none: this libtorch is built without CUDA.
+    Missing,
+    /// It is there and cannot be loaded, for the reason that the loader gives.
+    Refused(String),
+}
 
 /// Loads libtorch's CUDA library, if there is one: a program from a wheel serves libtorch with and without CUDA, so it is not linked with
 /// that library. Libtorch looks for it once, so a program calls this before anything else of libtorch; what fails is said where
 /// a GPU is asked for.
 pub fn load_cuda() {
-    NOT_LOADED.get_or_init(|| {
+    cuda_library();
+}
+
+/// The library, loaded by the first call.
+pub(crate) fn cuda_library() -> &'static CudaLibrary {
+    static LIBRARY: OnceLock<CudaLibrary> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
         let mut reason = [0; 512];
         // SAFETY: at most as many bytes are written as `reason` has.
         let length = unsafe { thinet_load_cuda(reason.as_mut_ptr(), 512) };
-        let reason = reason.get(..usize::try_from(length).ok()?)?;
-        problem_of(&String::from_utf8_lossy(reason))
-    });
+        let reason = usize::try_from(length).ok().and_then(|length| reason.get(..length)).unwrap_or_default();
+        of_message(&String::from_utf8_lossy(reason))
+    })
 }
 
-/// What the loader's message says about a library that is there; `None` if it is loaded or does not exist.
-fn problem_of(message: &str) -> Option<String> {
-    let is_missing = message.starts_with("libtorch_cuda.so: cannot open");
-    (!message.is_empty() && !is_missing).then(|| message.to_owned())
+/// What the loader's message says; it is empty if the library is loaded.
+fn of_message(message: &str) -> CudaLibrary {
+    match message {
+        "" => CudaLibrary::Loaded,
+        text if text.starts_with("libtorch_cuda.so: cannot open") => CudaLibrary::Missing,
+        text => CudaLibrary::Refused(text.to_owned()),
+    }
 }
 
 /// The version of CUDA that the libtorch of [`LIBTORCH_VERSION`](crate::LIBTORCH_VERSION) is distributed for, as `13000` for 13.0.
@@ -63,13 +79,16 @@ pub(crate) fn driver_facts(device: Device) -> DriverFacts {
 }
 
 /// Why libtorch finds no GPU.
-pub(crate) fn why_none(facts: DriverFacts, has_cuda: bool) -> String {
-    if let (false, Some(Some(reason))) = (has_cuda, NOT_LOADED.get()) {
-        return format!("is not available: libtorch's CUDA library cannot be loaded: {reason}");
-    }
-    if !has_cuda {
-        return "is not available: this libtorch is built without CUDA; install one with CUDA, or use cpu"
-            .to_owned();
+pub(crate) fn why_none(facts: DriverFacts, library: &CudaLibrary) -> String {
+    match library {
+        CudaLibrary::Loaded => {}
+        CudaLibrary::Missing => {
+            return "is not available: this libtorch is built without CUDA; install one with CUDA, or use cpu"
+                .to_owned();
+        }
+        CudaLibrary::Refused(reason) => {
+            return format!("is not available: libtorch's CUDA library cannot be loaded: {reason}");
+        }
     }
     match facts {
         DriverFacts { is_there: false, .. } => {
@@ -104,7 +123,7 @@ pub(crate) fn why_unusable(facts: DriverFacts, message: &str) -> String {
         );
     }
     if says("driver version is insufficient") || says("driver on your system is too old") {
-        return why_none(DriverFacts { is_there: true, gpus: 1, ..facts }, true);
+        return why_none(DriverFacts { is_there: true, gpus: 1, ..facts }, &CudaLibrary::Loaded);
     }
     if says("busy or unavailable") || says("exclusive") {
         return "is busy: another process has it for itself (its compute mode is exclusive); wait for it, or use another card"
@@ -128,11 +147,14 @@ mod tests {
     const HERE: DriverFacts = DriverFacts { is_there: true, cuda: 13_000, gpus: 1, capability: 121 };
 
     #[test]
-    fn a_library_that_is_missing_is_no_problem_and_one_that_lacks_another_is() {
+    fn a_cuda_library_is_loaded_missing_or_refused() {
         let missing = "libtorch_cuda.so: cannot open shared object file: No such file or directory";
-        assert_eq!((problem_of(""), problem_of(missing)), (None, None));
         let other = "libcudart.so.13: cannot open shared object file: No such file or directory";
-        assert_eq!(problem_of(other).as_deref(), Some(other));
+        assert_eq!((of_message(""), of_message(missing)), (CudaLibrary::Loaded, CudaLibrary::Missing));
+        assert_eq!(of_message(other), CudaLibrary::Refused(other.to_owned()));
+        // Tests are linked with it where libtorch has it.
+        let has_it = std::path::Path::new(env!("LIBTORCH")).join("lib/libtorch_cuda.so").exists();
+        assert_eq!(*cuda_library(), if has_it { CudaLibrary::Loaded } else { CudaLibrary::Missing });
     }
 
     #[test]
@@ -140,18 +162,20 @@ mod tests {
         let none = DriverFacts::default();
         let old = DriverFacts { cuda: 12_040, ..HERE };
         let hidden = DriverFacts { gpus: 0, ..HERE };
-        for (facts, has_cuda, expected) in [
-            (none, false, "libtorch is built without CUDA"),
-            (none, true, "no NVIDIA driver is installed"),
+        let (loaded, refused) = (CudaLibrary::Loaded, CudaLibrary::Refused("no libcudart".to_owned()));
+        for (facts, library, expected) in [
+            (none, &CudaLibrary::Missing, "libtorch is built without CUDA"),
+            (none, &refused, "CUDA library cannot be loaded: no libcudart"),
+            (none, &loaded, "no NVIDIA driver is installed"),
             (
                 old,
-                true,
+                &loaded,
                 "its driver is too old, it supports CUDA 12.4 and libtorch needs CUDA 13.0; update the driver",
             ),
-            (hidden, true, "CUDA_VISIBLE_DEVICES"),
-            (HERE, true, "finds 1 GPUs, and libtorch can use none"),
+            (hidden, &loaded, "CUDA_VISIBLE_DEVICES"),
+            (HERE, &loaded, "finds 1 GPUs, and libtorch can use none"),
         ] {
-            let text = why_none(facts, has_cuda);
+            let text = why_none(facts, library);
             assert!(text.contains(expected) && !text.contains('\n'), "{text}");
         }
     }

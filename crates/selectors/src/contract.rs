@@ -5,7 +5,7 @@ use thinet_seed::Seed;
 
 use crate::{
     ActivationStats, BatchNormScales, Evidence, EvidenceKind, Filters, Moments, Needs, Selection, Selector,
-    SelectorError, ZeroCounts, all, find,
+    SelectorError, ZeroCounts, all, find, register,
 };
 
 const CHANNELS: usize = 9;
@@ -416,4 +416,32 @@ fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
     }
     assert!(!error("abc").contains("did you mean"), "{}", error("abc"));
     assert!(all().iter().all(|selector| error("entropy").contains(selector.name())));
+}
+
+#[test]
+fn selectors_of_another_package_need_names_of_their_own() {
+    // Nothing is registered where a name is taken, so the other tests see the workspace's selectors alone.
+    let refused = |others| register(others).unwrap_err().to_string();
+    assert_eq!(
+        refused(&[&crate::apoz::Apoz]),
+        "there is a selector \"apoz\" already; give yours another name"
+    );
+    struct Mine;
+    impl Selector for Mine {
+        fn name(&self) -> &'static str {
+            "mine"
+        }
+        fn about(&self) -> &'static str {
+            "a test"
+        }
+        fn needs(&self) -> Needs {
+            Needs::NONE
+        }
+        fn select(&self, evidence: &Evidence, keep: usize, _: Seed) -> Result<Selection, SelectorError> {
+            let order = (0..evidence.channels).collect();
+            Selection::from_order("mine", evidence, keep, order, vec![0.0; evidence.channels])
+        }
+    }
+    assert!(refused(&[&Mine, &Mine]).starts_with("there is a selector \"mine\" already"));
+    assert!(find("mine").is_err());
 }
