@@ -19,12 +19,13 @@ target=${CARGO_TARGET_DIR:-$(pwd -P)/target}
 }
 data=$(cd data/fashion-mnist && pwd -P)
 cp examples/custom-selector/study.toml "$scratch/"
-ours() { (cd "$scratch" && "$target/debug/custom-selector" "$@"); }
+ours() { (cd "$scratch" && "$target/debug/custom-selector" "$@" 2>"$scratch/log"); }
 
 ours list selectors >"$scratch/list"
 holds 'the selector is listed' grep -q '^ *driven-weights ' "$scratch/list"
 holds 'and the built-in ones' grep -q '^ *thinet ' "$scratch/list"
-holds 'its study runs with two workers' ours run study.toml --data "$data" --jobs 2
+quietly() { "$@" >/dev/null; }
+holds 'its study runs with two workers' quietly ours run study.toml --data "$data" --jobs 2
 for method in driven-weights weight-sum-l2 random; do
     holds "the table has a row of $method" grep -q ",$method,.*,done," "$scratch/results/tables/custom-selector.csv"
 done

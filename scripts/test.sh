@@ -64,6 +64,8 @@ if [ "${LONG_TESTS:-}" = 1 ]; then
         3) echo 'not run: Slurm cannot be installed here' ;;
         *) failed=$((failed + 1)) ;;
     esac
+    heading 'the commands and specs of the book'
+    if scripts/test-book.sh; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     heading 'a selector in a package of its own'
     if scripts/test-example.sh; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     heading 'the wheel in fresh environments'

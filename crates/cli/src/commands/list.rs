@@ -9,6 +9,7 @@ use thinet_harness::store::list_runs;
 use thinet_harness::study::keys;
 use thinet_nets::Arch;
 
+use crate::exit::BadArgument;
 use crate::output::print_json;
 use crate::words::tally_in_words;
 
@@ -25,6 +26,9 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print a page of Markdown (for keys)
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,9 +48,15 @@ pub(crate) enum Topic {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { what, results, json } = arguments;
-    if *what == Topic::Keys {
-        return keys(*json);
+    let Arguments { what, results, json, markdown } = arguments;
+    match (what, markdown) {
+        (Topic::Keys, true) => {
+            print!("{}", keys_page());
+            return Ok(());
+        }
+        (Topic::Keys, false) => return keys(*json),
+        (_, true) => return Err(BadArgument("--markdown is for `thinet list keys`".to_owned()).into()),
+        (_, false) => {}
     }
     let lines: Vec<(String, String)> = match what {
         Topic::Selectors => {
@@ -101,6 +111,33 @@ fn keys(json: bool) -> anyhow::Result<()> {
     }
     println!("count: a whole number; numbers and texts: lists of them; recipe: a table as [dense.train]");
     Ok(())
+}
+
+/// The page `docs/spec-reference.md`.
+fn keys_page() -> String {
+    let mut page = "# Every key of a spec\n\n<!-- Written by `thinet list keys --markdown`. -->\n\n\
+                    A key without a default is required where its table is given. count: a whole number; numbers and texts: lists \
+                    of them; recipe: a table as `[dense.train]`. Editors complete and check specs with \
+                    [the schema](../experiments/schema.json); the first line of each shipped spec names it.\n"
+        .to_owned();
+    for keys::ListedTable { table, about, keys } in keys::tables() {
+        let heading = if table.is_empty() { "The study".to_owned() } else { format!("`[{table}]`") };
+        page += &format!("\n## {heading}\n\n");
+        if !about.is_empty() {
+            let (first, rest) = about.split_at(1);
+            let sentence = match about.starts_with("kind") {
+                true => format!("Where {about}"),
+                false => first.to_uppercase() + rest,
+            };
+            page += &format!("{sentence}.\n\n");
+        }
+        page += "| key | type | default | meaning |\n| --- | --- | --- | --- |\n";
+        for key in keys {
+            let cells = [key.kind, key.default, key.about].map(|text| text.replace('|', "\\|"));
+            page += &format!("| `{}` | {} |\n", key.name, cells.join(" | "));
+        }
+    }
+    page
 }
 
 fn about_run(results: &Path, run: &str) -> anyhow::Result<String> {

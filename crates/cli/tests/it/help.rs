@@ -1,5 +1,8 @@
 //! Help texts and lists, as snapshots: every change of a word shows here.
 
+use std::fs;
+use std::path::Path;
+
 use crate::fixture::Fixture;
 
 #[test]
@@ -33,6 +36,20 @@ fn lists_name_everything_a_spec_can_name() {
         text.push_str(&format!("$ thinet list {what}\n{}\n", ran.out));
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_reference_of_keys_in_the_book_is_that_of_the_program() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/spec-reference.md");
+    let ran = Fixture::new().run(&["list", "keys", "--markdown"]);
+    // As for snapshots.
+    if std::env::var("INSTA_UPDATE").is_ok_and(|value| value == "always") {
+        fs::write(&page, &ran.out).unwrap();
+    }
+    let committed = fs::read_to_string(&page).unwrap();
+    assert!(committed == ran.out, "write it again: thinet list keys --markdown > docs/spec-reference.md");
+    let refused = Fixture::new().run(&["list", "models", "--markdown"]);
+    assert_eq!((refused.code, refused.err.as_str()), (2, "error: --markdown is for `thinet list keys`\n"));
 }
 
 #[test]
