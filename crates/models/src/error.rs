@@ -73,6 +73,9 @@ pub enum ModelError {
         expected: usize,
         found: usize,
     },
+    /// Not as many weights as the filters of a layer have for the kept channels.
+    #[error("tensor {tensor:?}: {found} new weights, expected {expected}")]
+    ReadWeights { tensor: String, expected: usize, found: usize },
     /// Logits and labels whose shapes do not match.
     #[error(
         "logits of shape {logits:?} do not fit labels of shape {labels:?}; expected [n, classes] and [n]"

@@ -46,7 +46,7 @@ pub use init::Init;
 pub use memory_format::MemoryFormat;
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdOptions};
-pub use surgery::{apply_surgery, scale_readers};
+pub use surgery::{apply_surgery, read_weights, scale_readers, set_read_weights};
 pub use switches::{
     Autocast, Precision, generator_state, is_tf32_allowed, peak_gpu_bytes, set_deterministic,
     set_generator_state, set_tf32,

@@ -1,7 +1,7 @@
-//! Applies a surgery plan to weights, and the rescaling of what the next layer reads (Luo et al. 2017, eq. 7).
+//! Applies a surgery plan to weights, the rescaling of what the next layer reads (Luo et al. 2017, eq. 7), and other weights for it.
 
 use tch::{Kind, TchError, Tensor};
-use thinet_graph::{ChannelGroup, Entry, Surgery};
+use thinet_graph::{ChannelGroup, ChannelSet, Entry, Reader, Surgery};
 
 use crate::error::Context;
 use crate::{ModelError, Weights};
@@ -41,6 +41,56 @@ pub fn scale_readers(weights: &mut Weights, group: &ChannelGroup, scale: &[f64])
         let scaled = scaled.context(|| format!("scaling of tensor {:?}", entry.tensor))?;
         weights.insert(entry.tensor.clone(), scaled);
     }
+    Ok(())
+}
+
+/// The weights of a reader, filter by filter: `[D, C·taps]`, the taps of a channel side by side.
+///
+/// # Errors
+/// If its weight is missing or has no filters.
+pub fn read_weights(weights: &Weights, reader: &Reader) -> Result<Vec<f64>, ModelError> {
+    let tensor = &reader.entry.tensor;
+    let weight = weights.get(tensor)?;
+    let values = || -> Result<Vec<f64>, TchError> {
+        Vec::<f64>::try_from(weight.f_detach()?.f_to_kind(Kind::Double)?.f_contiguous()?.f_view(-1_i64)?)
+    };
+    values().context(|| format!("reading of tensor {tensor:?}"))
+}
+
+/// Gives a reader other weights for the `kept` channels: `values: [D, |S|·taps]`, rounded once. `kept` is of the net as it is now; the
+/// weights of the other channels stay.
+///
+/// # Errors
+/// If the number of values does not fit, or the reader's weight is missing or of another net.
+pub fn set_read_weights(
+    weights: &mut Weights,
+    reader: &Reader,
+    kept: &ChannelSet,
+    values: &[f64],
+) -> Result<(), ModelError> {
+    let tensor = &reader.entry.tensor;
+    let old = weights.get(tensor)?;
+    let (shape, device) = (old.size(), old.device());
+    let mut all = read_weights(weights, reader)?;
+    let filters = usize::try_from(shape.first().copied().unwrap_or(0)).unwrap_or(0).max(1);
+    let (length, part) = (all.len() / filters, values.len() / filters);
+    let taps = length / kept.width();
+    if taps * kept.width() != length || part != kept.len() * taps || part * filters != values.len() {
+        return Err(ModelError::ReadWeights {
+            tensor: tensor.clone(),
+            expected: filters * kept.len() * taps,
+            found: values.len(),
+        });
+    }
+    for (filter, values) in all.chunks_exact_mut(length).zip(values.chunks_exact(part)) {
+        for (&channel, values) in kept.kept().iter().zip(values.chunks_exact(taps)) {
+            filter[channel * taps..][..taps].copy_from_slice(values);
+        }
+    }
+    let changed = Tensor::f_from_slice(&all)
+        .and_then(|all| all.f_view(shape.as_slice())?.f_to_kind(Kind::Float)?.f_to_device(device))
+        .context(|| format!("new weights of tensor {tensor:?}"))?;
+    weights.insert(tensor.clone(), changed);
     Ok(())
 }
 

@@ -5,12 +5,14 @@ use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 use thinet_selectors::pinned::{Answer, problems};
 
-use crate::{Reconstructor, all};
+use crate::{Patches, Reconstructor, RefitInput, all};
 
 /// For each reconstructor its name and version, and the scales of a few sets of kept channels.
 const PINNED: &str = include_str!("answers.txt");
 
 const CHANNELS: usize = 6;
+/// Two filters that read them.
+const WEIGHTS: [f64; 2 * CHANNELS] = [0.5, -1.0, 0.25, 2.0, 0.75, -0.5, 1.0, 0.0, -0.5, 0.5, 1.5, 0.25];
 
 /// Moments of rows in plain arithmetic, independent of other crates. Channel 5 repeats channel 0 in the
 /// second case, so that a ridge is needed.
@@ -27,9 +29,16 @@ fn answer(reconstructor: &dyn Reconstructor) -> Answer {
     let mut lines = Vec::new();
     for (repeats, kept) in [(false, vec![0, 2, 3]), (false, vec![4]), (true, vec![0, 1, 5])] {
         let kept = ChannelSet::new(CHANNELS, kept).unwrap();
-        let scale = reconstructor.refit(Some(&fixed_moments(repeats)), &kept).unwrap();
+        let moments = fixed_moments(repeats);
+        let (what, values) = match reconstructor.reads() {
+            RefitInput::Patches => {
+                let patches = Patches { moments: &moments, taps: 1, weights: &WEIGHTS };
+                ("weights", reconstructor.refit_kernels(&patches, &kept).unwrap().weights)
+            }
+            _ => ("scales", reconstructor.refit(Some(&moments), &kept).unwrap()),
+        };
         let case = if repeats { "with a repeated channel" } else { "of independent channels" };
-        lines.push(format!("  kept {:?} {case} scales {scale:?}", kept.kept()));
+        lines.push(format!("  kept {:?} {case} {what} {values:?}", kept.kept()));
     }
     Answer { name: reconstructor.name(), version: reconstructor.version(), lines }
 }

@@ -3,20 +3,15 @@
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 
-use crate::{Reconstructor, RefitError};
+use crate::least_squares::{Factor, factor, solve};
+use crate::{Reconstructor, RefitError, RefitInput};
 
 /// Scales the kept channels by w = argmin ‖y − X_S·w‖².
 ///
 /// Solved for the correction v = w − 1: G_SS·v = G_ST·1, with T the removed channels. Where G_SS is singular or nearly so
-/// (dead, duplicate or dependent channels), ρ·mean(diag G_SS) is added to its diagonal, with ρ = 1e-9, 1e-8, … until every
-/// Cholesky pivot is sound. The ridge thus pulls w towards 1, not 0: the error never exceeds that of w = 1, channels
+/// (dead, duplicate or dependent channels), a ridge is added to its diagonal ([`factor`]). The ridge pulls w towards 1, not 0: the error never exceeds that of w = 1, channels
 /// without evidence stay as they are, and duplicates share a correction evenly.
 pub(crate) struct ChannelScale;
-
-/// Smallest ratio of a Cholesky pivot to its diagonal entry. Less is rounding of the sampled sums.
-const SMALLEST_PIVOT: f64 = 1e-10;
-const FIRST_RIDGE: f64 = 1e-9;
-const LARGEST_RIDGE: f64 = 1.0;
 
 impl Reconstructor for ChannelScale {
     fn name(&self) -> &'static str {
@@ -27,8 +22,8 @@ impl Reconstructor for ChannelScale {
         "multiplies each kept channel by its least-squares factor w (Luo et al. 2017, eq. 7)"
     }
 
-    fn needs_moments(&self) -> bool {
-        true
+    fn reads(&self) -> RefitInput {
+        RefitInput::Contributions
     }
 
     fn refit(&self, moments: Option<&Moments>, kept: &ChannelSet) -> Result<Vec<f64>, RefitError> {
@@ -40,19 +35,11 @@ impl Reconstructor for ChannelScale {
         }
         let gram = kept_gram(moments, kept.kept());
         let missing = removed_products(moments, kept);
-        let mean =
-            gram.iter().enumerate().map(|(i, row)| row[i]).fold(0.0, |sum, g| sum + g) / kept.len() as f64;
-        if mean == 0.0 {
-            return Ok(vec![1.0; kept.len()]);
-        }
-        let mut ridge = 0.0;
-        while ridge <= LARGEST_RIDGE {
-            if let Some(factor) = cholesky(&gram, ridge * mean) {
-                return Ok(solve(&factor, missing).into_iter().map(|v| 1.0 + v).collect());
-            }
-            ridge = if ridge == 0.0 { FIRST_RIDGE } else { 10.0 * ridge };
-        }
-        Err(RefitError::Indefinite { reconstructor })
+        let solution = match factor(&gram).ok_or(RefitError::Indefinite { reconstructor })? {
+            Factor::OfZero => vec![0.0; kept.len()],
+            Factor::Lower(lower) => solve(&lower, missing),
+        };
+        Ok(solution.into_iter().map(|v| 1.0 + v).collect())
     }
 }
 
@@ -68,47 +55,6 @@ fn removed_products(moments: &Moments, kept: &ChannelSet) -> Vec<f64> {
     let removed = kept.removed();
     let product = |&i: &usize| removed.iter().fold(0.0, |sum, &j| sum + moments.g(i, j));
     kept.kept().iter().map(product).collect()
-}
-
-/// The rows of L with L·Lᵀ = A + ridge·I, A given by its lower triangle; `None` if a pivot is not sound.
-fn cholesky(lower: &[Vec<f64>], ridge: f64) -> Option<Vec<Vec<f64>>> {
-    let mut factor: Vec<Vec<f64>> = Vec::with_capacity(lower.len());
-    for (i, entries) in lower.iter().enumerate() {
-        let mut row = Vec::with_capacity(i + 1);
-        for (entry, above) in entries[..i].iter().zip(&factor) {
-            let j = row.len();
-            row.push((entry - dot(&row, &above[..j])) / above[j]);
-        }
-        let diagonal = entries[i] + ridge;
-        let pivot = diagonal - dot(&row, &row);
-        // NaN is not sound either; the diagonal is never negative, so a sound pivot is positive.
-        let is_sound = pivot > SMALLEST_PIVOT * diagonal;
-        if !is_sound {
-            return None;
-        }
-        row.push(pivot.sqrt());
-        factor.push(row);
-    }
-    Some(factor)
-}
-
-/// x with L·Lᵀ·x = b.
-fn solve(factor: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
-    for (i, row) in factor.iter().enumerate() {
-        b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
-    }
-    for (i, row) in factor.iter().enumerate().rev() {
-        b[i] /= row[i];
-        let x = b[i];
-        for (value, l) in b[..i].iter_mut().zip(row) {
-            *value -= l * x;
-        }
-    }
-    b
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
 }
 
 #[cfg(test)]

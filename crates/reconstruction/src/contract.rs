@@ -3,7 +3,7 @@
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 
-use crate::{Reconstructor, RefitError, all, find, reconstruction_error};
+use crate::{KernelRefit, Patches, Reconstructor, RefitError, RefitInput, all, find, reconstruction_error};
 
 /// Six rows of five channels: correlated, none dead.
 const X: [f64; 30] = [
@@ -20,11 +20,21 @@ fn subsets() -> impl Iterator<Item = ChannelSet> {
     (1..32_u32).map(|bits| ChannelSet::new(5, (0..5).filter(|j| bits >> j & 1 == 1).collect()).unwrap())
 }
 
+/// The reconstructors that give factors.
+fn scaling() -> impl Iterator<Item = &'static dyn Reconstructor> {
+    all().iter().copied().filter(|reconstructor| reconstructor.reads() != RefitInput::Patches)
+}
+
+/// Those that give weights.
+fn refitting() -> impl Iterator<Item = &'static dyn Reconstructor> {
+    all().iter().copied().filter(|reconstructor| reconstructor.reads() == RefitInput::Patches)
+}
+
 /// An empty registry would pass every other test of this file.
 #[test]
 fn the_papers_reconstructions_are_registered() {
     let names: Vec<&str> = all().iter().map(|reconstructor| reconstructor.name()).collect();
-    for name in ["none", "channel-scale"] {
+    for name in ["none", "channel-scale", "full-kernel"] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
 }
@@ -51,7 +61,7 @@ fn one_finite_scale_per_kept_channel_and_no_larger_error_than_without() {
     }
     for x in [X, hard] {
         let moments = moments(&x);
-        for reconstructor in all() {
+        for reconstructor in scaling() {
             for kept in subsets() {
                 let scale = reconstructor.refit(Some(&moments), &kept).unwrap();
                 assert_eq!(scale.len(), kept.len(), "{}", reconstructor.name());
@@ -66,7 +76,7 @@ fn one_finite_scale_per_kept_channel_and_no_larger_error_than_without() {
 
 #[test]
 fn all_kept_or_all_zero_gives_ones() {
-    for reconstructor in all() {
+    for reconstructor in scaling() {
         let every = ChannelSet::all(5).unwrap();
         assert_eq!(reconstructor.refit(Some(&moments(&X)), &every).unwrap(), [1.0; 5]);
         for kept in subsets() {
@@ -79,9 +89,9 @@ fn all_kept_or_all_zero_gives_ones() {
 #[test]
 fn moments_are_read_exactly_where_needed() {
     let kept = ChannelSet::new(5, vec![0, 3]).unwrap();
-    for reconstructor in all() {
+    for reconstructor in scaling() {
         let without = reconstructor.refit(None, &kept);
-        if reconstructor.needs_moments() {
+        if reconstructor.reads() == RefitInput::Contributions {
             assert_eq!(without, Err(RefitError::MissingMoments { reconstructor: reconstructor.name() }));
             let other = Moments::from_rows(6, &X).unwrap();
             let error = reconstructor.refit(Some(&other), &kept).unwrap_err();
@@ -93,14 +103,54 @@ fn moments_are_read_exactly_where_needed() {
 }
 
 #[test]
+fn weights_of_whole_kernels_are_finite_and_no_worse_than_without() {
+    // Two filters of the five channels, one tap each; and the same products with a dead and a repeated channel.
+    let weights = [0.5, -1.0, 0.25, 2.0, 0.75, 1.0, 0.0, -0.5, 0.5, 1.5];
+    let mut hard = X;
+    for row in hard.chunks_exact_mut(5) {
+        (row[3], row[4]) = (0.0, row[0]);
+    }
+    for reconstructor in refitting() {
+        for moments in [moments(&X), moments(&hard)] {
+            let patches = Patches { moments: &moments, taps: 1, weights: &weights };
+            for kept in subsets() {
+                let refit = reconstructor.refit_kernels(&patches, &kept).unwrap();
+                assert_eq!(refit.weights.len(), 2 * kept.len(), "{}", reconstructor.name());
+                assert!(refit.weights.iter().all(|v| v.is_finite()), "{refit:?}");
+                let error = KernelRefit::error(std::slice::from_ref(&refit));
+                assert!(error.after <= error.before + 1e-7, "{}: {error:?}", reconstructor.name());
+                assert_eq!(refit, reconstructor.refit_kernels(&patches, &kept).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn each_reconstructor_refuses_what_it_is_not_computed_from() {
+    let (kept, moments) = (ChannelSet::new(5, vec![0, 3]).unwrap(), moments(&X));
+    for reconstructor in refitting() {
+        let refused = reconstructor.refit(Some(&moments), &kept);
+        assert!(matches!(refused, Err(RefitError::OtherInput { .. })), "{}", reconstructor.name());
+    }
+    for reconstructor in scaling() {
+        let patches = Patches { moments: &moments, taps: 1, weights: &[1.0; 5] };
+        let refused = reconstructor.refit_kernels(&patches, &kept);
+        assert!(matches!(refused, Err(RefitError::OtherInput { .. })), "{}", reconstructor.name());
+    }
+}
+
+#[test]
 fn an_unknown_name_is_answered_with_the_nearest_and_all_names() {
     let error = |name| find(name).map(Reconstructor::name).unwrap_err().to_string();
     assert_eq!(
         error("chanel-scale"),
-        "there is no reconstruction \"chanel-scale\", did you mean \"channel-scale\"?; reconstructions: none, channel-scale"
+        "there is no reconstruction \"chanel-scale\", did you mean \"channel-scale\"?; reconstructions: none, channel-scale, full-kernel"
     );
     for (typed, meant) in [("nonw", "none"), ("chnl-scle", "channel-scale")] {
         assert!(error(typed).contains(&format!("did you mean {meant:?}?")), "{}", error(typed));
     }
-    assert_eq!(error("lasso"), "there is no reconstruction \"lasso\"; reconstructions: none, channel-scale");
+    assert_eq!(
+        error("lasso"),
+        "there is no reconstruction \"lasso\"; reconstructions: none, channel-scale, full-kernel"
+    );
 }

@@ -18,6 +18,12 @@ pub enum RefitError {
     /// The moments that the reconstructor needs were not gathered.
     #[error("reconstruction {reconstructor:?} needs contribution moments, which were not gathered")]
     MissingMoments { reconstructor: &'static str },
+    /// The reconstructor refits from other products.
+    #[error("reconstruction {reconstructor:?} is not computed from {input}")]
+    OtherInput { reconstructor: &'static str, input: &'static str },
+    /// The products of patches, the weights and the kept channels are not of one layer.
+    #[error("reconstruction {reconstructor:?} got {found}, expected {expected}")]
+    PatchMismatch { reconstructor: &'static str, expected: String, found: String },
     /// The moments are of another layer than the kept channels.
     #[error("reconstruction {reconstructor:?} got moments of {found} channels for a layer of {expected}")]
     ChannelMismatch { reconstructor: &'static str, expected: usize, found: usize },

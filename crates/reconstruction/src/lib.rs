@@ -9,7 +9,9 @@ mod answers;
 #[cfg(test)]
 mod contract;
 mod error;
+mod least_squares;
 mod measure;
+mod patches;
 #[cfg(test)]
 mod scale_tests;
 
@@ -18,6 +20,7 @@ use thinet_selectors::Moments;
 
 pub use error::RefitError;
 pub use measure::{ReconstructionError, reconstruction_error};
+pub use patches::{KernelRefit, Patches};
 
 /// A rule that adapts the next layer to the channels that stay.
 ///
@@ -36,8 +39,8 @@ pub trait Reconstructor: Send + Sync {
         1
     }
 
-    /// Whether [`Reconstructor::refit`] reads moments.
-    fn needs_moments(&self) -> bool;
+    /// What it is computed from, and thus which of the two methods below is called.
+    fn reads(&self) -> RefitInput;
 
     /// One factor per kept channel, in the order of `kept`, by which that input channel of every filter of the next
     /// layer is multiplied.
@@ -45,12 +48,33 @@ pub trait Reconstructor: Send + Sync {
     /// # Errors
     /// If needed moments are missing, of another layer's width, or no Gram matrix.
     fn refit(&self, moments: Option<&Moments>, kept: &ChannelSet) -> Result<Vec<f64>, RefitError>;
+
+    /// The new weights of a layer that reads the channels, computed from the patches that it reads.
+    ///
+    /// # Errors
+    /// If the reconstructor reads no patches, these are of another layer, or no Gram matrix.
+    fn refit_kernels(&self, patches: &Patches<'_>, kept: &ChannelSet) -> Result<KernelRefit, RefitError> {
+        let _ = (patches, kept);
+        Err(RefitError::OtherInput { reconstructor: self.name(), input: "products of patches" })
+    }
+}
+
+/// What a reconstructor is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefitInput {
+    /// Nothing: it changes no weight.
+    Nothing,
+    /// Moments of what each channel adds to sampled outputs of the next layer: `[C, C]`.
+    Contributions,
+    /// Products of all values that the next layer reads at sampled positions: `[C·k², C·k²]`.
+    Patches,
 }
 
 mod channel_scale;
+mod full_kernel;
 mod none;
 
-static ALL: &[&dyn Reconstructor] = &[&none::NoRefit, &channel_scale::ChannelScale];
+static ALL: &[&dyn Reconstructor] = &[&none::NoRefit, &channel_scale::ChannelScale, &full_kernel::FullKernel];
 
 /// Every registered reconstructor, in the order of tables.
 #[must_use]

@@ -32,22 +32,12 @@ pub fn reconstruction_error(moments: &Moments, kept: &ChannelSet, scale: &[f64])
     for &channel in kept.kept() {
         missing[channel] = 0.0;
     }
-    let before = squared_norm(moments, &missing);
+    let before = moments.squared_norm(&missing);
     for (&channel, scale) in kept.kept().iter().zip(scale) {
         missing[channel] = 1.0 - scale;
     }
-    let after = squared_norm(moments, &missing);
+    let after = moments.squared_norm(&missing);
     ReconstructionError { before: (before / c).sqrt(), after: (after / c).sqrt() }
-}
-
-/// ‖X·u‖² = uᵀG·u; a negative value is rounding and becomes 0.
-fn squared_norm(moments: &Moments, u: &[f64]) -> f64 {
-    let mut total = 0.0;
-    for (i, &left) in u.iter().enumerate().filter(|&(_, &left)| left != 0.0) {
-        let product = moments.row(i).iter().zip(u).fold(0.0, |sum, (g, right)| sum + g * right);
-        total += left * product;
-    }
-    total.max(0.0)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 
-use crate::{Reconstructor, RefitError};
+use crate::{Reconstructor, RefitError, RefitInput};
 
 /// Leaves the kept channels as they are.
 pub(crate) struct NoRefit;
@@ -17,8 +17,8 @@ impl Reconstructor for NoRefit {
         "leaves the next layer's weights as they are (ThiNet w/o w)"
     }
 
-    fn needs_moments(&self) -> bool {
-        false
+    fn reads(&self) -> RefitInput {
+        RefitInput::Nothing
     }
 
     fn refit(&self, _moments: Option<&Moments>, kept: &ChannelSet) -> Result<Vec<f64>, RefitError> {

@@ -1,10 +1,10 @@
-//! Refits do not depend on the unit of activations: contributions multiplied by a power of two give the same factors and
-//! the same relative errors, bit by bit. So no threshold may be an absolute number.
+//! Refits do not depend on the unit of activations: contributions and patches multiplied by a power of two give the same factors,
+//! weights and relative errors, bit by bit. So no threshold may be an absolute number.
 
 use thinet_graph::ChannelSet;
 use thinet_selectors::Moments;
 
-use crate::{all, reconstruction_error};
+use crate::{KernelRefit, Patches, RefitInput, all, reconstruction_error};
 
 /// Rows of five channels: channel 1 is dead, 3 equals 0, 4 = 0 + 2.
 const X: [f64; 30] = [
@@ -19,6 +19,17 @@ fn a_power_of_two_changes_neither_factors_nor_relative_errors() {
     for reconstructor in all() {
         for bits in 1..32_u32 {
             let kept = ChannelSet::new(5, (0..5).filter(|j| bits >> j & 1 == 1).collect()).unwrap();
+            if reconstructor.reads() == RefitInput::Patches {
+                let refit = |moments: &Moments| {
+                    let patches = Patches { moments, taps: 1, weights: &[1.0, -0.5, 0.25, 2.0, 0.75] };
+                    let refit = reconstructor.refit_kernels(&patches, &kept).unwrap();
+                    (refit.weights.clone(), KernelRefit::error(&[refit]))
+                };
+                for exponent in [-200, -40, -7, 9, 40, 200] {
+                    assert_eq!(refit(&moments(2_f64.powi(exponent))), refit(&plain), "2^{exponent}");
+                }
+                continue;
+            }
             let scale = reconstructor.refit(Some(&plain), &kept).unwrap();
             let error = reconstruction_error(&plain, &kept, &scale);
             for exponent in [-200, -40, -7, 9, 40, 200] {

@@ -16,6 +16,7 @@ mod images;
 mod kind;
 mod moments;
 mod net;
+mod patches;
 mod positions;
 mod scales;
 mod spec;
@@ -34,4 +35,5 @@ pub use kind::{
     gathered_kinds,
 };
 pub use net::{check_needs, read_from_net};
+pub use patches::{PatchCollector, ReaderPatches};
 pub use spec::SamplingSpec;

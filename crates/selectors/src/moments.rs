@@ -85,6 +85,20 @@ impl Moments {
         &self.gram[i * self.channels..(i + 1) * self.channels]
     }
 
+    /// ‖X·u‖² = uᵀG·u; a negative value is rounding and becomes 0.
+    ///
+    /// # Panics
+    /// If `u` is longer than C.
+    #[must_use]
+    pub fn squared_norm(&self, u: &[f64]) -> f64 {
+        let mut total = 0.0;
+        for (i, &left) in u.iter().enumerate().filter(|&(_, &left)| left != 0.0) {
+            let product = self.row(i).iter().zip(u).fold(0.0, |sum, (g, right)| sum + g * right);
+            total += left * product;
+        }
+        total.max(0.0)
+    }
+
     /// The diagonal of G: the energy of each channel.
     #[must_use]
     pub fn diagonal(&self) -> Vec<f64> {

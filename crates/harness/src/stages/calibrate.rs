@@ -1,9 +1,13 @@
 //! The calibration pass: seeded training images through the net, up to the last layer that is observed.
 
+use std::collections::BTreeSet;
+
 use tch::Tensor;
-use thinet_graph::ChannelGroup;
+use thinet_graph::{ChannelGroup, NodeId};
 use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
-use thinet_sampling::{EvidenceCollector, SamplingSpec, draw_images};
+use thinet_sampling::{
+    EvidenceCollector, PatchCollector, ReaderPatches, SamplingError, SamplingSpec, draw_images,
+};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
@@ -38,16 +42,51 @@ pub(crate) fn calibrate(
         sample.seed.child("positions"),
     )?;
     let taps = collector.taps();
-    for_each_batch(context, sample, progress, &mut |inputs, indices| {
+    observe(context, net, &taps, sample, progress, &mut |node, activation, images| {
+        collector.observe(node, activation, images)
+    })?;
+    Ok(collector.finish()?)
+}
+
+/// Gathers the products of the patches that the readers of `group` (of `net.graph`) see, from the same images and positions as
+/// [`calibrate`]; in the order of the readers.
+pub(crate) fn gather_patches(
+    context: &Context<'_>,
+    net: &Net,
+    group: &ChannelGroup,
+    sample: Sample,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Vec<ReaderPatches>, HarnessError> {
+    let (positions, seed) = (sample.size.positions_per_image, sample.seed.child("positions"));
+    let mut collector = PatchCollector::new(&net.graph, group, positions, seed, context.plan.device.into())?;
+    let taps = collector.taps();
+    observe(context, net, &taps, sample, progress, &mut |node, activation, images| {
+        collector.observe(node, activation, images)
+    })?;
+    Ok(collector.finish()?)
+}
+
+/// Work on the output of a node for one batch of calibration images.
+type NodeWork<'a> = dyn FnMut(NodeId, &Tensor, &[usize]) -> Result<(), SamplingError> + 'a;
+
+/// Calls `work` with the output of each of the nodes `taps` for each batch of the calibration images.
+fn observe(
+    context: &Context<'_>,
+    net: &Net,
+    taps: &BTreeSet<NodeId>,
+    sample: Sample,
+    progress: &dyn Fn(u64, u64),
+    work: &mut NodeWork<'_>,
+) -> Result<(), HarnessError> {
+    for_each_batch(context, sample, progress, &mut |inputs, images| {
         let mut failure = None;
-        forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, &taps, &mut |node, activation| {
+        forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, taps, &mut |node, activation| {
             if failure.is_none() {
-                failure = collector.observe(node, activation, indices).err();
+                failure = work(node, activation, images).err();
             }
         })?;
         failure.map_or(Ok(()), |error| Err(error.into()))
-    })?;
-    Ok(collector.finish()?)
+    })
 }
 
 /// Work on one batch of calibration images: inputs, and the images' positions in the training set.

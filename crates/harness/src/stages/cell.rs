@@ -1,22 +1,25 @@
 //! One cell: calibrate, select, cut, refit and tune each layer, then the long tuning (Luo et al. 2017, section 3.3).
 
+mod refit;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use tch::Device;
 use thinet_graph::{ChannelSet, Graph, channel_group, plan_surgery};
-use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net, scale_readers};
-use thinet_reconstruction::{Reconstructor, reconstruction_error};
+use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_net};
+use thinet_reconstruction::Reconstructor;
 use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
 use thinet_seed::Seed;
 use thinet_selectors::Evidence;
 
+use self::refit::Cut;
 use super::calibrate::{Sample, calibrate, estimate_batch_norm};
 use super::checkpoint::Checkpoints;
 use super::chooser::Chooser;
-use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, is_finite, training};
+use super::context::{Context, NOT_FINITE, StageOutput, TestResult, TrainingName, training};
 use super::evaluate::evaluate;
 use super::preprocessing::Preprocessing;
 use super::train::TrainingEnd;
@@ -235,12 +238,14 @@ impl CellRun<'_> {
         if !self.resume_tuning(state, &[name], kind)? {
             let evidence = self.calibrate(state, name)?;
             let kept = self.select(&evidence, keep)?;
+            let sample = self.sample(streams::layer_calibration(self.root(), name));
+            let layer = Cut { name, kept: &kept, evidence: &evidence };
+            let refit = self.refit(&state.net, &[layer], sample)?;
             self.cut(state, name, &kept)?;
             if is_last {
                 state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
             }
-            let scale = self.refit(state, &evidence, &kept)?;
-            self.rescale(state, name, &scale)?;
+            self.apply(state, &[layer], refit)?;
             if is_last {
                 self.evaluate_reconstruction(state)?;
                 self.evaluate_batch_norm(state, streams::layer_calibration(self.root(), name))?;
@@ -303,15 +308,18 @@ impl CellRun<'_> {
             )?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {
                 let kept = self.select(evidence, *keep)?;
-                self.cut(state, name, &kept)?;
                 state.facts.kept.insert(name.clone(), kept);
             }
-            state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
-            for (evidence, (name, _)) in all.iter().zip(self.cell.design.keep.iter()) {
-                let kept = state.facts.kept[name].clone();
-                let scale = self.refit(state, evidence, &kept)?;
-                self.rescale(state, name, &scale)?;
+            let kept = state.facts.kept.clone();
+            let layers = all.iter().zip(self.cell.design.keep.iter());
+            let cuts: Vec<Cut<'_>> =
+                layers.map(|(evidence, (name, _))| Cut { name, kept: &kept[name], evidence }).collect();
+            let refit = self.refit(&state.net, &cuts, self.sample(streams::calibration(self.root())))?;
+            for layer in &cuts {
+                self.cut(state, layer.name, layer.kept)?;
             }
+            state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
+            self.apply(state, &cuts, refit)?;
             self.evaluate_reconstruction(state)?;
             self.evaluate_batch_norm(state, streams::calibration(self.root()))?;
         }
@@ -360,54 +368,6 @@ impl CellRun<'_> {
         let surgery = plan_surgery(&state.net.graph, layer, kept)?;
         let weights = apply_surgery(&state.net.weights, &surgery)?.to_format(self.context.feed.format)?;
         state.net = Net { graph: surgery.graph, weights };
-        Ok(())
-    }
-
-    /// The scale of each kept channel; adds rows with the reconstruction error before and after scaling.
-    fn refit(
-        &self,
-        state: &mut State,
-        evidence: &Evidence,
-        kept: &ChannelSet,
-    ) -> Result<Vec<f64>, HarnessError> {
-        let scale = self.reconstructor.refit(evidence.moments.as_ref(), kept)?;
-        if let Some(moments) = &evidence.moments {
-            let error = reconstruction_error(moments, kept, &scale);
-            for (phase, value) in [(Phase::AfterCut, error.before), (Phase::AfterReconstruction, error.after)]
-            {
-                let layer = evidence.layer.clone();
-                let metric = Metric::ReconstructionError;
-                state.facts.rows.push(Row { layer, phase, metric, value });
-            }
-            let rows = &state.facts.rows;
-            self.context.measured(&self.cell.id, &rows[rows.len() - 2..]);
-        }
-        Ok(scale)
-    }
-
-    fn rescale(&self, state: &mut State, layer: &str, scale: &[f64]) -> Result<(), Halt> {
-        if scale.iter().all(|&w| w == 1.0) {
-            return Ok(());
-        }
-        let group = channel_group(&state.net.graph, layer)?;
-        scale_readers(&mut state.net.weights, &group, scale)?;
-        state.net.weights = state.net.weights.to_format(self.context.feed.format)?;
-        if !is_finite(&state.net.weights)? {
-            return Err(Halt::Diverged(format!("{layer}: refitted weights are {NOT_FINITE}")));
-        }
-        Ok(())
-    }
-
-    /// Tests the refitted net; without a reconstruction it is the net after the cut.
-    fn evaluate_reconstruction(&self, state: &mut State) -> Result<(), Halt> {
-        if self.reconstructor.needs_moments() {
-            let tested = self.context.evaluate(&self.cell.id, &state.net, Phase::AfterReconstruction)?;
-            return state.add(tested);
-        }
-        let rows = &mut state.facts.rows;
-        let after_cut = rows.iter().filter(|row| row.layer.is_empty() && row.phase == Phase::AfterCut);
-        let after_cut = after_cut.map(|row| Row { phase: Phase::AfterReconstruction, ..row.clone() });
-        rows.extend(after_cut.collect::<Vec<_>>());
         Ok(())
     }
 

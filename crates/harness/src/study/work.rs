@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use thinet_graph::Graph;
+use thinet_reconstruction::RefitInput;
 use thinet_report::records::Size;
 
 use super::cost::{Amounts, Reading, StageWork};
@@ -129,7 +130,11 @@ impl<'a> Work<'a> {
         let but_last = cell.keep.iter().rev().skip(1);
         let short: Amounts =
             but_last.map(|(layer, _)| self.training(prune.recipe_after(layer, false), between)).sum();
-        let calibrations = if spec.is_one_shot() { 0 } else { cell.keep.len() };
+        let refits_kernels = thinet_reconstruction::find(&cell.method.reconstruction)
+            .is_ok_and(|reconstructor| reconstructor.reads() == RefitInput::Patches);
+        // One pass for each layer in turn, and one more for its patches.
+        let passes = usize::from(!spec.is_one_shot()) + usize::from(refits_kernels);
+        let calibrations = passes * cell.keep.len();
         let images = self.sample(spec);
         let calibration = between.image.passed(images, between.nodes) * calibrations as f64;
         StageWork {

@@ -6,6 +6,7 @@ mod bad_specs;
 mod batch_norm;
 mod estimates;
 mod fixture;
+mod full_kernel;
 mod golden_ids;
 mod groups;
 mod panics;

@@ -8,7 +8,8 @@ use thinet_graph::{
     prunable_layers,
 };
 use thinet_models::{
-    MemoryFormat, Mode, ModelError, Net, Weights, apply_surgery, forward, forward_taps, scale_readers,
+    MemoryFormat, Mode, ModelError, Net, Weights, apply_surgery, forward, forward_taps, read_weights,
+    scale_readers, set_read_weights,
 };
 use thinet_nets::{Arch, NetSpec, ResNetStride};
 
@@ -256,6 +257,45 @@ fn scales_of_another_width_or_net_are_refused() {
     let mut cut = cut(&net, "conv3", &every_other(16));
     let error = scale_readers(&mut cut.weights, &group, &[1.0; 16]).unwrap_err().to_string();
     assert!(error.starts_with("scaling of tensor \"fc.weight\""), "{error}");
+}
+
+/// Written one by one, the weights that a scale gives are those of [`scale_readers`]; others stay.
+#[test]
+fn weights_that_a_reader_is_given_take_the_place_of_those_of_the_kept_channels() {
+    let tiny = NetSpec::new(Arch::Tiny);
+    for name in ["conv1", "conv3"] {
+        let net = net(&tiny, [3, 8, 8]);
+        let group = channel_group(&net.graph, name).unwrap();
+        let (reader, kept) = (&group.readers[0], every_other(group.channels));
+        let scale: Vec<f64> = (0..group.channels)
+            .map(|j| if kept.kept().contains(&j) { 0.25 * j as f64 - 0.5 } else { 1.0 })
+            .collect();
+        let mut scaled = net.weights.deep_copy().unwrap();
+        scale_readers(&mut scaled, &group, &scale).unwrap();
+
+        let all = read_weights(&net.weights, reader).unwrap();
+        let filters = net.weights.get(&reader.entry.tensor).unwrap().size()[0] as usize;
+        let taps = all.len() / filters / group.channels;
+        let mut values = Vec::new();
+        for filter in all.chunks_exact(taps * group.channels) {
+            for &channel in kept.kept() {
+                values.extend(filter[channel * taps..][..taps].iter().map(|w| w * scale[channel]));
+            }
+        }
+        let mut changed = net.weights.deep_copy().unwrap();
+        set_read_weights(&mut changed, reader, &kept, &values).unwrap();
+        for (tensor, value) in changed.iter() {
+            assert_eq!(*value, *scaled.get(tensor).unwrap(), "{name}: {tensor}");
+        }
+        let error = set_read_weights(&mut changed, reader, &kept, &values[1..]).unwrap_err().to_string();
+        let expected = format!(
+            "tensor {:?}: {} new weights, expected {}",
+            reader.entry.tensor,
+            values.len() - 1,
+            values.len()
+        );
+        assert_eq!(error, expected);
+    }
 }
 
 #[test]

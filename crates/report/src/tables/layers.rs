@@ -168,6 +168,11 @@ fn notes(study: &StudyRecord) -> Vec<String> {
         "Kept: channels of the layer after the cut. Which ones is in the main table's `kept.json`."
             .to_owned(),
     ];
+    if study.cells.iter().any(|cell| cell.reconstruction == "full-kernel") {
+        notes.push(
+            "full-kernel: of all outputs at the sampled places, not of one filter at each; after → with the refitted kernels.".to_owned(),
+        );
+    }
     notes.extend(variants_note(study));
     notes.extend(study.left_out());
     notes
