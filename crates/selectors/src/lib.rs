@@ -76,6 +76,8 @@ pub fn select(
 
 // The registry: one `mod` line and one entry for each selector.
 mod apoz;
+mod bn_scale;
+mod fpgm;
 mod random;
 mod thinet;
 mod thinet_omp;
@@ -87,6 +89,8 @@ static ALL: &[&dyn Selector] = &[
     &apoz::Apoz,
     &weight_sum::WeightSum::L1,
     &weight_sum::WeightSum::L2,
+    &fpgm::Fpgm,
+    &bn_scale::BnScale,
     &random::Random,
 ];
 

@@ -1,0 +1,50 @@
+//! Criteria beyond the paper's comparison: each chooses the channels of a whole study, layer by layer and all at once.
+
+use thinet_harness::events::Silent;
+use thinet_report::records::Status;
+
+use crate::fixture::{Fixture, SPEC, one_shot};
+
+const CRITERIA: [&str; 2] = ["fpgm", "bn-scale"];
+
+/// The small study with these selectors at one keep rate.
+fn study_of(selectors: &[&str]) -> String {
+    let start = SPEC.find("[[methods]]").unwrap();
+    let methods = selectors.iter().map(|selector| format!("[[methods]]\nselector = {selector:?}\n"));
+    SPEC[..start].replace("[0.5, 0.75]", "[0.5]") + &methods.collect::<String>()
+}
+
+#[test]
+fn every_criterion_prunes_a_net_layer_by_layer_and_at_once() {
+    let fixture = Fixture::new();
+    for (name, spec) in [("layers", study_of(&CRITERIA)), ("one-shot", one_shot(&study_of(&CRITERIA)))] {
+        let study = fixture.run(&spec, name, &Silent).study;
+        assert_eq!(study.cells.len(), CRITERIA.len());
+        let widths = fixture.plan(&spec, name).unwrap().cells[0].design.keep.clone();
+        for cell in &study.cells {
+            assert_eq!(cell.status, Status::Done, "{name}: {}", cell.method);
+            for (layer, keep) in &*widths {
+                assert_eq!(cell.kept[layer].kept().len(), *keep, "{name}: {layer} of {}", cell.method);
+            }
+        }
+        // Each is a criterion of its own: no two keep the same channels of every layer.
+        for (at, cell) in study.cells.iter().enumerate() {
+            let same = study.cells[..at].iter().find(|other| other.kept == cell.kept);
+            assert!(same.is_none(), "{name}: {} keeps what {:?} keeps", cell.method, same.map(|c| &c.method));
+        }
+    }
+}
+
+#[test]
+fn scales_of_a_net_without_batch_norm_are_refused_before_any_work() {
+    let fixture = Fixture::new();
+    let spec = study_of(&CRITERIA).replace("batch-norm = true", "batch-norm = false");
+    for spec in [spec.clone(), one_shot(&spec)] {
+        let error = fixture.plan(&spec, "results").err().unwrap();
+        assert!(error.is_bad_spec());
+        let expected = "methods[1].selector: layer \"conv1\" has no batch-norm scales: no batch norm lies between it and the \
+                        next layer";
+        assert!(error.to_string().ends_with(expected), "{error}");
+        assert!(!fixture.path("results").exists());
+    }
+}
