@@ -75,6 +75,7 @@ pub fn select(
 }
 
 // The registry: one `mod` line and one entry for each selector.
+mod activation_mean;
 mod apoz;
 mod bn_scale;
 mod fpgm;
@@ -87,6 +88,7 @@ static ALL: &[&dyn Selector] = &[
     &thinet::ThiNet,
     &thinet_omp::ThiNetOmp,
     &apoz::Apoz,
+    &activation_mean::ActivationMean,
     &weight_sum::WeightSum::L1,
     &weight_sum::WeightSum::L2,
     &fpgm::Fpgm,

@@ -5,7 +5,7 @@ use thinet_report::records::Status;
 
 use crate::fixture::{Fixture, SPEC, one_shot};
 
-const CRITERIA: [&str; 2] = ["fpgm", "bn-scale"];
+const CRITERIA: [&str; 3] = ["fpgm", "bn-scale", "activation-mean"];
 
 /// The small study with these selectors at one keep rate.
 fn study_of(selectors: &[&str]) -> String {
