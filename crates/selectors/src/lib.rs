@@ -25,7 +25,7 @@ use thinet_graph::{did_you_mean, nearest};
 use thinet_seed::Seed;
 
 pub use error::{EvidenceError, SelectorError};
-pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, ZeroCounts};
+pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, GradientProducts, ZeroCounts};
 pub use moments::Moments;
 pub use needs::{EvidenceKind, Needs};
 pub use selection::Selection;
@@ -80,6 +80,7 @@ mod apoz;
 mod bn_scale;
 mod fpgm;
 mod random;
+mod taylor;
 mod thinet;
 mod thinet_omp;
 mod weight_sum;
@@ -89,6 +90,7 @@ static ALL: &[&dyn Selector] = &[
     &thinet_omp::ThiNetOmp,
     &apoz::Apoz,
     &activation_mean::ActivationMean,
+    &taylor::Taylor,
     &weight_sum::WeightSum::L1,
     &weight_sum::WeightSum::L2,
     &fpgm::Fpgm,

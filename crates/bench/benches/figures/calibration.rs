@@ -9,7 +9,9 @@ use thinet_bench::{Bound, Figure, Ratio, observe_batch};
 use thinet_graph::{ChannelGroup, NodeId, prunable_layers};
 use thinet_models::{MemoryFormat, Mode, Net, Weights, forward};
 use thinet_nets::{Arch, NetSpec};
-use thinet_sampling::{EvidenceCollector, EvidenceTensors, SamplingSpec, check_needs, gathered};
+use thinet_sampling::{
+    EvidenceCollector, EvidenceTensors, Pass as PassKind, SamplingSpec, check_needs, gathered,
+};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs, Selector};
 
@@ -58,7 +60,7 @@ impl Case {
 pub(crate) struct Pass {
     net: Net,
     images: Tensor,
-    /// Those whose evidence every layer can provide.
+    /// Those whose evidence a forward pass gathers and every layer can provide.
     selectors: Vec<&'static dyn Selector>,
     pub(crate) layers: Vec<(ChannelGroup, Needs)>,
 }
@@ -69,7 +71,9 @@ impl Pass {
         let weights = Weights::init(&graph, Seed::root(0).child("weights"), Device::Cpu)?;
         let layers = prunable_layers(&graph);
         let is_served = |selector: &&dyn Selector| {
-            layers.iter().all(|layer| check_needs(selector.needs(), layer).is_ok())
+            let needs = selector.needs();
+            let is_forward = gathered(needs).all(|kind| kind.pass() == PassKind::Forward);
+            is_forward && layers.iter().all(|layer| check_needs(needs, layer).is_ok())
         };
         let selectors: Vec<&dyn Selector> =
             thinet_selectors::all().iter().copied().filter(is_served).collect();

@@ -1,12 +1,13 @@
-//! The calibration pass: seeded training images through the net, up to the last layer that is observed.
+//! The calibration pass: seeded training images through the net, up to the last layer that is observed, and back from the loss for kinds
+//! of evidence that are gathered from gradients.
 
-use tch::Tensor;
 use thinet_graph::ChannelGroup;
-use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
+use thinet_models::{BatchNormEstimate, Mode, Net, OutputGradient, forward_taps, output_gradients};
 use thinet_sampling::{EvidenceCollector, SamplingSpec, draw_images};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
+use super::feed::DeviceBatch;
 use super::{Context, crops};
 use crate::error::HarnessError;
 
@@ -20,7 +21,8 @@ pub(crate) struct Sample {
 
 /// Gathers the kinds of evidence in `needs` for each of `groups` (of `net.graph`) in one pass; returns them in order.
 ///
-/// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another.
+/// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another. Kinds that need
+/// gradients have a pass of their own over each batch, so that the others are computed as without them.
 pub(crate) fn calibrate(
     context: &Context<'_>,
     net: &Net,
@@ -37,24 +39,33 @@ pub(crate) fn calibrate(
         sample.size.positions_per_image,
         sample.seed.child("positions"),
     )?;
-    let taps = collector.taps();
-    for_each_batch(context, sample, progress, &mut |inputs, indices| {
+    let (taps, gradient_taps) = (collector.taps(), collector.gradient_taps());
+    for_each_batch(context, sample, progress, &mut |batch| {
+        let (graph, weights, inputs) = (&net.graph, &net.weights, &batch.images);
         let mut failure = None;
-        forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, &taps, &mut |node, activation| {
+        forward_taps(graph, weights, inputs, Mode::Eval, &taps, &mut |node, activation| {
             if failure.is_none() {
-                failure = collector.observe(node, activation, indices).err();
+                failure = collector.observe(node, activation, &batch.indices).err();
             }
         })?;
+        if failure.is_none() && !gradient_taps.is_empty() {
+            let mut observe = |OutputGradient { node, first, output, gradient }: OutputGradient| {
+                let indices = &batch.indices[first..][..output.size()[0] as usize];
+                if failure.is_none() {
+                    failure = collector.observe_gradient(node, &output, &gradient, indices).err();
+                }
+            };
+            output_gradients(graph, weights, inputs, &batch.labels, &gradient_taps, &mut observe)?;
+        }
         failure.map_or(Ok(()), |error| Err(error.into()))
     })?;
     Ok(collector.finish()?)
 }
 
-/// Work on one batch of calibration images: inputs, and the images' positions in the training set.
-type BatchWork<'a> = dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError> + 'a;
+/// Work on one batch of calibration images, whose indices are those of the training set.
+type BatchWork<'a> = dyn FnMut(&DeviceBatch) -> Result<(), HarnessError> + 'a;
 
-/// Calls `work` with each batch of the calibration images: inputs `[n, c, h, w]` on the device, and the images' positions in the
-/// training set. The images depend on `sample` alone.
+/// Calls `work` with each batch of the calibration images, on the device. The images depend on `sample` alone.
 fn for_each_batch(
     context: &Context<'_>,
     sample: Sample,
@@ -81,7 +92,7 @@ fn for_each_batch(
             *index = indices[*index];
         }
         feed.busy
-            .time(|| work(&batch.images, &batch.indices))
+            .time(|| work(&batch))
             .map_err(|error| error.in_batch(feed.device, batch.indices.len() as i64))?;
         done += batch.indices.len() as u64;
         progress(done, total);
@@ -97,6 +108,6 @@ pub(crate) fn estimate_batch_norm(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Net, HarnessError> {
     let mut estimate = BatchNormEstimate::new(&net.graph, &net.weights)?;
-    for_each_batch(context, sample, progress, &mut |inputs, _| Ok(estimate.add(inputs)?))?;
+    for_each_batch(context, sample, progress, &mut |batch| Ok(estimate.add(&batch.images)?))?;
     Ok(Net { graph: net.graph.clone(), weights: estimate.finish() })
 }

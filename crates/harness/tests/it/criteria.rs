@@ -1,11 +1,15 @@
 //! Criteria beyond the paper's comparison: each chooses the channels of a whole study, layer by layer and all at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+
 use thinet_harness::events::Silent;
+use thinet_harness::study::Plan;
 use thinet_report::records::Status;
 
-use crate::fixture::{Fixture, SPEC, one_shot};
+use crate::fixture::{DiesAt, Fixture, SPEC, one_shot};
 
-const CRITERIA: [&str; 3] = ["fpgm", "bn-scale", "activation-mean"];
+const CRITERIA: [&str; 4] = ["fpgm", "bn-scale", "activation-mean", "taylor"];
 
 /// The small study with these selectors at one keep rate.
 fn study_of(selectors: &[&str]) -> String {
@@ -46,5 +50,37 @@ fn scales_of_a_net_without_batch_norm_are_refused_before_any_work() {
                         next layer";
         assert!(error.to_string().ends_with(expected), "{error}");
         assert!(!fixture.path("results").exists());
+    }
+}
+
+#[test]
+fn gradients_are_a_stage_of_their_own_and_change_nothing_of_the_other_methods() {
+    let fixture = Fixture::new();
+    let alone = fixture.plan(&one_shot(&study_of(&["thinet", "apoz"])), "results").unwrap();
+    let plan = fixture.plan(&one_shot(&study_of(&["thinet", "apoz", "taylor"])), "results").unwrap();
+    let kinds = |plan: &Plan| {
+        let ids = plan.dense[0].evidence.iter().map(|stage| stage.id.to_string());
+        ids.map(|id| id.split('-').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&alone), ["zeros", "moments"]);
+    assert_eq!(kinds(&plan), ["zeros", "moments", "gradients"]);
+    for (cell, with_gradients) in alone.cells.iter().zip(&plan.cells) {
+        assert_eq!(cell.id, with_gradients.id);
+    }
+}
+
+#[test]
+fn a_study_by_gradients_that_dies_ends_as_the_unbroken_one() {
+    for spec in [study_of(&["taylor"]), one_shot(&study_of(&["taylor"]))] {
+        let fixture = Fixture::new();
+        fixture.run(&spec, "unbroken", &Silent);
+        for event in [14, 4] {
+            let reporter = DiesAt { left: AtomicUsize::new(event) };
+            let run = catch_unwind(AssertUnwindSafe(|| fixture.run(&spec, "broken", &reporter)));
+            assert!(run.is_err(), "the study ended before event {event}");
+        }
+        fixture.run(&spec, "broken", &Silent);
+        fixture.assert_same_stages("unbroken", "broken");
+        assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
     }
 }
