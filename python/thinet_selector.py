@@ -56,6 +56,8 @@ class Evidence:
     zeros, total       [C]     how often each channel was zero, of how many values ("zeros")
     mean, mean_abs, max  [C]   of each channel's activation ("activations")
     gram, rows         [C, C]  products of what channels add to the next layer, summed over sampled rows ("moments")
+    taylor, taylor_abs, images  [C]  activation times gradient of the loss, averaged over each image's map: mean over images, and mean of
+                               the absolute values ("gradients")
     """
 
     def __init__(self, path, layer, seed=0, keep=()):
@@ -84,6 +86,9 @@ class Evidence:
     max = property(lambda self: self.tensor("max"))
     gram = property(lambda self: self.tensor("gram"))
     rows = property(lambda self: int(self.tensor("rows")[0]))
+    taylor = property(lambda self: self.tensor("taylor"))
+    taylor_abs = property(lambda self: self.tensor("taylor-abs"))
+    images = property(lambda self: int(self.tensor("images")[0]))
 
 
 def serve(name, needs, scores=None, order=None):

@@ -14,6 +14,7 @@ mod file;
 mod file_kind;
 mod forward;
 mod fused_sgd;
+mod gradients;
 mod import;
 mod import_rules;
 mod init;
@@ -40,6 +41,7 @@ pub use file::{
     FileContents, Metadata, file_contents, load_net, load_tensors, load_weights, save_net, save_tensors,
 };
 pub use forward::{Mode, forward, forward_taps};
+pub use gradients::{OutputGradient, output_gradients};
 pub use import::{ImportReport, check_import, import_weights};
 pub use import_rules::{FileType, ImportRules, Layout};
 pub use init::Init;

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use tch::Tensor;
+use tch::{Kind, TchError, Tensor};
 use thinet_graph::{ChannelGroup, Graph, NodeId};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 use crate::SamplingError;
-use crate::kind::{Collector, GatheredKind, GroupOf, Source, Tap, gathered};
+use crate::error::OfLayer;
+use crate::kind::{Collector, GatheredKind, GroupOf, Pass, Source, Tap, gathered};
 use crate::net::read_from_net;
 
 /// Gathers exactly the evidence needed of each layer, with one collector per kind.
 ///
 /// The caller runs the network in inference mode and calls [`observe`](Self::observe) with the output of every node in
-/// [`taps`](Self::taps) for every batch; no pass needs to go further than the last of them. The evidence of a layer
+/// [`taps`](Self::taps) for every batch; no pass needs to go further than the last of them. For kinds that are gathered from gradients
+/// it calls [`observe_gradient`](Self::observe_gradient) for every node in [`gradient_taps`](Self::gradient_taps), which takes a pass
+/// to the loss and back. The evidence of a layer
 /// depends neither on the other layers, nor on the other kinds, nor on the size of batches. Weights are copied
 /// when the collector is made and must not change before it is finished.
 #[derive(Debug)]
@@ -78,8 +81,19 @@ impl EvidenceCollector {
     /// The nodes whose outputs must be observed; empty if no pass is needed.
     #[must_use]
     pub fn taps(&self) -> BTreeSet<NodeId> {
+        self.taps_in(Pass::Forward)
+    }
+
+    /// The nodes by whose outputs gradients must be observed; empty if no backward pass is needed.
+    #[must_use]
+    pub fn gradient_taps(&self) -> BTreeSet<NodeId> {
+        self.taps_in(Pass::Backward)
+    }
+
+    fn taps_in(&self, pass: Pass) -> BTreeSet<NodeId> {
         let kinds = self.layers.iter().flat_map(|layer| &layer.kinds);
-        kinds.flat_map(|kind| kind.taps.iter().map(|(tap, _)| *tap)).collect()
+        let of_pass = kinds.filter(|kind| kind.kind.pass() == pass);
+        of_pass.flat_map(|kind| kind.taps.iter().map(|(tap, _)| *tap)).collect()
     }
 
     /// Adds a batch's output of a node; `images` are the indices of its images in the data set. Ignores a node
@@ -88,7 +102,43 @@ impl EvidenceCollector {
     /// # Errors
     /// If shape or dtype of the output do not fit a layer that is observed there (named).
     pub fn observe(&mut self, node: NodeId, output: &Tensor, images: &[usize]) -> Result<(), SamplingError> {
-        let all = self.layers.iter_mut().flat_map(|layer| &mut layer.kinds).flat_map(|kind| &mut kind.taps);
+        self.observe_in(Pass::Forward, node, output, images)
+    }
+
+    /// Adds a batch's output of a node and the gradients of the images' own losses by it, of the same shape; `images` are the indices of
+    /// its images in the data set. Ignores a node that is no gradient tap.
+    ///
+    /// # Errors
+    /// If output and gradient have other shapes, or do not fit a layer that is observed there (named).
+    pub fn observe_gradient(
+        &mut self,
+        node: NodeId,
+        output: &Tensor,
+        gradient: &Tensor,
+        images: &[usize],
+    ) -> Result<(), SamplingError> {
+        let is_seen = |kind: &KindCollector| {
+            kind.kind.pass() == Pass::Backward && kind.taps.iter().any(|(tap, _)| *tap == node)
+        };
+        let Some(layer) = self.layers.iter().find(|layer| layer.kinds.iter().any(is_seen)) else {
+            return Ok(());
+        };
+        let product = || -> Result<Tensor, TchError> {
+            output.f_detach()?.f_to_kind(Kind::Double)?.f_mul(&gradient.f_to_kind(Kind::Double)?)
+        };
+        let product = product().of_layer(&layer.evidence.layer)?;
+        self.observe_in(Pass::Backward, node, &product, images)
+    }
+
+    fn observe_in(
+        &mut self,
+        pass: Pass,
+        node: NodeId,
+        output: &Tensor,
+        images: &[usize],
+    ) -> Result<(), SamplingError> {
+        let kinds = self.layers.iter_mut().flat_map(|layer| &mut layer.kinds);
+        let all = kinds.filter(|kind| kind.kind.pass() == pass).flat_map(|kind| &mut kind.taps);
         for (_, collector) in all.filter(|(tap, _)| *tap == node) {
             collector.observe(output, images)?;
         }
@@ -142,7 +192,7 @@ mod tests {
     }
 
     /// Conv "a" → ReLU → max pool → strided conv "b", its weights, and outputs of its nodes for 6 images.
-    struct Pass {
+    struct Example {
         graph: Graph,
         layer: ChannelGroup,
         weights: BTreeMap<String, Tensor>,
@@ -150,7 +200,7 @@ mod tests {
         pool: Tensor,
     }
 
-    impl Pass {
+    impl Example {
         fn new() -> Self {
             let (graph, layer) = conv_net(5, 4, 3, 2, 1, 12, Some(2));
             let weights = [("a.weight", [5, 2, 1, 1]), ("b.weight", [4, 5, 3, 3])];
@@ -168,7 +218,7 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_is_tapped_and_gathered() {
-        let pass = Pass::new();
+        let pass = Example::new();
         let (relu, pool) = (pass.layer.readers[0].activation, pass.layer.readers[0].input);
         assert_eq!(pass.graph.nodes()[pool].name, "pool");
         let taps = |needs| {
@@ -187,8 +237,31 @@ mod tests {
     }
 
     #[test]
+    fn gradients_are_tapped_by_a_pass_of_their_own_and_observed_as_products_with_the_output() {
+        let pass = Example::new();
+        let mut collector = pass.collector(&[(pass.layer.clone(), Needs::GRADIENTS)]).unwrap();
+        let relu = pass.layer.readers[0].activation;
+        assert!(collector.taps().is_empty());
+        assert_eq!(collector.gradient_taps().into_iter().collect::<Vec<_>>(), [relu]);
+        // Neither an output without gradient nor a node that is no tap is seen.
+        collector.observe(relu, &pass.relu, &[0; 6]).unwrap();
+        collector.observe_gradient(relu + 1, &pass.pool, &pass.relu, &[0; 6]).unwrap();
+        let gradient = Tensor::full([6, 5, 12, 12], -2.0, (Kind::Float, tch::Device::Cpu));
+        collector.observe_gradient(relu, &pass.relu, &gradient, &[0; 6]).unwrap();
+        let message =
+            collector.observe_gradient(relu, &pass.relu, &pass.pool, &[0; 6]).unwrap_err().to_string();
+        assert!(message.starts_with("calibration of layer \"a\": "), "{message}");
+        let found = collector.finish().unwrap().remove(0).gradients.unwrap();
+        let means = pass.relu.to_kind(Kind::Double).mean_dim([0_i64, 2, 3].as_slice(), false, Kind::Double);
+        for (channel, mean) in Vec::<f64>::try_from(means).unwrap().into_iter().enumerate() {
+            assert!((found.taylor[channel] + 2.0 * mean).abs() < 1e-12);
+            assert!((found.taylor_abs[channel] - 2.0 * mean).abs() < 1e-12);
+        }
+    }
+
+    #[test]
     fn moments_behind_a_pool_are_those_of_the_next_layers_output() {
-        let pass = Pass::new();
+        let pass = Example::new();
         let images = [3, 1, 4, 15, 9, 2];
         let mut collector = pass.collector(&[(pass.layer.clone(), all())]).unwrap();
         collector.observe(pass.layer.readers[0].activation, &pass.relu, &images).unwrap();
@@ -215,7 +288,7 @@ mod tests {
 
     #[test]
     fn missing_and_unseen_things_are_named() {
-        let mut pass = Pass::new();
+        let mut pass = Example::new();
         let layers = [(pass.layer.clone(), Needs::MOMENTS)];
         let message = pass.collector(&layers).unwrap().finish().unwrap_err().to_string();
         assert_eq!(message, "calibration of layer \"a\": contribution moments saw no rows");

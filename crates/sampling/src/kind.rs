@@ -9,11 +9,15 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, EvidenceKind, Needs};
 
 use crate::error::OfLayer;
-use crate::{SamplingError, activations, moments, zeros};
+use crate::{SamplingError, activations, gradients, moments, zeros};
 
 // The registry: one entry for each kind that a calibration pass gathers.
-static GATHERED: &[&dyn GatheredKind] =
-    &[&zeros::GatheredZeros, &activations::GatheredActivations, &moments::GatheredMoments];
+static GATHERED: &[&dyn GatheredKind] = &[
+    &zeros::GatheredZeros,
+    &activations::GatheredActivations,
+    &moments::GatheredMoments,
+    &gradients::GatheredGradients,
+];
 
 /// Every kind of evidence that a calibration pass gathers, in a fixed order.
 #[must_use]
@@ -24,6 +28,15 @@ pub fn gathered_kinds() -> &'static [&'static dyn GatheredKind] {
 /// The gathered kinds among `needs`, in a fixed order.
 pub fn gathered(needs: Needs) -> impl Iterator<Item = &'static dyn GatheredKind> {
     GATHERED.iter().copied().filter(move |gathered| needs.contains(gathered.kind()))
+}
+
+/// What a kind of evidence is gathered from. Every collector sees one tensor a tap and batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// The outputs of its taps, in 32-bit floats.
+    Forward,
+    /// The outputs of its taps times the gradients of each image's own loss by them, element by element in 64-bit floats.
+    Backward,
 }
 
 /// A kind of evidence that a calibration pass gathers, and its form in a file. One file each.
@@ -42,6 +55,11 @@ pub trait GatheredKind: Sync {
     /// get another meaning.
     fn version(&self) -> u32 {
         1
+    }
+
+    /// What its collectors see.
+    fn pass(&self) -> Pass {
+        Pass::Forward
     }
 
     /// What is observed: see [`each_activation`] and [`each_input`]. At least one; a layer that is read by one other has one.
@@ -118,8 +136,8 @@ pub(crate) fn held<'e, T>(
 
 /// Gathers one kind of evidence at one tap, batch by batch.
 pub trait Collector: Debug {
-    /// Adds a batch: `output` is that of the tap, `[n, C, h, w]`, or `[n, C·columns]` after a flatten; `images` are
-    /// the indices of its n images in the data set.
+    /// Adds a batch: `output` is that of the tap, `[n, C, h, w]`, or `[n, C·columns]` after a flatten, or of the same shape what
+    /// [`Pass::Backward`] says; `images` are the indices of its n images in the data set.
     ///
     /// # Errors
     /// If shape or dtype of `output` do not fit.

@@ -11,6 +11,7 @@ mod collector;
 mod contributions;
 mod error;
 mod filters;
+mod gradients;
 mod gram;
 mod images;
 mod kind;
@@ -31,8 +32,8 @@ pub use filters::filters;
 pub use gram::GramSum;
 pub use images::draw_images;
 pub use kind::{
-    Collector, EvidenceTensors, GatheredKind, GroupOf, Source, Tap, each_activation, each_input, gathered,
-    gathered_kinds,
+    Collector, EvidenceTensors, GatheredKind, GroupOf, Pass, Source, Tap, each_activation, each_input,
+    gathered, gathered_kinds,
 };
 pub use net::{check_needs, read_from_net};
 pub use patches::{PatchCollector, ReaderPatches};

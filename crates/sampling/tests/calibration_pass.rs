@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 use thinet_graph::{ChannelGroup, Graph, channel_group, channel_groups, prunable_layers};
-use thinet_models::{Mode, Weights, forward_taps};
+use thinet_models::{Mode, OutputGradient, Weights, forward, forward_taps, output_gradients};
 use thinet_nets::{Arch, NetSpec};
 use thinet_sampling::{EvidenceCollector, EvidenceTensors, GroupOf, gathered, gathered_kinds, read_from_net};
 use thinet_seed::Seed;
@@ -52,7 +52,20 @@ fn calibrate_from(
     let taps = collector.taps();
     let mut observe = |node, output: &Tensor| collector.observe(node, output, &IMAGES).unwrap();
     forward_taps(graph, weights, images, Mode::Eval, &taps, &mut observe).unwrap();
+    let taps = collector.gradient_taps();
+    if !taps.is_empty() {
+        let mut observe = |found: OutputGradient| {
+            let images = &IMAGES[found.first..][..found.output.size()[0] as usize];
+            collector.observe_gradient(found.node, &found.output, &found.gradient, images).unwrap();
+        };
+        output_gradients(graph, weights, images, &labels(), &taps, &mut observe).unwrap();
+    }
     collector.finish().unwrap()
+}
+
+/// The classes of the images.
+fn labels() -> Tensor {
+    Tensor::from_slice(&[0_i64, 1, 2, 3, 0])
 }
 
 fn all_layers(graph: &Graph, needs: Needs) -> Vec<(ChannelGroup, Needs)> {
@@ -238,7 +251,7 @@ fn a_group_of_several_readers_and_producers_has_the_joined_evidence_of_each() {
     let name = |node: usize| graph.nodes()[node].name.clone();
     let found = calibrate(&graph, &weights, &images, &[(group.clone(), all_kinds())]).remove(0);
 
-    let gathered = Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS;
+    let gathered = Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS | Needs::GRADIENTS;
     let seed = Seed::root(2).child(&group.name);
     let of_reader = |reader: &thinet_graph::Reader| {
         let alone = ChannelGroup { name: name(reader.node), readers: vec![reader.clone()], ..group.clone() };
@@ -253,8 +266,14 @@ fn a_group_of_several_readers_and_producers_has_the_joined_evidence_of_each() {
     assert_eq!(activations, ["layer2.0.relu2", "layer2.1.relu2", "layer2.2.relu2", "layer2.2.relu2"]);
     let zeros = found.zeros.as_ref().unwrap();
     let stats = found.activations.as_ref().unwrap();
-    assert_eq!((zeros.total, stats.total), (3 * 5 * 256, 3 * 5 * 256));
+    let gradients = found.gradients.as_ref().unwrap();
+    assert_eq!((zeros.total, stats.total, gradients.images), (3 * 5 * 256, 3 * 5 * 256, 5));
+    let parts_of_loss: Vec<_> = parts[..3].iter().map(|part| part.gradients.as_ref().unwrap()).collect();
     for channel in 0..group.channels {
+        let sum = parts_of_loss.iter().fold(0.0, |sum, part| sum + part.taylor[channel]);
+        assert_eq!(gradients.taylor[channel], sum);
+        let sum = parts_of_loss.iter().fold(0.0, |sum, part| sum + part.taylor_abs[channel]);
+        assert_eq!(gradients.taylor_abs[channel], sum);
         let of_parts = parts[..3].iter().map(|part| part.zeros.as_ref().unwrap().zeros[channel]);
         assert_eq!(zeros.zeros[channel], of_parts.sum::<u64>());
         let parts = || parts[..3].iter().map(|part| part.activations.as_ref().unwrap());
@@ -287,4 +306,80 @@ fn a_hidden_linear_layer_has_the_evidence_of_its_neurons() {
     assert_eq!(filters.filter(3), row);
     assert_eq!(evidence.zeros.unwrap().total, 5);
     assert_eq!(evidence.moments.unwrap().rows(), 30);
+}
+
+/// Each image's own loss, in inference mode.
+fn losses(graph: &Graph, weights: &Weights, images: &Tensor) -> Vec<f64> {
+    let logits = forward(graph, weights, images, Mode::Eval).unwrap().to_kind(Kind::Double);
+    let losses = logits.cross_entropy_loss::<Tensor>(&labels(), None, Reduction::None, -100, 0.0);
+    Vec::try_from(&losses).unwrap()
+}
+
+/// The oracle needs no gradient: a factor on a channel's map, which for a positive factor is one on the weights that read it, changes the
+/// loss by the sum over the map of activation times gradient.
+#[test]
+fn gradient_products_are_what_a_factor_on_the_channel_changes_of_each_images_loss() {
+    const STEP: f64 = 1e-3;
+    let (graph, weights, images) = net(Arch::Tiny, 8);
+    let all = calibrate(&graph, &weights, &images, &all_layers(&graph, Needs::GRADIENTS));
+    for (evidence, layer) in all.iter().zip(prunable_layers(&graph)) {
+        let reader = &layer.readers[0];
+        let places = graph.shape(reader.activation).positions() as f64;
+        let losses_at = |channel: usize, factor: f64| {
+            let mut scaled = weights.deep_copy().unwrap();
+            let weight = scaled.get(&reader.entry.tensor).unwrap().copy();
+            let block = reader.entry.block as i64;
+            let mut of_channel = weight.narrow(reader.entry.axis as i64, channel as i64 * block, block);
+            let _ = of_channel.g_mul_scalar_(factor);
+            scaled.insert(reader.entry.tensor.clone(), weight);
+            losses(&graph, &scaled, &images)
+        };
+        let (mut taylor, mut taylor_abs) = (Vec::new(), Vec::new());
+        for channel in 0..layer.channels {
+            let (above, below) = (losses_at(channel, 1.0 + STEP), losses_at(channel, 1.0 - STEP));
+            let change = |(above, below): (&f64, &f64)| (above - below) / (2.0 * STEP) / places;
+            let changes: Vec<f64> = above.iter().zip(&below).map(change).collect();
+            taylor.push(changes.iter().sum::<f64>() / 5.0);
+            taylor_abs.push(changes.iter().map(|change| change.abs()).sum::<f64>() / 5.0);
+        }
+        let found = evidence.gradients.as_ref().unwrap();
+        assert_eq!(found.images, 5);
+        // The step crosses a few kinks of later rectifiers, and losses are rounded.
+        for (found, expected) in [(&found.taylor, &taylor), (&found.taylor_abs, &taylor_abs)] {
+            let norm =
+                |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+            let size = norm(&mut expected.iter().copied());
+            let error =
+                norm(&mut found.iter().zip(expected).map(|(found, expected)| found - expected)) / size;
+            assert!(error < 0.01 && size > 1e-5, "{}: {error} of {size}", layer.name);
+        }
+    }
+}
+
+/// In training mode images would share the statistics of their batch.
+#[test]
+fn gradients_of_an_image_do_not_depend_on_its_batch_and_weights_stay_untracked() {
+    let (graph, weights, images) = net(Arch::Tiny, 8);
+    let taps: BTreeSet<_> = ["relu1", "relu2"].map(|name| graph.find(name).unwrap()).into();
+    let gradients = |images: &Tensor, labels: &Tensor| {
+        let mut all = Vec::new();
+        output_gradients(&graph, &weights, images, labels, &taps, &mut |found| all.push(found)).unwrap();
+        all
+    };
+    let whole = gradients(&images, &labels());
+    assert_eq!(
+        whole.iter().map(|found| found.node).collect::<Vec<_>>(),
+        taps.iter().copied().collect::<Vec<_>>()
+    );
+    for image in 0..5 {
+        let alone = gradients(&images.narrow(0, image, 1), &labels().narrow(0, image, 1));
+        for (alone, whole) in alone.iter().zip(&whole) {
+            let of_image = whole.gradient.narrow(0, image, 1);
+            let error = (&alone.gradient - &of_image).abs().max().double_value(&[]);
+            assert!(error <= 1e-5 * of_image.abs().max().double_value(&[]), "{error}");
+            assert!(!whole.output.requires_grad());
+        }
+    }
+    assert!(weights.iter().all(|(_, tensor)| !tensor.requires_grad() && !tensor.grad().defined()));
+    assert!(!images.requires_grad());
 }

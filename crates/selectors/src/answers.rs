@@ -5,7 +5,8 @@ use thinet_seed::Seed;
 
 use crate::pinned::{Answer, problems};
 use crate::{
-    ActivationStats, BatchNormScales, Evidence, Filters, Moments, Selector, ZeroCounts, all, select,
+    ActivationStats, BatchNormScales, Evidence, Filters, GradientProducts, Moments, Selector, ZeroCounts,
+    all, select,
 };
 
 /// For each selector its name and version, the channels that it removes until 1 stays and until 5 stay, and its scores.
@@ -26,6 +27,11 @@ fn fixed_evidence() -> Evidence {
             scales: (0..CHANNELS).map(|at| value(at + 100).abs() as f32).collect(),
         }),
         zeros: Some(ZeroCounts { zeros: vec![700, 20, 333, 334, 999, 1000, 0, 20, 512], total: 1000 }),
+        gradients: Some(GradientProducts {
+            taylor: mean.clone(),
+            taylor_abs: mean.iter().map(|mean| mean * mean + mean.abs()).collect(),
+            images: 7,
+        }),
         activations: Some(ActivationStats {
             mean_abs: mean.iter().map(|mean| mean.abs() + 0.1).collect(),
             max: mean.iter().map(|mean| mean + 1.0).collect(),

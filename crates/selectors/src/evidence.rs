@@ -1,5 +1,5 @@
-//! The evidence about a layer that a selector reads: weights of filters, scales, zero counts, activation statistics and
-//! contribution moments.
+//! The evidence about a layer that a selector reads: weights of filters, scales, zero counts, activation statistics,
+//! contribution moments and gradient products.
 
 use crate::{EvidenceError, EvidenceKind, Moments, Needs, SelectorError};
 
@@ -124,6 +124,38 @@ impl ActivationStats {
     }
 }
 
+/// How the loss of each calibration image changes with a channel's activation, to first order: the activation times the gradient of the
+/// image's own loss (cross-entropy, in nats) by it, averaged over all positions of the channel's map. The same number is the
+/// derivative of the loss by the logarithm of a factor on the whole map, divided by the number of positions (Molchanov et al.
+/// 2017, eq. 6 and 7).
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientProducts {
+    /// The mean over images, `[C]`.
+    pub taylor: Vec<f64>,
+    /// The mean over images of the absolute value, `[C]` (eq. 8).
+    pub taylor_abs: Vec<f64>,
+    pub images: u64,
+}
+
+impl GradientProducts {
+    fn check(&self, channels: usize) -> Result<(), EvidenceError> {
+        const KIND: EvidenceKind = EvidenceKind::Gradients;
+        let wrong = |problem| Err(EvidenceError { kind: KIND.name(), problem });
+        if self.images == 0 {
+            return wrong("saw no images".to_owned());
+        }
+        for (name, values, least) in
+            [("mean", &self.taylor, f64::NEG_INFINITY), ("mean of absolute values", &self.taylor_abs, 0.0)]
+        {
+            check_channels(KIND, values.len(), channels)?;
+            if let Some(j) = values.iter().position(|&value| !value.is_finite() || value < least) {
+                return wrong(format!("hold {} as {name} of channel {j}", values[j]));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The evidence about one layer, of some kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
@@ -136,6 +168,7 @@ pub struct Evidence {
     pub zeros: Option<ZeroCounts>,
     pub activations: Option<ActivationStats>,
     pub moments: Option<Moments>,
+    pub gradients: Option<GradientProducts>,
 }
 
 impl Evidence {
@@ -150,6 +183,7 @@ impl Evidence {
             zeros: None,
             activations: None,
             moments: None,
+            gradients: None,
         }
     }
 
@@ -167,6 +201,7 @@ impl Evidence {
             zeros: cut(self.zeros.as_ref(), EvidenceKind::Zeros, needs),
             activations: cut(self.activations.as_ref(), EvidenceKind::Activations, needs),
             moments: cut(self.moments.as_ref(), EvidenceKind::Moments, needs),
+            gradients: cut(self.gradients.as_ref(), EvidenceKind::Gradients, needs),
         }
     }
 
@@ -219,6 +254,16 @@ impl Evidence {
         let moments = self.require(self.moments.as_ref(), selector, EvidenceKind::Moments)?;
         self.checked(check_channels(EvidenceKind::Moments, moments.channels(), self.channels), selector)?;
         Ok(moments)
+    }
+
+    /// The gradient products, checked to be finite and to fit the layer.
+    ///
+    /// # Errors
+    /// If they are missing, saw nothing, are not finite or do not fit; names `selector` and the layer.
+    pub fn gradients_for(&self, selector: &'static str) -> Result<&GradientProducts, SelectorError> {
+        let gradients = self.require(self.gradients.as_ref(), selector, EvidenceKind::Gradients)?;
+        self.checked(gradients.check(self.channels), selector)?;
+        Ok(gradients)
     }
 
     /// How many channels are removed when `keep` stay.
@@ -307,5 +352,26 @@ mod tests {
         ] {
             assert_eq!(found, Err(format!("{begin}activation statistics {problem}")));
         }
+    }
+
+    #[test]
+    fn gradient_products_that_cannot_be_are_refused() {
+        let found = |taylor: &[f64], taylor_abs: &[f64], images: u64| {
+            let (taylor, taylor_abs) = (taylor.to_vec(), taylor_abs.to_vec());
+            let gradients = Some(GradientProducts { taylor, taylor_abs, images });
+            let evidence = Evidence { gradients, ..Evidence::none("conv1", 2) };
+            evidence.gradients_for("slim").map(|_| ()).map_err(|error| error.to_string())
+        };
+        let problem = |problem: &str| {
+            Err(format!("selector \"slim\" cannot rank layer \"conv1\": gradient products {problem}"))
+        };
+        assert_eq!(found(&[-0.5, 0.0], &[1.0, 0.0], 3), Ok(()));
+        assert_eq!(found(&[-0.5, 0.0], &[1.0, 0.0], 0), problem("saw no images"));
+        assert_eq!(found(&[0.5], &[1.0, 0.0], 3), problem("are of 1 channels, the layer has 2"));
+        assert_eq!(found(&[0.5, 0.5], &[1.0; 3], 3), problem("are of 3 channels, the layer has 2"));
+        assert_eq!(found(&[0.0, f64::NAN], &[1.0; 2], 3), problem("hold NaN as mean of channel 1"));
+        let of_abs = "as mean of absolute values of channel";
+        assert_eq!(found(&[0.0; 2], &[-1.0, 0.0], 3), problem(&format!("hold -1 {of_abs} 0")));
+        assert_eq!(found(&[0.0; 2], &[0.0, f64::INFINITY], 3), problem(&format!("hold inf {of_abs} 1")));
     }
 }

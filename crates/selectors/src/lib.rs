@@ -27,7 +27,7 @@ use thinet_graph::{did_you_mean, nearest};
 use thinet_seed::Seed;
 
 pub use error::{EvidenceError, SelectorError};
-pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, ZeroCounts};
+pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, GradientProducts, ZeroCounts};
 pub use moments::Moments;
 pub use needs::{EvidenceKind, Needs};
 pub use selection::Selection;
@@ -77,8 +77,12 @@ pub fn select(
 }
 
 // The registry: one `mod` line and one entry for each selector.
+mod activation_mean;
 mod apoz;
+mod bn_scale;
+mod fpgm;
 mod random;
+mod taylor;
 mod thinet;
 mod thinet_omp;
 mod weight_sum;
@@ -87,8 +91,12 @@ static ALL: &[&dyn Selector] = &[
     &thinet::ThiNet,
     &thinet_omp::ThiNetOmp,
     &apoz::Apoz,
+    &activation_mean::ActivationMean,
+    &taylor::Taylor,
     &weight_sum::WeightSum::L1,
     &weight_sum::WeightSum::L2,
+    &fpgm::Fpgm,
+    &bn_scale::BnScale,
     &random::Random,
 ];
 

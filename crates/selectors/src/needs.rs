@@ -19,11 +19,19 @@ pub enum EvidenceKind {
     Activations,
     /// Second moments of what channels add to the next layer's outputs ([`Moments`](crate::Moments)).
     Moments,
+    /// Products of activations and gradients of the loss ([`GradientProducts`](crate::GradientProducts)).
+    Gradients,
 }
 
 impl EvidenceKind {
-    pub const ALL: [Self; 5] =
-        [Self::Filters, Self::BatchNormScales, Self::Zeros, Self::Activations, Self::Moments];
+    pub const ALL: [Self; 6] = [
+        Self::Filters,
+        Self::BatchNormScales,
+        Self::Zeros,
+        Self::Activations,
+        Self::Moments,
+        Self::Gradients,
+    ];
 
     /// The name in messages, such as "zero counts".
     #[must_use]
@@ -34,6 +42,7 @@ impl EvidenceKind {
             Self::Zeros => "zero counts",
             Self::Activations => "activation statistics",
             Self::Moments => "contribution moments",
+            Self::Gradients => "gradient products",
         }
     }
 
@@ -46,6 +55,7 @@ impl EvidenceKind {
             Self::Zeros => "zeros",
             Self::Activations => "activations",
             Self::Moments => "moments",
+            Self::Gradients => "gradients",
         }
     }
 
@@ -80,6 +90,8 @@ impl Needs {
     pub const ZEROS: Self = Self::only(EvidenceKind::Zeros);
     pub const ACTIVATIONS: Self = Self::only(EvidenceKind::Activations);
     pub const MOMENTS: Self = Self::only(EvidenceKind::Moments);
+    /// Gradient products only. They cost a backward pass.
+    pub const GRADIENTS: Self = Self::only(EvidenceKind::Gradients);
 
     #[must_use]
     pub const fn only(kind: EvidenceKind) -> Self {
@@ -143,7 +155,7 @@ mod tests {
     fn an_unknown_kind_is_refused_with_the_nearest_one() {
         let problem = EvidenceKind::of_key("moment").unwrap_err();
         let expected = "there is no kind of evidence \"moment\", did you mean \"moments\"?; kinds: filters, \
-                        batch-norm-scales, zeros, activations, moments";
+                        batch-norm-scales, zeros, activations, moments, gradients";
         assert_eq!(problem, expected);
     }
 

@@ -16,6 +16,22 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Removes the channels with the smallest scores until `keep` stay, the lowest index first among equals.
+    ///
+    /// # Errors
+    /// As [`from_order`](Self::from_order).
+    pub(crate) fn least_first(
+        selector: &'static str,
+        evidence: &Evidence,
+        keep: usize,
+        scores: Vec<f64>,
+    ) -> Result<Self, SelectorError> {
+        // Positive and negative zero are equal.
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| (scores[a] + 0.0).total_cmp(&(scores[b] + 0.0)));
+        Self::from_order(selector, evidence, keep, order, scores)
+    }
+
     /// Removes channels in `order` (first removed first; may go on past the last one needed) until `keep` stay.
     ///
     /// # Errors

@@ -9,9 +9,11 @@ use thinet_bench::{Bound, Figure, Ratio, observe_batch};
 use thinet_graph::{ChannelGroup, NodeId, prunable_layers};
 use thinet_models::{MemoryFormat, Mode, Net, Weights, forward};
 use thinet_nets::{Arch, NetSpec};
-use thinet_sampling::{EvidenceCollector, EvidenceTensors, SamplingSpec, gathered};
+use thinet_sampling::{
+    EvidenceCollector, EvidenceTensors, Pass as PassKind, SamplingSpec, check_needs, gathered,
+};
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Needs};
+use thinet_selectors::{Evidence, Needs, Selector};
 
 use crate::in_turn::{FILTERED, duration, in_turn, timed};
 use crate::noise;
@@ -54,10 +56,12 @@ impl Case {
     }
 }
 
-/// A prepared case: network, images, and every prunable layer with the needs of all selectors.
+/// A prepared case: network, images, and every prunable layer with the needs of all selectors that it can serve.
 pub(crate) struct Pass {
     net: Net,
     images: Tensor,
+    /// Those whose evidence a forward pass gathers and every layer can provide.
+    selectors: Vec<&'static dyn Selector>,
     pub(crate) layers: Vec<(ChannelGroup, Needs)>,
 }
 
@@ -65,11 +69,18 @@ impl Pass {
     pub(crate) fn new(case: &Case) -> Result<Self> {
         let graph = case.spec.build(case.input, case.classes)?;
         let weights = Weights::init(&graph, Seed::root(0).child("weights"), Device::Cpu)?;
-        let needs =
-            thinet_selectors::all().iter().fold(Needs::NONE, |needs, selector| needs | selector.needs());
-        let layers = prunable_layers(&graph).into_iter().map(|layer| (layer, needs)).collect();
+        let layers = prunable_layers(&graph);
+        let is_served = |selector: &&dyn Selector| {
+            let needs = selector.needs();
+            let is_forward = gathered(needs).all(|kind| kind.pass() == PassKind::Forward);
+            is_forward && layers.iter().all(|layer| check_needs(needs, layer).is_ok())
+        };
+        let selectors: Vec<&dyn Selector> =
+            thinet_selectors::all().iter().copied().filter(is_served).collect();
+        let needs = selectors.iter().fold(Needs::NONE, |needs, selector| needs | selector.needs());
+        let layers = layers.into_iter().map(|layer| (layer, needs)).collect();
         let net = Net { weights: weights.to_format(case.format)?, graph };
-        Ok(Self { net, images: noise::images(case.batch, case.input, case.format)?, layers })
+        Ok(Self { net, images: noise::images(case.batch, case.input, case.format)?, selectors, layers })
     }
 
     /// A collector for all layers and all selectors, with the paper's number of positions.
@@ -132,7 +143,7 @@ fn cost(criterion: &mut Criterion, case: &Case) -> Result<Figure> {
             "measured: one pass for {} layers and all {} selectors, from new collector to finished evidence, against \
              the inference of the same batch. {}",
             pass.layers.len(),
-            thinet_selectors::all().len(),
+            pass.selectors.len(),
             pairs.spread(Ratio::Cost),
         ),
     })
@@ -160,7 +171,8 @@ fn passes(pass: &Pass) -> Result<Figure> {
         most += computed.iter().max().copied().unwrap_or(0);
     }
     serve_all(pass, &evidence)?;
-    let apart = pass.layers.len() * looking_selectors();
+    let looking = looking_selectors(pass);
+    let apart = pass.layers.len() * looking;
     Ok(Figure {
         name: "forward passes of a one-shot calibration".to_owned(),
         ours: most.to_string(),
@@ -171,9 +183,9 @@ fn passes(pass: &Pass) -> Result<Figure> {
             "counted: how often a node that is looked at is computed for an image, until every one of {} selectors has chosen on each of \
              {} layers. The reference is a pass for each layer and each of the {} selectors that look at activations; \
              the ratio is to the {kinds} passes that are needed, one for each kind of evidence",
-            thinet_selectors::all().len(),
+            pass.selectors.len(),
             pass.layers.len(),
-            looking_selectors(),
+            looking,
         ),
     })
 }
@@ -182,16 +194,16 @@ fn passes(pass: &Pass) -> Result<Figure> {
 fn serve_all(pass: &Pass, evidence: &[Evidence]) -> Result<()> {
     ensure!(evidence.len() == pass.layers.len(), "evidence of {} layers", evidence.len());
     for evidence in evidence {
-        for selector in &thinet_selectors::all() {
+        for selector in &pass.selectors {
             selector.select(evidence, evidence.channels.div_ceil(2), Seed::root(0))?;
         }
     }
     Ok(())
 }
 
-fn looking_selectors() -> usize {
+fn looking_selectors(pass: &Pass) -> usize {
     let looks = |needs: Needs| gathered(needs).next().is_some();
-    thinet_selectors::all().iter().filter(|selector| looks(selector.needs())).count()
+    pass.selectors.iter().filter(|selector| looks(selector.needs())).count()
 }
 
 /// Values that a row of every layer of this net holds.

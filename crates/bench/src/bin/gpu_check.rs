@@ -21,7 +21,7 @@ use thinet_models::{
 use thinet_nets::{Arch, NetSpec, ResNetStride, paper_models};
 use thinet_sampling::EvidenceCollector;
 use thinet_seed::Seed;
-use thinet_selectors::{Evidence, Needs};
+use thinet_selectors::{Evidence, Needs, Selector};
 
 const USAGE: &str = "gpu-check parity DEVICE BATCH MODEL|evidence,… | train NET PRECISION BATCH SECONDS DEVICE | \
                      infer NET PRECISION BATCH SECONDS DEVICE | calibrate NET BATCH SECONDS DEVICE | \
@@ -319,7 +319,7 @@ fn pass(
     Ok(collector.finish()?)
 }
 
-/// Compares moments, and the channels that every selector keeps at a rate of one half.
+/// Compares moments, and the channels that every selector of [`needs`] keeps at a rate of one half.
 fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     let moments = |evidence: &Evidence| -> Result<Tensor> {
         let moments = evidence.moments.as_ref().context("no moments")?;
@@ -348,7 +348,8 @@ fn compare(name: &str, cpu: &Evidence, there: &Evidence) -> Result<Vec<Value>> {
     of_zeros["bound"] = MOST_OF_ZEROS.into();
     rows.push(of_zeros);
     let keep = cpu.channels / 2;
-    for selector in &thinet_selectors::all() {
+    let is_served = |selector: &&&dyn Selector| needs().contains_all(selector.needs());
+    for selector in thinet_selectors::all().iter().filter(is_served) {
         let seed = Seed::root(0).child("select");
         let kept = |evidence: &Evidence| -> Result<Vec<usize>> {
             Ok(selector.select(evidence, keep, seed)?.kept.kept().to_vec())

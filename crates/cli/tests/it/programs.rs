@@ -281,7 +281,15 @@ fn the_evidence_of_a_study_is_written_for_notebooks_and_read_by_the_module() {
     let stored = fixture.entry("results/store", "moments-").join("evidence.safetensors");
     let (stored, _) = load(&stored);
     assert!(!stored.is_empty() && stored.iter().all(|(name, tensor)| written[name] == *tensor));
-    for name in ["conv1.filters", "conv1.zeros", "conv1.total", "conv1.mean", "conv1.values", "conv3.gram"] {
+    for name in [
+        "conv1.filters",
+        "conv1.zeros",
+        "conv1.total",
+        "conv1.mean",
+        "conv1.values",
+        "conv1.taylor-abs",
+        "conv3.gram",
+    ] {
         assert!(written.contains_key(name), "{name}: {:?}", written.keys());
     }
 

@@ -1,16 +1,18 @@
-//! The calibration pass: seeded training images through the net, up to the last layer that is observed.
+//! The calibration pass: seeded training images through the net, up to the last layer that is observed, and back from the loss for kinds
+//! of evidence that are gathered from gradients.
 
 use std::collections::BTreeSet;
 
 use tch::Tensor;
 use thinet_graph::{ChannelGroup, NodeId};
-use thinet_models::{BatchNormEstimate, Mode, Net, forward_taps};
+use thinet_models::{BatchNormEstimate, Mode, Net, OutputGradient, forward_taps, output_gradients};
 use thinet_sampling::{
     EvidenceCollector, PatchCollector, ReaderPatches, SamplingError, SamplingSpec, draw_images,
 };
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
+use super::feed::DeviceBatch;
 use super::{Context, crops};
 use crate::error::HarnessError;
 
@@ -24,7 +26,8 @@ pub(crate) struct Sample {
 
 /// Gathers the kinds of evidence in `needs` for each of `groups` (of `net.graph`) in one pass; returns them in order.
 ///
-/// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another.
+/// The draws depend on `sample` alone, so that every kind is gathered from the same images, in the same pass or another. Kinds that need
+/// gradients have a pass of their own over each batch, so that the others are computed as without them.
 pub(crate) fn calibrate(
     context: &Context<'_>,
     net: &Net,
@@ -41,9 +44,30 @@ pub(crate) fn calibrate(
         sample.size.positions_per_image,
         sample.seed.child("positions"),
     )?;
-    let taps = collector.taps();
-    observe(context, net, &taps, sample, progress, &mut |node, activation, images| {
-        collector.observe(node, activation, images)
+    let (taps, gradient_taps) = (collector.taps(), collector.gradient_taps());
+    for_each_batch(context, sample, progress, &mut |batch| {
+        observe(net, batch, &taps, &mut |node, activation, images| {
+            collector.observe(node, activation, images)
+        })?;
+        if gradient_taps.is_empty() {
+            return Ok(());
+        }
+        let mut failure = None;
+        let mut observe = |OutputGradient { node, first, output, gradient }: OutputGradient| {
+            let indices = &batch.indices[first..][..output.size()[0] as usize];
+            if failure.is_none() {
+                failure = collector.observe_gradient(node, &output, &gradient, indices).err();
+            }
+        };
+        output_gradients(
+            &net.graph,
+            &net.weights,
+            &batch.images,
+            &batch.labels,
+            &gradient_taps,
+            &mut observe,
+        )?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
     })?;
     Ok(collector.finish()?)
 }
@@ -60,40 +84,37 @@ pub(crate) fn gather_patches(
     let (positions, seed) = (sample.size.positions_per_image, sample.seed.child("positions"));
     let mut collector = PatchCollector::new(&net.graph, group, positions, seed, context.plan.device.into())?;
     let taps = collector.taps();
-    observe(context, net, &taps, sample, progress, &mut |node, activation, images| {
-        collector.observe(node, activation, images)
+    for_each_batch(context, sample, progress, &mut |batch| {
+        observe(net, batch, &taps, &mut |node, activation, images| {
+            collector.observe(node, activation, images)
+        })
     })?;
     Ok(collector.finish()?)
 }
 
-/// Work on the output of a node for one batch of calibration images.
+/// Work on the output of a node, and the indices of the images in it.
 type NodeWork<'a> = dyn FnMut(NodeId, &Tensor, &[usize]) -> Result<(), SamplingError> + 'a;
 
-/// Calls `work` with the output of each of the nodes `taps` for each batch of the calibration images.
+/// Calls `work` with the output of each of the nodes `taps` for a batch, and the indices of its images.
 fn observe(
-    context: &Context<'_>,
     net: &Net,
+    batch: &DeviceBatch,
     taps: &BTreeSet<NodeId>,
-    sample: Sample,
-    progress: &dyn Fn(u64, u64),
     work: &mut NodeWork<'_>,
 ) -> Result<(), HarnessError> {
-    for_each_batch(context, sample, progress, &mut |inputs, images| {
-        let mut failure = None;
-        forward_taps(&net.graph, &net.weights, inputs, Mode::Eval, taps, &mut |node, activation| {
-            if failure.is_none() {
-                failure = work(node, activation, images).err();
-            }
-        })?;
-        failure.map_or(Ok(()), |error| Err(error.into()))
-    })
+    let mut failure = None;
+    forward_taps(&net.graph, &net.weights, &batch.images, Mode::Eval, taps, &mut |node, activation| {
+        if failure.is_none() {
+            failure = work(node, activation, &batch.indices).err();
+        }
+    })?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Work on one batch of calibration images: inputs, and the images' positions in the training set.
-type BatchWork<'a> = dyn FnMut(&Tensor, &[usize]) -> Result<(), HarnessError> + 'a;
+/// Work on one batch of calibration images, whose indices are those of the training set.
+type BatchWork<'a> = dyn FnMut(&DeviceBatch) -> Result<(), HarnessError> + 'a;
 
-/// Calls `work` with each batch of the calibration images: inputs `[n, c, h, w]` on the device, and the images' positions in the
-/// training set. The images depend on `sample` alone.
+/// Calls `work` with each batch of the calibration images, on the device. The images depend on `sample` alone.
 fn for_each_batch(
     context: &Context<'_>,
     sample: Sample,
@@ -120,7 +141,7 @@ fn for_each_batch(
             *index = indices[*index];
         }
         feed.busy
-            .time(|| work(&batch.images, &batch.indices))
+            .time(|| work(&batch))
             .map_err(|error| error.in_batch(feed.device, batch.indices.len() as i64))?;
         done += batch.indices.len() as u64;
         progress(done, total);
@@ -136,6 +157,6 @@ pub(crate) fn estimate_batch_norm(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Net, HarnessError> {
     let mut estimate = BatchNormEstimate::new(&net.graph, &net.weights)?;
-    for_each_batch(context, sample, progress, &mut |inputs, _| Ok(estimate.add(inputs)?))?;
+    for_each_batch(context, sample, progress, &mut |batch| Ok(estimate.add(&batch.images)?))?;
     Ok(Net { graph: net.graph.clone(), weights: estimate.finish() })
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use thinet_sampling::gathered_kinds;
+use thinet_sampling::{Pass, gathered_kinds};
 use thinet_selectors::{EvidenceKind, Needs, SelectorError};
 
 /// How the channels of a method are chosen.
@@ -34,7 +34,8 @@ pub struct CommandSpec {
     /// The folder in which it runs, relative to the spec file. Default: the folder of the spec file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// The kinds of evidence to gather for it, such as `filters`. Default: every kind that a calibration gathers, and filters.
+    /// The kinds of evidence to gather for it, such as `filters`. Default: every kind that a calibration gathers without gradients, and
+    /// filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
     /// The longest time that it may take for an answer, seconds. Default: 600.
@@ -78,8 +79,9 @@ impl SelectorSpec {
         match self {
             Self::Registered(name) => Ok(thinet_selectors::find(name)?.needs()),
             Self::Command(command) => {
-                let usual = gathered_kinds().iter().map(|gathered| gathered.kind());
-                let usual = usual.fold(Needs::FILTERS, |needs, kind| needs | Needs::only(kind));
+                // A backward pass is for those that ask for it, and ids of runs without one stay.
+                let forward = gathered_kinds().iter().filter(|gathered| gathered.pass() == Pass::Forward);
+                let usual = forward.fold(Needs::FILTERS, |needs, kind| needs | Needs::only(kind.kind()));
                 Ok(command.declared_needs()?.unwrap_or(usual))
             }
         }
@@ -204,10 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn a_command_gets_every_kind_that_is_gathered_unless_it_names_its_own() {
+    fn a_command_gets_every_kind_that_is_gathered_without_gradients_unless_it_names_its_own() {
         let needs = |selector: &str| spec(selector).unwrap().methods[0].selector.needs();
         let all = Needs::FILTERS | Needs::ZEROS | Needs::ACTIVATIONS | Needs::MOMENTS;
         assert_eq!(needs("{ command = [\"a\"] }").unwrap(), all);
+        assert_eq!(needs("{ command = [\"a\"], needs = [\"gradients\"] }").unwrap(), Needs::GRADIENTS);
         assert_eq!(
             needs("{ command = [\"a\"], needs = [\"batch-norm-scales\"] }").unwrap(),
             Needs::BATCH_NORM_SCALES

@@ -4,6 +4,7 @@
 
 mod bad_specs;
 mod batch_norm;
+mod criteria;
 mod estimates;
 mod fixture;
 mod full_kernel;

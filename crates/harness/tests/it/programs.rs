@@ -265,6 +265,15 @@ fn a_program_that_cannot_work_is_refused_before_anything_is_started() {
         &method("scales.py", ", timeout = 5"),
     );
     assert!(error.contains("layer \"conv1\" has no batch-norm scales"), "{error}");
+    // Without the key `needs` nothing is gathered that takes a backward pass.
+    fs::write(fixture.path("gradients.py"), hello(r#"{"protocol": 1, "name": "x", "needs": ["gradients"]}"#))
+        .unwrap();
+    for (name, spec) in [("gradients", SPEC.to_owned()), ("gradients-at-once", one_shot(SPEC))] {
+        let error = refused(name, &spec, &method("gradients.py", ", timeout = 5"));
+        let expected = "methods[0].selector: the program needs \"gradients\", which is gathered only where the key \
+                        `needs` names it";
+        assert!(error.ends_with(expected), "{error}");
+    }
     // Files are read with the spec.
     let error = fixture.plan(&with_methods(SPEC, &method("scales.py", ", files = [\"none.py\"]")), "x");
     let error = error.err().unwrap().to_string();

@@ -41,7 +41,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 37);
+    assert_eq!(files.len(), 39);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
@@ -115,7 +115,7 @@ fn every_spec_of_other_peoples_numbers_plans_and_takes_its_first_step() {
 
 #[test]
 fn every_other_spec_plans_and_takes_its_first_step() {
-    plan_and_take_a_step(15, |spec| !is_paper_scale(spec) && !is_rerun(spec) && !has_jpeg_twin(spec));
+    plan_and_take_a_step(16, |spec| !is_paper_scale(spec) && !is_rerun(spec) && !has_jpeg_twin(spec));
 }
 
 /// Plans the `count` shipped specs of this kind and stops each after its first training step, whose loss must be that of random weights.
@@ -302,6 +302,26 @@ impl Reporter for StopsAtFirstStep {
             *self.loss.lock().unwrap() = Some(*loss);
             std::panic::panic_any("stopped by the test");
         }
+    }
+}
+
+/// As for the default net, below.
+#[test]
+fn the_selection_studies_of_vgg16_share_their_dense_nets() {
+    for data in ["jpeg", "narrow"] {
+        let read = |study: &str| {
+            let file = format!("experiments/cifar10-{data}/cifar10-{data}-vgg16-{study}.toml");
+            Spec::read(&project().join(file)).unwrap()
+        };
+        let (first, other) = (read("selection"), read("criteria"));
+        assert_eq!(
+            (&other.dataset, &other.input, &other.net, &other.compute, &other.dense, other.seeds),
+            (&first.dataset, &first.input, &first.net, &first.compute, &first.dense, first.seeds)
+        );
+        // Their calibrations and common methods, too.
+        assert_eq!((&other.prune, &other.calibration), (&first.prune, &first.calibration));
+        let common = other.methods.iter().filter(|method| first.methods.contains(method));
+        assert_eq!(common.count(), 4);
     }
 }
 

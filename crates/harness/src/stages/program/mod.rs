@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 use thinet_files::hash_file;
 use thinet_graph::{ChannelSet, channel_group};
-use thinet_sampling::check_needs;
+use thinet_sampling::{check_needs, gathered};
 use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
@@ -298,6 +298,12 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
             hello => hello?,
         };
         check_layers(plan, hello.needs).map_err(|e| check::value(&plan.path, &key, &e))?;
+        if let Some(kind) = gathered(hello.needs).find(|kind| !cell.needs.contains(kind.kind())) {
+            let name = kind.kind().key();
+            let problem =
+                format!("the program needs {name:?}, which is gathered only where the key `needs` names it");
+            return Err(check::value(&plan.path, &key, &problem));
+        }
     }
     Ok(())
 }
