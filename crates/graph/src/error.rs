@@ -39,6 +39,25 @@ pub enum GraphError {
     /// A keep rate that leaves a layer with no channel.
     #[error("keep rate {rate} leaves no channel of the {channels} in layer {layer:?} (floor(C·r) = 0)")]
     NothingKept { layer: String, channels: usize, rate: f64 },
+    /// A target of FLOPs outside (0, 1).
+    #[error("{0} of the dense net's FLOPs is outside (0, 1)")]
+    FlopsTarget(f64),
+    /// Every pruned group has a keep rate of its own, so none is left to choose.
+    #[error("every pruned layer has a keep rate of its own, so no uniform rate is left to choose")]
+    NoUniformRate,
+    /// No uniform keep rate that leaves a channel in every group meets a target of FLOPs.
+    #[error(
+        "{target} of the dense net's FLOPs cannot be reached: the least is {} (rounded up), at keep rate {rate}, which leaves one \
+         channel in the narrowest layer",
+        rounded_up(*least)
+    )]
+    FlopsUnreachable {
+        target: f64,
+        /// FLOPs at the smallest rate, over those of the dense net.
+        least: f64,
+        /// The smallest rate that leaves a channel in every group.
+        rate: f64,
+    },
     /// Kept channels chosen among another number of channels than the layer has.
     #[error("layer {layer:?} has {channels} channels, the kept channels were chosen among {width}")]
     KeepWidth {
@@ -53,4 +72,9 @@ pub enum GraphError {
     /// A channel set that is empty, unsorted, repeated or out of range.
     #[error("kept channels {problem}")]
     ChannelSet { problem: String },
+}
+
+/// To four decimals, so that the number that is read can be asked for.
+fn rounded_up(fraction: f64) -> f64 {
+    (fraction * 1e4).ceil() / 1e4
 }

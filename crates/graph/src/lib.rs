@@ -3,6 +3,7 @@
 //! From one [`Graph`] come the execution, the shapes, the parameter and FLOP counts, the list of tensors that a cut
 //! touches and the self-describing weight file.
 
+mod budget;
 mod channels;
 mod count;
 mod error;
@@ -12,6 +13,7 @@ mod names;
 mod shape;
 mod surgery;
 
+pub use budget::{Narrowed, at_keep_rates, keep_rate_for_flops};
 pub use channels::{ChannelSet, kept_channels};
 pub use count::{Convention, Counts, LayerCount, count, count_layers};
 pub use error::GraphError;

@@ -1,5 +1,6 @@
 //! `thinet plan`: shows cells, what is done, tuning, FLOPs, time and disk. Writes nothing, and needs neither data nor device.
 
+mod targets;
 mod why;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use thinet_harness::study::{
 };
 use thinet_models::{Device, Schedule};
 
+use self::targets::TargetLine;
 use crate::group_lines::{GroupLine, larger_groups};
 use crate::kind_line::KindLine;
 use crate::options::{Study, jobs};
@@ -76,6 +78,9 @@ struct Report {
     /// Programs that select channels; they run with `--allow-commands` only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     programs: Vec<String>,
+    /// Keep rates that meet the targets of FLOPs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetLine>,
     dense: Vec<DenseLine>,
     cells: Vec<CellLine>,
     cost: Option<Cost>,
@@ -232,6 +237,7 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
         tuning: tuning(&plan.spec, Some(images)),
         variants: variants(&plan.spec, &plan.variants, Some(images)),
         programs: programs(plan.cells.iter().map(|cell| &cell.design)),
+        targets: targets::lines(plan.cells.iter().map(|cell| &cell.design), plan.size),
         dense: plan
             .dense
             .iter()
@@ -280,6 +286,7 @@ fn without_data(
         tuning: tuning(spec, images.map(|[train, _]| train)),
         variants: variants(spec, &resolved.variants, images.map(|[train, _]| train)),
         programs: programs(&resolved.cells),
+        targets: targets::lines(&resolved.cells, resolved.size),
         dense: (0..spec.seeds)
             .map(|seed| DenseLine {
                 id: None,
@@ -427,6 +434,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
         let (producers, readers) = (producers.join(" "), readers.join(" "));
         println!("group       {name}: {channels} channels, computed by {producers}, read by {readers}");
     }
+    report.targets.iter().for_each(TargetLine::print);
     println!();
     print_cells(report);
     println!();

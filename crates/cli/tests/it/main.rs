@@ -8,6 +8,7 @@ mod errors;
 mod export;
 mod first_steps;
 mod fixture;
+mod flops;
 mod for_shells;
 mod groups;
 mod help;

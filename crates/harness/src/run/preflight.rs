@@ -1,7 +1,7 @@
 //! The pre-flight of a run: one real step of each kind of stage that is missing, so that what would fail after hours fails at once.
 //!
 //! The stages are those of the plan with shorter work: each recipe for one batch of its own size, one calibration image of each class,
-//! the lowest keep rate, the first and the last layer where layers are pruned one after the other, seed 0 and few test images. They
+//! the lowest keep rate (of targets of FLOPs that of the lowest target), the first and the last layer where layers are pruned one after the other, seed 0 and few test images. They
 //! run in a scratch folder, so that nothing of them is stored and no result depends on them.
 
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ fn shortened(plan: &Plan, scratch: &Path) -> Result<Option<Plan>, HarnessError> 
     if variants.is_empty() && !is_dense_missing {
         return Ok(None);
     }
-    let mut spec = short_spec(&plan.spec);
+    let mut spec = short_spec(&plan.spec, lowest_rate(&plan.cells));
     if let (false, Some(dense)) = (is_dense_missing, stored_dense) {
         // The net is there: no step of its training is taken.
         let weights = store.folder(&dense.id).join(paths::WEIGHTS);
@@ -80,6 +80,7 @@ fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant
     let mut variants = Vec::new();
     for variant in &plan.variants {
         let of_variant = plan.cells.iter().filter(|cell| Arc::ptr_eq(&cell.design.variant, variant));
+        let lowest = lowest_rate(of_variant.clone());
         let missing: Vec<&Cell> = of_variant.filter(|cell| is_missing(cell)).collect();
         let way = (variant.spec.is_one_shot(), variant.spec.prune.estimate_batch_norm);
         let mut is_new = |method: &MethodSpec| {
@@ -87,7 +88,7 @@ fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant
             missing.iter().any(is_missing)
                 && covered.insert((way, method.selector.name(), method.reconstruction.clone()))
         };
-        let mut spec = short_spec(&variant.spec);
+        let mut spec = short_spec(&variant.spec, lowest);
         spec.methods.retain(&mut is_new);
         let control = ((false, false), thinet_report::records::FROM_SCRATCH.to_owned(), String::new());
         let is_control_missing = missing.iter().any(|cell| cell.design.is_from_scratch);
@@ -101,16 +102,21 @@ fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant
     variants
 }
 
-/// A spec with shorter work.
-fn short_spec(spec: &Spec) -> Spec {
+/// The lowest keep rate of some cells.
+fn lowest_rate<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Option<f64> {
+    cells.into_iter().map(|cell| cell.design.keep_rate).min_by(f64::total_cmp)
+}
+
+/// A spec with shorter work, at one keep rate: fewer layers would not meet its targets of FLOPs.
+fn short_spec(spec: &Spec, keep_rate: Option<f64>) -> Spec {
     let mut spec = Spec { seeds: 1, variants: Vec::new(), paper_table: None, ..spec.clone() };
     // After one step every net is near chance.
     spec.dense.allow_chance = true;
     spec.calibration.images_per_class = 1;
     let is_one_shot = spec.is_one_shot();
     let prune = &mut spec.prune;
-    let lowest = prune.keep_rates.iter().copied().min_by(f64::total_cmp);
-    prune.keep_rates = lowest.into_iter().collect();
+    prune.keep_rates = keep_rate.into_iter().collect();
+    prune.flops.clear();
     if let ([first, .., last], false) = (&prune.layers[..], is_one_shot) {
         prune.layers = vec![first.clone(), last.clone()];
     }

@@ -11,7 +11,7 @@ use thinet_report::tables;
 use thinet_selectors::Needs;
 
 use crate::error::{HarnessError, SpecError};
-use crate::study::{CommandSpec, DenseSpec, MethodSpec, Recipe, SelectorSpec, Spec};
+use crate::study::{CommandSpec, DenseSpec, MethodSpec, PruneSpec, Recipe, SelectorSpec, Spec};
 
 // Upper limits of a spec's numbers. Each is far beyond any real study, and no product of them overflows 64 bits.
 const EPOCHS: usize = 1_000_000;
@@ -87,7 +87,8 @@ pub(crate) fn cell_count<'a>(
 ) -> Result<(), HarnessError> {
     let of_variant = |spec: &Spec| {
         let methods = spec.methods.len() + usize::from(spec.from_scratch.is_some());
-        methods.saturating_mul(spec.prune.keep_rates.len()).saturating_mul(spec.seeds as usize)
+        let rates = spec.prune.keep_rates.len() + spec.prune.flops.len();
+        methods.saturating_mul(rates).saturating_mul(spec.seeds as usize)
     };
     let (mut count, mut cells) = (0, 0_usize);
     for spec in variants {
@@ -158,17 +159,21 @@ pub(crate) fn needs(spec: &Spec, path: &Path) -> Result<Vec<Needs>, HarnessError
 }
 
 fn keep_rates(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
-    let rates = &spec.prune.keep_rates;
-    let wrong = |problem: &dyn Display| Err(value(path, "prune.keep-rates", problem));
-    if rates.is_empty() {
-        return wrong(&"at least one rate in (0, 1] is needed");
+    let PruneSpec { keep_rates: rates, flops: targets, .. } = &spec.prune;
+    if rates.is_empty() && targets.is_empty() {
+        let problem = "at least one rate in (0, 1] is needed, or a target in prune.flops";
+        return Err(value(path, "prune.keep-rates", &problem));
     }
-    for (i, rate) in rates.iter().enumerate() {
-        if !(*rate > 0.0 && *rate <= 1.0) {
-            return wrong(&format!("{rate} is outside (0, 1]"));
-        }
-        if rates[..i].contains(rate) {
-            return wrong(&format!("{rate} is listed twice"));
+    if let Some(rate) = rates.iter().find(|rate| !(**rate > 0.0 && **rate <= 1.0)) {
+        return Err(value(path, "prune.keep-rates", &format!("{rate} is outside (0, 1]")));
+    }
+    if let Some(target) = targets.iter().find(|target| !(**target > 0.0 && **target < 1.0)) {
+        let hint = if *target == 1.0 { "; keep-rates = [1] reports the dense net" } else { "" };
+        return Err(value(path, "prune.flops", &format!("{target} is outside (0, 1){hint}")));
+    }
+    for (key, list) in [("prune.keep-rates", rates), ("prune.flops", targets)] {
+        if let Some((_, twice)) = list.iter().enumerate().find(|(i, number)| list[..*i].contains(number)) {
+            return Err(value(path, key, &format!("{twice} is listed twice")));
         }
     }
     if let Some((layer, rate)) = spec.prune.layer_rates.iter().find(|(_, r)| !(**r > 0.0 && **r <= 1.0)) {

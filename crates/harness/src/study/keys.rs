@@ -252,14 +252,25 @@ const KEYS: &[KeyTable] = &[
                 "\"all\"",
                 "layers and groups to prune, in this order; \"all\": convolutions that one layer reads",
             ),
-            key("keep-rates", "numbers", REQUIRED, "fractions of channels that stay, in (0, 1]"),
+            key("keep-rates", "numbers", "or flops", "fractions of channels that stay, in (0, 1]"),
+            key(
+                "flops",
+                "numbers",
+                "or keep-rates",
+                "fractions of the dense net's FLOPs; each is met by the largest uniform keep rate",
+            ),
             key(
                 "mode",
                 "text",
                 "layer-by-layer",
                 "layer-by-layer (the paper's), or one-shot from one calibration",
             ),
-            key("layer-rates", "table", "none", "keep rates of single layers, in place of keep-rates"),
+            key(
+                "layer-rates",
+                "table",
+                "none",
+                "keep rates of single layers, in place of keep-rates and flops",
+            ),
             key(
                 "after-layer",
                 "recipe",

@@ -11,6 +11,7 @@ mod layer_list;
 mod options;
 mod plan;
 mod plan_manifest;
+mod rates;
 mod recipe;
 mod resolved;
 mod schema;

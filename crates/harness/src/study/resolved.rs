@@ -2,15 +2,15 @@
 //!
 //! `thinet plan` shows it for absent data, and tables take the rows that were not run from it.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thinet_data::Transform;
-use thinet_graph::{Convention, Graph, channel_group, count, kept_channels, prunable_layers, with_channels};
+use thinet_graph::{Convention, Graph, channel_group, count, prunable_layers};
 use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
+use crate::study::rates::{CellRate, cell_rates};
 use crate::study::stored_run;
 use crate::study::variants::{Variant, variants};
 use crate::study::{MethodSpec, Options, Recipe, SelectorCommand, SelectorSpec, Spec, check};
@@ -26,6 +26,8 @@ pub struct CellDesign {
     pub is_from_scratch: bool,
     /// Fraction of channels kept.
     pub keep_rate: f64,
+    /// The target of `prune.flops` that the keep rate meets, a fraction of the dense net's FLOPs.
+    pub flops_target: Option<f64>,
     pub seed: u64,
     /// Channels kept per pruned layer, in pruning order.
     pub keep: Arc<[(String, usize)]>,
@@ -175,13 +177,7 @@ fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, Harnes
 
 fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<CellDesign>, HarnessError> {
     let spec = &variant.spec;
-    let layers = &spec.prune.layers;
-    let rates = spec.prune.keep_rates.iter();
-    let with_rate = |&rate: &f64| {
-        let (keep, graph) = widths(spec, path, graph, rate)?;
-        Ok((rate, Arc::<[_]>::from(keep), size_of(&graph), Arc::new(graph)))
-    };
-    let widths: Vec<_> = rates.map(with_rate).collect::<Result<_, HarnessError>>()?;
+    let rates = cell_rates(spec, path, graph)?;
     let control = MethodSpec {
         selector: SelectorSpec::Registered(FROM_SCRATCH.to_owned()),
         reconstruction: "none".to_owned(),
@@ -195,9 +191,9 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
             .map_err(|problem| check::value(path, &format!("methods[{i}].selector"), &problem))?
             .map(Arc::new);
         let method = Arc::new(method);
-        for (keep_rate, keep, size, graph) in &widths {
+        for CellRate { rate, flops_target, keep, graph, size } in &rates {
             // Every method would keep all channels: that net is the dense one.
-            if spec.prune.is_uncut(layers, *keep_rate) && !is_from_scratch {
+            if spec.prune.is_uncut(&spec.prune.layers, *rate) && !is_from_scratch {
                 continue;
             }
             for seed in 0..spec.seeds {
@@ -205,7 +201,8 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
                     variant: variant.clone(),
                     method: method.clone(),
                     is_from_scratch,
-                    keep_rate: *keep_rate,
+                    keep_rate: *rate,
+                    flops_target: *flops_target,
                     seed,
                     keep: keep.clone(),
                     graph: graph.clone(),
@@ -228,26 +225,6 @@ pub(crate) fn tuning_steps(cell: &CellDesign, images: usize) -> u64 {
     let last = cell.keep.len().saturating_sub(1);
     let after = cell.keep.iter().enumerate().skip(if spec.is_one_shot() { last } else { 0 });
     after.filter_map(|(i, (layer, _))| spec.prune.recipe_after(layer, i == last)).map(steps).sum()
-}
-
-/// The number of kept channels of each layer at a keep rate, and the net of these widths.
-fn widths(
-    spec: &Spec,
-    path: &Path,
-    dense: &Graph,
-    keep_rate: f64,
-) -> Result<(Vec<(String, usize)>, Graph), HarnessError> {
-    let wrong = |e: &dyn Display| check::value(path, "prune.keep-rates", e);
-    let mut graph = dense.clone();
-    let mut keep = Vec::new();
-    for layer in &spec.prune.layers {
-        let channels = channel_group(&graph, layer).map_err(|e| wrong(&e))?.channels;
-        let rate = spec.prune.rate_of(layer, keep_rate);
-        let kept = kept_channels(layer, channels, rate).map_err(|e| wrong(&e))?;
-        graph = with_channels(&graph, layer, kept).map_err(|e| wrong(&e))?;
-        keep.push((layer.clone(), kept));
-    }
-    Ok((keep, graph))
 }
 
 #[cfg(test)]

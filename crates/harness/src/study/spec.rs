@@ -145,6 +145,7 @@ pub struct DenseSpec {
 /// What is pruned and how the net is tuned afterwards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(extend("anyOf" = [{ "required": ["keep-rates"] }, { "required": ["flops"] }]))]
 pub struct PruneSpec {
     /// Channel groups to prune, in this order, by name: a layer, or the first addition of a residual stage; or `"all"` for every
     /// convolution that one layer alone reads, which an empty list stands for once it is read. Default: "all".
@@ -152,12 +153,18 @@ pub struct PruneSpec {
     #[schemars(schema_with = "super::schema::layers")]
     pub layers: Vec<String>,
     /// Fractions of channels that stay in each pruned layer, in (0, 1]: floor(C·r) channels are kept. At 1 nothing is cut: the
-    /// dense net itself is reported, once and not tuned any further. Required, at least one.
+    /// dense net itself is reported, once and not tuned any further. At least one is required here or in `flops`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_rates: Vec<f64>,
+    /// Targets of the whole net's FLOPs as fractions of the dense net's, in (0, 1), counted as tables count them. Each stands for
+    /// the largest keep rate, the same for all layers without one in `layer-rates`, at which the net has no more FLOPs; of the
+    /// rates with the same widths it is the one with the fewest decimals. May stand beside `keep-rates`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flops: Vec<f64>,
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net. Default: layer-by-layer.
     #[serde(default)]
     pub mode: Mode,
-    /// Keep rates of single layers by name, in (0, 1], in place of `keep-rates`. Default: none.
+    /// Keep rates of single layers by name, in (0, 1], in place of those of `keep-rates` and `flops`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_rates: BTreeMap<String, f64>,
     /// Short tuning after each layer but the last (layer by layer only). Default: none.

@@ -215,9 +215,11 @@ fn gather(folder: &Path, below: bool, found: &mut Vec<PathBuf>) {
             }
             continue;
         }
-        // Every spec has this key, and no other TOML file has it.
-        let is_spec =
-            |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("keep-rates"));
+        // Every spec has one of these keys, and no other TOML file has any.
+        let is_spec = |path: &Path| {
+            std::fs::read_to_string(path)
+                .is_ok_and(|text| ["keep-rates", "flops"].iter().any(|key| text.contains(key)))
+        };
         if path.extension().is_some_and(|extension| extension == "toml") && is_spec(&path) {
             found.push(path.strip_prefix(".").map(Path::to_owned).unwrap_or(path));
         }

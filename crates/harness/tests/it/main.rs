@@ -7,6 +7,7 @@ mod batch_norm;
 mod criteria;
 mod estimates;
 mod fixture;
+mod flops;
 mod full_kernel;
 mod golden_ids;
 mod groups;

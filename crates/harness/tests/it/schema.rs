@@ -72,7 +72,6 @@ fn the_schema_refuses_what_the_reader_refuses() {
         ("lr = 0.1", "lr = 0.1, layer-lr = { fc = \"x\" }"),
         ("[0.5]", "0.5"),
         ("[0.5]", "[\"0.5\"]"),
-        ("prune.keep-rates = [0.5]", "prune.mode = \"one-shot\""),
         ("prune.", "prune.layers = []\nprune."),
         ("prune.", "prune.layers = \"none\"\nprune."),
         ("prune.", "prune.exceptions = [{ recipe = { epochs = 1, lr = 0.1 } }]\nprune."),
@@ -87,6 +86,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
     }
     // Refused by the plan, which knows the registries and the keys of variants.
     for (from, to) in [
+        ("prune.keep-rates = [0.5]", "prune.mode = \"one-shot\""),
         ("\"random\"", "\"randon\""),
         ("\"random\"", "\"random\", reconstruction = \"nothing\""),
         ("methods = ", "variants = [{ name = \"v\", seeds = 3 }]\nmethods = "),

@@ -196,6 +196,9 @@ pub struct CellRecord {
     pub reconstruction: String,
     /// Fraction of channels kept in each pruned layer.
     pub keep_rate: f64,
+    /// The target of FLOPs that the keep rate meets, a fraction of the dense net's; `None` for a listed keep rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flops_target: Option<f64>,
     pub seed: u64,
     pub status: Status,
     /// Size of the pruned net.

@@ -26,6 +26,9 @@ pub(super) struct Group<'a> {
     pub(super) selector: &'a str,
     pub(super) reconstruction: &'a str,
     pub(super) keep_rate: f64,
+    pub(super) flops_target: Option<f64>,
+    /// The target of FLOPs and FLOPs kept as shown.
+    pub(super) flops_shown: [String; 2],
     pub(super) seeds: u64,
     pub(super) done: u64,
     pub(super) diverged: u64,
@@ -113,6 +116,8 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             selector,
             reconstruction,
             keep_rate,
+            flops_target: cell.flops_target,
+            flops_shown: of_key[0].flops_shown(),
             seeds: of_key.len() as u64,
             done: with(Status::Done),
             diverged: with(Status::Diverged),

@@ -114,6 +114,12 @@ impl Line<'_> {
         self.cell.size.paper.flops as f64 / self.dense.size.paper.flops as f64
     }
 
+    /// The target of FLOPs that was asked, and FLOPs kept, per cent of the dense net's.
+    pub(super) fn flops_shown(&self) -> [String; 2] {
+        let target = self.cell.flops_target.map(|target| format!("{:.2}", 100.0 * target));
+        [target.unwrap_or_default(), format!("{:.2}", 100.0 * self.flops_fraction())]
+    }
+
     /// Top-1 of the own dense net less top-1 after fine-tuning, points.
     pub(super) fn drop(&self) -> Option<f64> {
         self.drop_at(Phase::AfterFineTune)
@@ -145,6 +151,7 @@ pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
             selector: String::new(),
             reconstruction: String::new(),
             keep_rate,
+            flops_target: None,
             seed: dense.seed,
             // A seed that is left out counts as not run, as in the cells.
             status: if let Some(Unfit::NearChance { .. }) = dense.unfit {
@@ -195,6 +202,19 @@ pub(super) fn variant_column<R>(
     variant: impl Fn(&R) -> Option<String>,
 ) -> Option<Column> {
     (!study.variants.is_empty()).then(|| column("variant", rows, variant))
+}
+
+/// Headings of [`Line::flops_shown`].
+const FLOPS_HEADINGS: [&str; 2] = ["FLOPs target, %", "FLOPs kept, %"];
+
+/// Whether some keep rate of the study was asked for as a target of FLOPs; others have no columns for targets.
+pub(super) fn has_flops_targets(lines: &[Line]) -> bool {
+    lines.iter().any(|line| line.cell.flops_target.is_some())
+}
+
+/// The headings of the columns for targets of FLOPs; none in a study without targets.
+pub(super) fn flops_headings(lines: &[Line]) -> &'static [&'static str] {
+    if has_flops_targets(lines) { &FLOPS_HEADINGS } else { &[] }
 }
 
 /// Every cell beside its dense net: by variant, then method, then keep rate, each in the order of the study, then seed.

@@ -71,6 +71,7 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         selector: selector.to_owned(),
         reconstruction: reconstruction.to_owned(),
         keep_rate,
+        flops_target: None,
         seed,
         status,
         size: if keep_rate < 0.4 { size(60_000, 700_000) } else { size(120_000, 1_600_000) },

@@ -13,12 +13,12 @@ use super::frame::column;
 use super::groups::groups;
 use super::layers::layers;
 use super::lines::{
-    Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
-    status_name, tested, variant_column, with_dense_nets,
+    Line, Quality, all_uncut_rates, flops_headings, has_flops_targets, heading, in_order, lines,
+    phases_in_files, phases_shown, shown, sizes, status_name, tested, variant_column, with_dense_nets,
 };
 use super::losses::losses;
 use super::markdown::{Grid, short_count};
-use super::notes::{last_word, origin, phases_note, test_images, uncut_note, variants_note};
+use super::notes::{flops_note, last_word, origin, phases_note, test_images, uncut_note, variants_note};
 use super::summary::summary;
 use super::tau::tau;
 use super::{Attachment, Table, TableError};
@@ -86,6 +86,11 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("dense_flops", lines, |l| l.dense.size.paper.flops),
         column("params_fraction", lines, Line::params_fraction),
         column("flops_fraction", lines, Line::flops_fraction),
+    ]);
+    if has_flops_targets(lines) {
+        columns.push(column("flops_target", lines, |l| l.cell.flops_target));
+    }
+    columns.extend([
         column("dense_test_images", lines, |l| l.dense.test_images),
         column("test_images", lines, |l| l.cell.test_images),
         column("cell", lines, |l| l.cell.id.as_str()),
@@ -97,6 +102,7 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     let mut grids = vec![dense_grid(study)?];
     let phases = phases_shown(lines);
     let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
+    let of_flops = flops_headings(lines);
     for rate in in_order(lines, |l| l.cell.keep_rate) {
         let of_rate = |l: &&Line| l.cell.keep_rate == rate && !l.is_dense();
         let of_rate: Vec<&Line> = lines.iter().filter(of_rate).collect();
@@ -106,13 +112,14 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
         let word = last_word(lines);
         let (top5, loss) = (format!("{word} top-5, %"), format!("{word} loss"));
         let of_variant: &[&str] = if study.variants.is_empty() { &[] } else { &["<variant"] };
-        let mut headings = [of_variant, &["<method", "seed"]].concat();
+        let mut headings = [of_variant, &["<method", "seed"], of_flops].concat();
         headings.extend(phases.iter().map(|&phase| heading(phase)));
         headings.extend(["drop, points", top5.as_str(), loss.as_str()]);
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
         for line in of_rate {
             let mut row: Vec<String> = line.cell.variant.iter().cloned().collect();
             row.extend([line.cell.method.clone(), line.cell.seed.to_string()]);
+            row.extend(line.flops_shown().into_iter().take(of_flops.len()));
             row.extend(phases.iter().map(|&phase| line.shown(line.at(phase).top1, 2)));
             let Quality { top5, loss, .. } = line.at(last);
             row.extend([line.shown(line.drop_at(last), 2), line.shown(top5, 2), line.shown(loss, 4)]);
@@ -166,6 +173,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
         ),
     ];
     notes.extend(variants_note(study));
+    notes.extend(flops_note(lines));
     notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes

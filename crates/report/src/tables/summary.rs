@@ -6,9 +6,14 @@ use polars::prelude::Column;
 
 use super::frame::column;
 use super::groups::{Group, SeedStats, groups};
-use super::lines::{LEFT_OUT, Line, heading, phases_in_files, phases_shown, tested, variant_column};
+use super::lines::{
+    LEFT_OUT, Line, flops_headings, has_flops_targets, heading, phases_in_files, phases_shown, tested,
+    variant_column,
+};
 use super::markdown::Grid;
-use super::notes::{last_word, origin, phases_note, published_notes, test_images, uncut_note, variants_note};
+use super::notes::{
+    flops_note, last_word, origin, phases_note, published_notes, test_images, uncut_note, variants_note,
+};
 use super::{Table, TableError};
 use crate::published::Published;
 use crate::records::{Phase, StudyRecord};
@@ -31,6 +36,7 @@ pub(super) fn summary(
         phases_note(study, lines),
     ];
     notes.extend(variants_note(study));
+    notes.extend(flops_note(lines));
     notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
@@ -86,6 +92,11 @@ fn summary_frame(
         column("flops", groups, |g| g.size.paper.flops),
         column("params_fraction", groups, |g| g.params_fraction),
         column("flops_fraction", groups, |g| g.flops_fraction),
+    ]);
+    if has_flops_targets(lines) {
+        columns.push(column("flops_target", groups, |g| g.flops_target));
+    }
+    columns.extend([
         column("dense_top1_mean", groups, |g| g.dense.mean),
         column("dense_top1_std", groups, |g| g.dense.std),
         column("dense_top1_n", groups, |g| g.dense.n),
@@ -109,7 +120,8 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
     let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
     let has_variants = !study.variants.is_empty();
     let of_variant: &[&str] = if has_variants { &["<variant"] } else { &[] };
-    let mut headings = [of_variant, &["<method"]].concat();
+    let of_flops = flops_headings(lines);
+    let mut headings = [of_variant, &["<method"], of_flops].concat();
     headings.extend(phases.iter().map(|&phase| heading(phase)));
     headings.extend(["drop, points", "<seeds", beside.as_str()]);
     let verified = published.figure4.verified;
@@ -140,6 +152,7 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
             let n = group.at(group.last_of(&phases)).n;
             let mut row: Vec<String> = group.variant.map(str::to_owned).into_iter().collect();
             row.push(group.method.to_owned());
+            row.extend(group.flops_shown.iter().take(of_flops.len()).cloned());
             let of_phases = phases.iter().map(|&phase| (group.at(phase), phase));
             let with_drop = of_phases.chain([(&group.last_drop, last)]);
             row.extend(with_drop.map(|(over, phase)| shown_mean(over, n, group.missing_at(phase))));
@@ -261,6 +274,29 @@ mod tests {
             (get(&table, "top1_drop_mean", apoz), get(&table, "top1_drop_std", apoz)),
             (Some(2.5), None)
         );
+    }
+
+    #[test]
+    fn targets_of_flops_stand_beside_the_flops_kept_where_a_study_has_them() {
+        let mut study = study();
+        assert!(selectors(&study).unwrap().iter().all(|table| table.frame.column("flops_target").is_err()));
+        for cell in study.cells.iter_mut().filter(|cell| cell.keep_rate == 0.5) {
+            cell.flops_target = Some(0.35);
+        }
+        let tables = selectors(&study).unwrap();
+        for table in &tables[..2] {
+            // 1.6 and 0.7 of 5 million multiply-adds.
+            for row in 0..table.frame.height() {
+                let found = ["keep_rate", "flops_target", "flops_fraction"].map(|name| get(table, name, row));
+                let expected = match found[0] {
+                    Some(0.5) => [Some(0.5), Some(0.35), Some(0.32)],
+                    _ => [Some(0.25), None, Some(0.14)],
+                };
+                assert_eq!(found, expected, "{} {row}", table.name);
+            }
+        }
+        insta::assert_snapshot!("flops_targets_main", tables[0].markdown());
+        insta::assert_snapshot!("flops_targets_summary", tables[1].markdown());
     }
 
     #[test]

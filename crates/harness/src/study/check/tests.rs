@@ -214,6 +214,24 @@ fn rates_lie_above_0_and_up_to_1_each_once() {
     ] {
         check_each(&[("[0.5]", rates, if is_allowed { "" } else { "prune.keep-rates" })]);
     }
+    for (targets, is_allowed) in [
+        ("[0.999]", true),
+        ("[1e-9, 0.5]", true),
+        ("[0.0]", false),
+        ("[1.0]", false),
+        ("[-0.5]", false),
+        ("[nan]", false),
+        ("[0.5, 0.25, 0.5]", false),
+    ] {
+        let key = if is_allowed { "" } else { "prune.flops" };
+        check_each(&[("keep-rates = [0.5]", &format!("flops = {targets}"), key)]);
+        check_each(&[("[0.5]", &format!("[0.5]\nflops = {targets}"), key)]);
+    }
+    check_each(&[
+        ("keep-rates = [0.5]", "", "prune.keep-rates"),
+        ("[0.5]", "[]\nflops = [0.5]", ""),
+        ("[0.5]", "[]\nflops = []", "prune.keep-rates"),
+    ]);
     for (rate, is_allowed) in
         [("1.0", true), ("1e-9", true), ("0.0", false), ("1.5", false), ("nan", false), ("-1.0", false)]
     {
