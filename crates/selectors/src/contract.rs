@@ -399,10 +399,13 @@ fn dead_duplicate_and_dependent_channels_are_ranked() {
     }
 }
 
+/// The registered selectors by which a channel can be kept at a small keep count and removed at a larger one.
+const NOT_NESTED: [&str; 1] = ["lasso"];
+
 #[test]
 fn a_smaller_keep_count_continues_the_same_removal_order() {
     let evidence = random_evidence(CHANNELS);
-    for selector in all() {
+    for selector in all().into_iter().filter(|selector| !NOT_NESTED.contains(&selector.name())) {
         let order = run(selector, &evidence, 1).removed;
         for keep in 1..=CHANNELS {
             let removed = run(selector, &evidence, keep).removed;

@@ -81,6 +81,7 @@ mod activation_mean;
 mod apoz;
 mod bn_scale;
 mod fpgm;
+mod lasso;
 mod random;
 mod taylor;
 mod thinet;
@@ -90,6 +91,7 @@ mod weight_sum;
 static ALL: &[&dyn Selector] = &[
     &thinet::ThiNet,
     &thinet_omp::ThiNetOmp,
+    &lasso::Lasso,
     &apoz::Apoz,
     &activation_mean::ActivationMean,
     &taylor::Taylor,

@@ -25,9 +25,14 @@ fn select(name: &str, scale: f64, keep: usize) -> Selection {
 
 #[test]
 fn a_power_of_two_changes_no_order_and_multiplies_the_scores() {
-    for (name, degree) in
-        [("thinet", 2), ("thinet-omp", 2), ("weight-sum-l1", 1), ("weight-sum-l2", 1), ("fpgm", 1)]
-    {
+    for (name, degree) in [
+        ("thinet", 2),
+        ("thinet-omp", 2),
+        ("weight-sum-l1", 1),
+        ("weight-sum-l2", 1),
+        ("fpgm", 1),
+        ("lasso", 0),
+    ] {
         for keep in 1..=CHANNELS {
             let plain = select(name, 1.0, keep);
             for exponent in [-30, -7, 9, 30] {

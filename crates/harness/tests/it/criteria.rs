@@ -9,7 +9,7 @@ use thinet_report::records::Status;
 
 use crate::fixture::{DiesAt, Fixture, SPEC, one_shot};
 
-const CRITERIA: [&str; 4] = ["fpgm", "bn-scale", "activation-mean", "taylor"];
+const CRITERIA: [&str; 5] = ["fpgm", "bn-scale", "activation-mean", "taylor", "lasso"];
 
 /// The small study with these selectors at one keep rate.
 fn study_of(selectors: &[&str]) -> String {
