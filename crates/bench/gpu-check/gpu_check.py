@@ -11,7 +11,6 @@ that are wanted (default: all).
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 import card
-from report import OutOfTime, Report, version_of
+from report import OutOfTime, Report, parsed, version_of
 from studies import Studies
 
 # In this order, and the part of the budget that has passed when each has to end: what one leaves is the next one's.
@@ -68,7 +67,7 @@ def parity(report):
     while left:
         try:
             with closing(report.printed("parity", report.device, batch, *left)) as lines:
-                for line in map(json.loads, lines):
+                for line in map(parsed, lines):
                     if line["name"] != left[0]:
                         raise RuntimeError("the program does not answer in order")
                     if "error" in line:

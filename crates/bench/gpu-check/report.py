@@ -95,10 +95,7 @@ class Report:
 
     def call(self, *words):
         """The object that a command of the program prints."""
-        found = json.loads("".join(self.printed(*words)))
-        if not isinstance(found, dict):
-            raise RuntimeError("the program printed no result")
-        return found
+        return parsed("".join(self.printed(*words)))
 
     def judge(self, found_rows):
         """Rows of the program: with a bound or a noise a number has to be small, and what is true or false has to be true."""
@@ -142,6 +139,17 @@ class Report:
         text.append("SGD, TF32 and bf16 a fixed bound. Training and inference: bf16 by autocast, channels last and TF32, in both programs.")
         text.append("A card is busy while at least one kernel runs on it (nvidia-smi's utilization.gpu).")
         return "\n".join(text) + "\n"
+
+
+def parsed(text):
+    """An object as JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RuntimeError(f"the program printed {text.strip()[:80]!r} and no result")
+    return found
 
 
 def version_of(package):

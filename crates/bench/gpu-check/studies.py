@@ -134,8 +134,8 @@ class Studies:
         self.same_when_killed(name, spec, "dropout-1", "dropout-2", ["dense"])
 
     def whole(self, spec, results):
-        if self.run(spec, results, "--jobs", 1) != 0:
-            raise RuntimeError(self.last_line(results))
+        if self.run(spec, results, "--jobs", 1) != 0 or not self.stages(results):
+            raise RuntimeError(f"it is not whole: {self.last_line(results)}")
 
     def same_when_killed(self, name, spec, first, results, stages):
         left = [self.kill_in(stage, spec, results) for stage in stages]
@@ -172,7 +172,7 @@ class Studies:
             raise OutOfTime
         started = time.monotonic()
         with card.Watch(self.report.device if self.report.is_gpu else None) as watch:
-            code = self.run(spec, "default", "--seeds", 1, "--jobs", 1 if self.report.tiny else 4, limit=limit)
+            code = self.run(spec, "default", "--seeds", 1, "--jobs", 2 if self.report.tiny else 4, limit=limit)
         seconds = time.monotonic() - started
         done = [stage for stage in self.stages("default") if stage["id"].startswith("cell-")]
         ended = {0: "all of them", 1: f"some failed: {self.last_line('default')}", 130: "then out of time"}[code]
