@@ -115,7 +115,9 @@ class Studies:
     def smoke(self):
         for name, check in [("smoke (batch norm)", self.same_bytes), ("smoke (dropout)", self.same_with_dropout)]:
             self.report.attempt("study", name, "the rest", lambda: check(name))  # noqa: B023
-        self.clean("smoke-1", "smoke-2", "smoke-3", "dropout-1", "dropout-2")
+        self.clean("smoke-1")
+        # Copies of these, which only had to be compared.
+        self.clean("smoke-2", "smoke-3", "dropout-1", "dropout-2", also="tables")
 
     def same_bytes(self, name):
         spec = self.spec("smoke", [])
@@ -187,10 +189,10 @@ class Studies:
         remark = "OUT/default/tables" if written.returncode == 0 else f"{FAILED}: {written.stderr.strip()[-200:]}"
         self.report.note("study", name, "tables written", written.returncode == 0, "", remark)
 
-    def clean(self, *folders):
-        """Weights and checkpoints go, the tables stay."""
+    def clean(self, *folders, also=None):
+        """Weights, checkpoints and curves go, tables and logs stay."""
         for results in folders:
-            for part in ["store", "crops"]:
+            for part in ["store", "crops", "runs", *([also] if also else [])]:
                 shutil.rmtree(self.out / results / part, ignore_errors=True)
 
 
