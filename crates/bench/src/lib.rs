@@ -1,6 +1,6 @@
 //! Helpers of the benches: paired times, peak memory, passes over nets, photographs, and the table of figures with their requirements.
 //! The benches themselves are in `benches/figures`; `bin/parity.rs` and `parity/parity.py` compare with Pillow, torchvision and
-//! PyTorch, `bin/gpu_check.rs` and `gpu-check/gpu_check.py` a GPU with the CPU.
+//! PyTorch, `bin/gpu_check` and `gpu-check` a GPU with the CPU.
 
 mod figure;
 mod memory;

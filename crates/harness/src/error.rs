@@ -14,12 +14,33 @@ fn of_layer(layer: Option<&str>) -> String {
     layer.map(|layer| format!(", layer {layer}")).unwrap_or_default()
 }
 
-fn fitting(fits: Option<i64>) -> String {
-    match fits {
-        Some(0) => "a single image does not fit either: use a smaller net".to_owned(),
-        Some(fits) => format!("a batch of {fits} fits: use that"),
-        None => "use a smaller batch".to_owned(),
-    }
+/// What decides the size of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// A key of the spec: trainings.
+    OfSpec,
+    /// A constant of the program, by the kind of device and the size of images: tests and calibrations.
+    Fixed,
+}
+
+fn fitting(fits: Option<i64>, size: BatchSize) -> String {
+    let advice = match (fits, size) {
+        (Some(0), BatchSize::OfSpec) => "a single image does not fit either: use a smaller net",
+        (Some(0), BatchSize::Fixed) => {
+            "a single image does not fit either: run fewer processes on it (--jobs)"
+        }
+        (Some(fits), BatchSize::OfSpec) => return format!("a batch of {fits} fits: use that"),
+        (Some(fits), BatchSize::Fixed) => {
+            return format!(
+                "a batch of {fits} fits, but that of tests and calibrations is fixed: run fewer processes on it (--jobs)"
+            );
+        }
+        (None, BatchSize::OfSpec) => "use a smaller batch",
+        (None, BatchSize::Fixed) => {
+            "the batch of tests and calibrations is fixed: run fewer processes on it (--jobs)"
+        }
+    };
+    advice.to_owned()
 }
 
 fn how_stages_ended(failed: usize, blocked: usize, left: usize, total: usize) -> String {
@@ -223,7 +244,7 @@ pub enum HarnessError {
     },
     /// A batch does not fit into the memory of the device.
     #[error(
-        "{device} has not enough memory for a batch of {batch}, {place}: {message}; {}, or use another device", fitting(*fits)
+        "{device} has not enough memory for a batch of {batch}, {place}: {message}; {}, or use another device", fitting(*fits, *size)
     )]
     OutOfMemory {
         device: String,
@@ -235,6 +256,7 @@ pub enum HarnessError {
         message: String,
         /// A batch that was tried and fits, 0 if a single image does not; `None` if that was not tried.
         fits: Option<i64>,
+        size: BatchSize,
     },
     /// A dense net diverged, so nothing can be pruned from it.
     #[error(
@@ -298,12 +320,13 @@ impl HarnessError {
         error: thinet_models::ModelError,
         device: thinet_models::Device,
         batch: i64,
+        size: BatchSize,
     ) -> Self {
         match &error {
             thinet_models::ModelError::Torch { context, message } if is_out_of_memory(message) => {
                 let device = if device.is_gpu() { device.to_string() } else { "the CPU".to_owned() };
                 let (place, message) = (context.clone(), message.clone());
-                Self::OutOfMemory { device, batch, place, message, fits: None }
+                Self::OutOfMemory { device, batch, place, message, fits: None, size }
             }
             _ => Self::Model(error),
         }
@@ -315,30 +338,38 @@ impl HarnessError {
         error: thinet_models::ModelError,
         device: thinet_models::Device,
         batch: i64,
+        size: BatchSize,
         fits: &mut dyn FnMut(i64) -> bool,
     ) -> Self {
-        match Self::of_model(error, device, batch) {
+        match Self::of_model(error, device, batch, size) {
             Self::OutOfMemory { device: name, batch, place, message, .. } if device.is_gpu() => {
                 let mut fewer = batch / 2;
                 while fewer > 0 && !fits(fewer) {
                     fewer /= 2;
                 }
-                Self::OutOfMemory { device: name, batch, place, message, fits: Some(fewer) }
+                Self::OutOfMemory { device: name, batch, place, message, fits: Some(fewer), size }
             }
             other => other,
         }
     }
 
     /// The same for an error that has been wrapped already.
-    pub(crate) fn in_batch(self, device: thinet_models::Device, batch: i64) -> Self {
+    pub(crate) fn in_batch(
+        self,
+        device: thinet_models::Device,
+        batch: i64,
+        size: BatchSize,
+        fits: &mut dyn FnMut(i64) -> bool,
+    ) -> Self {
         match self {
-            Self::Model(error) => Self::of_model(error, device, batch),
+            Self::Model(error) => Self::of_batch(error, device, batch, size, fits),
             Self::Sampling(thinet_sampling::SamplingError::Torch { layer, source })
                 if is_out_of_memory(&source.to_string()) =>
             {
                 let context = format!("calibration of layer {layer:?}");
                 let message = torch_message(&source);
-                Self::of_model(thinet_models::ModelError::Torch { context, message }, device, batch)
+                let error = thinet_models::ModelError::Torch { context, message };
+                Self::of_batch(error, device, batch, size, fits)
             }
             other => other,
         }
@@ -381,21 +412,28 @@ mod tests {
         let torch =
             |message: &str| ModelError::Torch { context: "layer \"conv1\"".into(), message: message.into() };
         let full = || torch("CUDA out of memory. Tried to allocate 20.00 MiB.");
-        let text = HarnessError::of_model(full(), Device::Cuda(1), 128).to_string();
+        let text = HarnessError::of_model(full(), Device::Cuda(1), 128, BatchSize::OfSpec).to_string();
         assert_eq!(
             text,
             "cuda:1 has not enough memory for a batch of 128, layer \"conv1\": CUDA out of memory. Tried to allocate 20.00 \
              MiB.; use a smaller batch, or use another device"
         );
-        let other = HarnessError::of_model(torch("shapes differ"), Device::Cuda(1), 128);
+        let other = HarnessError::of_model(torch("shapes differ"), Device::Cuda(1), 128, BatchSize::OfSpec);
         assert!(matches!(other, HarnessError::Model(_)), "{other}");
-        let wrapped = HarnessError::Model(full()).in_batch(Device::Cuda(1), 128).to_string();
-        assert_eq!(wrapped, text);
+        let fixed = |error: HarnessError, most: i64| {
+            error.in_batch(Device::Cuda(1), 128, BatchSize::Fixed, &mut |fewer| fewer <= most).to_string()
+        };
+        let wrapped = fixed(HarnessError::Model(full()), 100);
+        let advice = "a batch of 64 fits, but that of tests and calibrations is fixed: run fewer processes on it (--jobs), or use \
+                      another device";
+        assert!(wrapped.starts_with("cuda:1 has") && wrapped.ends_with(advice), "{wrapped}");
         let source = tch::TchError::Torch("CUDA out of memory.\nException raised from x".into());
         let gathering = thinet_sampling::SamplingError::Torch { layer: "conv1".into(), source };
-        let text = HarnessError::Sampling(gathering).in_batch(Device::Cuda(1), 128).to_string();
+        let text = fixed(HarnessError::Sampling(gathering), 0);
         assert!(
-            text.contains("batch of 128, calibration of layer \"conv1\": CUDA out of memory.; use"),
+            text.contains(
+                "batch of 128, calibration of layer \"conv1\": CUDA out of memory.; a single image does not fit either: run fewer"
+            ),
             "{text}"
         );
     }
@@ -413,16 +451,20 @@ mod tests {
                 tried.push(fewer);
                 fewer <= most
             };
-            let text = HarnessError::of_batch(full(), Device::Cuda(0), 128, &mut fits).to_string();
+            let text = HarnessError::of_batch(full(), Device::Cuda(0), 128, BatchSize::OfSpec, &mut fits)
+                .to_string();
             assert!(text.contains(advice), "{text}");
             assert_eq!(tried, expected);
         }
         let mut never = |_| panic!("tried");
-        let text = HarnessError::of_batch(full(), Device::Cpu, 128, &mut never).to_string();
+        let text =
+            HarnessError::of_batch(full(), Device::Cpu, 128, BatchSize::OfSpec, &mut never).to_string();
         assert!(text.ends_with("use a smaller batch, or use another device"), "{text}");
+        let text = HarnessError::of_batch(full(), Device::Cpu, 128, BatchSize::Fixed, &mut never).to_string();
+        assert!(text.contains("is fixed: run fewer processes on it (--jobs), or"), "{text}");
         let other = ModelError::Torch { context: "x".into(), message: "shapes differ".into() };
         assert!(matches!(
-            HarnessError::of_batch(other, Device::Cuda(0), 128, &mut never),
+            HarnessError::of_batch(other, Device::Cuda(0), 128, BatchSize::OfSpec, &mut never),
             HarnessError::Model(_)
         ));
     }
@@ -435,7 +477,7 @@ mod tests {
         };
         let message = torch_message(&error);
         let error = ModelError::Torch { context: "layer \"conv1\"".into(), message };
-        let text = HarnessError::of_model(error, Device::Cpu, 7).to_string();
+        let text = HarnessError::of_model(error, Device::Cpu, 7, BatchSize::OfSpec).to_string();
         assert!(
             text.starts_with("the CPU has not enough memory for a batch of 7, layer \"conv1\": "),
             "{text}"

@@ -12,5 +12,5 @@ mod stop;
 pub mod store;
 pub mod study;
 
-pub use error::{HarnessError, SpecError};
+pub use error::{BatchSize, HarnessError, SpecError};
 pub use stop::Stop;

@@ -16,6 +16,7 @@ unsafe extern "C" {
         gradients: *const *const c_void,
         velocities: *const *const c_void,
         count: i64,
+        has_velocities: c_int,
         lr: f64,
         momentum: f64,
         decay: f64,
@@ -27,7 +28,7 @@ unsafe extern "C" {
 }
 
 /// A step of tensors that share their factors; all lists have the same length, and the three tensors of a place the same shape and
-/// strides.
+/// strides. Without momentum there are no velocities.
 #[derive(Debug, Default)]
 pub(crate) struct FusedStep {
     pub(crate) weights: Vec<Tensor>,
@@ -47,15 +48,16 @@ pub(crate) fn fused_step(step: &FusedStep) -> Result<(), ModelError> {
         |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.as_ptr().cast()).collect::<Vec<_>>();
     let (weights, gradients, velocities) =
         (pointers(&step.weights), pointers(&step.gradients), pointers(&step.velocities));
-    assert!(weights.len() == gradients.len() && weights.len() == velocities.len());
+    assert!(weights.len() == gradients.len() && (velocities.is_empty() || weights.len() == velocities.len()));
     let mut reason = Reason::new();
-    // SAFETY: each list holds `count` pointers to tensors that `step` owns, and at most `CAPACITY` bytes are written to `reason`.
+    // SAFETY: each list that is read holds `count` pointers to tensors that `step` owns, and at most `CAPACITY` bytes are written to `reason`.
     let length = unsafe {
         thinet_fused_sgd(
             weights.as_ptr(),
             gradients.as_ptr(),
             velocities.as_ptr(),
             weights.len() as i64,
+            c_int::from(!velocities.is_empty()),
             step.lr,
             step.momentum,
             step.decay,

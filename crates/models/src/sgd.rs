@@ -77,15 +77,17 @@ impl Sgd {
     ) -> Result<(), ModelError> {
         let _guard = tch::no_grad_guard();
         let first = self.parameters.first().map(|parameter| weights.get(&parameter.name)).transpose()?;
-        // The fused kernel does not support training without momentum.
-        match self.momentum > 0.0 && first.is_some_and(|weight| weight.device().is_cuda()) {
+        match first.is_some_and(|weight| weight.device().is_cuda()) {
             true => self.step_together(weights, gradients, lr),
             false => self.step_each(weights, gradients, lr),
         }
     }
 
-    /// One tensor after the other.
-    fn step_each(
+    /// [`Sgd::step`] as a loop over the tensors, as on a CPU.
+    ///
+    /// # Errors
+    /// As [`Sgd::step`].
+    pub fn step_each(
         &mut self,
         weights: &Weights,
         gradients: impl IntoIterator<Item = Tensor>,
@@ -100,8 +102,12 @@ impl Sgd {
         Ok(())
     }
 
-    /// All tensors with the same factors at once. The same arithmetic, rounded in other places.
-    fn step_together(
+    /// [`Sgd::step`] on all tensors with the same factors at once, as on a GPU. The same arithmetic, rounded in other places; without
+    /// momentum no velocities are kept.
+    ///
+    /// # Errors
+    /// As [`Sgd::step`].
+    pub fn step_together(
         &mut self,
         weights: &Weights,
         gradients: impl IntoIterator<Item = Tensor>,
@@ -119,25 +125,29 @@ impl Sgd {
                 true => gradient,
                 false => like(weight, &gradient).context(context)?,
             };
-            let first = parameter.velocity.is_none();
-            let velocity = match parameter.velocity.take() {
-                Some(velocity) => velocity,
-                None => weight.f_empty_like().context(context)?,
+            let velocity = match (self.momentum > 0.0, parameter.velocity.take()) {
+                (false, _) => None,
+                (true, Some(velocity)) => Some((velocity, false)),
+                (true, None) => Some((weight.f_empty_like().context(context)?, true)),
             };
+            let first = velocity.as_ref().is_some_and(|(_, first)| *first);
             let step = steps
                 .entry((parameter.lr.to_bits(), parameter.decay.to_bits(), first))
                 .or_insert_with(|| FusedStep {
                     lr: lr * parameter.lr,
                     momentum: self.momentum,
-                    nesterov: self.nesterov,
+                    // Without momentum it is the same step, which libtorch would refuse by this name.
+                    nesterov: self.nesterov && self.momentum > 0.0,
                     decay: parameter.decay,
                     first,
                     ..FusedStep::default()
                 });
             step.weights.push(weight.shallow_clone());
             step.gradients.push(gradient);
-            step.velocities.push(velocity.shallow_clone());
-            parameter.velocity = Some(velocity);
+            if let Some((velocity, _)) = velocity {
+                step.velocities.push(velocity.shallow_clone());
+                parameter.velocity = Some(velocity);
+            }
         }
         steps.values().try_for_each(fused_step)
     }
@@ -277,8 +287,11 @@ mod tests {
             layer_decay: BTreeMap::new(),
         };
         let formats = [MemoryFormat::Contiguous, MemoryFormat::ChannelsLast];
-        for (format, nesterov) in formats.into_iter().flat_map(|format| [(format, false), (format, true)]) {
-            let options = SgdOptions { nesterov, ..options.clone() };
+        let kinds = [(0.9, false), (0.9, true), (0.0, false)];
+        for (format, (momentum, nesterov)) in
+            formats.into_iter().flat_map(|format| kinds.map(|kind| (format, kind)))
+        {
+            let options = SgdOptions { momentum, nesterov, ..options.clone() };
             let start = || {
                 let weights = Weights::init(&graph, Seed::root(0), tch::Device::Cpu).unwrap();
                 (weights.to_format(format).unwrap(), Sgd::new(&graph, &options))
@@ -300,14 +313,17 @@ mod tests {
                 plain.step_each(&each, a, 0.1).unwrap();
                 fused.step_together(&together, b, 0.1).unwrap();
             }
-            assert_eq!(plain.state().keys().collect::<Vec<_>>(), fused.state().keys().collect::<Vec<_>>());
+            let kept = |sgd: &Sgd| sgd.state().into_keys().collect::<Vec<_>>();
+            assert_eq!(kept(&fused), if momentum > 0.0 { kept(&plain) } else { Vec::new() });
             let close = |name: &str, a: &Tensor, b: &Tensor| {
                 let off = (a - b).abs().max().double_value(&[]);
                 assert!(off <= 1e-6 * a.abs().max().double_value(&[]), "{name}: {off:e}");
             };
-            for (name, velocity) in plain.state() {
-                close(&name, &velocity, &fused.state()[&name]);
-                close(&name, each.get(&name).unwrap(), together.get(&name).unwrap());
+            for (name, velocity) in fused.state() {
+                close(&name, &plain.state()[&name], &velocity);
+            }
+            for name in plain.names() {
+                close(name, each.get(name).unwrap(), together.get(name).unwrap());
             }
         }
     }

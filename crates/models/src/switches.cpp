@@ -208,20 +208,21 @@ int thinet_set_variable(const char* name, const char* value) {
   }
 }
 
-// One step of SGD on `count` tensors on one device, in place; where `first` is set, velocities are written and not read. 0: done;
-// else the length of the reason, whose first `capacity` bytes are written to `reason`.
+// One step of SGD on `count` tensors on one device, in place; where `first` is set, velocities are written and not read. Without
+// momentum there are no velocities. 0: done; else the length of the reason, whose first `capacity` bytes are written to `reason`.
 std::int64_t thinet_fused_sgd(const at::Tensor* const* weights, const at::Tensor* const* gradients,
-                              const at::Tensor* const* velocities, std::int64_t count, double lr, double momentum,
-                              double decay, int nesterov, int first, char* reason, std::int64_t capacity) {
+                              const at::Tensor* const* velocities, std::int64_t count, int has_velocities, double lr,
+                              double momentum, double decay, int nesterov, int first, char* reason,
+                              std::int64_t capacity) {
   return refused(reason, capacity, [&] {
-    const auto list = [count](const at::Tensor* const* tensors) {
+    const auto list = [](const at::Tensor* const* tensors, std::int64_t length) {
       std::vector<at::Tensor> all;
-      for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t i = 0; i < length; ++i) {
         all.push_back(*tensors[i]);
       }
       return all;
     };
-    const auto w = list(weights), g = list(gradients), v = list(velocities);
+    const auto w = list(weights, count), g = list(gradients, count), v = list(velocities, has_velocities ? count : 0);
     at::_fused_sgd_(w, g, v, decay, momentum, lr, /*dampening=*/0.0, nesterov != 0, /*maximize=*/false, first != 0);
   });
 }

@@ -18,7 +18,7 @@ use thinet_seed::Seed;
 use crate::in_turn::{FILTERED, duration, in_turn, timed};
 
 pub(crate) fn figures(criterion: &mut Criterion) -> Result<Vec<Figure>> {
-    let mut figures = vec![overlap(criterion)?, bytes(criterion)?];
+    let mut figures = vec![overlap(criterion)?, bytes(criterion)?, step_together(criterion)?];
     figures.extend(ON_A_GPU.map(|(name, reason)| Figure::not_measured(name, None, reason)));
     Ok(figures)
 }
@@ -26,16 +26,16 @@ pub(crate) fn figures(criterion: &mut Criterion) -> Result<Vec<Figure>> {
 /// What a CPU has no use for.
 const ON_A_GPU: [(&str, &str); 3] = [
     (
-        "training step, losses read late and tensors updated together",
+        "training step, losses read late",
         "a CPU has done its work when it is asked for the loss; `make gpu-check` measures the step on a GPU beside PyTorch's",
     ),
     (
         "test and calibration in batches of 128 photographs over 20",
-        "only a GPU has other batches; `make gpu-check` measures calibration over a bare forward pass",
+        "only a GPU has other batches; `make gpu-check` measures calibration over a bare pass over the same layers",
     ),
     (
         "small images that stay on the device over the loader",
-        "a CPU computes where the images lie; `make gpu-check` measures how long a study's GPU waits for images",
+        "a CPU computes where the images lie; `make gpu-check` samples how busy a study's GPU is",
     ),
 ];
 
@@ -176,6 +176,47 @@ fn bytes(criterion: &mut Criterion) -> Result<Figure> {
         note: format!(
             "measured: images in memory, mirrored at random, in the calling thread; the device normalises the bytes, which is not \
              timed here. {}",
+            pairs.spread(Ratio::Speedup)
+        ),
+    })
+}
+
+/// One step of SGD on the tensors of ResNet-50: all at once, as on a GPU, and one after the other.
+fn step_together(criterion: &mut Criterion) -> Result<Figure> {
+    let name = "SGD step on ResNet-50's tensors, all at once over one by one";
+    let graph = NetSpec::new(Arch::Resnet50).build([3, 224, 224], 1000)?;
+    let weights = Weights::init(&graph, Seed::root(0), tch::Device::Cpu)?;
+    let (mut together, mut each) = (Sgd::new(&graph, &plain_sgd()), Sgd::new(&graph, &plain_sgd()));
+    // Of no tensor's storage, as a step changes its gradients.
+    let gradients = || -> Result<Vec<Tensor>> {
+        graph
+            .tensors()
+            .iter()
+            .filter(|spec| spec.trainable)
+            .map(|spec| Ok(weights.get(&spec.name)?.copy()))
+            .collect()
+    };
+    let mut ours = || {
+        let gradients = gradients()?;
+        timed(|| Ok(together.step_together(&weights, gradients, 1e-6)?))
+    };
+    let mut reference = || {
+        let gradients = gradients()?;
+        timed(|| Ok(each.step_each(&weights, gradients, 1e-6)?))
+    };
+    let pairs = in_turn(criterion, ["feeding", "step"], &mut ours, &mut reference)?;
+    if pairs.is_empty() {
+        return Ok(Figure::not_measured(name, None, FILTERED));
+    }
+    Ok(Figure {
+        name: name.to_owned(),
+        ours: duration(pairs.ours()),
+        reference: duration(pairs.reference()),
+        ratio: Some(pairs.ratio(Ratio::Speedup)),
+        required: None,
+        note: format!(
+            "measured: on the CPU, where the loop is used. A GPU has a kernel to start for each \
+             operation of the loop. {}",
             pairs.spread(Ratio::Speedup)
         ),
     })

@@ -14,7 +14,7 @@ use thinet_selectors::{Evidence, Needs};
 
 use super::feed::DeviceBatch;
 use super::{Context, crops};
-use crate::error::HarnessError;
+use crate::error::{BatchSize, HarnessError};
 
 /// The images and positions of a calibration.
 #[derive(Clone, Copy)]
@@ -140,9 +140,11 @@ fn for_each_batch(
         for index in &mut batch.indices {
             *index = indices[*index];
         }
-        feed.busy
-            .time(|| work(&batch))
-            .map_err(|error| error.in_batch(feed.device, batch.indices.len() as i64))?;
+        feed.busy.time(|| work(&batch)).map_err(|error| {
+            // The pass ends here, so what fewer images add to it is lost with the rest.
+            let mut fits = |fewer: i64| batch.first(fewer).is_ok_and(|some| work(&some).is_ok());
+            error.in_batch(feed.device, batch.indices.len() as i64, BatchSize::Fixed, &mut fits)
+        })?;
         done += batch.indices.len() as u64;
         progress(done, total);
     }

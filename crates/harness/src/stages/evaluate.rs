@@ -8,7 +8,7 @@ use thinet_metrics::{Evaluation, Evaluator};
 use thinet_models::{Mode, ModelError, Net, add_batch, forward};
 
 use super::feed::{DeviceBatch, Feed};
-use crate::error::HarnessError;
+use crate::error::{BatchSize, HarnessError};
 
 /// Top-1, top-5 and mean cross-entropy of `net` on all images, in their order.
 pub(crate) fn evaluate(
@@ -37,7 +37,7 @@ pub(crate) fn evaluate_some(
         let images = passed.labels.numel();
         feed.busy
             .time(|| add_batch(&mut evaluator, &passed.logits, &passed.labels))
-            .map_err(|error| HarnessError::of_model(error, feed.device, images as i64))?;
+            .map_err(|error| HarnessError::of_model(error, feed.device, images as i64, BatchSize::Fixed))?;
         done += images as u64;
         progress(done, total);
         Ok(())
@@ -51,7 +51,7 @@ pub(crate) fn evaluate_some(
         let pass = |images: &Tensor| forward(&net.graph, &net.weights, images, Mode::Eval);
         let logits = feed.busy.time(|| pass(&images)).map_err(|error| {
             let mut fits = |fewer| done_on(&images, fewer, &pass);
-            HarnessError::of_batch(error, feed.device, indices.len() as i64, &mut fits)
+            HarnessError::of_batch(error, feed.device, indices.len() as i64, BatchSize::Fixed, &mut fits)
         })?;
         let passed = Passed { logits, labels };
         let ready = if feed.owed_losses > 1 { owed.replace(passed) } else { Some(passed) };

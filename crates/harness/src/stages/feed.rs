@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use thinet_data::{Dataset, Loader, LoaderOptions, Transform};
 use thinet_models::{Device, MemoryFormat, ModelError, Precision, UploadBytes};
 use thinet_seed::Seed;
 
 use super::to_device::{SmallPass, ToDevice};
-use crate::error::HarnessError;
+use crate::error::{BatchSize, HarnessError};
 use crate::stop::Stop;
 use crate::study::Recipe;
 
@@ -87,7 +87,7 @@ impl Feed {
     ) -> Result<Batches<'_>, HarnessError> {
         let [_, height, width] = self.transform.output_shape(data.shape())?;
         let options = self.options(batch_without_gradients(self.device, height * width), false);
-        self.batches(data, order, &self.transform, None, options)
+        self.batches(data, order, &self.transform, None, options, BatchSize::Fixed)
     }
 
     /// Batches of one training epoch from batch `first` on. Order and augmentation are drawn from streams of the epoch, augmentation
@@ -104,7 +104,8 @@ impl Feed {
         order.drain(..first * recipe.batch);
         let transform = Transform { augment: recipe.augment, ..self.transform.clone() };
         let augment = seed.child("augment").index(epoch as u64);
-        self.batches(data, order, &transform, Some(augment), self.options(recipe.batch, true))
+        let options = self.options(recipe.batch, true);
+        self.batches(data, order, &transform, Some(augment), options, BatchSize::OfSpec)
     }
 
     fn options(&self, batch: usize, drop_last: bool) -> LoaderOptions {
@@ -118,6 +119,7 @@ impl Feed {
         transform: &Transform,
         seed: Option<Seed>,
         options: LoaderOptions,
+        size: BatchSize,
     ) -> Result<Batches<'_>, HarnessError> {
         let source = match &self.route {
             Route::Values => Source::Values(Loader::new(data.clone(), order, transform, seed, options)?),
@@ -130,7 +132,7 @@ impl Feed {
                 }
             },
         };
-        Ok(Batches { feed: self, source })
+        Ok(Batches { feed: self, source, size })
     }
 }
 
@@ -154,12 +156,20 @@ impl DeviceBatch {
     fn empty() -> Self {
         Self { images: Tensor::new(), labels: Tensor::new(), indices: Vec::new() }
     }
+
+    /// The first `count` images.
+    pub(crate) fn first(&self, count: i64) -> Result<Self, TchError> {
+        let Self { images, labels, indices } = self;
+        let (images, labels) = (images.f_narrow(0, 0, count)?, labels.f_narrow(0, 0, count)?);
+        Ok(Self { images, labels, indices: indices[..count as usize].to_vec() })
+    }
 }
 
 /// The batches of a pass. Ends after the first error.
 pub(crate) struct Batches<'a> {
     feed: &'a Feed,
     source: Source<'a>,
+    size: BatchSize,
 }
 
 enum Source<'a> {
@@ -172,6 +182,7 @@ impl Iterator for Batches<'_> {
     type Item = Result<DeviceBatch, HarnessError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let size = self.size;
         let (busy, waited, format) = (&self.feed.busy, &self.feed.waited, self.feed.format);
         busy.time(|| {
             let (images, labels, indices) = match &mut self.source {
@@ -188,7 +199,8 @@ impl Iterator for Batches<'_> {
                     Err(error) => return Some(Err(error.into())),
                     Ok(batch) if batch.indices.is_empty() => return Some(Ok(DeviceBatch::empty())),
                     Ok(batch) => (
-                        way.images(&batch).map_err(|error| self.feed.of_images(error, batch.indices.len())),
+                        way.images(&batch)
+                            .map_err(|error| self.feed.of_images(error, batch.indices.len(), size)),
                         batch.labels,
                         batch.indices,
                     ),
@@ -196,7 +208,7 @@ impl Iterator for Batches<'_> {
                 Source::OnDevice(way, pass) => {
                     let (indices, labels) = pass.next()?;
                     let images = way.cut(pass, &indices);
-                    (images.map_err(|error| self.feed.of_images(error, indices.len())), labels, indices)
+                    (images.map_err(|error| self.feed.of_images(error, indices.len(), size)), labels, indices)
                 }
             };
             Some(images.and_then(|images| {
@@ -211,8 +223,8 @@ impl Iterator for Batches<'_> {
 }
 
 impl Feed {
-    fn of_images(&self, error: ModelError, batch: usize) -> HarnessError {
-        HarnessError::of_model(error, self.device, batch as i64)
+    fn of_images(&self, error: ModelError, batch: usize, size: BatchSize) -> HarnessError {
+        HarnessError::of_model(error, self.device, batch as i64, size)
     }
 }
 

@@ -24,5 +24,5 @@ pub(crate) use context::Context;
 pub(crate) use feed::{BusyTime, Feed, Route};
 pub use latency::{LatencyError, LatencyOptions, LatencyStep, check_latency_models, latency};
 pub use preprocessing::{PREPROCESSING, Preprocessing};
-pub(crate) use to_device::ToDevice;
+pub use to_device::{SmallPass, ToDevice};
 pub(crate) use train::OWED_ON_GPU;

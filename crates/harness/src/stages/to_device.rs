@@ -21,7 +21,7 @@ const PART: usize = 64 << 20;
 
 /// Brings bytes to a device and makes inputs of them there.
 #[derive(Debug)]
-pub(crate) struct ToDevice {
+pub struct ToDevice {
     device: Device,
     uploader: Uploader,
     /// `[]`: what a byte is divided by.
@@ -35,7 +35,10 @@ pub(crate) struct ToDevice {
 
 impl ToDevice {
     /// For images of the sets; small ones among them will be kept on the device when they are first used.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// If there is no such GPU, or it has not enough memory.
+    pub fn new(
         device: Device,
         normalisation: &Normalisation,
         sets: &[&Arc<dyn Dataset>],
@@ -59,7 +62,10 @@ impl ToDevice {
     }
 
     /// Memory for a loader's bytes.
-    pub(crate) fn buffer(device: Device, length: usize) -> Result<UploadBytes, DataError> {
+    ///
+    /// # Errors
+    /// If there is not enough, or no such GPU.
+    pub fn buffer(device: Device, length: usize) -> Result<UploadBytes, DataError> {
         UploadBytes::new(device, length).map_err(|error| DataError::Io {
             path: "memory for a batch".into(),
             action: "get it",
@@ -68,7 +74,10 @@ impl ToDevice {
     }
 
     /// The images of a batch that is not empty, normalised, `[n, c, h, w]`.
-    pub(crate) fn images(&self, batch: &Batch<UploadBytes>) -> Result<Tensor, ModelError> {
+    ///
+    /// # Errors
+    /// If the device has not enough memory, or an earlier operation on it failed.
+    pub fn images(&self, batch: &Batch<UploadBytes>) -> Result<Tensor, ModelError> {
         let shape = batch.shape.map(|n| n as i64);
         let view = || batch.images.tensor().f_narrow(0, 0, shape.iter().product())?.f_view(shape);
         let bytes = self.uploader.upload(&view().map_err(of_images)?)?;
@@ -76,7 +85,10 @@ impl ToDevice {
     }
 
     /// Labels on the device, `[n]`.
-    pub(crate) fn labels(&self, labels: &[i64]) -> Result<Tensor, ModelError> {
+    ///
+    /// # Errors
+    /// As [`ToDevice::images`].
+    pub fn labels(&self, labels: &[i64]) -> Result<Tensor, ModelError> {
         self.uploader.integers(labels, self.device)
     }
 
@@ -89,7 +101,10 @@ impl ToDevice {
     }
 
     /// A pass over a set that stays on the device; `None` for any other set, and where photographs are cropped at random.
-    pub(crate) fn pass(
+    ///
+    /// # Errors
+    /// If the set cannot be read or does not fit into the device's memory, or the transform does not fit its images.
+    pub fn pass(
         &self,
         data: &Arc<dyn Dataset>,
         order: &[usize],
@@ -121,7 +136,10 @@ impl ToDevice {
     }
 
     /// The images of a batch of a pass, normalised, `[n, c, h, w]`.
-    pub(crate) fn cut(&self, pass: &SmallPass, indices: &[usize]) -> Result<Tensor, ModelError> {
+    ///
+    /// # Errors
+    /// As [`ToDevice::images`].
+    pub fn cut(&self, pass: &SmallPass, indices: &[usize]) -> Result<Tensor, ModelError> {
         let [_, height, width] = pass.placer.output().map(|n| n as i64);
         let n = indices.len() as i64;
         let place = |&index: &usize| pass.placer.place(pass.seed.map(|seed| seed.index(index as u64)));
@@ -224,7 +242,7 @@ impl fmt::Debug for SmallSet {
 }
 
 /// A pass over a set on the device. Batches are those of a loader with the same order, transform and seed.
-pub(crate) struct SmallPass {
+pub struct SmallPass {
     bytes: Tensor,
     /// The stored channel of each channel of the input, `[c]`.
     channels: Tensor,
@@ -237,7 +255,11 @@ pub(crate) struct SmallPass {
 
 impl SmallPass {
     /// Indices and labels of the next batch.
-    pub(crate) fn next(&mut self) -> Option<(Vec<usize>, Vec<i64>)> {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "images are cut by `ToDevice::cut`, so it is no iterator of batches"
+    )]
+    pub fn next(&mut self) -> Option<(Vec<usize>, Vec<i64>)> {
         let indices = self.batches.pop()?;
         let labels = indices.iter().map(|&index| self.data.label(index) as i64).collect();
         Some((indices, labels))

@@ -17,7 +17,7 @@ use thinet_seed::Seed;
 use super::checkpoint::Checkpoints;
 use super::feed::{DeviceBatch, Feed};
 use super::loss_windows::LossWindows;
-use crate::error::{HarnessError, torch_message};
+use crate::error::{BatchSize, HarnessError, torch_message};
 use crate::study::Recipe;
 
 /// Steps whose losses a training may owe on a GPU: reading one waits until the GPU has nothing left to do.
@@ -213,7 +213,7 @@ fn step(
             // Reading the loss waits for the device.
             matches!(done, Ok(Ok(loss)) if loss.f_double_value(&[]).is_ok())
         };
-        HarnessError::of_batch(error, feed.device, count, &mut fits)
+        HarnessError::of_batch(error, feed.device, count, BatchSize::OfSpec, &mut fits)
     })
 }
 
@@ -266,7 +266,7 @@ fn late(error: ModelError, pending: &[PendingLoss], feed: &Feed) -> HarnessError
         }
         other => other,
     };
-    HarnessError::of_model(error, feed.device, first.images)
+    HarnessError::of_model(error, feed.device, first.images, BatchSize::OfSpec)
 }
 
 /// The position of a training, besides weights and velocities.
