@@ -28,7 +28,7 @@ const OTHER: usize = 5;
 const KERNELS: usize = 6;
 
 /// A training step costs about three forward passes: forward, gradient of inputs, gradient of weights.
-const TRAINING_FACTOR: f64 = 3.0;
+pub(super) const TRAINING_FACTOR: f64 = 3.0;
 /// Images of a pass without gradients, as far as the number of kernels is concerned.
 const PASS: f64 = 128.0;
 /// Bytes of a value of an activation.

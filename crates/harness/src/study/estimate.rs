@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use thinet_report::records::Mode;
+use thinet_selectors::Needs;
 
 use super::cost::{Rates, StageWork, bound, elapsed};
 use super::durations::{Basis, Duration, ratio_of_all, ratio_of_kind};
@@ -99,7 +100,8 @@ pub(crate) fn assumed_seconds(plan: &Plan) -> impl Fn(&StageWork) -> f64 {
 fn work_of(plan: &Plan, work: &Work<'_>) -> BTreeMap<String, StageWork> {
     let dense = plan.dense.iter().map(|stage| (stage.id.to_string(), work.dense()));
     let evidence = plan.dense.iter().flat_map(|dense| &dense.evidence);
-    let evidence = evidence.map(|stage| (stage.id.to_string(), work.evidence(&stage.variant.spec)));
+    let evidence = evidence
+        .map(|stage| (stage.id.to_string(), work.evidence(&stage.variant.spec, Needs::only(stage.kind))));
     let cells = plan.cells.iter().map(|cell| (cell.id.to_string(), work.cell(&cell.design)));
     dense.chain(evidence).chain(cells).collect()
 }
@@ -138,7 +140,9 @@ fn without_data_on(
     let mut items = Vec::new();
     for _ in 0..seeds {
         items.push(item(StageKind::Dense, work.dense()));
-        items.extend(calibrations.iter().map(|spec| item(StageKind::Evidence, work.evidence(spec))));
+        items.extend(
+            calibrations.iter().map(|spec| item(StageKind::Evidence, work.evidence(spec, Needs::MOMENTS))),
+        );
     }
     items.extend(resolved.cells.iter().map(|cell| item(StageKind::Cell, work.cell(cell))));
     let rates = Rates::assumed(&resolved.spec, is_gpu, cores, jobs);
@@ -205,7 +209,7 @@ mod tests {
             let work = Work::without_data(&study, [100, 20]);
             let [thinet, scratch] = [0, 2].map(|cell| work.cell(&study.cells[cell]).macs());
             let mut macs = 2.0 * (work.dense().macs() + thinet + scratch);
-            macs += calibrations as f64 * work.evidence(&study.spec).macs();
+            macs += calibrations as f64 * work.evidence(&study.spec, Needs::MOMENTS).macs();
             assert!((found.macs / macs - 1.0).abs() < 1e-9);
             assert!(
                 !found.is_measured && found.rate < 6.0e10,
@@ -254,7 +258,7 @@ mod tests {
             vec![
                 item(StageKind::Dense, work.dense(), dense.map(|times| times * assumed(&work.dense()))),
                 item(StageKind::Dense, work.dense(), None),
-                item(StageKind::Evidence, work.evidence(&study.spec), evidence),
+                item(StageKind::Evidence, work.evidence(&study.spec, Needs::MOMENTS), evidence),
                 item(StageKind::Cell, cell, None),
             ]
         };

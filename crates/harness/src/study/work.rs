@@ -5,8 +5,10 @@ use std::sync::Arc;
 use thinet_graph::Graph;
 use thinet_reconstruction::RefitInput;
 use thinet_report::records::Size;
+use thinet_sampling::{Pass, gathered};
+use thinet_selectors::Needs;
 
-use super::cost::{Amounts, Reading, StageWork};
+use super::cost::{Amounts, Reading, StageWork, TRAINING_FACTOR};
 use super::plan::Plan;
 use super::recipe::Recipe;
 use super::resolved::{CellDesign, ResolvedStudy, size_of};
@@ -109,10 +111,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Work of one kind of one-shot evidence of a variant: a pass over its sample.
-    pub(crate) fn evidence(&self, variant: &Spec) -> StageWork {
+    /// Work of these kinds of one-shot evidence of a variant, gathered together: a pass over its sample.
+    pub(crate) fn evidence(&self, variant: &Spec, needs: Needs) -> StageWork {
         let (net, images) = (self.dense_cost, self.sample(variant));
-        let passes = net.image.passed(images, net.nodes) + self.reading.of(images, self.copied);
+        let passes = net.image.passed(images, net.nodes) * forward_passes(needs)
+            + self.reading.of(images, self.copied);
         StageWork { passes, ..StageWork::default() }
     }
 
@@ -136,7 +139,9 @@ impl<'a> Work<'a> {
         let passes = usize::from(!spec.is_one_shot()) + usize::from(refits_kernels);
         let calibrations = passes * cell.keep.len();
         let images = self.sample(spec);
-        let calibration = between.image.passed(images, between.nodes) * calibrations as f64;
+        let needs = cell.method.selector.needs().unwrap_or_default() | Needs::MOMENTS;
+        let calibration =
+            between.image.passed(images, between.nodes) * forward_passes(needs) * calibrations as f64;
         StageWork {
             trainings: short + self.training(prune.after_last.as_ref(), pruned),
             passes: calibration + self.tests(3.0, pruned),
@@ -164,6 +169,12 @@ impl<'a> Work<'a> {
         let images = self.image_bytes.map_or(0.0, |bytes| bytes * sampled * seeds as f64);
         nets + checkpoints + images
     }
+}
+
+/// Forward passes that take as long as gathering these kinds of evidence: those from gradients have a pass forward and back of their own.
+fn forward_passes(needs: Needs) -> f64 {
+    let has = |pass: Pass| gathered(needs).any(|kind| kind.pass() == pass);
+    f64::from(has(Pass::Forward)) + if has(Pass::Backward) { TRAINING_FACTOR } else { 0.0 }
 }
 
 /// Bytes of an image that are copied to a GPU each time: sets in memory stay there.
@@ -245,9 +256,21 @@ selector = "thinet"
             let tuned_and_tested = 90.0 * pruned;
             let between = if between_layers { 84.0 * (dense + pruned) / 2.0 } else { 0.0 };
             assert!(is_close(work.cell(thinet).macs(), tuned_and_tested + between));
-            // One pass over the sample of 20 images.
-            assert!(is_close(work.evidence(&study.spec).macs(), 20.0 * dense));
+            // One pass over the sample of 20 images; of gradients one forward and back.
+            for (needs, passes) in [(Needs::MOMENTS, 1.0), (Needs::GRADIENTS, 3.0)] {
+                assert!(is_close(work.evidence(&study.spec, needs).macs(), passes * 20.0 * dense));
+            }
         }
+    }
+
+    #[test]
+    fn a_criterion_by_gradients_calibrates_each_layer_by_a_pass_forward_and_one_forward_and_back() {
+        let (by_moments, by_gradients) = (layer_by_layer(), resolved(&SPEC.replace("thinet\"", "taylor\"")));
+        let macs = |study: &ResolvedStudy| Work::without_data(study, [100, 20]).cell(&study.cells[0]).macs();
+        let sizes = [by_moments.size, by_moments.cells[0].size].map(|size| size.paper.macs as f64);
+        // Three layers of 20 images each, at the mean cost of both nets.
+        let three_more = 3.0 * 3.0 * 20.0 * (sizes[0] + sizes[1]) / 2.0;
+        assert!(is_close(macs(&by_gradients) - macs(&by_moments), three_more));
     }
 
     #[test]

@@ -37,7 +37,7 @@ const fn style(colour: &'static str, dash: &'static [f64], shape: &'static str) 
 }
 
 /// Styles of the registered methods, by selector and reconstruction.
-const KNOWN: [(&str, &str, MethodStyle); 9] = [
+const KNOWN: [(&str, &str, MethodStyle); 14] = [
     ("thinet", "channel-scale", style("#0072B2", &[1.0, 0.0], "circle")),
     ("thinet", "none", style("#56B4E9", &[7.0, 3.0], "square")),
     ("thinet-omp", "channel-scale", style("#009E73", &[11.0, 3.0], "triangle-up")),
@@ -45,6 +45,11 @@ const KNOWN: [(&str, &str, MethodStyle); 9] = [
     ("apoz", "none", style("#E69F00", &[8.0, 3.0, 2.0, 3.0], "diamond")),
     ("weight-sum-l1", "none", style("#D55E00", &[4.0, 2.0], "cross")),
     ("weight-sum-l2", "none", style("#CC79A7", &[12.0, 3.0, 2.0, 3.0, 2.0, 3.0], "triangle-down")),
+    ("lasso", "none", style("#004488", &[5.0, 2.0, 5.0, 4.0], "triangle-down")),
+    ("activation-mean", "none", style("#DDAA33", &[6.0, 3.0], "square")),
+    ("taylor", "none", style("#AA4499", &[9.0, 3.0, 3.0, 3.0], "diamond")),
+    ("fpgm", "none", style("#117733", &[3.0, 2.0, 1.0, 2.0], "triangle-up")),
+    ("bn-scale", "none", style("#BB5566", &[13.0, 2.0, 2.0, 2.0], "circle")),
     ("random", "none", style("#000000", &[2.0, 3.0], "triangle-right")),
     ("from-scratch", "none", style("#7F7F7F", &[14.0, 4.0], "square")),
 ];
