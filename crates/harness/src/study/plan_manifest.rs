@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use thinet_selectors::Needs;
+
 use super::cost::StageWork;
 use super::estimate::assumed_seconds;
 use super::plan::{Cell, Plan};
@@ -29,7 +31,8 @@ pub fn manifest(plan: &Plan) -> Manifest {
     for (dense, evidence) in
         plan.dense.iter().flat_map(|dense| dense.evidence.iter().map(move |e| (dense, e)))
     {
-        let (macs, expected_seconds) = cost(work.evidence(&evidence.variant.spec));
+        let (macs, expected_seconds) =
+            cost(work.evidence(&evidence.variant.spec, Needs::only(evidence.kind)));
         stages.push(ManifestEntry {
             id: evidence.id.to_string(),
             label: evidence.label.clone(),
