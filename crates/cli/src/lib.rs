@@ -29,7 +29,6 @@ use thinet_selectors::Selector;
 /// Runs the command line of this process with further selectors beside those of the workspace. Returns the exit code.
 #[must_use]
 pub fn main(others: &'static [&'static dyn Selector]) -> ExitCode {
-    thinet_models::load_cuda();
     if let Err(error) = selectors::register(others) {
         return exit::report(&error.into());
     }

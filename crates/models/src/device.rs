@@ -69,7 +69,7 @@ impl Device {
     }
 }
 
-/// Parses a name without looking for the device: see [`Device::check_available`].
+/// Parses a name without looking for the device: see [`Device::check_available`]. That of a GPU loads libtorch's CUDA library.
 impl FromStr for Device {
     type Err = ModelError;
 
@@ -79,9 +79,11 @@ impl FromStr for Device {
             "cuda" => Some(0),
             other => other.strip_prefix("cuda:").and_then(|index| index.parse().ok()),
         };
-        index
-            .map(Self::Cuda)
-            .ok_or_else(|| bad_device(name, "is not a device; allowed: cpu, cuda, cuda:<index>".into()))
+        let Some(index) = index else {
+            return Err(bad_device(name, "is not a device; allowed: cpu, cuda, cuda:<index>".into()));
+        };
+        cuda_library();
+        Ok(Self::Cuda(index))
     }
 }
 

@@ -22,14 +22,9 @@ pub(crate) enum CudaLibrary {
     Refused(String),
 }
 
-/// Loads libtorch's CUDA library, if there is one: a program from a wheel serves libtorch with and without CUDA, so it is not linked with
-/// that library. Libtorch looks for it once, so a program calls this before anything else of libtorch; what fails is said where
-/// a GPU is asked for.
-pub fn load_cuda() {
-    cuda_library();
-}
-
-/// The library, loaded by the first call.
+/// Loads libtorch's CUDA library by the first call, if there is one: debug programs and those of a wheel, which serve libtorch with and
+/// without CUDA, are not linked with it. Libtorch looks for it once, so it is loaded when a device's name is read, before any other
+/// work of libtorch.
 pub(crate) fn cuda_library() -> &'static CudaLibrary {
     static LIBRARY: OnceLock<CudaLibrary> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -152,7 +147,6 @@ mod tests {
         let other = "libcudart.so.13: cannot open shared object file: No such file or directory";
         assert_eq!((of_message(""), of_message(missing)), (CudaLibrary::Loaded, CudaLibrary::Missing));
         assert_eq!(of_message(other), CudaLibrary::Refused(other.to_owned()));
-        // Tests are linked with it where libtorch has it.
         let has_it = std::path::Path::new(env!("LIBTORCH")).join("lib/libtorch_cuda.so").exists();
         assert_eq!(*cuda_library(), if has_it { CudaLibrary::Loaded } else { CudaLibrary::Missing });
     }

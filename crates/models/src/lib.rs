@@ -32,7 +32,6 @@ mod weights;
 pub use batch_norm::{BatchNormEstimate, has_batch_norm};
 pub use copies::{Mark, UploadBytes, Uploader};
 pub use device::{Device, seed_torch, set_compute_threads};
-pub use driver::load_cuda;
 pub use error::ModelError;
 pub use evaluate::add_batch;
 pub use export::export_weights;
