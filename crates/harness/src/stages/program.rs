@@ -25,7 +25,7 @@ use messages::Question;
 use process::{Failure, Process, Start};
 
 /// The Python side of the protocol, which programs can import.
-pub(crate) const PYTHON_MODULE: &str = include_str!("../../../../../python/thinet_selector.py");
+pub(crate) const PYTHON_MODULE: &str = include_str!("../../../../python/thinet_selector.py");
 /// The name of its file.
 pub(crate) const PYTHON_FILE: &str = "thinet_selector.py";
 /// Questions that a second process is asked again, in another order.
