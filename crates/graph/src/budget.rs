@@ -15,7 +15,7 @@ use crate::{Counts, GraphError};
 
 /// A net that keep rates leave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Narrowed {
+pub struct NarrowNet {
     /// Channels kept in each pruned group, in the order of the groups.
     pub kept: Vec<(String, usize)>,
     /// The net of these widths.
@@ -30,7 +30,7 @@ pub fn at_keep_rates(
     dense: &Graph,
     groups: &[String],
     rate_of: impl Fn(&str) -> f64,
-) -> Result<Narrowed, GraphError> {
+) -> Result<NarrowNet, GraphError> {
     let kept_in = |name: &String| {
         let channels = channel_group(dense, name)?.channels;
         Ok((name.clone(), kept_channels(name, channels, rate_of(name))?))
@@ -166,12 +166,12 @@ impl<'a> Search<'a> {
     }
 }
 
-fn narrowed(dense: &Graph, kept: Vec<(String, usize)>) -> Result<Narrowed, GraphError> {
+fn narrowed(dense: &Graph, kept: Vec<(String, usize)>) -> Result<NarrowNet, GraphError> {
     let mut graph = dense.clone();
     for (name, channels) in &kept {
         graph = with_channels(&graph, name, *channels)?;
     }
-    Ok(Narrowed { kept, graph })
+    Ok(NarrowNet { kept, graph })
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub enum Reason {
 pub fn why(plan: &Plan) -> Result<Vec<Why>, HarnessError> {
     let store = Store::at(&plan.results);
     let asked = asked(plan)?;
-    let mut stored: Option<Stored> = None;
+    let mut stored: Option<StoredInputs> = None;
     let mut reasons = Vec::new();
     for stage in manifest(plan).stages {
         let Some(id) = StageId::parse(&stage.id) else { unreachable!("a plan's ids are plain") };
@@ -78,7 +78,7 @@ pub fn why(plan: &Plan) -> Result<Vec<Why>, HarnessError> {
                 (None, false) => {
                     // Every record is read, so only if one is needed.
                     if stored.is_none() {
-                        stored = Some(Stored::read(&store)?);
+                        stored = Some(StoredInputs::read(&store)?);
                     }
                     let dense = |id: &str| asked.get(id);
                     stored.as_ref().map_or(Reason::New, |stored| stored.reason(&id, &asked[&stage.id], dense))
@@ -113,14 +113,14 @@ fn is_begun(store: &Store, id: &StageId) -> bool {
 }
 
 /// The inputs of all stored stages.
-struct Stored {
+struct StoredInputs {
     /// By id.
     stages: BTreeMap<String, Value>,
     /// Ids by kind, method, keep rate and seed.
     by_place: BTreeMap<String, Vec<String>>,
 }
 
-impl Stored {
+impl StoredInputs {
     fn read(store: &Store) -> Result<Self, HarnessError> {
         let mut stages = BTreeMap::new();
         for id in store.ids()? {

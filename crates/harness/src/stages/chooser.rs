@@ -7,7 +7,7 @@ use thinet_graph::ChannelSet;
 use thinet_selectors::{Evidence, Needs, Selector};
 
 use super::context::Context;
-use super::program::Asked;
+use super::program::LayerQuestion;
 use super::streams;
 use crate::error::HarnessError;
 use crate::study::{Cell, SelectorCommand};
@@ -54,6 +54,14 @@ impl<'a> Chooser<'a> {
         let label = cell.design.method.label();
         let note = |line: String| context.note(&cell.id, format!("{label}: {line}"));
         let all_keep = context.plan.keep_counts(&cell.design, &evidence.layer);
-        context.programs.select(&Asked { command, evidence, keep, all_keep, seed, folder, note: &note })
+        context.programs.select(&LayerQuestion {
+            command,
+            evidence,
+            keep,
+            all_keep,
+            seed,
+            folder,
+            note: &note,
+        })
     }
 }

@@ -14,7 +14,7 @@ use super::checkpoint::Checkpoints;
 use super::evaluate::evaluate;
 use super::feed::Feed;
 use super::program::Programs;
-use super::train::{Advance, Session, Trained, TrainingEnd, train};
+use super::train::{Advance, Session, TrainingEnd, TrainingResult, train};
 use crate::error::HarnessError;
 use crate::events::{Event, Reporter};
 use crate::store::{Claim, ClaimTiming, StageId, StageResult, Store};
@@ -56,7 +56,7 @@ impl Context<'_> {
         recipe: &Recipe,
         seed: Seed,
         name: &TrainingName<'_>,
-    ) -> Result<Trained, HarnessError> {
+    ) -> Result<TrainingResult, HarnessError> {
         let folder = self.store.folder(id);
         let TrainingName { step, kind, start } = *name;
         let session = Session {

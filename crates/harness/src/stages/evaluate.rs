@@ -32,8 +32,8 @@ pub(crate) fn evaluate_some(
     let mut evaluator = Evaluator::default();
     let (mut done, total) = (0, order.len() as u64);
     // Reading logits waits for a GPU: those of a batch are read when the next one is under way.
-    let mut owed: Option<Passed> = None;
-    let mut count = |passed: Passed| -> Result<(), HarnessError> {
+    let mut owed: Option<BatchOutput> = None;
+    let mut count = |passed: BatchOutput| -> Result<(), HarnessError> {
         let images = passed.labels.numel();
         feed.busy
             .time(|| add_batch(&mut evaluator, &passed.logits, &passed.labels))
@@ -53,7 +53,7 @@ pub(crate) fn evaluate_some(
             let mut fits = |fewer| done_on(&images, fewer, &pass);
             HarnessError::of_batch(error, feed.device, indices.len() as i64, BatchSize::Fixed, &mut fits)
         })?;
-        let passed = Passed { logits, labels };
+        let passed = BatchOutput { logits, labels };
         let ready = if feed.owed_losses > 1 { owed.replace(passed) } else { Some(passed) };
         ready.map_or(Ok(()), &mut count)?;
     }
@@ -62,7 +62,7 @@ pub(crate) fn evaluate_some(
 }
 
 /// A batch that was passed through a net.
-struct Passed {
+struct BatchOutput {
     /// `[n, classes]` on the device.
     logits: Tensor,
     /// `[n]` on the device.

@@ -42,7 +42,7 @@ pub(crate) struct Programs {
 }
 
 /// A question about a layer of a cell.
-pub(crate) struct Asked<'a> {
+pub(crate) struct LayerQuestion<'a> {
     pub(crate) command: &'a Arc<SelectorCommand>,
     /// With the kinds that the program's hello names.
     pub(crate) evidence: &'a Evidence,
@@ -90,7 +90,7 @@ impl Programs {
     ///
     /// # Errors
     /// If programs are not allowed, the program fails or gives no valid answer, keeps a state, or one of its files has changed.
-    pub(crate) fn select(&self, asked: &Asked<'_>) -> Result<ChannelSet, HarnessError> {
+    pub(crate) fn select(&self, asked: &LayerQuestion<'_>) -> Result<ChannelSet, HarnessError> {
         let (evidence, command) = (asked.evidence, asked.command);
         let order = self.with(command, |session| {
             let python = session.python.path().to_owned();
@@ -155,7 +155,7 @@ impl Session {
     }
 
     /// The order of removal of a layer.
-    fn order(&mut self, asked: &Asked<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
+    fn order(&mut self, asked: &LayerQuestion<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
         let layer = asked.evidence.layer.as_str();
         self.check_files(layer)?;
         let result = self.answer(asked, start);
@@ -164,7 +164,7 @@ impl Session {
         result
     }
 
-    fn answer(&mut self, asked: &Asked<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
+    fn answer(&mut self, asked: &LayerQuestion<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
         let evidence = asked.evidence;
         let failed = |session: &Self, failure| session.error(failure, Some(&evidence.layer));
         let needs = match self.running(start) {
@@ -271,7 +271,7 @@ fn ask(process: &mut Process, question: &Question) -> Result<Vec<usize>, Failure
 }
 
 /// The file of evidence of a layer in its cell's folder; an absolute path, as programs run elsewhere.
-fn evidence_path(asked: &Asked<'_>) -> Result<PathBuf, HarnessError> {
+fn evidence_path(asked: &LayerQuestion<'_>) -> Result<PathBuf, HarnessError> {
     let folder = asked.folder.canonicalize().map_err(HarnessError::io("open", asked.folder))?;
     Ok(folder.join(format!(".selector-{}.safetensors", asked.evidence.layer)))
 }

@@ -37,7 +37,7 @@ const LOSS_WINDOWS: &str = "loss-windows";
 const GENERATOR: &str = "generator";
 
 /// A training that ended.
-pub(crate) struct Trained {
+pub(crate) struct TrainingResult {
     pub(crate) end: TrainingEnd,
     /// `None` if it was begun by a version that recorded no curve.
     pub(crate) curve: Option<LossCurve>,
@@ -83,7 +83,7 @@ pub(crate) fn train(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingResult, HarnessError> {
     set_tf32(session.feed.tf32)?;
     let trained = train_steps(net, data, session);
     set_tf32(false)?;
@@ -94,7 +94,7 @@ fn train_steps(
     net: &mut Net,
     data: &Arc<dyn Dataset>,
     session: &Session<'_>,
-) -> Result<Trained, HarnessError> {
+) -> Result<TrainingResult, HarnessError> {
     let Session { feed, recipe, seed, .. } = *session;
     let total = recipe.total_steps(data.len());
     let steps_per_epoch = data.len() / recipe.batch;
@@ -289,8 +289,8 @@ impl Position {
         Self { step: 0, loss_sum: 0.0, loss: f64::NAN, windows, generator: None }
     }
 
-    fn ended(self, end: TrainingEnd) -> Trained {
-        Trained { end, curve: self.windows.map(LossWindows::into_curve) }
+    fn ended(self, end: TrainingEnd) -> TrainingResult {
+        TrainingResult { end, curve: self.windows.map(LossWindows::into_curve) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use thinet_graph::{Convention, Graph, Narrowed, at_keep_rates, keep_rate_for_flops};
+use thinet_graph::{Convention, Graph, NarrowNet, at_keep_rates, keep_rate_for_flops};
 use thinet_report::records::Size;
 
 use crate::error::HarnessError;
@@ -51,7 +51,7 @@ pub(super) fn cell_rates(spec: &Spec, path: &Path, dense: &Graph) -> Result<Vec<
 }
 
 fn at_rate(spec: &Spec, dense: &Graph, rate: f64) -> Result<CellRate, thinet_graph::GraphError> {
-    let Narrowed { kept, graph } =
+    let NarrowNet { kept, graph } =
         at_keep_rates(dense, &spec.prune.layers, |layer| spec.prune.rate_of(layer, rate))?;
     Ok(CellRate {
         rate,

@@ -17,7 +17,7 @@ pub const VERDICT: &str = "-verdict";
 const WORTH_SHOWING: f64 = 0.5;
 
 /// A comparison with the FLOPs that both nets have.
-struct Judged<'a> {
+struct CostedComparison<'a> {
     found: Comparison<'a>,
     flops: u64,
     /// FLOPs over those of the dense net.
@@ -34,7 +34,7 @@ struct Judged<'a> {
 pub fn verdict(study: &StudyRecord, method: &str) -> Result<Table, TableError> {
     let lines = lines(study, &study.cells)?;
     let all = judged(&lines, method);
-    let found = |j: &Judged, of: fn(&thinet_metrics::PairedDifference) -> Option<f64>| {
+    let found = |j: &CostedComparison, of: fn(&thinet_metrics::PairedDifference) -> Option<f64>| {
         j.found.found.as_ref().and_then(of)
     };
     let mut columns: Vec<_> =
@@ -70,7 +70,7 @@ pub fn verdict(study: &StudyRecord, method: &str) -> Result<Table, TableError> {
     Ok(table)
 }
 
-fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<Judged<'a>> {
+fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<CostedComparison<'a>> {
     let cells: Vec<&Line> = lines.iter().filter(|line| !line.is_dense()).collect();
     let methods = in_order(lines, |l| l.cell.method.as_str());
     let Some(&method) = methods.iter().find(|name| **name == method) else { return Vec::new() };
@@ -93,7 +93,12 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<Judged<'a>> {
                     let std =
                         found.found.filter(|found| found.half_width.is_some()).and_then(|found| found.std);
                     let seeds = std.and_then(|std| seeds_to_show(std, WORTH_SHOWING, LEVEL));
-                    all.push(Judged { found: found.turned(), flops, fraction: own.flops_fraction(), seeds });
+                    all.push(CostedComparison {
+                        found: found.turned(),
+                        flops,
+                        fraction: own.flops_fraction(),
+                        seeds,
+                    });
                 }
             }
         }
@@ -102,7 +107,7 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<Judged<'a>> {
 }
 
 /// A row for each other method, and a column for each phase: at which keep rates the method is above or below.
-fn short_grid(all: &[Judged]) -> Grid {
+fn short_grid(all: &[CostedComparison]) -> Grid {
     let phases = distinct(all, |j| j.found.phase);
     let mut headings = vec!["<against".to_owned()];
     headings.extend(phases.iter().map(|&phase| format!("<{}", when(phase))));
@@ -131,11 +136,11 @@ fn short_grid(all: &[Judged]) -> Grid {
     grid
 }
 
-fn grids(lines: &[Line], all: &[Judged]) -> Vec<Grid> {
+fn grids(lines: &[Line], all: &[CostedComparison]) -> Vec<Grid> {
     let seeds = in_order(lines, |l| l.cell.seed).len();
     let mut grids = Vec::new();
     for (phase, variant, rate) in distinct(all, |j| (j.found.phase, j.found.variant, j.found.keep_rate)) {
-        let here: Vec<&Judged> = all
+        let here: Vec<&CostedComparison> = all
             .iter()
             .filter(|j| (j.found.phase, j.found.variant, j.found.keep_rate) == (phase, variant, rate))
             .collect();
@@ -158,7 +163,7 @@ fn grids(lines: &[Line], all: &[Judged]) -> Vec<Grid> {
     grids
 }
 
-fn notes(study: &StudyRecord, all: &[Judged]) -> Vec<String> {
+fn notes(study: &StudyRecord, all: &[CostedComparison]) -> Vec<String> {
     let mut notes = vec![
         origin(study),
         format!(
@@ -199,7 +204,10 @@ fn place((variant, method): (Option<&str>, &str)) -> String {
 }
 
 /// The values of a key in the order of their first appearance.
-fn distinct<'a, 'l, K: PartialEq>(all: &'l [Judged<'a>], key: impl Fn(&'l Judged<'a>) -> K) -> Vec<K> {
+fn distinct<'a, 'l, K: PartialEq>(
+    all: &'l [CostedComparison<'a>],
+    key: impl Fn(&'l CostedComparison<'a>) -> K,
+) -> Vec<K> {
     let mut keys = Vec::new();
     for judged in all {
         let key = key(judged);

@@ -132,7 +132,7 @@ fn trained(way: Way, data: &Arc<dyn Dataset>, recipe: &str, every: Duration, sto
     checkpoints.sort();
     let weights = net.weights.iter().map(|(name, value)| (name.to_owned(), bits(value))).collect();
     let (end, curve) = match trained {
-        Ok(Trained { end, curve }) => (Ok(end), curve),
+        Ok(TrainingResult { end, curve }) => (Ok(end), curve),
         Err(error) => (Err(error), None),
     };
     Left { end, curve, weights, reports: reports.into_inner().unwrap(), checkpoints }
