@@ -13,7 +13,7 @@ use thinet_seed::Seed;
 use thinet_selectors::{Evidence, Needs};
 
 use super::feed::DeviceBatch;
-use super::{Context, crops};
+use super::{Context, crops, streams};
 use crate::error::{BatchSize, HarnessError};
 
 /// The images and positions of a calibration.
@@ -42,7 +42,7 @@ pub(crate) fn calibrate(
         &groups,
         &|name| net.weights.get(name).ok(),
         sample.size.positions_per_image,
-        sample.seed.child("positions"),
+        streams::positions(sample.seed),
     )?;
     let (taps, gradient_taps) = (collector.taps(), collector.gradient_taps());
     for_each_batch(context, sample, progress, &mut |batch| {
@@ -81,7 +81,7 @@ pub(crate) fn gather_patches(
     sample: Sample,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<ReaderPatches>, HarnessError> {
-    let (positions, seed) = (sample.size.positions_per_image, sample.seed.child("positions"));
+    let (positions, seed) = (sample.size.positions_per_image, streams::positions(sample.seed));
     let mut collector = PatchCollector::new(&net.graph, group, positions, seed, context.plan.device.into())?;
     let taps = collector.taps();
     for_each_batch(context, sample, progress, &mut |batch| {
@@ -124,7 +124,7 @@ fn for_each_batch(
     let data = &context.plan.data.calibration;
     let labels: Vec<usize> = (0..data.len()).map(|image| data.label(image)).collect();
     let images =
-        draw_images(&labels, data.classes(), sample.size.images_per_class, sample.seed.child("images"))?;
+        draw_images(&labels, data.classes(), sample.size.images_per_class, streams::images(sample.seed))?;
     let total = images.len() as u64;
 
     let _guard = tch::no_grad_guard();

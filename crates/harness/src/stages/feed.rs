@@ -9,6 +9,7 @@ use thinet_data::{Dataset, Loader, LoaderOptions, Transform};
 use thinet_models::{Device, MemoryFormat, ModelError, Precision, UploadBytes};
 use thinet_seed::Seed;
 
+use super::streams;
 use super::to_device::{SmallPass, ToDevice};
 use crate::error::{BatchSize, HarnessError};
 use crate::stop::Stop;
@@ -100,10 +101,10 @@ impl Feed {
         epoch: usize,
         first: usize,
     ) -> Result<Batches<'_>, HarnessError> {
-        let mut order = thinet_data::shuffled(data.len(), seed.child("order").index(epoch as u64));
+        let mut order = thinet_data::shuffled(data.len(), streams::order(seed).index(epoch as u64));
         order.drain(..first * recipe.batch);
         let transform = Transform { augment: recipe.augment, ..self.transform.clone() };
-        let augment = seed.child("augment").index(epoch as u64);
+        let augment = streams::augmentation(seed).index(epoch as u64);
         let options = self.options(recipe.batch, true);
         self.batches(data, order, &transform, Some(augment), options, BatchSize::OfSpec)
     }

@@ -42,6 +42,31 @@ pub(crate) fn tuning(root: u64, name: &str) -> Seed {
     Seed::root(root).child("tune").child(name)
 }
 
+/// The images of a calibration.
+pub(crate) fn images(calibration: Seed) -> Seed {
+    calibration.child("images")
+}
+
+/// The positions of a calibration, in any image.
+pub(crate) fn positions(calibration: Seed) -> Seed {
+    calibration.child("positions")
+}
+
+/// The order of the images in a training, in any epoch.
+pub(crate) fn order(training: Seed) -> Seed {
+    training.child("order")
+}
+
+/// The crops and mirrorings of a training, in any epoch.
+pub(crate) fn augmentation(training: Seed) -> Seed {
+    training.child("augment")
+}
+
+/// Libtorch's own generator in a training (dropout), in any epoch.
+pub(crate) fn torch(training: Seed) -> Seed {
+    training.child("torch")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +83,11 @@ mod tests {
             (layer_calibration(3, "conv1"), &["calibration", "conv1"]),
             (selection(3, "conv1"), &["select", "conv1"]),
             (tuning(3, "last"), &["tune", "last"]),
+            (images(calibration(3)), &["calibration", "images"]),
+            (positions(layer_calibration(3, "conv1")), &["calibration", "conv1", "positions"]),
+            (order(tuning(3, "last")), &["tune", "last", "order"]),
+            (augmentation(tuning(3, "last")), &["tune", "last", "augment"]),
+            (torch(tuning(3, "last")), &["tune", "last", "torch"]),
         ] {
             assert_eq!(stream, path(names), "{names:?}");
         }

@@ -17,6 +17,7 @@ use thinet_seed::Seed;
 use super::checkpoint::Checkpoints;
 use super::feed::{DeviceBatch, Feed};
 use super::loss_windows::LossWindows;
+use super::streams;
 use crate::error::{BatchSize, HarnessError, torch_message};
 use crate::study::Recipe;
 
@@ -118,7 +119,7 @@ fn train_steps(
         let (epoch, first) = (at.step / steps_per_epoch, at.step % steps_per_epoch);
         match at.generator.take() {
             Some(state) if first > 0 => set_generator_state(feed.device, &state)?,
-            _ => seed_torch(seed.child("torch").index(epoch as u64)),
+            _ => seed_torch(streams::torch(seed).index(epoch as u64)),
         }
         if first == 0 {
             at.loss_sum = 0.0;
