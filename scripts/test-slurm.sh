@@ -95,7 +95,7 @@ scripts/slurm.sh start-node "$cluster" n2
 until_queue 400 '[ "$(squeue --noheader --name="$cells" --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 until_queue 60 '[ "$(squeue --noheader --states=PENDING,RUNNING,COMPLETING | wc -l)" -eq 0 ]'
 
-grep -q 'queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again should queue itself again"
+grep -q 'is to be queued again' "$work"/results/runs/*/slurm/*_"${again#*_}".out || fail "task $again should queue itself again"
 [ "$(asked 's["tally"]["missing"]')" -eq 1 ] || fail "one cell should be missing, the cancelled $cancelled"
 second=$(submit)
 printf '%s\n' "$second"

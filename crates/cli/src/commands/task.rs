@@ -48,13 +48,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(result?)
 }
 
+/// Says so first: Slurm ends this process, and may end `scontrol`, as soon as the job is queued again.
 fn queue_task_again() {
     let Ok(job) = std::env::var("SLURM_JOB_ID") else { return };
-    let asked = std::process::Command::new("scontrol").args(["requeue", &job]).status();
-    match asked {
-        Ok(status) if status.success() => eprintln!("time is nearly over: queued again as job {job}"),
-        _ => eprintln!(
-            "time is nearly over and the job could not be queued again; thinet submit sends what is missing"
-        ),
+    eprintln!("time is nearly over: job {job} is to be queued again");
+    match std::process::Command::new("scontrol").args(["requeue", &job]).status() {
+        Ok(status) if status.code().is_none_or(|code| code == 0) => {}
+        _ => eprintln!("the job could not be queued again; thinet submit sends what is missing"),
     }
 }
