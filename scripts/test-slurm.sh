@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs a sweep through a real Slurm on this machine: submits it as arrays, kills a node half-way, signals the end of its time to one
-# task and cancels another; then submits what is missing again. The tables must equal those of a local run.
+# Runs a sweep, one of its selectors a program, through a real Slurm on this machine: submits it as arrays, kills a node half-way,
+# signals the end of its time to one task and cancels another; then submits what is missing again. The tables must equal those of a
+# local run.
 #
 #     scripts/test-slurm.sh        as root; installs Slurm from Debian's packages if it is missing (3: cannot)
 #
@@ -23,6 +24,22 @@ fail() {
     exit 1
 }
 
+# A selector that is a program: weight sums, without NumPy.
+cat >"$work/l1.py" <<'PROGRAM'
+import json, struct, sys
+
+print('{"protocol": 1, "name": "l1", "needs": ["filters"]}', flush=True)
+for line in sys.stdin:
+    question = json.loads(line)
+    content = open(question["evidence"], "rb").read()
+    (length,) = struct.unpack_from("<Q", content)
+    entry = json.loads(content[8 : 8 + length])[question["layer"] + ".filters"]
+    start, end = (8 + length + at for at in entry["data_offsets"])
+    weights = [abs(weight) for (weight,) in struct.iter_unpack("<f", content[start:end])]
+    n = entry["shape"][1]
+    print(json.dumps({"scores": [sum(weights[c * n : (c + 1) * n]) for c in range(question["channels"])]}), flush=True)
+PROGRAM
+
 cat >"$work/sweep.toml" <<'SPEC'
 name = "sweep"
 table = "sweep"
@@ -37,7 +54,7 @@ methods = [
     { selector = "thinet", reconstruction = "channel-scale" },
     { selector = "thinet" },
     { selector = "apoz" },
-    { selector = "weight-sum-l1" },
+    { selector = { command = ["python3", "l1.py"], needs = ["filters"] } },
     { selector = "random" },
 ]
 [prune]
@@ -46,14 +63,14 @@ keep-rates = [0.5]
 after-last = { epochs = 15, batch = 50, lr = 0.01 }
 SPEC
 
-"$THINET" run "$work/sweep.toml" --results "$work/local" --jobs 2 >/dev/null 2>"$work/log" || fail "the local run failed: $(tail -1 "$work/log")"
+"$THINET" run "$work/sweep.toml" --allow-commands --results "$work/local" --jobs 2 >/dev/null 2>"$work/log" || fail "the local run failed: $(tail -1 "$work/log")"
 
 scripts/slurm.sh start "$cluster" 2
 . "$cluster/env.sh"
 
 # asked WHAT: a number from `thinet status`
 asked() { "$THINET" status "$work/sweep.toml" --results "$work/results" --json | python3 -c "import json, sys; s = json.load(sys.stdin); print($1)"; }
-submit() { "$THINET" submit "$work/sweep.toml" --results "$work/results" --partition test --checkpoint-every 0.2; }
+submit() { "$THINET" submit "$work/sweep.toml" --allow-commands --results "$work/results" --partition test --checkpoint-every 0.2; }
 
 # until_queue SECONDS CONDITION: waits for a condition on the queue; requeued jobs may start at once
 until_queue() {
@@ -109,5 +126,5 @@ for table in "$work"/local/tables/*; do
     cmp -s "$table" "$work/results/tables/$name" || fail "$name differs from the local run's"
 done
 files=$(find "$work/local/tables" -type f ! -name '*.env.json' ! -name '*.seconds.csv' | wc -l)
-printf 'slurm: 10 cells in an array, node n2 killed under task %s, task %s queued again at its notice, %s cancelled and sent again, %d files as of a local run\n' \
+printf 'slurm: 10 cells in an array, two of them with a program as selector, node n2 killed under task %s, task %s queued again at its notice, %s cancelled and sent again, %d files as of a local run\n' \
     "$lost" "$again" "$cancelled" "$files"
