@@ -6,8 +6,10 @@
 #![allow(clippy::print_stdout, reason = "this program prints the table of figures")]
 
 mod calibration;
+mod estimates;
 mod feeding;
 mod in_turn;
+mod loaders;
 mod memory;
 mod moments;
 mod noise;
@@ -16,6 +18,7 @@ mod program;
 mod pytorch;
 mod selection;
 mod training;
+mod waves;
 
 use std::time::Duration;
 
@@ -42,6 +45,8 @@ fn main() -> Result<()> {
     figures.push(training::figure(&mut criterion)?);
     figures.extend(prepared::figures(&mut criterion)?);
     figures.extend(feeding::figures(&mut criterion)?);
+    figures.push(loaders::figure(&mut criterion)?);
+    figures.extend(estimates::figures(&mut criterion)?);
     figures.push(program::figure(&mut criterion)?);
     criterion.final_summary();
     println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use criterion::Criterion;
-use image::GrayImage;
 use thinet_bench::{Bound, Figure, Ratio};
 use thinet_harness::events::Silent;
 use thinet_harness::run::{RunOptions, StageRunner};
 use thinet_harness::study::{Options, Plan};
 
 use crate::in_turn::{FILTERED, in_turn, timed};
+use crate::waves::waves;
 
 const NAME: &str = "a default cell with a selector in Python over one without";
 const REQUIRED: Bound = Bound::AtMost(1.01);
@@ -45,7 +45,7 @@ pub(crate) fn figure(criterion: &mut Criterion) -> Result<Figure> {
         return Ok(Figure::not_measured(NAME, Some(REQUIRED), why));
     }
     let folder = tempfile::tempdir()?;
-    images(folder.path())?;
+    waves(folder.path(), 16)?;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python/examples/l1.py");
     fs::copy(&example, folder.path().join("l1.py")).with_context(|| example.display().to_string())?;
     let spec = folder.path().join("spec.toml");
@@ -85,18 +85,4 @@ pub(crate) fn figure(criterion: &mut Criterion) -> Result<Figure> {
             pairs.spread(Ratio::Cost)
         ),
     })
-}
-
-/// Ten classes of 16 training images and a test image.
-fn images(folder: &Path) -> Result<()> {
-    for class in 0..10_u32 {
-        for i in 0..17_u32 {
-            let split = if i < 16 { "train" } else { "test" };
-            let place = folder.join(split).join(format!("class{class}"));
-            fs::create_dir_all(&place)?;
-            let pixel = |x, y| image::Luma([(x * (class + 1) * 16 + y * (i + 3) * 7) as u8]);
-            GrayImage::from_fn(32, 32, pixel).save(place.join(format!("{i:02}.png")))?;
-        }
-    }
-    Ok(())
 }

@@ -225,7 +225,8 @@ pub(crate) fn bound(seconds: &[f64; KINDS]) -> usize {
 
 /// Loader threads of one of the `processes` on a machine: its share of the cores where photographs are read for a GPU; one where the
 /// cores are busy computing or images are in memory.
-pub(crate) fn loader_threads(cores: usize, processes: usize, is_read_for_gpu: bool) -> usize {
+#[must_use]
+pub fn loader_threads(cores: usize, processes: usize, is_read_for_gpu: bool) -> usize {
     if is_read_for_gpu { (cores / processes.max(1)).max(1) } else { 1 }
 }
 

@@ -24,7 +24,7 @@ pub(crate) mod unfit;
 mod variants;
 mod work;
 
-pub use cost::KINDS_OF_WORK;
+pub use cost::{KINDS_OF_WORK, loader_threads};
 pub use durations::Basis;
 pub(crate) use durations::{Duration, ratio_of_all, ratio_of_kind};
 pub use estimate::{Estimate, KindCost, estimate, estimate_without_data};
