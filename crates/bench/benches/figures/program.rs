@@ -1,4 +1,4 @@
-//! A cell whose selector is a program in Python against the same cell with the registered selector of the same rule.
+//! Cells whose selector is a program in Python against the same cells with the registered selector of the same rule.
 
 use std::fs;
 use std::path::Path;
@@ -10,17 +10,17 @@ use criterion::Criterion;
 use thinet_bench::{Bound, Figure, Ratio};
 use thinet_harness::events::Silent;
 use thinet_harness::run::{RunOptions, StageRunner};
-use thinet_harness::study::{Options, Plan};
+use thinet_harness::study::{Cell, Options, Plan};
 
 use crate::in_turn::{FILTERED, in_turn, timed};
 use crate::waves::waves;
 
-const NAME: &str = "a default cell with a selector in Python over one without";
+const NAME: &str = "default cells of a seed with a selector in Python over those without";
 const REQUIRED: Bound = Bound::AtMost(1.01);
 /// Mean time of a cell of the default study on one thread, from `results/tables/selectors-fashion-mnist.seconds.csv`.
 const DEFAULT_CELL: Duration = Duration::from_secs(36);
 
-/// The net, layers and calibration of the default study, without tuning, which is the same for both.
+/// The net, layers, calibration and keep rates of the default study, without tuning, which is the same for both.
 const SPEC: &str = r#"
 name = "bench"
 dataset = { kind = "image-folder", name = "Waves", size = 32, channels = 1 }
@@ -30,7 +30,7 @@ dense.train = { steps = 1, batch = 16, lr = 0.01, init = "fan-in" }
 dense.allow-chance = true
 methods = [{ selector = { command = [PYTHON, "l1.py"], needs = ["filters"] } }, { selector = "weight-sum-l1" }]
 [prune]
-keep-rates = [0.5]
+keep-rates = [0.7, 0.5, 0.3]
 layers = [
   "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
 ]
@@ -54,34 +54,45 @@ pub(crate) fn figure(criterion: &mut Criterion) -> Result<Figure> {
     let options =
         Options { data: Some(folder.path().into()), results: results.clone(), ..Options::default() };
     let plan = Plan::new(&spec, &options)?;
-    let [own, registered] = [&plan.cells[0].id, &plan.cells[1].id].map(|id| id.as_str());
+    let cells_of = |is_own: bool| -> Vec<&str> {
+        let of = |cell: &&Cell| cell.design.command.is_some() == is_own;
+        plan.cells.iter().filter(of).map(|cell| cell.id.as_str()).collect()
+    };
+    let (own, registered) = (cells_of(true), cells_of(false));
+    ensure!(own.len() == registered.len() && !own.is_empty(), "nothing to compare");
     let allowed = RunOptions { allow_commands: true, ..RunOptions::default() };
     StageRunner::new(&plan, &allowed)?.run_stage(plan.dense[0].id.as_str(), &Silent)?;
-    // With the start of the program, and of the second process that checks it.
-    let cell = |id: &str| {
-        let stored = results.join("store").join(id);
-        if stored.exists() {
-            fs::remove_dir_all(&stored)?;
+    // As in a worker of a study: the program, and the processes that check it, are started once for these cells.
+    let run = |ids: &[&str]| {
+        for id in ids {
+            let stored = results.join("store").join(id);
+            if stored.exists() {
+                fs::remove_dir_all(&stored)?;
+            }
         }
         let runner = StageRunner::new(&plan, &allowed)?;
-        timed(|| Ok(runner.run_stage(id, &Silent)?))
+        timed(|| Ok(ids.iter().try_for_each(|id| runner.run_stage(id, &Silent))?))
     };
-    let mut ours = || Ok((DEFAULT_CELL + cell(own)?).saturating_sub(cell(registered)?));
-    let pairs = in_turn(criterion, ["program", "selector"], &mut ours, &mut || Ok(DEFAULT_CELL))?;
+    let cells = own.len() as u32;
+    let default_cells = DEFAULT_CELL * cells;
+    let mut ours = || Ok((default_cells + run(&own)?).saturating_sub(run(&registered)?));
+    let pairs = in_turn(criterion, ["program", "selector"], &mut ours, &mut || Ok(default_cells))?;
     if pairs.is_empty() {
         return Ok(Figure::not_measured(NAME, Some(REQUIRED), FILTERED));
     }
-    ensure!(results.join("store").join(own).exists(), "the cell was not stored");
-    let more = pairs.ours() - DEFAULT_CELL.as_secs_f64();
+    for id in &own {
+        ensure!(results.join("store").join(id).exists(), "a cell was not stored");
+    }
+    let more = pairs.ours() - default_cells.as_secs_f64();
     Ok(Figure {
         name: NAME.to_owned(),
         ours: format!("{:.2} s", pairs.ours()),
-        reference: format!("{} s", DEFAULT_CELL.as_secs()),
+        reference: format!("{} s", default_cells.as_secs()),
         ratio: Some(pairs.ratio(Ratio::Cost)),
         required: Some(REQUIRED),
         note: format!(
-            "measured: {more:.2} s more for a cell of ten layers without tuning, program and second process started anew for it; a \
-             worker starts them once for all its cells. The default cell is that of the stored table. {}",
+            "measured: {more:.2} s more for {cells} cells of ten layers without tuning, with one start of the program and two of \
+             processes that check it. The time of a default cell is that of the stored table. {}",
             pairs.spread(Ratio::Cost)
         ),
     })
