@@ -122,9 +122,10 @@ def outside_content(text: str) -> str:
 
 
 def names_of_tables() -> set[str]:
-    """Columns of all tables, and their cells that are names or keys, not measurements."""
+    """Names of tables, their columns, and their cells that are names or keys, not measurements."""
     known = set()
     for path in TABLES.glob("*.csv"):
+        known.add(path.stem)
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
                 known.update(row)
