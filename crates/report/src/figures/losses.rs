@@ -109,9 +109,13 @@ pub(super) fn losses(study: &Study, sheet: &Sheet) -> Result<Result<Figure, Stri
             format!(" Not drawn: keep rates {}.", rates.join(", "))
         }
     };
+    let of_cells = match methods.is_empty() {
+        true => "",
+        false => " Of the cells: the tuning after the last cut, of the control its training.",
+    };
     let caption = format!(
         "{}, {}, {}, {}: mean cross-entropy of training batches in windows of one twentieth of a training; mean over seeds, band of the \
-         dense nets: smallest to largest. Of the cells: the tuning after the last cut, of the control its training.{left_out}",
+         dense nets: smallest to largest.{of_cells}{left_out}",
         study.dataset,
         study.net,
         study.first_variant(),
@@ -187,4 +191,20 @@ fn panel(title: &str, layers: &[Value], rows: &[Value], [width, height]: [f64; 2
             "text": title, "fontSize": 14, "anchor": "start", "frame": "group", "offset": 8, "color": INK,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::figures::tests::{draw, find, folder};
+    use crate::tables::sample::study;
+
+    #[test]
+    fn losses_of_cells_are_explained_only_where_a_cell_was_trained() {
+        let mut untuned = study();
+        assert!(find(&draw(&folder(&untuned)), "losses").caption.contains("Of the cells: "));
+        untuned.cells.iter_mut().for_each(|cell| cell.loss_curve = None);
+        let drawn = draw(&folder(&untuned));
+        let caption = &find(&drawn, "losses").caption;
+        assert!(caption.ends_with("smallest to largest."), "{caption}");
+    }
 }

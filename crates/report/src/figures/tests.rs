@@ -14,7 +14,7 @@ use crate::tables::{self, compression, selectors};
 const TABLE: &str = "selectors-invented";
 
 /// A folder with the tables of a study.
-fn folder(study: &StudyRecord) -> TempDir {
+pub(super) fn folder(study: &StudyRecord) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), study);
     dir
@@ -26,7 +26,7 @@ fn put(folder: &Path, study: &StudyRecord) {
     }
 }
 
-fn draw(dir: &TempDir) -> Figures {
+pub(super) fn draw(dir: &TempDir) -> Figures {
     let drawn = figures(dir.path(), &[]).unwrap();
     assert!(drawn.failed.is_empty(), "{:?}", drawn.failed);
     drawn
@@ -39,7 +39,7 @@ fn failure(dir: &TempDir) -> FigureError {
     failed.remove(0)
 }
 
-fn find<'a>(figures: &'a Figures, name: &str) -> &'a Figure {
+pub(super) fn find<'a>(figures: &'a Figures, name: &str) -> &'a Figure {
     figures.drawn.iter().find(|figure| figure.name == format!("{TABLE}-{name}")).unwrap()
 }
 
