@@ -152,12 +152,12 @@ pub enum HarnessError {
         holder: String,
     },
     /// A required stage is not stored.
-    #[error("nothing is stored for {what}; run the study first: thinet run {}", spec.display())]
+    #[error("nothing is stored for {what}; run the study first: {command}")]
     NotRun {
         /// The study or stage.
         what: String,
-        /// Its spec file.
-        spec: PathBuf,
+        /// The command that runs the study.
+        command: String,
     },
     /// The pre-flight failed: a stage failed at its first step.
     #[error("pre-flight, {stage}: {source}; nothing was started")]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use thinet_harness::run::{compared, comparison_spec, typed_selector};
 use thinet_harness::store::paths;
-use thinet_harness::study::{MethodSpec, Plan};
+use thinet_harness::study::{MethodSpec, Options, Plan};
 use thinet_harness::{HarnessError, Stop};
 use thinet_report::figures;
 use thinet_report::tables::{self, Table};
@@ -82,9 +82,11 @@ fn check_seeds(plan: &Plan, arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let (spec, selector) = (plan.path.display(), &arguments.selector);
+    let options = Options { seeds: Some(3), ..arguments.study.options() }.typed();
     Err(BadArgument(format!(
         "{spec} has one seed, which has no noise to compare with: no difference could be shown or excluded. Add seeds first: \
-         thinet run {spec} --seeds 3 && thinet compare {spec} --seeds 3 --selector {selector:?}"
+         thinet run {spec}{options} && thinet compare {spec}{options} --selector {selector:?} (thinet plan {spec}{options} says how \
+         long the first takes)"
     ))
     .into())
 }

@@ -235,7 +235,12 @@ fn a_new_method_is_compared_with_those_of_a_stored_study() {
     let ran = fixture.run(&[&compare[..], &["--label", "random"]].concat());
     assert!(ran.code == 2 && ran.err.contains("--label"), "{}", ran.err);
     let ran = fixture.run(&[&compare[..], &["--seeds", "1"]].concat());
-    assert!(ran.code == 2 && ran.err.contains("thinet run small.toml --seeds 3"), "{}", ran.err);
+    let advice =
+        "thinet run small.toml --seeds 3 --data images && thinet compare small.toml --seeds 3 --data images";
+    assert!(ran.code == 2 && ran.err.contains(advice), "{}", ran.err);
+    // Of more seeds nothing is stored.
+    let ran = fixture.run(&[&compare[..], &["--seeds", "5"]].concat());
+    assert!(ran.err.contains("thinet run small.toml --seeds 5 --data images\n"), "{}", ran.err);
     // A registered selector is a method like any other.
     let ran =
         fixture.run(&["compare", "small.toml", "--data", "images", "--selector", "apoz", "--label", "zeros"]);

@@ -154,11 +154,12 @@ fn of_spec(results: &Path, path: &Path, seeds: Option<u64>) -> Result<Vec<Run>, 
     let of_study = runs.iter().filter(|run| run.study == spec.name);
     let (mut found, exact): (Vec<Run>, Vec<Run>) = of_study.cloned().partition(|run| !is_exact(run));
     if exact.is_empty() && (found.is_empty() || seeds.is_some()) {
-        let (path, place) = (path.display(), results.display());
+        let (file, path, place) = (path, path.display(), results.display());
         let seeds = seeds.map(|seeds| format!(" --seeds {seeds}")).unwrap_or_default();
+        let command = options.run_command(file);
         let others = if found.is_empty() { &runs } else { &found };
         return Err(HarnessError::NoSuchRun(format!(
-            "no run of {path}{seeds} was started in {place}; start it: thinet run {path}{seeds}; stored: {}",
+            "no run of {path}{seeds} was started in {place}; start it: {command}; stored: {}",
             listed(others)
         )));
     }

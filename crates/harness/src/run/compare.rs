@@ -20,10 +20,7 @@ use crate::study::{CommandSpec, MethodSpec, Plan, SelectorSpec, check, gather};
 pub fn comparison_spec(plan: &Plan, mut method: MethodSpec, stop: &Stop) -> Result<PathBuf, HarnessError> {
     let store = Store::at(&plan.results);
     if let Some(missing) = plan.dense.iter().find(|dense| !store.is_whole(&dense.id)) {
-        return Err(HarnessError::NotRun {
-            what: format!("the {}", missing.label()),
-            spec: plan.path.clone(),
-        });
+        return Err(plan.not_run(&format!("the {}", missing.label())));
     }
     let label = method.label();
     if plan.spec.methods.iter().any(|other| other.label() == label) {

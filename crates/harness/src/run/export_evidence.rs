@@ -36,7 +36,7 @@ pub fn export_evidence(
     let plan = plan_of(spec, options)?;
     let store = Store::at(&plan.results);
     if let Some(missing) = plan.dense.iter().find(|dense| !store.is_whole(&dense.id)) {
-        return Err(HarnessError::NotRun { what: format!("the {}", missing.label()), spec: spec.to_owned() });
+        return Err(plan.not_run(&format!("the {}", missing.label())));
     }
     fs::create_dir_all(out).map_err(HarnessError::io("create", out))?;
     let runner = StageRunner::new(&plan, run)?;
@@ -118,7 +118,6 @@ fn stored_file(
     evidence: Option<&EvidencePlan>,
 ) -> Result<PathBuf, HarnessError> {
     let (id, name) = evidence.map_or((&dense.id, WEIGHTS), |stage| (&stage.id, EVIDENCE));
-    let not_run = || HarnessError::NotRun { what: id.to_string(), spec: plan.path.clone() };
-    let result = store.result(id)?.ok_or_else(not_run)?;
+    let result = store.result(id)?.ok_or_else(|| plan.not_run(id.as_str()))?;
     store.checked_file(id, &result, name)
 }

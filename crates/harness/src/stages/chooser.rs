@@ -51,7 +51,7 @@ impl<'a> Chooser<'a> {
             }
             Self::Program(command) => command,
         };
-        let label = cell.design.method.label();
+        let label = cell.design.label();
         let note = |line: String| context.note(&cell.id, format!("{label}: {line}"));
         let all_keep = context.plan.keep_counts(&cell.design, &evidence.layer);
         context.programs.select(&LayerQuestion {

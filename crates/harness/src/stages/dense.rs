@@ -28,10 +28,7 @@ pub(crate) fn ensure(context: &Context<'_>, dense: &DensePlan) -> Result<(), Har
 
 /// The stored net; an error if it is unfit.
 pub(crate) fn load(context: &Context<'_>, dense: &DensePlan) -> Result<Net, HarnessError> {
-    let result = context.store.result(&dense.id)?.ok_or_else(|| HarnessError::NotRun {
-        what: dense.id.to_string(),
-        spec: context.plan.path.clone(),
-    })?;
+    let result = context.store.result(&dense.id)?.ok_or_else(|| context.plan.not_run(dense.id.as_str()))?;
     unfit::check(context.plan, dense, &result)?;
     let path = context.store.checked_file(&dense.id, &result, WEIGHTS)?;
     let (net, _) = load_net(&path, context.plan.device.into())?;

@@ -77,7 +77,7 @@ pub(crate) fn load(
     }
     for kind in gathered(needs) {
         let stage = dense.evidence_of(variant).find(|stage| stage.kind == kind.kind());
-        let stage = stage.ok_or_else(|| not_run(context, kind.kind().name()))?;
+        let stage = stage.ok_or_else(|| context.plan.not_run(kind.kind().name()))?;
         let (path, tensors) = stored_tensors(context, stage)?;
         for evidence in &mut all {
             let layer = evidence.layer.clone();
@@ -94,14 +94,10 @@ fn stored_tensors(
     stage: &EvidencePlan,
 ) -> Result<(PathBuf, BTreeMap<String, Tensor>), HarnessError> {
     let id = &stage.id;
-    let result = context.store.result(id)?.ok_or_else(|| not_run(context, id.as_str()))?;
+    let result = context.store.result(id)?.ok_or_else(|| context.plan.not_run(id.as_str()))?;
     let path = context.store.checked_file(id, &result, EVIDENCE)?;
     let (tensors, _) = load_tensors(&path, tch::Device::Cpu)?;
     Ok((path, tensors))
-}
-
-fn not_run(context: &Context<'_>, what: &str) -> HarnessError {
-    HarnessError::NotRun { what: what.to_owned(), spec: context.plan.path.clone() }
 }
 
 /// The pruned groups, in pruning order.

@@ -173,7 +173,8 @@ fn summed(items: &[Item], rates: &Rates, jobs: usize, disk: f64) -> Estimate {
         KindCost { kind, missing, seconds, parts, bound: bound(&parts), basis }
     });
     let missing = || items.iter().filter(|item| item.took.is_none());
-    let macs = missing().map(|item| item.work.macs()).sum::<f64>();
+    // The sum of no numbers is -0.
+    let macs = missing().map(|item| item.work.macs()).sum::<f64>() + 0.0;
     let seconds = by_kind.iter().map(|cost| cost.seconds).sum::<f64>();
     let rate = match macs > 0.0 {
         true => macs / seconds,

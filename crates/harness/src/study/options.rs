@@ -1,5 +1,6 @@
 //! Overrides of a spec on the command line, and the folders of data and results.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use thinet_data::DatasetSpec;
@@ -39,6 +40,35 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The options that differ from their defaults, as they are typed after a command and its spec, with a space before each.
+    #[must_use]
+    pub fn typed(&self) -> String {
+        let default = Self::default();
+        let mut typed = String::new();
+        let mut option = |name: &str, value: &dyn Display| typed.push_str(&format!(" {name} {value}"));
+        if let Some(seeds) = self.seeds {
+            option("--seeds", &seeds);
+        }
+        if self.device != default.device {
+            option("--device", &self.device);
+        }
+        for (name, folder) in [("--data", &self.data), ("--prepared", &self.prepared)] {
+            if let Some(folder) = folder {
+                option(name, &folder.display());
+            }
+        }
+        if self.results != default.results {
+            option("--results", &self.results.display());
+        }
+        typed
+    }
+
+    /// The command that runs a study with these options.
+    #[must_use]
+    pub fn run_command(&self, spec: &Path) -> String {
+        format!("thinet run {}{}", spec.display(), self.typed())
+    }
+
     /// The folder in which a dataset is expected.
     #[must_use]
     pub fn data_folder(&self, dataset: &DatasetSpec) -> PathBuf {

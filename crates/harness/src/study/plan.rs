@@ -96,6 +96,8 @@ pub struct Plan {
     /// Table name without extension.
     pub table: String,
     pub results: PathBuf,
+    /// The command that runs this study.
+    pub command: String,
     pub device: Device,
     /// Build of the program.
     pub program: Program,
@@ -121,6 +123,11 @@ impl Plan {
     /// If the spec is invalid (the message names file, key and allowed values), the data cannot be read or the device is missing.
     pub fn new(path: &Path, options: &Options) -> Result<Self, HarnessError> {
         Self::with(ResolvedStudy::read(path, options)?, path, options)
+    }
+
+    /// The error where a stage that must be stored is not; it names the command that runs this study.
+    pub(crate) fn not_run(&self, what: &str) -> HarnessError {
+        HarnessError::NotRun { what: what.to_owned(), command: self.command.clone() }
     }
 
     /// The plan of a spec in memory, with its own number of seeds; `path` is where it would lie.
@@ -173,6 +180,7 @@ impl Plan {
             .collect::<Result<_, _>>()?;
         let run = identity::run(dense.iter().map(|d| &d.id).chain(cells.iter().map(|c| &c.id)));
         let ResolvedStudy { spec, path, table, transform, graph, size, variants, .. } = resolved;
+        let command = options.run_command(&path);
         Ok(Self {
             table,
             path,
@@ -180,6 +188,7 @@ impl Plan {
             spec_hash,
             run,
             results: options.results.clone(),
+            command,
             device,
             program: options.program.clone(),
             data,

@@ -253,6 +253,9 @@ fn a_program_that_cannot_work_is_refused_before_anything_is_started() {
     assert!(error.contains("said no hello within 2 s (key timeout)"), "{error}");
     let error = refused("absent", SPEC, "[[methods]]\nselector = { command = [\"no-such-program\"] }\n");
     assert!(error.contains("`no-such-program`: cannot be started: "), "{error}");
+    fs::write(fixture.path("bare.py"), "print()\n").unwrap();
+    let error = refused("bare", SPEC, "[[methods]]\nselector = { command = [\"bare.py\"] }\n");
+    assert!(error.contains("to run it: python3 bare.py, or ./bare.py if it is a program"), "{error}");
     // Layers without batch norm have no scales.
     fs::write(
         fixture.path("scales.py"),

@@ -53,8 +53,12 @@ impl Hello {
     /// # Errors
     /// If it is no hello, of another protocol, or names an unknown kind of evidence.
     pub(crate) fn read(line: &str) -> Result<Self, String> {
-        let hello: HelloLine = serde_json::from_str(line)
-            .map_err(|e| format!("its first line {} is no hello: {e}", shortened(line)))?;
+        let hello: HelloLine = serde_json::from_str(line).map_err(|_| {
+            format!(
+                "its first line {} is no hello; standard output is for the protocol alone",
+                shortened(line)
+            )
+        })?;
         if hello.protocol != PROTOCOL {
             return Err(format!(
                 "it follows protocol {}, and this version of thinet protocol {PROTOCOL}",

@@ -72,6 +72,17 @@ struct Errors {
     more: usize,
 }
 
+/// What may be meant where a program is not found, but a file of its folder has this name.
+fn advice(program: &Path, folder: &Path) -> String {
+    let name = program.display();
+    match program.components().count() == 1 && folder.join(program).is_file() {
+        true => format!(
+            " (a file of this name is here; to run it: python3 {name}, or ./{name} if it is a program)"
+        ),
+        false => String::new(),
+    }
+}
+
 impl Process {
     /// Starts the program and reads its hello.
     pub(super) fn start(start: &Start<'_>) -> Result<Self, Failure> {
@@ -96,7 +107,7 @@ impl Process {
             // Ctrl-C on a terminal reaches whole groups; this process decides what follows.
             .process_group(0)
             .spawn()
-            .map_err(|e| Failure::Program(format!("cannot be started: {e}")))?;
+            .map_err(|e| Failure::Program(format!("cannot be started: {e}{}", advice(&program, folder))))?;
         let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(output), Some(errors)) = (output, errors) else { unreachable!("its pipes were asked for") };
         let (send, lines) = channel();
