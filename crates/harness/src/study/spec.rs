@@ -160,7 +160,8 @@ pub struct PruneSpec {
     pub keep_rates: Vec<f64>,
     /// Targets of the whole net's FLOPs as fractions of the dense net's, in (0, 1), counted as tables count them. Each stands for
     /// the largest keep rate, the same for all layers without one in `layer-rates`, at which the net has no more FLOPs; of the
-    /// rates with the same widths it is the one with the fewest decimals. May stand beside `keep-rates`. Default: none.
+    /// rates with the same widths it is the one with the fewest decimals. With a global allocation each method removes as few channels
+    /// as meet it. May stand beside `keep-rates`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flops: Vec<f64>,
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net. Default: layer-by-layer.

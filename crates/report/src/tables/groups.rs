@@ -105,6 +105,8 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
         let (selector, reconstruction) = (cell.selector.as_str(), cell.reconstruction.as_str());
         let series = match of_key[0].is_dense() {
             true => published.figure4.series_of_dense(keep_rate),
+            // The paper keeps one share of every layer.
+            false if cell.is_allocated() => None,
             false => published.figure4.find(selector, reconstruction),
         };
         let some = |value: &dyn Fn(&Line) -> Option<f64>| {
