@@ -58,12 +58,9 @@ impl<'a> Chooser<'a> {
             }
             Self::Program(command) => command,
             Self::Allocated(kept) => {
-                let layer = &evidence.layer;
-                let problem = || format!("the allocation names no channels of layer {layer:?}");
-                let path = || cell.allocation.as_ref().map(|stage| context.store.folder(&stage.id));
-                return kept.get(layer).cloned().ok_or_else(|| HarnessError::Damaged {
-                    path: path().unwrap_or_default(),
-                    problem: problem(),
+                return kept.get(&evidence.layer).cloned().ok_or_else(|| {
+                    let problem = format!("its allocation names no channels of layer {:?}", evidence.layer);
+                    HarnessError::Damaged { path: folder.to_owned(), problem }
                 });
             }
         };

@@ -71,17 +71,23 @@ pub struct AllocatedNet {
 }
 
 impl AllocatedNet {
-    /// The net of a stored allocation; `dense` is the dense net.
+    /// The net of an allocation with this record; `dense` is the dense net.
     ///
     /// # Errors
-    /// If the record does not fit the net.
-    pub(crate) fn of(result: &StageResult, layers: &[String], dense: &Graph) -> Result<Self, GraphError> {
+    /// If the record does not fit the net, or lacks a layer.
+    pub(crate) fn of(
+        stage: &AllocationPlan,
+        result: &StageResult,
+        dense: &Graph,
+    ) -> Result<Self, HarnessError> {
         let (mut keep, mut channels) = (Vec::new(), 0);
-        for name in layers {
-            let group = channel_group(dense, name)?;
-            // A layer that is not named keeps its channels.
-            keep.push((name.clone(), result.kept.get(name).map_or(group.channels, |kept| kept.len())));
-            channels += group.channels;
+        for name in &stage.design.variant.spec.prune.layers {
+            let kept = result.kept.get(name).ok_or_else(|| {
+                let problem = format!("it names no channels of layer {name:?}");
+                HarnessError::Damaged { path: stage.id.as_str().into(), problem }
+            })?;
+            keep.push((name.clone(), kept.len()));
+            channels += channel_group(dense, name)?.channels;
         }
         let NarrowNet { kept: keep, graph } = at_widths(dense, keep)?;
         let kept: usize = keep.iter().map(|(_, kept)| kept).sum();

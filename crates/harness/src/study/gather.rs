@@ -10,9 +10,7 @@ use thinet_report::tables::{self, PaperStudy};
 use super::unfit;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageResult, Store};
-use crate::study::{
-    AllocatedNet, AllocationPlan, Plan, ResolvedStudy, Spec, Variant, VariantSpec, tuning_steps,
-};
+use crate::study::{AllocatedNet, Plan, ResolvedStudy, Spec, Variant, VariantSpec, tuning_steps};
 
 /// Gathers the stored records of a plan. A damaged record counts as not run, and so do the cells of an unfit dense net.
 ///
@@ -39,13 +37,17 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             test_images: result.test_images,
         });
     }
+    let mut allocated: BTreeMap<&str, AllocatedNet> = BTreeMap::new();
+    for stage in &plan.allocations {
+        let result = stored(&stage.id, &stage.label)?;
+        if result.status == Status::Done {
+            allocated.insert(stage.id.as_str(), AllocatedNet::of(stage, &result, &plan.graph)?);
+        }
+    }
     let mut cells = Vec::new();
     for cell in &plan.cells {
         let is_left_out = dense[cell.dense].unfit.is_some();
-        let allocated = match &cell.allocation {
-            Some(stage) if !is_left_out => allocated_net(plan, stage, stored(&stage.id, &stage.label)?)?,
-            _ => None,
-        };
+        let allocated = cell.allocation.as_ref().and_then(|stage| allocated.get(stage.id.as_str()));
         let is_planned = cell.allocation.is_none();
         let result = if is_left_out { missing(&cell.id) } else { stored(&cell.id, &cell.design.label())? };
         cells.push(CellRecord {
@@ -58,7 +60,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             flops_target: cell.design.flops_target,
             seed: cell.design.seed,
             status: result.status,
-            size: allocated.as_ref().map(|net| net.size).or(is_planned.then_some(cell.design.size)),
+            size: allocated.map(|net| net.size).or(is_planned.then_some(cell.design.size)),
             channels_fraction: allocated.map(|net| net.channels_fraction),
             rows: result.rows,
             loss_curve: result.loss_curve,
@@ -80,18 +82,6 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         cells,
         unreadable,
     })
-}
-
-/// The net of a stored allocation.
-fn allocated_net(
-    plan: &Plan,
-    stage: &AllocationPlan,
-    result: StageResult,
-) -> Result<Option<AllocatedNet>, HarnessError> {
-    if result.status != Status::Done {
-        return Ok(None);
-    }
-    Ok(Some(AllocatedNet::of(&result, &stage.design.variant.spec.prune.layers, &plan.graph)?))
 }
 
 /// The records of a study whose data is absent: every stage is marked as not run.

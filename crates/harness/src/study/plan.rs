@@ -254,8 +254,7 @@ impl Plan {
     pub fn allocated_net(&self, cell: &Cell) -> Result<Option<AllocatedNet>, HarnessError> {
         let Some(stage) = &cell.allocation else { return Ok(None) };
         let result = Store::at(&self.results).result(&stage.id)?;
-        let layers = &cell.design.variant.spec.prune.layers;
-        Ok(result.map(|result| AllocatedNet::of(&result, layers, &self.graph)).transpose()?)
+        result.map(|result| AllocatedNet::of(stage, &result, &self.graph)).transpose()
     }
 
     #[must_use]

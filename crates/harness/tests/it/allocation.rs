@@ -186,6 +186,9 @@ fn a_run_goes_on_where_it_was_interrupted_and_gives_the_same_tables() {
     fixture.run(&spec, "results", &Silent);
     let plan = fixture.plan(&spec, "results").unwrap();
     let tables = fixture.tables("results");
+    // Another folder has the same stages, kept channels and tensors.
+    fixture.run(&spec, "others", &Silent);
+    fixture.assert_same_stages("results", "others");
     // The allocation is gone: it is run again, and nothing else.
     let allocation = fixture.path("results/store").join(plan.allocations[0].id.as_str());
     fs::remove_dir_all(&allocation).unwrap();
