@@ -59,7 +59,7 @@ impl AskedColumns {
                          rate is only the name: the largest uniform one that meets it; the nets have the FLOPs given, no more than \
                          the target.";
         let notes = [(self.has_targets, targets), (self.is_allocated, allocated)];
-        notes.into_iter().filter_map(|(holds, note)| holds.then(|| note.to_owned())).collect()
+        notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note.to_owned()).collect()
     }
 }
 
