@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
 
 use thinet_graph::{Convention, at_widths, count};
 use thinet_harness::events::Silent;
@@ -13,7 +15,7 @@ use thinet_harness::study::{Plan, manifest};
 use thinet_models::load_net;
 use thinet_report::records::{FROM_SCRATCH, Status};
 
-use crate::fixture::{Fixture, SPEC, one_shot};
+use crate::fixture::{DiesAt, Fixture, SPEC, one_shot};
 
 /// [`SPEC`] with a global allocation, these lines in place of its keep rates, and these methods.
 fn global(lines: &str, methods: &str) -> String {
@@ -210,6 +212,24 @@ fn a_run_goes_on_where_it_was_interrupted_and_gives_the_same_tables() {
 }
 
 #[test]
+fn dying_at_any_event_and_starting_again_gives_the_same_widths_and_tables() {
+    let fixture = Fixture::new();
+    let spec = with_control("flops = [0.5]", L1_TWICE_AND_APOZ);
+    fixture.run(&spec, "unbroken", &Silent);
+    let mut deaths = 0;
+    // In the dense net, calibrations, allocations, cells and controls.
+    for event in [10, 26, 14, 20, 30, 60] {
+        let reporter = DiesAt { left: AtomicUsize::new(event) };
+        deaths +=
+            usize::from(catch_unwind(AssertUnwindSafe(|| fixture.run(&spec, "broken", &reporter))).is_err());
+    }
+    assert!(deaths >= 4, "the study died {deaths} times");
+    fixture.run(&spec, "broken", &Silent);
+    fixture.assert_same_stages("unbroken", "broken");
+    assert_eq!(fixture.tables("broken"), fixture.tables("unbroken"));
+}
+
+#[test]
 fn stages_of_a_uniform_allocation_are_shared_and_keep_their_ids() {
     let fixture = Fixture::new();
     let methods = "[[methods]]\nselector = \"apoz\"\n";
@@ -360,13 +380,14 @@ fn scores_of_a_program_are_ranked_and_an_order_is_refused_by_name() {
     // Scores 1 to 8 of 8, 1 to 12 of 12 and 1 to 16 of 16: over the largest they are shares, so each layer loses the same part.
     fs::write(fixture.path("scores.py"), program("{\"scores\": [i + 1 for i in range(c)]}")).unwrap();
     fs::write(fixture.path("order.py"), program("{\"order\": list(range(c))}")).unwrap();
-    let spec = |file: &str| {
+    let spec = |file: &str, lines: &str| {
         let methods =
             format!("[[methods]]\nselector = {{ command = [\"python3\", \"{file}\"], needs = [] }}\n");
-        with_control("keep-rates = [0.5]\nnormalisation = \"max\"", &methods)
+        with_control(lines, &methods)
     };
+    let half = "keep-rates = [0.5]\nnormalisation = \"max\"";
     let allowed = RunOptions { allow_commands: true, ..RunOptions::default() };
-    let plan = fixture.plan(&spec("scores.py"), "results").unwrap();
+    let plan = fixture.plan(&spec("scores.py", half), "results").unwrap();
     let outcome = run(&plan, &allowed, &Silent).unwrap();
     assert!(outcome.failure.is_none(), "{:?}", outcome.failure);
     for cell in &outcome.study.cells {
@@ -375,10 +396,24 @@ fn scores_of_a_program_are_ranked_and_an_order_is_refused_by_name() {
     let kept = &outcome.study.cells[0].kept;
     assert_eq!(["conv1", "conv2", "conv3"].map(|layer| kept[layer].len()), [4, 6, 8]);
     assert_eq!(kept["conv1"].kept(), [4, 5, 6, 7]);
+    // As they are, equal scores go layer by layer: 18 removals take six of each.
+    // Shares of a half of the FLOPs: twelve removals by share leave 5, 8 and 11 channels with 225,120 of 454,800 FLOPs, eleven leave 6, 8
+    // and 11 with 248,164.
+    for (lines, expected) in [
+        ("keep-rates = [0.5]\nnormalisation = \"none\"", [2, 6, 10]),
+        ("flops = [0.5]\nnormalisation = \"max\"", [5, 8, 11]),
+    ] {
+        let spec = spec("scores.py", lines).replace(CONTROL, "");
+        let plan = fixture.plan(&spec, "results").unwrap();
+        let outcome = run(&plan, &allowed, &Silent).unwrap();
+        let kept = &outcome.study.cells[0].kept;
+        assert_eq!(["conv1", "conv2", "conv3"].map(|layer| kept[layer].len()), expected, "{lines}");
+        assert_eq!(kept["conv3"].kept().last(), Some(&15), "the largest score stays");
+    }
     // What is stored needs no program.
-    assert!(fixture.plan(&spec("scores.py"), "results").unwrap().commands_to_run().is_empty());
+    assert!(fixture.plan(&spec("scores.py", half), "results").unwrap().commands_to_run().is_empty());
 
-    let plan = fixture.plan(&spec("order.py"), "results").unwrap();
+    let plan = fixture.plan(&spec("order.py", half), "results").unwrap();
     assert_eq!(plan.commands_to_run().len(), 1);
     let error = run(&plan, &allowed, &Silent).unwrap_err().to_string();
     assert!(error.contains("it answered with an order") && error.contains("conv1"), "{error}");

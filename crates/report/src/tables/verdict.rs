@@ -179,8 +179,9 @@ fn notes(study: &StudyRecord, all: &[CostedComparison]) -> Vec<String> {
     let is_allocated = study.cells.iter().any(CellRecord::is_allocated);
     let same = match is_allocated {
         true => {
-            "With a global allocation nets are compared that meet the same target of FLOPs (`prune.flops`), each with widths of \
-             its own; those of a keep rate differ in FLOPs and are not."
+            "Without a global allocation both nets have the same widths, so the same FLOPs and parameters. With one, nets are \
+             compared that meet the same target of FLOPs (`prune.flops`), each with widths of its own; those of a keep rate differ in \
+             FLOPs and are not."
         }
         false => "Both nets have the same widths, so the same FLOPs and parameters.",
     };
@@ -318,6 +319,6 @@ mod tests {
         assert!(is_against("apoz") && is_against("random"), "{rows:?}");
         let text = table.markdown();
         assert!(text.contains("at most 50.0 % of the dense net's FLOPs each"), "{text}");
-        assert!(!text.contains("Both nets have the same widths"), "{text}");
+        assert!(text.contains("each with widths of its own"), "{text}");
     }
 }
