@@ -22,6 +22,7 @@ SMALL = ROOT / "experiments" / "smoke.toml"
 MINIMAL = {
     "name": 'name = "book"\n',
     "dataset": '[dataset]\nkind = "fashion-mnist"\n',
+    "input": "[input]\nsize = 32\n",
     "net": '[net]\narch = "cifar-vgg16"\nwidth = 0.125\n',
     "dense": "[dense.train]\nepochs = 1\nlr = 0.05\n",
     "prune": "[prune]\nkeep-rates = [0.5]\n",

@@ -35,7 +35,7 @@ pub fn at_keep_rates(
         let channels = channel_group(dense, name)?.channels;
         Ok((name.clone(), kept_channels(name, channels, rate_of(name))?))
     };
-    narrowed(dense, groups.iter().map(kept_in).collect::<Result<_, GraphError>>()?)
+    at_widths(dense, groups.iter().map(kept_in).collect::<Result<_, GraphError>>()?)
 }
 
 /// The largest keep rate, the same for all groups without a rate of their own, at which the net's FLOPs are at most `target` times
@@ -144,7 +144,7 @@ impl<'a> Search<'a> {
     /// FLOPs at a rate over those of the dense net. The division is rounded once, so 7 of 10 compares as equal to a target of 0.7.
     fn flops_fraction(&self, rate: Fraction) -> Result<f64, GraphError> {
         let uniform = self.uniform.iter().map(|(name, channels)| ((*name).clone(), rate.of(*channels)));
-        let net = narrowed(self.dense, uniform.chain(self.own.iter().cloned()).collect())?;
+        let net = at_widths(self.dense, uniform.chain(self.own.iter().cloned()).collect())?;
         let Counts { flops, .. } = count(&net.graph, self.convention);
         Ok(flops as f64 / self.dense_flops as f64)
     }
@@ -166,7 +166,11 @@ impl<'a> Search<'a> {
     }
 }
 
-fn narrowed(dense: &Graph, kept: Vec<(String, usize)>) -> Result<NarrowNet, GraphError> {
+/// The net in which each of these groups keeps so many channels.
+///
+/// # Errors
+/// If a group cannot be pruned, would be left with no channel, or has fewer.
+pub fn at_widths(dense: &Graph, kept: Vec<(String, usize)>) -> Result<NarrowNet, GraphError> {
     let mut graph = dense.clone();
     for (name, channels) in &kept {
         graph = with_channels(&graph, name, *channels)?;

@@ -13,7 +13,7 @@ mod names;
 mod shape;
 mod surgery;
 
-pub use budget::{NarrowNet, at_keep_rates, keep_rate_for_flops};
+pub use budget::{NarrowNet, at_keep_rates, at_widths, keep_rate_for_flops};
 pub use channels::{ChannelSet, kept_channels};
 pub use count::{Convention, Counts, LayerCount, count, count_layers};
 pub use error::GraphError;

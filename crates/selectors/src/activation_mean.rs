@@ -31,6 +31,10 @@ impl Selector for ActivationMean {
         let scores = evidence.activations_for(self.name())?.mean.clone();
         Selection::least_first(self.name(), evidence, keep, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
+    }
 }
 
 #[cfg(test)]

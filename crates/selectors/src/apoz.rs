@@ -32,6 +32,10 @@ impl Selector for Apoz {
         let scores = counts.zeros.iter().map(|&zeros| zeros as f64 / counts.total as f64).collect();
         Selection::from_order(self.name(), evidence, keep, order, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|zeros| 1.0 - zeros)
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ impl Selector for BnScale {
         let scores = scales.iter().copied().map(f64::from).collect();
         Selection::least_first(self.name(), evidence, keep, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
+    }
 }
 
 #[cfg(test)]

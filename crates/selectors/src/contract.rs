@@ -5,7 +5,7 @@ use thinet_seed::Seed;
 
 use crate::{
     ActivationStats, BatchNormScales, Evidence, EvidenceKind, Filters, GradientProducts, Moments, Needs,
-    Selection, Selector, SelectorError, ZeroCounts, all, find, register,
+    Selection, Selector, SelectorError, ZeroCounts, all, find, importances, register,
 };
 
 const CHANNELS: usize = 9;
@@ -412,6 +412,30 @@ fn a_smaller_keep_count_continues_the_same_removal_order() {
             assert_eq!(removed, order[..CHANNELS - keep], "{}", selector.name());
         }
     }
+}
+
+#[test]
+fn importances_rank_the_channels_of_a_layer_as_the_selector_does() {
+    let mut layers = with_equals();
+    layers.push((random_evidence(40), Vec::new()));
+    for selector in all().into_iter().filter(|selector| selector.importance().is_some()) {
+        let name = selector.name();
+        for (evidence, _) in &layers {
+            let importances = importances(selector, evidence, Seed::root(3)).unwrap();
+            let mut order: Vec<usize> = (0..evidence.channels).collect();
+            order.sort_by(|&a, &b| importances[a].total_cmp(&importances[b]));
+            order.pop();
+            let least = run(selector, evidence, 1);
+            assert_eq!(least.removed, order, "{name}");
+            assert_eq!(least.scores, run(selector, evidence, evidence.channels).scores, "{name}");
+        }
+    }
+    let error = importances(find("thinet").unwrap(), &layers[0].0, Seed::root(0)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "selector \"thinet\" gives an order of the channels of a layer and no scores that could be compared between layers; \
+         selectors with scores: apoz, activation-mean, taylor, weight-sum-l1, weight-sum-l2, fpgm, bn-scale, random"
+    );
 }
 
 #[test]

@@ -43,6 +43,16 @@ pub enum SelectorError {
     /// A number of channels to keep that is zero or larger than the layer's.
     #[error("selector {selector:?} cannot keep {keep} of the {channels} channels of layer {layer:?}")]
     Keep { selector: &'static str, layer: String, keep: usize, channels: usize },
+    /// A selector that removes channels in an order was asked for scores that compare layers.
+    #[error(
+        "selector {selector:?} gives an order of the channels of a layer and no scores that could be compared between layers; \
+         selectors with scores: {allowed}"
+    )]
+    NoImportance {
+        selector: &'static str,
+        /// The names of those with scores, comma separated.
+        allowed: String,
+    },
     /// A selector returned an invalid order or invalid scores: a bug in the selector.
     #[error("selector {selector:?} gave no valid order of layer {layer:?}: {problem}")]
     BadOrder { selector: &'static str, layer: String, problem: String },

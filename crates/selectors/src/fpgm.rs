@@ -30,6 +30,10 @@ impl Selector for Fpgm {
         let scores = sums_of_distances(evidence.filters_for(self.name())?);
         Selection::least_first(self.name(), evidence, keep, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
+    }
 }
 
 /// For each filter the sum of its Euclidean distances to all others, `[C]`.

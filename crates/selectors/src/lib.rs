@@ -6,6 +6,7 @@
 //! A new selector is a file with its `impl Selector` and two lines next to each other in this file: its `mod` and
 //! its entry in the registry. The contract tests run over every entry. A program with selectors of its own [registers](register) them.
 
+mod allocation;
 #[cfg(test)]
 mod answers;
 mod balanced;
@@ -26,6 +27,7 @@ use std::sync::OnceLock;
 use thinet_graph::{did_you_mean, nearest};
 use thinet_seed::Seed;
 
+pub use allocation::{FLOOR, Normalisation, Ranking, least_kept};
 pub use error::{EvidenceError, SelectorError};
 pub use evidence::{ActivationStats, BatchNormScales, Evidence, Filters, GradientProducts, ZeroCounts};
 pub use moments::Moments;
@@ -61,6 +63,16 @@ pub trait Selector: Send + Sync {
     /// If `keep` is zero or more than the layer has, or if needed evidence is missing, does not fit the layer or holds
     /// a value that is not finite; the message names selector and layer.
     fn select(&self, evidence: &Evidence, keep: usize, seed: Seed) -> Result<Selection, SelectorError>;
+
+    /// How the scores of a [`Selection`] become importances, which compare channels of several layers once they are normalised: the
+    /// channel with the smallest importance is removed first, within a layer as between layers. Such scores depend neither on the number
+    /// of channels to keep nor on the other channels that stay.
+    ///
+    /// `None`, the default, for a selector that removes or adds channels one after the other: it has an order, and no scores that could
+    /// be compared between layers.
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        None
+    }
 }
 
 /// Runs a selector on the kinds of evidence that it needs and no others.
@@ -74,6 +86,34 @@ pub fn select(
     seed: Seed,
 ) -> Result<Selection, SelectorError> {
     selector.select(&evidence.only(selector.needs()), keep, seed)
+}
+
+/// The importance of each channel of a layer, see [`Selector::importance`].
+///
+/// # Errors
+/// [`SelectorError::NoImportance`] if the selector has an order and no scores; as [`select`].
+pub fn importances(
+    selector: &dyn Selector,
+    evidence: &Evidence,
+    seed: Seed,
+) -> Result<Vec<f64>, SelectorError> {
+    let importance = find_importance(selector)?;
+    // Its scores are the same for every number of channels to keep.
+    let scores = select(selector, evidence, evidence.channels, seed)?.scores;
+    Ok(scores.into_iter().map(importance).collect())
+}
+
+/// How a selector's scores become importances.
+///
+/// # Errors
+/// [`SelectorError::NoImportance`] if it has an order and no scores; the message lists the selectors that have some.
+pub fn find_importance(selector: &dyn Selector) -> Result<fn(f64) -> f64, SelectorError> {
+    selector.importance().ok_or_else(|| {
+        let all = all();
+        let with_scores = all.iter().filter(|other| other.importance().is_some());
+        let allowed = with_scores.map(|other| other.name()).collect::<Vec<_>>().join(", ");
+        SelectorError::NoImportance { selector: selector.name(), allowed }
+    })
 }
 
 // The registry: one `mod` line and one entry for each selector.

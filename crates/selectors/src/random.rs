@@ -5,7 +5,8 @@ use thinet_seed::Seed;
 
 use crate::{Evidence, Needs, Selection, Selector, SelectorError};
 
-/// Removes channels in the order of a seeded shuffle. A score is the channel's place in that order: 0 is removed first.
+/// Removes channels in the order of a seeded shuffle. A score is the channel's place in that order: 0 is removed first. Normalised places of
+/// two layers are spread alike, so that a global allocation takes about the same share of each.
 pub(crate) struct Random;
 
 impl Selector for Random {
@@ -29,6 +30,10 @@ impl Selector for Random {
             scores[channel] = place as f64;
         }
         Selection::from_order(self.name(), evidence, keep, order, scores)
+    }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
     }
 }
 

@@ -32,6 +32,10 @@ impl Selector for Taylor {
         let scores = evidence.gradients_for(self.name())?.taylor_abs.clone();
         Selection::least_first(self.name(), evidence, keep, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
+    }
 }
 
 #[cfg(test)]

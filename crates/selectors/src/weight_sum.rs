@@ -41,6 +41,10 @@ impl Selector for WeightSum {
         order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
         Selection::from_order(self.name(), evidence, keep, order, scores)
     }
+
+    fn importance(&self) -> Option<fn(f64) -> f64> {
+        Some(|score| score)
+    }
 }
 
 impl WeightSum {

@@ -14,8 +14,8 @@ use thinet_harness::HarnessError;
 use thinet_harness::inspect::{self, Why};
 use thinet_harness::store::Store;
 use thinet_harness::study::{
-    CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, Variant, VariantSpec, estimate,
-    estimate_without_data,
+    AllocatedNet, Cell, CellDesign, Estimate, Plan, Recipe, ResolvedStudy, Spec, Variant, VariantSpec,
+    estimate, estimate_without_data,
 };
 use thinet_models::{Device, Schedule};
 
@@ -132,13 +132,17 @@ struct CellLine {
     keep_rate: f64,
     seed: u64,
     is_done: bool,
-    parameters: u64,
-    flops: u64,
-    widths: Vec<usize>,
+    /// `None` while a global allocation has not fixed the widths.
+    parameters: Option<u64>,
+    flops: Option<u64>,
+    widths: Option<Vec<usize>>,
 }
 
 impl CellLine {
-    fn new(cell: &CellDesign, id: Option<String>, is_done: bool) -> Self {
+    /// `allocated` is the net of a stored global allocation.
+    fn new(cell: &CellDesign, id: Option<String>, is_done: bool, allocated: Option<AllocatedNet>) -> Self {
+        let planned = cell.scorer.is_none().then(|| (cell.size, cell.keep.to_vec()));
+        let net = allocated.map(|net| (net.size, net.keep)).or(planned);
         Self {
             id,
             variant: cell.variant.name.clone(),
@@ -146,9 +150,9 @@ impl CellLine {
             keep_rate: cell.keep_rate,
             seed: cell.seed,
             is_done,
-            parameters: cell.size.paper.params,
-            flops: cell.size.paper.flops,
-            widths: cell.keep.iter().map(|(_, kept)| *kept).collect(),
+            parameters: net.as_ref().map(|(size, _)| size.paper.params),
+            flops: net.as_ref().map(|(size, _)| size.paper.flops),
+            widths: net.map(|(_, keep)| keep.into_iter().map(|(_, kept)| kept).collect()),
         }
     }
 }
@@ -249,14 +253,16 @@ fn planned(plan: &Plan, device: Device, asked: Option<u16>) -> anyhow::Result<Re
                 flops: plan.size.paper.flops,
             })
             .collect(),
-        cells: plan
-            .cells
-            .iter()
-            .map(|cell| CellLine::new(&cell.design, Some(cell.id.to_string()), store.is_whole(&cell.id)))
-            .collect(),
+        cells: plan.cells.iter().map(|cell| cell_line(plan, &store, cell)).collect(),
         cost: Some(Cost::new(estimate(plan, jobs)?, device, jobs)),
         why: None,
     })
+}
+
+fn cell_line(plan: &Plan, store: &Store, cell: &Cell) -> CellLine {
+    // A damaged allocation is run again.
+    let allocated = plan.allocated_net(cell).ok().flatten();
+    CellLine::new(&cell.design, Some(cell.id.to_string()), store.is_whole(&cell.id), allocated)
 }
 
 /// The same for a study whose data or device is missing, with the dataset's official counts.
@@ -296,7 +302,7 @@ fn without_data(
                 flops: resolved.size.paper.flops,
             })
             .collect(),
-        cells: resolved.cells.iter().map(|cell| CellLine::new(cell, None, false)).collect(),
+        cells: resolved.cells.iter().map(|cell| CellLine::new(cell, None, false, None)).collect(),
         cost: images
             .map(|images| Cost::new(estimate_without_data(resolved, images, is_gpu, jobs), device, jobs)),
         why: None,

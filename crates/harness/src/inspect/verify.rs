@@ -151,12 +151,17 @@ pub fn verify(
     let (old, runner) = (Store::at(&options.results), StageRunner::new(&plan, &run)?);
     for &index in &chosen {
         let (cell, dense) = (&plan.cells[index], &plan.dense[plan.cells[index].dense]);
-        if !cell.design.is_from_scratch {
+        let allocation = cell.allocation.as_deref();
+        if !cell.design.is_from_scratch || allocation.is_some() {
             let is_copied = !verify.with_dense && copy_stage(&old, &Store::at(scratch.path()), &dense.id)?;
             if !is_copied {
                 runner.run_stage(dense.id.as_str(), reporter)?;
             }
-            for stage in plan.evidence_of(cell) {
+            let of_allocation = allocation.into_iter().flat_map(|stage| plan.evidence_of_allocation(stage));
+            for stage in plan.evidence_of(cell).chain(of_allocation) {
+                runner.run_stage(stage.id.as_str(), reporter)?;
+            }
+            if let Some(stage) = allocation {
                 runner.run_stage(stage.id.as_str(), reporter)?;
             }
         }

@@ -97,6 +97,7 @@ fn asked(plan: &Plan) -> Result<BTreeMap<String, Value>, HarnessError> {
         asked.insert(dense.id.to_string(), dense.inputs.clone());
         asked.extend(dense.evidence.iter().map(|stage| (stage.id.to_string(), stage.inputs.clone())));
     }
+    asked.extend(plan.allocations.iter().map(|stage| (stage.id.to_string(), stage.inputs.clone())));
     for cell in &plan.cells {
         asked.insert(cell.id.to_string(), plan.cell_inputs(cell)?);
     }
@@ -137,7 +138,7 @@ impl StoredInputs {
         Ok(Self { stages, by_place })
     }
 
-    /// Compares a stage with those of its place; `dense` gives the inputs of the plan's dense nets.
+    /// Compares a stage with those of its place; `dense` gives the inputs of the plan's stages.
     fn reason<'a>(&self, id: &StageId, asked: &Value, dense: impl Fn(&str) -> Option<&'a Value>) -> Reason {
         let same_place = self.by_place.get(&place(id.as_str(), asked, &dense)).into_iter().flatten();
         let wanted = whole(asked, &dense);
@@ -168,17 +169,22 @@ fn place<'a>(id: &str, inputs: &Value, dense: impl Fn(&str) -> Option<&'a Value>
         Some(id) => dense(id).map_or(Value::Null, |dense| dense["seed"].clone()),
         None => inputs["seed"].clone(),
     };
-    // The control of a keep rate is known by its widths alone, which its graph holds.
+    // The control of a keep rate is known by its widths alone, which its graph holds, or the allocation that fixes them.
     let widths = if kind == "scratch" { leaves(&inputs["graph"]) } else { BTreeMap::new() };
+    let allocation = inputs["allocation"].as_str().and_then(&dense).unwrap_or(&Value::Null);
     let parts = [&inputs["selector"], &inputs["reconstruction"], &inputs["keep-rate"], &seed];
-    format!("{kind} {parts:?} {widths:?}")
+    let of_widths =
+        [&allocation["selector"], &allocation["keep-rate"]].map(|part| (!part.is_null()).then_some(part));
+    format!("{kind} {parts:?} {widths:?} {of_widths:?}")
 }
 
-/// The inputs of a stage with those of its dense net in place of its id, if they are known.
+/// The inputs of a stage with those of its dense net and of its allocation in place of their ids, if they are known.
 fn whole<'a>(inputs: &Value, dense: impl Fn(&str) -> Option<&'a Value>) -> Value {
     let mut whole = inputs.clone();
-    if let Some(of_dense) = inputs["dense"].as_str().and_then(dense) {
-        whole["dense"] = of_dense.clone();
+    for stage in ["dense", "allocation"] {
+        if let Some(of_stage) = inputs[stage].as_str().and_then(&dense) {
+            whole[stage] = of_stage.clone();
+        }
     }
     whole
 }

@@ -12,7 +12,7 @@ pub(super) struct Inputs<'a> {
 }
 
 /// Inputs whose values come from more than one key, and where from.
-const NAMED: [(&str, &str); 12] = [
+const NAMED: [(&str, &str); 13] = [
     ("train-data", "dataset (training images)"),
     ("test-data", "dataset (test images)"),
     ("data", "dataset (images as selectors see them)"),
@@ -22,14 +22,17 @@ const NAMED: [(&str, &str); 12] = [
     ("weights", "dense.weights (checksum of the file)"),
     ("import", "dense.import"),
     ("seed", "seeds"),
+    ("evidence", "calibration (the evidence that scores are computed from)"),
     ("selector", "methods.selector"),
     ("reconstruction", "methods.reconstruction"),
     ("selector-version", "version of the selector"),
 ];
 
 /// Inputs that are keys of `[prune]`.
-const OF_PRUNE: [&str; 8] = [
+const OF_PRUNE: [&str; 10] = [
     "keep-rate",
+    "flops",
+    "normalisation",
     "layers",
     "mode",
     "after-layer",
@@ -46,9 +49,14 @@ pub(super) fn described(kind: &str, Inputs { old, new }: Inputs<'_>) -> Vec<Diff
     let (new_net, new_rest) = (net(new), without_net(new));
     found.extend(differences(&of_net, &new_net));
     for Difference { key, first, second } in differences(&rest, &new_rest) {
-        let (of_dense, own) = match key.strip_prefix("dense.") {
-            Some(key) => ("dense", key),
-            None => (kind, key.as_str()),
+        // The dense net of an allocation is that of its cell.
+        if key.starts_with("allocation.dense") {
+            continue;
+        }
+        let (of_dense, own) = match (key.strip_prefix("dense."), key.strip_prefix("allocation.")) {
+            (Some(key), _) => ("dense", key),
+            (None, Some(key)) => ("allocation", key),
+            (None, None) => (kind, key.as_str()),
         };
         found.push(Difference { key: spec_key(of_dense, own), first, second });
     }
@@ -68,6 +76,8 @@ fn spec_key(kind: &str, input: &str) -> String {
         "train" => format!("dense.train{rest}"),
         "keep-rate" => "prune.keep-rates".to_owned(),
         "dense" => "dense (a dense net that is no longer stored)".to_owned(),
+        "allocation" => "prune.allocation".to_owned(),
+        "floor" => "least share of a layer's channels (of the program)".to_owned(),
         "reconstruction-version" => "version of the reconstruction".to_owned(),
         _ if OF_PRUNE.contains(&first) => format!("prune.{input}"),
         // `input.…`, `compute.…` and `calibration.…` have the names of their tables.

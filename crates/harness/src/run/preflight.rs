@@ -1,7 +1,7 @@
 //! The pre-flight of a run: one real step of each kind of stage that is missing, so that what would fail after hours fails at once.
 //!
 //! The stages are those of the plan with shorter work: each recipe for one batch of its own size, one calibration image of each class,
-//! the lowest keep rate (of targets of FLOPs that of the lowest target), the first and the last layer where layers are pruned one after the other, seed 0 and few test images. They
+//! the lowest keep rate (of targets of FLOPs that of the lowest target; with a global allocation the lowest target itself), the first and the last layer where layers are pruned one after the other, seed 0 and few test images. They
 //! run in a scratch folder, so that nothing of them is stored and no result depends on them.
 
 use std::collections::BTreeSet;
@@ -73,7 +73,7 @@ fn shortened(plan: &Plan, scratch: &Path) -> Result<Option<Plan>, HarnessError> 
     Plan::of(spec, variants, &plan.path, data, &options).map(Some)
 }
 
-/// Shortened variants that hold each kind of missing cell once. A kind is a method in a mode, with or without statistics of batch
+/// Shortened variants that hold each kind of missing cell once. A kind is a method in a mode and allocation, with or without statistics of batch
 /// normalisation estimated again, or the control.
 fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant> {
     let mut covered = BTreeSet::new();
@@ -82,7 +82,8 @@ fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant
         let of_variant = plan.cells.iter().filter(|cell| Arc::ptr_eq(&cell.design.variant, variant));
         let lowest = lowest_rate(of_variant.clone());
         let missing: Vec<&Cell> = of_variant.filter(|cell| is_missing(cell)).collect();
-        let way = (variant.spec.is_one_shot(), variant.spec.prune.estimate_batch_norm);
+        let prune = &variant.spec.prune;
+        let way = (variant.spec.is_one_shot(), prune.is_global(), prune.estimate_batch_norm);
         let mut is_new = |method: &MethodSpec| {
             let is_missing = |cell: &&Cell| !cell.design.is_from_scratch && *cell.design.method == *method;
             missing.iter().any(is_missing)
@@ -90,7 +91,11 @@ fn missing_kinds(plan: &Plan, is_missing: &dyn Fn(&Cell) -> bool) -> Vec<Variant
         };
         let mut spec = short_spec(&variant.spec, lowest);
         spec.methods.retain(&mut is_new);
-        let control = ((false, false), thinet_report::records::FROM_SCRATCH.to_owned(), String::new());
+        let control = (
+            (false, prune.is_global(), false),
+            thinet_report::records::FROM_SCRATCH.to_owned(),
+            String::new(),
+        );
         let is_control_missing = missing.iter().any(|cell| cell.design.is_from_scratch);
         if !(is_control_missing && covered.insert(control)) {
             spec.from_scratch = None;
@@ -115,8 +120,12 @@ fn short_spec(spec: &Spec, keep_rate: Option<f64>) -> Spec {
     spec.calibration.images_per_class = 1;
     let is_one_shot = spec.is_one_shot();
     let prune = &mut spec.prune;
-    prune.keep_rates = keep_rate.into_iter().collect();
-    prune.flops.clear();
+    let lowest_target = prune.flops.iter().copied().min_by(f64::total_cmp);
+    (prune.keep_rates, prune.flops) = match lowest_target.filter(|_| prune.is_global()) {
+        // Its keep rate is a name. All layers are pruned, so that it can be met.
+        Some(target) => (Vec::new(), vec![target]),
+        None => (keep_rate.into_iter().collect(), Vec::new()),
+    };
     if let ([first, .., last], false) = (&prune.layers[..], is_one_shot) {
         prune.layers = vec![first.clone(), last.clone()];
     }

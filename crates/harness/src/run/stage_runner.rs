@@ -10,10 +10,12 @@ use crate::error::HarnessError;
 use crate::events::{Curves, Event, HParam, Reporter};
 use crate::run::{RunOptions, panics};
 use crate::stages::program::Programs;
-use crate::stages::{BusyTime, Context, Feed, OWED_ON_GPU, Route, ToDevice, cell, dense, evidence};
+use crate::stages::{
+    BusyTime, Context, Feed, OWED_ON_GPU, Route, ToDevice, allocation, cell, dense, evidence,
+};
 use crate::store::{Activity, Claim, ClaimTiming, Holder, Store, environment_here};
 use crate::study::cost::loader_threads;
-use crate::study::{Cell, DensePlan, EvidencePlan, Plan};
+use crate::study::{AllocationPlan, Cell, DensePlan, EvidencePlan, Plan};
 
 /// The environment of this process.
 pub(crate) fn environment(plan: &Plan) -> Environment {
@@ -92,7 +94,11 @@ impl<'a> StageRunner<'a> {
             all.find(|(_, stage)| stage.id.as_str() == id).map(|(dense, stage)| Stage::Evidence(dense, stage))
         };
         let cell = || plan.cells.iter().find(|stage| stage.id.as_str() == id).map(Stage::Cell);
-        dense.or_else(evidence).or_else(cell).ok_or_else(|| {
+        let allocation = || {
+            let stage = plan.allocations.iter().find(|stage| stage.id.as_str() == id);
+            stage.map(|stage| Stage::Allocation(stage))
+        };
+        dense.or_else(evidence).or_else(allocation).or_else(cell).ok_or_else(|| {
             let problem = "the plan has no such stage; spec, data or options differ from the parent's".into();
             HarnessError::Worker { stage: id.to_owned(), problem }
         })
@@ -116,6 +122,7 @@ impl<'a> StageRunner<'a> {
         let computed = match stage {
             Stage::Dense(stage) => dense::ensure(&context, stage),
             Stage::Evidence(dense, stage) => evidence::ensure(&context, dense, stage),
+            Stage::Allocation(stage) => allocation::ensure(&context, stage),
             Stage::Cell(stage) => cell::ensure(&context, stage).map(drop),
         };
         match computed {
@@ -133,6 +140,7 @@ impl<'a> StageRunner<'a> {
 enum Stage<'a> {
     Dense(&'a DensePlan),
     Evidence(&'a DensePlan, &'a EvidencePlan),
+    Allocation(&'a AllocationPlan),
     Cell(&'a Cell),
 }
 
@@ -142,6 +150,7 @@ impl Stage<'_> {
         match self {
             Self::Dense(dense) => dense.label(),
             Self::Evidence(_, evidence) => evidence.label.clone(),
+            Self::Allocation(stage) => stage.label.clone(),
             Self::Cell(cell) => cell.design.label(),
         }
     }
@@ -153,6 +162,9 @@ impl Stage<'_> {
             Self::Dense(dense) => ("dense".to_owned(), dense.seed),
             Self::Evidence(dense, evidence) => {
                 (format!("calibration ({})", evidence.kind.name()), dense.seed)
+            }
+            Self::Allocation(stage) => {
+                (format!("allocation ({})", stage.scorer.selector.short_name()), stage.design.seed)
             }
             Self::Cell(cell) => (cell.design.method.label(), cell.design.seed),
         };

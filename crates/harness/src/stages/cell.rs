@@ -54,7 +54,7 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
             context,
             cell,
             folder: &folder,
-            chooser: Chooser::of(cell)?,
+            chooser: Chooser::of(context, cell)?,
             reconstructor: thinet_reconstruction::find(&cell.design.method.reconstruction)?,
         };
         if cell.design.variant.spec.is_one_shot() { run.one_shot()? } else { run.layer_by_layer()? }
@@ -68,11 +68,13 @@ fn compute(context: &Context<'_>, cell: &Cell) -> Result<StageResult, HarnessErr
         Err(Halt::Failed(error)) => return Err(error),
     };
 
+    let allocated = context.plan.allocated_net(cell)?;
+    let size = allocated.map_or(cell.design.size, |net| net.size);
     // Only what the stage's id covers, as other runs share the file.
     let metadata = BTreeMap::from([
         ("stage".to_owned(), cell.id.to_string()),
         ("kept".to_owned(), to_json(&state.facts.kept)?),
-        ("counts".to_owned(), to_json(&cell.design.size)?),
+        ("counts".to_owned(), to_json(&size)?),
         Preprocessing::entry(context.plan)?,
     ]);
     context.claim.check()?;
@@ -111,9 +113,15 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     };
     let seed = streams::from_scratch(cell.design.seed);
     let start = streams::starting_weights(seed);
-    let weights = Weights::init_as(&cell.design.graph, recipe.init, start, plan.device.into())?;
-    let net =
-        Net { graph: Graph::clone(&cell.design.graph), weights: weights.to_format(context.feed.format)? };
+    let graph = match &cell.allocation {
+        None => Graph::clone(&cell.design.graph),
+        Some(stage) => {
+            let not_run = || HarnessError::NotRun { what: stage.label.clone(), spec: plan.path.clone() };
+            plan.allocated_net(cell)?.ok_or_else(not_run)?.graph
+        }
+    };
+    let weights = Weights::init_as(&graph, recipe.init, start, plan.device.into())?;
+    let net = Net { graph, weights: weights.to_format(context.feed.format)? };
     let mut state = State::of(net);
     let name = TrainingName { step: "train", kind: "scratch", start: &BTreeMap::new() };
     let trained = context.train(&cell.id, &mut state.net, recipe, streams::training(seed), &name)?;
@@ -303,7 +311,7 @@ impl CellRun<'_> {
                 self.context,
                 parent,
                 &state.net,
-                self.cell,
+                &self.cell.design.variant,
                 self.chooser.needs(self.context, self.cell)?,
             )?;
             for (evidence, (name, keep)) in all.iter().zip(self.cell.design.keep.iter()) {

@@ -1,11 +1,13 @@
-//! Who chooses the channels of a cell that stay: a registered selector, or a program.
+//! Who chooses the channels of a cell that stay: a registered selector, a program, or a global allocation.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use thinet_graph::ChannelSet;
 use thinet_selectors::{Evidence, Needs, Selector};
 
+use super::allocation;
 use super::context::Context;
 use super::program::LayerQuestion;
 use super::streams;
@@ -16,26 +18,31 @@ use crate::study::{Cell, SelectorCommand};
 pub(super) enum Chooser<'a> {
     Registered(&'static dyn Selector),
     Program(&'a Arc<SelectorCommand>),
+    /// The kept channels of each layer, which a stage before fixed.
+    Allocated(BTreeMap<String, ChannelSet>),
 }
 
 impl<'a> Chooser<'a> {
     /// The one of a cell.
-    pub(super) fn of(cell: &'a Cell) -> Result<Self, HarnessError> {
-        match &cell.design.command {
-            Some(command) => Ok(Self::Program(command)),
-            None => Ok(Self::Registered(thinet_selectors::find(&cell.design.method.selector.name())?)),
+    pub(super) fn of(context: &Context<'_>, cell: &'a Cell) -> Result<Self, HarnessError> {
+        match (&cell.allocation, &cell.design.command) {
+            (Some(stage), _) => Ok(Self::Allocated(allocation::load(context, stage)?)),
+            (None, Some(command)) => Ok(Self::Program(command)),
+            (None, None) => {
+                Ok(Self::Registered(thinet_selectors::find(&cell.design.method.selector.name())?))
+            }
         }
     }
 
     /// The kinds of evidence to gather or read: of those that were planned for a program, the ones that it names in its hello.
     pub(super) fn needs(&self, context: &Context<'_>, cell: &Cell) -> Result<Needs, HarnessError> {
         match self {
-            Self::Registered(_) => Ok(cell.needs),
+            Self::Registered(_) | Self::Allocated(_) => Ok(cell.needs),
             Self::Program(command) => Ok(context.programs.hello(command)?.needs | Needs::MOMENTS),
         }
     }
 
-    /// The channels of a layer that stay; `folder` is that of the cell.
+    /// The channels of a layer that stay; `folder` is that of the cell. An allocation has its own numbers in place of `keep`.
     pub(super) fn select(
         &self,
         context: &Context<'_>,
@@ -50,6 +57,12 @@ impl<'a> Chooser<'a> {
                 return Ok(thinet_selectors::select(*selector, evidence, keep, seed)?.kept);
             }
             Self::Program(command) => command,
+            Self::Allocated(kept) => {
+                return kept.get(&evidence.layer).cloned().ok_or_else(|| {
+                    let problem = format!("its allocation names no channels of layer {:?}", evidence.layer);
+                    HarnessError::Damaged { path: folder.to_owned(), problem }
+                });
+            }
         };
         let label = cell.design.label();
         let note = |line: String| context.note(&cell.id, format!("{label}: {line}"));
@@ -59,6 +72,7 @@ impl<'a> Chooser<'a> {
             evidence,
             keep,
             all_keep,
+            is_global: false,
             seed,
             folder,
             note: &note,

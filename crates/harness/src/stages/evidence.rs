@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tch::Tensor;
@@ -19,7 +20,7 @@ use super::{dense, streams};
 use crate::error::HarnessError;
 use crate::events::Event;
 use crate::store::paths::EVIDENCE;
-use crate::study::{Cell, DensePlan, EvidencePlan, Variant};
+use crate::study::{DensePlan, EvidencePlan, Variant};
 
 /// Runs the stage if it is not stored. The dense net must be stored.
 pub(crate) fn ensure(
@@ -59,16 +60,15 @@ pub(crate) fn ensure(
     Ok(())
 }
 
-/// The kinds of evidence in `needs`, at most those of the cell's plan, for each pruned layer in pruning order: gathered kinds from their
-/// stages, the others from the dense net.
+/// The kinds of evidence in `needs`, at most those of the variant's plan, for each pruned layer in pruning order: gathered kinds from
+/// their stages, the others from the dense net.
 pub(crate) fn load(
     context: &Context<'_>,
     dense: &DensePlan,
     net: &Net,
-    cell: &Cell,
+    variant: &Arc<Variant>,
     needs: Needs,
 ) -> Result<Vec<Evidence>, HarnessError> {
-    let variant = &cell.design.variant;
     let groups = groups(variant, net)?;
     let weight = |name: &str| net.weights.get(name).ok();
     let mut all = Vec::with_capacity(groups.len());

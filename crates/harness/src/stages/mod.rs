@@ -1,6 +1,7 @@
 //! Computing stages: the dense net, the one-shot evidence and a cell (Luo et al. 2017, section 3.3), the parts they share, and timings
 //! of the paper's models.
 
+pub(crate) mod allocation;
 pub(crate) mod calibrate;
 pub(crate) mod cell;
 mod checkpoint;

@@ -21,7 +21,7 @@ use crate::error::HarnessError;
 use crate::stop::Stop;
 use crate::study::{CommandSpec, Plan, SelectorCommand, SelectorSpec, check};
 pub(crate) use messages::Hello;
-use messages::Question;
+use messages::{Answer, Question};
 use process::{Failure, Process, Start};
 
 /// The Python side of the protocol, which programs can import.
@@ -50,8 +50,10 @@ pub(crate) struct LayerQuestion<'a> {
     pub(crate) keep: usize,
     /// Channels that cells of this method and seed keep.
     pub(crate) all_keep: BTreeSet<usize>,
+    /// Whether layers are compared, so that the answer must be scores.
+    pub(crate) is_global: bool,
     pub(crate) seed: Seed,
-    /// The cell's folder, for the file of evidence.
+    /// The folder of the cell or the allocation, for the file of evidence.
     pub(crate) folder: &'a Path,
     /// Receives what the program prints on standard error.
     pub(crate) note: &'a dyn Fn(String),
@@ -63,10 +65,10 @@ struct Session {
     /// Holds the Python module.
     python: TempDir,
     process: Option<Process>,
-    /// Answers by evidence, layer and seed: cells that differ in their keep rate can share them.
-    answers: BTreeMap<(String, String, u64), Vec<usize>>,
+    /// Answers by evidence, layer, seed and whether layers are compared: cells that differ in their keep rate can share them.
+    answers: BTreeMap<(String, String, u64, bool), Answer>,
     /// Questions that a second process was asked.
-    checked: Vec<(Question, Vec<usize>)>,
+    checked: Vec<(Question, Answer)>,
 }
 
 impl Programs {
@@ -91,19 +93,37 @@ impl Programs {
     /// # Errors
     /// If programs are not allowed, the program fails or gives no valid answer, keeps a state, or one of its files has changed.
     pub(crate) fn select(&self, asked: &LayerQuestion<'_>) -> Result<ChannelSet, HarnessError> {
-        let (evidence, command) = (asked.evidence, asked.command);
-        let order = self.with(command, |session| {
-            let python = session.python.path().to_owned();
-            let order = session.order(asked, &self.start(command, &python));
-            if let Some(process) = &session.process {
-                process.take_errors().into_iter().for_each(asked.note);
-            }
-            order
-        })?;
+        let evidence = asked.evidence;
+        let order = self.ask(asked)?.order;
         let mut stays = vec![true; evidence.channels];
         order[..evidence.channels - asked.keep].iter().for_each(|&channel| stays[channel] = false);
         let kept = (0..evidence.channels).filter(|&channel| stays[channel]).collect();
         Ok(ChannelSet::new(evidence.channels, kept)?)
+    }
+
+    /// The score of each channel; the one with the smallest matters least.
+    ///
+    /// # Errors
+    /// As [`Programs::select`], and if the program answers with an order.
+    pub(crate) fn scores(&self, asked: &LayerQuestion<'_>) -> Result<Vec<f64>, HarnessError> {
+        self.ask(asked)?.scores.ok_or_else(|| HarnessError::Program {
+            command: asked.command.words(),
+            layer: Some(asked.evidence.layer.clone()),
+            problem: "it answered with an order, and prune.allocation = \"global\" compares the channels of all layers: it \
+                      needs scores"
+                .to_owned(),
+        })
+    }
+
+    fn ask(&self, asked: &LayerQuestion<'_>) -> Result<Answer, HarnessError> {
+        self.with(asked.command, |session| {
+            let python = session.python.path().to_owned();
+            let answer = session.checked_answer(asked, &self.start(asked.command, &python));
+            if let Some(process) = &session.process {
+                process.take_errors().into_iter().for_each(asked.note);
+            }
+            answer
+        })
     }
 
     fn start<'a>(&'a self, command: &'a SelectorCommand, python: &'a Path) -> Start<'a> {
@@ -154,8 +174,12 @@ impl Session {
         Ok(self.process.insert(process))
     }
 
-    /// The order of removal of a layer.
-    fn order(&mut self, asked: &LayerQuestion<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
+    /// The answer about a layer of a program whose files are those of the plan.
+    fn checked_answer(
+        &mut self,
+        asked: &LayerQuestion<'_>,
+        start: &Start<'_>,
+    ) -> Result<Answer, HarnessError> {
         let layer = asked.evidence.layer.as_str();
         self.check_files(layer)?;
         let result = self.answer(asked, start);
@@ -164,7 +188,7 @@ impl Session {
         result
     }
 
-    fn answer(&mut self, asked: &LayerQuestion<'_>, start: &Start<'_>) -> Result<Vec<usize>, HarnessError> {
+    fn answer(&mut self, asked: &LayerQuestion<'_>, start: &Start<'_>) -> Result<Answer, HarnessError> {
         let evidence = asked.evidence;
         let failed = |session: &Self, failure| session.error(failure, Some(&evidence.layer));
         let needs = match self.running(start) {
@@ -182,23 +206,23 @@ impl Session {
             seed: asked.seed.to_i64() as u64 & ((1 << 53) - 1),
         };
         let hash = hash_file(&file).map_err(HarnessError::io("read", &file))?;
-        let key = (hash, question.layer.clone(), question.seed);
+        let key = (hash, question.layer.clone(), question.seed, asked.is_global);
         let enough = evidence.channels - asked.keep;
-        let order = match self.answers.get(&key).filter(|order| order.len() >= enough) {
-            Some(order) => order.clone(),
+        let answer = match self.answers.get(&key).filter(|answer| answer.order.len() >= enough) {
+            Some(answer) => answer.clone(),
             None => {
-                let order = self.running(start).and_then(|process| ask(process, &question));
-                let order = order.map_err(|failure| failed(self, failure))?;
-                let checked = self.check_state(&question, &order, asked.keep, start);
+                let answer = self.running(start).and_then(|process| ask(process, &question));
+                let answer = answer.map_err(|failure| failed(self, failure))?;
+                let checked = self.check_state(&question, &answer, asked, start);
                 checked.map_err(|failure| failed(self, failure))?;
-                self.answers.insert(key, order.clone());
-                order
+                self.answers.insert(key, answer.clone());
+                answer
             }
         };
         if self.checked.iter().all(|(question, _)| Path::new(&question.evidence) != file) {
             fs::remove_file(&file).map_err(HarnessError::io("remove", &file))?;
         }
-        Ok(order)
+        Ok(answer)
     }
 
     /// Asks a second process the same questions, the last one first, until [`ASKED_AGAIN`] questions were asked again: a program that
@@ -206,8 +230,8 @@ impl Session {
     fn check_state(
         &mut self,
         question: &Question,
-        order: &[usize],
-        keep: usize,
+        answer: &Answer,
+        asked: &LayerQuestion<'_>,
         start: &Start<'_>,
     ) -> Result<(), Failure> {
         if self.checked.len() >= ASKED_AGAIN {
@@ -216,12 +240,13 @@ impl Session {
         // Files of finished cells are gone.
         self.checked.retain(|(question, _)| Path::new(&question.evidence).is_file());
         let mut other = started(start)?;
-        let before = self.checked.iter().rev().map(|(question, order)| (question.clone(), order.clone()));
-        let again = Question { keep: vec![keep], ..question.clone() };
-        for (question, expected) in [(again, order.to_vec())].into_iter().chain(before) {
+        let before = self.checked.iter().rev().cloned();
+        let again = Question { keep: vec![asked.keep], ..question.clone() };
+        for (question, expected) in [(again, answer.clone())].into_iter().chain(before) {
             let found = ask(&mut other, &question)?;
-            let both = found.len().min(expected.len());
-            if found[..both] != expected[..both] {
+            let both = found.order.len().min(expected.order.len());
+            let is_same_order = found.order[..both] == expected.order[..both];
+            if !is_same_order || (asked.is_global && found.scores != expected.scores) {
                 return Err(other.failed(&format!(
                     "a second process, asked in another order, gave another answer for layer {:?}: an answer may depend on \
                      nothing but the evidence, the layer and the seed of its question",
@@ -229,7 +254,7 @@ impl Session {
                 )));
             }
         }
-        self.checked.push((question.clone(), order.to_vec()));
+        self.checked.push((question.clone(), answer.clone()));
         Ok(())
     }
 
@@ -265,7 +290,7 @@ fn started(start: &Start<'_>) -> Result<Process, Failure> {
     Ok(process)
 }
 
-fn ask(process: &mut Process, question: &Question) -> Result<Vec<usize>, Failure> {
+fn ask(process: &mut Process, question: &Question) -> Result<Answer, Failure> {
     let answer = process.ask(&question.line())?;
     question.read_answer(&answer).map_err(|problem| process.failed(&problem))
 }
@@ -298,7 +323,8 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
             hello => hello?,
         };
         check_layers(plan, hello.needs).map_err(|e| check::value(&plan.path, &key, &e))?;
-        if let Some(kind) = gathered(hello.needs).find(|kind| !cell.needs.contains(kind.kind())) {
+        let planned = cell.allocation.as_ref().map_or(cell.needs, |stage| stage.needs);
+        if let Some(kind) = gathered(hello.needs).find(|kind| !planned.contains(kind.kind())) {
             let name = kind.kind().key();
             let problem =
                 format!("the program needs {name:?}, which is gathered only where the key `needs` names it");

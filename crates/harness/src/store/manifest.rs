@@ -14,7 +14,7 @@ use crate::error::HarnessError;
 pub enum StageKind {
     /// A dense net.
     Dense,
-    /// One kind of one-shot evidence of a dense net.
+    /// What cells read of a dense net: one kind of one-shot evidence, or widths that follow from it.
     Evidence,
     /// A method at a keep rate with a seed.
     Cell,

@@ -11,6 +11,7 @@ use thinet_report::tables;
 use thinet_selectors::Needs;
 
 use crate::error::{HarnessError, SpecError};
+use crate::study::allocation;
 use crate::study::{CommandSpec, DenseSpec, MethodSpec, PruneSpec, Recipe, SelectorSpec, Spec};
 
 // Upper limits of a spec's numbers. Each is far beyond any real study, and no product of them overflows 64 bits.
@@ -70,6 +71,7 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     counted(path, "calibration.positions-per-image", sample.positions_per_image, POSITIONS)?;
     methods(spec, path)?;
     keep_rates(spec, path)?;
+    allocation::check(spec, path)?;
     recipes(spec, path)?;
     cell_count([spec], "methods", path)?;
     let mut layers = BTreeSet::new();

@@ -102,8 +102,10 @@ fn work_of(plan: &Plan, work: &Work<'_>) -> BTreeMap<String, StageWork> {
     let evidence = plan.dense.iter().flat_map(|dense| &dense.evidence);
     let evidence = evidence
         .map(|stage| (stage.id.to_string(), work.evidence(&stage.variant.spec, Needs::only(stage.kind))));
+    // Ranking channels takes no time beside passes over images.
+    let allocations = plan.allocations.iter().map(|stage| (stage.id.to_string(), StageWork::default()));
     let cells = plan.cells.iter().map(|cell| (cell.id.to_string(), work.cell(&cell.design)));
-    dense.chain(evidence).chain(cells).collect()
+    dense.chain(evidence).chain(allocations).chain(cells).collect()
 }
 
 /// Estimates the cost of a study whose data is absent; `images` are the numbers of training and test images.

@@ -10,7 +10,7 @@ use thinet_report::tables::{self, PaperStudy};
 use super::unfit;
 use crate::error::HarnessError;
 use crate::store::{Depth, StageId, StageResult, Store};
-use crate::study::{Plan, ResolvedStudy, Spec, Variant, VariantSpec, tuning_steps};
+use crate::study::{AllocatedNet, Plan, ResolvedStudy, Spec, Variant, VariantSpec, tuning_steps};
 
 /// Gathers the stored records of a plan. A damaged record counts as not run, and so do the cells of an unfit dense net.
 ///
@@ -37,9 +37,18 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             test_images: result.test_images,
         });
     }
+    let mut allocated: BTreeMap<&str, AllocatedNet> = BTreeMap::new();
+    for stage in &plan.allocations {
+        let result = stored(&stage.id, &stage.label)?;
+        if result.status == Status::Done {
+            allocated.insert(stage.id.as_str(), AllocatedNet::of(stage, &result, &plan.graph)?);
+        }
+    }
     let mut cells = Vec::new();
     for cell in &plan.cells {
         let is_left_out = dense[cell.dense].unfit.is_some();
+        let allocated = cell.allocation.as_ref().and_then(|stage| allocated.get(stage.id.as_str()));
+        let is_planned = cell.allocation.is_none();
         let result = if is_left_out { missing(&cell.id) } else { stored(&cell.id, &cell.design.label())? };
         cells.push(CellRecord {
             id: cell.id.to_string(),
@@ -51,7 +60,8 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
             flops_target: cell.design.flops_target,
             seed: cell.design.seed,
             status: result.status,
-            size: cell.design.size,
+            size: allocated.map(|net| net.size).or(is_planned.then_some(cell.design.size)),
+            channels_fraction: allocated.map(|net| net.channels_fraction),
             rows: result.rows,
             loss_curve: result.loss_curve,
             tuning_steps: Some(tuning_steps(&cell.design, plan.data.train.len())),
@@ -98,7 +108,8 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         flops_target: cell.flops_target,
         seed: cell.seed,
         status: Status::NotRun,
-        size: cell.size,
+        size: cell.scorer.is_none().then_some(cell.size),
+        channels_fraction: None,
         rows: Vec::new(),
         loss_curve: None,
         tuning_steps: images.map(|images| tuning_steps(cell, images)),

@@ -6,7 +6,9 @@ use thinet_data::{ChannelOrder, Normalisation, Split};
 use thinet_models::{Device, ImportRules};
 use thinet_sampling::GatheredKind;
 
+use super::allocation::Scorer;
 use super::resolved::{CellDesign, ResolvedStudy};
+use super::selector_command::SelectorCommand;
 use super::selector_spec::SelectorSpec;
 use super::spec::Spec;
 use super::variants::Variant;
@@ -17,6 +19,8 @@ use crate::store::StageId;
 const DENSE_VERSION: u32 = 1;
 /// Version of the cell stage; raised when its meaning changes.
 const CELL_VERSION: u32 = 1;
+/// Version of the allocation stage; raised when its meaning changes.
+const ALLOCATION_VERSION: u32 = 1;
 /// Version of the control from a random start; raised when its meaning changes.
 const SCRATCH_VERSION: u32 = 1;
 
@@ -40,6 +44,11 @@ pub(crate) fn dense(inputs: &Value) -> StageId {
 /// The id of a stage of one-shot evidence.
 pub(crate) fn evidence(kind: &dyn GatheredKind, inputs: &Value) -> StageId {
     StageId::of(kind.stage(), kind.version(), inputs)
+}
+
+/// The id of a global allocation.
+pub(crate) fn allocation(inputs: &Value) -> StageId {
+    StageId::of("allocation", ALLOCATION_VERSION, inputs)
 }
 
 /// The id of a cell.
@@ -114,14 +123,52 @@ pub(crate) fn evidence_inputs(variant: &Variant, dense: DenseFacts<'_>) -> Value
     inputs
 }
 
-/// Everything that can change a cell's result.
-pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<Value, HarnessError> {
+/// Everything that can change the widths of cells with a global allocation. `evidence` are the stages that its selector reads.
+pub(crate) fn allocation_inputs(
+    cell: &CellDesign,
+    scorer: &Scorer,
+    parent: DenseFacts<'_>,
+    evidence: &[&StageId],
+) -> Result<Value, HarnessError> {
+    let prune = &cell.variant.spec.prune;
+    let mut inputs = json!({
+        "dense": parent.id.as_str(),
+        "evidence": evidence.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        "layers": prune.layers,
+        "selector": selector_of(&scorer.selector, scorer.command.as_deref()),
+        "normalisation": prune.normalisation.unwrap_or_default(),
+        "floor": thinet_selectors::FLOOR,
+    });
+    match cell.flops_target {
+        Some(target) => inputs["flops"] = json!(target),
+        None => inputs["keep-rate"] = json!(cell.keep_rate),
+    }
+    add_versions(&mut inputs, selector_version(&scorer.selector)?, 1);
+    Ok(inputs)
+}
+
+/// Everything that can change a cell's result. `allocation` is the stage that fixes its widths, if there is one.
+pub(crate) fn cell_inputs(
+    cell: &CellDesign,
+    parent: DenseFacts<'_>,
+    allocation: Option<&StageId>,
+) -> Result<Value, HarnessError> {
+    let mut inputs = own_inputs(cell, parent)?;
+    if let Some(id) = allocation {
+        inputs["allocation"] = json!(id.as_str());
+    }
+    Ok(inputs)
+}
+
+fn own_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<Value, HarnessError> {
     let spec = &cell.variant.spec;
     let prune = &spec.prune;
     if cell.is_from_scratch {
         // The control does not depend on the dense net; it shares data, input and environment with it.
         let mut inputs = parent.inputs.clone();
-        inputs["graph"] = json!(*cell.graph);
+        if cell.scorer.is_none() {
+            inputs["graph"] = json!(*cell.graph);
+        }
         inputs["train"] = json!(spec.from_scratch);
         inputs["weights"] = json!(null);
         inputs["import"] = json!(null);
@@ -129,7 +176,7 @@ pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<V
     }
     let mut inputs = json!({
         "dense": parent.id.as_str(),
-        "selector": selector_of(cell),
+        "selector": selector_of(&cell.method.selector, cell.command.as_deref()),
         "reconstruction": cell.method.reconstruction,
         "keep-rate": cell.keep_rate,
         "layers": prune.layers,
@@ -150,19 +197,23 @@ pub(crate) fn cell_inputs(cell: &CellDesign, parent: DenseFacts<'_>) -> Result<V
     if parent.inputs["train-data"] != parent.calibration_data {
         inputs["calibration-data"] = json!(parent.calibration_data);
     }
-    let selector = match &cell.method.selector {
-        SelectorSpec::Registered(name) => thinet_selectors::find(name)?.version(),
-        // The contents of its files are its version.
-        SelectorSpec::Command(_) => 1,
-    };
+    let selector = selector_version(&cell.method.selector)?;
     let reconstruction = thinet_reconstruction::find(&cell.method.reconstruction)?.version();
     add_versions(&mut inputs, selector, reconstruction);
     Ok(inputs)
 }
 
 /// A selector's name, or its program with the contents of its files.
-fn selector_of(cell: &CellDesign) -> Value {
-    cell.command.as_ref().map_or_else(|| json!(cell.method.selector), |command| command.identity())
+fn selector_of(selector: &SelectorSpec, command: Option<&SelectorCommand>) -> Value {
+    command.map_or_else(|| json!(selector), SelectorCommand::identity)
+}
+
+fn selector_version(selector: &SelectorSpec) -> Result<u32, HarnessError> {
+    match selector {
+        SelectorSpec::Registered(name) => Ok(thinet_selectors::find(name)?.version()),
+        // The contents of its files are its version.
+        SelectorSpec::Command(_) => Ok(1),
+    }
 }
 
 /// Version 1 is omitted, so that results stored before versions existed keep their ids.

@@ -266,6 +266,18 @@ const KEYS: &[KeyTable] = &[
                 "layer-by-layer (the paper's), or one-shot from one calibration",
             ),
             key(
+                "allocation",
+                "text",
+                "uniform",
+                "uniform (one share of every layer), or global: layers ranked together (one-shot only)",
+            ),
+            key(
+                "normalisation",
+                "text",
+                "mean",
+                "what the scores of a layer are divided by (global only): mean, max, l2 or none",
+            ),
+            key(
                 "layer-rates",
                 "table",
                 "none",

@@ -1,5 +1,6 @@
 //! A study: its spec, the plan, the ids of its stages, and the records gathered for it.
 
+mod allocation;
 pub(crate) mod check;
 pub(crate) mod cost;
 mod durations;
@@ -24,6 +25,7 @@ pub(crate) mod unfit;
 mod variants;
 mod work;
 
+pub use allocation::{AllocatedNet, Allocation, AllocationPlan, Scorer};
 pub use cost::{KINDS_OF_WORK, loader_threads};
 pub use durations::Basis;
 pub(crate) use durations::{Duration, ratio_of_all, ratio_of_kind};

@@ -1,6 +1,6 @@
 //! Builds the plan of a spec: defaults filled in, values checked, every stage with its id, before any work.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use thinet_report::records::{Program, Size};
 use thinet_sampling::GatheredKind;
 use thinet_selectors::{EvidenceKind, Needs};
 
+use super::allocation::{AllocatedNet, AllocationPlan};
 use super::check;
 use super::identity::{self, DenseFacts};
 use super::options::Options;
@@ -78,8 +79,10 @@ pub struct Cell {
     pub dense: usize,
     /// Method, keep rate, seed and widths.
     pub design: CellDesign,
-    /// The kinds of evidence that it reads: those that its selector needs, and the moments.
+    /// The kinds of evidence that it reads: those that its selector needs, and the moments. With an allocation the moments alone.
     pub needs: Needs,
+    /// The stage that fixes its widths and channels, with a global allocation; shared between cells.
+    pub allocation: Option<Arc<AllocationPlan>>,
 }
 
 /// A checked study. Only the run itself can still fail.
@@ -112,6 +115,8 @@ pub struct Plan {
     pub variants: Vec<Arc<Variant>>,
     /// One per seed, shared by all variants.
     pub dense: Vec<DensePlan>,
+    /// The stages that fix widths, with a global allocation; methods with the same selector share one.
+    pub allocations: Vec<Arc<AllocationPlan>>,
     /// In order variant, method, keep rate, seed.
     pub cells: Vec<Cell>,
 }
@@ -173,11 +178,17 @@ impl Plan {
         let dense: Vec<DensePlan> = (0..resolved.spec.seeds)
             .map(|seed| dense_plan(&resolved, seed, &data, device, weights.as_ref()))
             .collect::<Result<_, _>>()?;
-        let cells: Vec<Cell> = resolved
-            .cells
-            .iter()
-            .map(|cell| planned(cell.clone(), &dense[cell.seed as usize], path))
-            .collect::<Result<_, _>>()?;
+        let mut allocations: BTreeMap<String, Arc<AllocationPlan>> = BTreeMap::new();
+        let mut cells: Vec<Cell> = Vec::with_capacity(resolved.cells.len());
+        for cell in &resolved.cells {
+            let parent = &dense[cell.seed as usize];
+            let allocation = allocation_plan(cell, parent, path)?
+                .map(|stage| allocations.entry(stage.id.to_string()).or_insert(Arc::new(stage)).clone());
+            cells.push(planned(cell.clone(), parent, allocation, path)?);
+        }
+        let in_order =
+            |cell: &Cell| cell.allocation.clone().and_then(|stage| allocations.remove(stage.id.as_str()));
+        let allocations = cells.iter().filter_map(in_order).collect();
         let run = identity::run(dense.iter().map(|d| &d.id).chain(cells.iter().map(|c| &c.id)));
         let ResolvedStudy { spec, path, table, transform, graph, size, variants, .. } = resolved;
         let command = options.run_command(&path);
@@ -196,6 +207,7 @@ impl Plan {
             size,
             variants,
             dense,
+            allocations,
             cells,
             graph,
             spec,
@@ -207,7 +219,8 @@ impl Plan {
     /// # Errors
     /// If its method is not registered, which cannot happen for cells of a plan.
     pub fn cell_inputs(&self, cell: &Cell) -> Result<serde_json::Value, HarnessError> {
-        identity::cell_inputs(&cell.design, self.dense[cell.dense].facts())
+        let allocation = cell.allocation.as_ref().map(|stage| &stage.id);
+        identity::cell_inputs(&cell.design, self.dense[cell.dense].facts(), allocation)
     }
 
     /// The numbers of channels of a layer that cells with the same method and seed keep.
@@ -231,13 +244,26 @@ impl Plan {
     pub fn commands_to_run(&self) -> Vec<Arc<SelectorCommand>> {
         let store = Store::at(&self.results);
         let mut commands: Vec<Arc<SelectorCommand>> = Vec::new();
-        for cell in &self.cells {
-            let Some(command) = &cell.design.command else { continue };
-            if !commands.contains(command) && !store.is_whole(&cell.id) {
+        let of_cells = self.cells.iter().filter(|cell| cell.allocation.is_none());
+        let of_cells = of_cells.map(|cell| (&cell.id, &cell.design.command));
+        let of_allocations = self.allocations.iter().map(|stage| (&stage.id, &stage.scorer.command));
+        for (id, command) in of_cells.chain(of_allocations) {
+            let Some(command) = command else { continue };
+            if !commands.contains(command) && !store.is_whole(id) {
                 commands.push(command.clone());
             }
         }
         commands
+    }
+
+    /// The net of the widths that the allocation of a cell fixed; `None` if it is not stored, or the cell has none.
+    ///
+    /// # Errors
+    /// If its record is damaged or does not fit the net.
+    pub fn allocated_net(&self, cell: &Cell) -> Result<Option<AllocatedNet>, HarnessError> {
+        let Some(stage) = &cell.allocation else { return Ok(None) };
+        let result = Store::at(&self.results).result(&stage.id)?;
+        result.map(|result| AllocatedNet::of(stage, &result, &self.graph)).transpose()
     }
 
     #[must_use]
@@ -255,6 +281,15 @@ impl Plan {
     pub fn evidence_of<'a>(&'a self, cell: &'a Cell) -> impl Iterator<Item = &'a EvidencePlan> {
         let of_variant = self.dense[cell.dense].evidence_of(&cell.design.variant);
         of_variant.filter(move |stage| cell.needs.contains(stage.kind))
+    }
+
+    /// The stages of one-shot evidence that an allocation reads.
+    pub(crate) fn evidence_of_allocation<'a>(
+        &'a self,
+        stage: &'a AllocationPlan,
+    ) -> impl Iterator<Item = &'a EvidencePlan> {
+        let of_variant = self.dense[stage.dense].evidence_of(&stage.design.variant);
+        of_variant.filter(move |evidence| stage.needs.contains(evidence.kind))
     }
 
     /// The name of the net in tables.
@@ -345,12 +380,45 @@ fn evidence_plan(variant: &Arc<Variant>, dense: &DensePlan, kind: &dyn GatheredK
     EvidencePlan { id, variant, kind: kind.kind(), label, inputs }
 }
 
+/// The stage that fixes the widths of a cell; `None` without a global allocation.
+fn allocation_plan(
+    cell: &CellDesign,
+    parent: &DensePlan,
+    path: &Path,
+) -> Result<Option<AllocationPlan>, HarnessError> {
+    let Some(scorer) = cell.scorer.clone() else { return Ok(None) };
+    let needs = scorer.selector.needs().map_err(|e| check::value(path, "methods.selector", &e))?;
+    let evidence = parent.evidence_of(&cell.variant).filter(|stage| needs.contains(stage.kind));
+    let evidence: Vec<&StageId> = evidence.map(|stage| &stage.id).collect();
+    let inputs = identity::allocation_inputs(cell, &scorer, parent.facts(), &evidence)?;
+    let asked = match cell.flops_target {
+        Some(target) => format!("FLOPs={target}"),
+        None => format!("r={}", cell.keep_rate),
+    };
+    let (variant, selector) = (cell.variant.prefix(), scorer.selector.short_name());
+    Ok(Some(AllocationPlan {
+        id: identity::allocation(&inputs),
+        dense: parent.seed as usize,
+        design: cell.clone(),
+        needs,
+        label: format!("{variant}allocation by {selector} {asked} seed {}", cell.seed),
+        inputs,
+        scorer,
+    }))
+}
+
 /// A cell with its id.
-fn planned(cell: CellDesign, parent: &DensePlan, path: &Path) -> Result<Cell, HarnessError> {
-    let inputs = identity::cell_inputs(&cell, parent.facts())?;
+fn planned(
+    cell: CellDesign,
+    parent: &DensePlan,
+    allocation: Option<Arc<AllocationPlan>>,
+    path: &Path,
+) -> Result<Cell, HarnessError> {
+    let inputs = identity::cell_inputs(&cell, parent.facts(), allocation.as_ref().map(|stage| &stage.id))?;
     let (id, needs) = match cell.is_from_scratch {
         true => (identity::from_scratch(&inputs), Needs::NONE),
+        false if allocation.is_some() => (identity::cell(&inputs), Needs::MOMENTS),
         false => (identity::cell(&inputs), gathered_for(&cell.method.selector, path)?),
     };
-    Ok(Cell { id, dense: parent.seed as usize, design: cell, needs })
+    Ok(Cell { id, dense: parent.seed as usize, design: cell, needs, allocation })
 }

@@ -42,6 +42,19 @@ pub fn manifest(plan: &Plan) -> Manifest {
             expected_seconds,
         });
     }
+    for stage in &plan.allocations {
+        let (macs, expected_seconds) = cost(StageWork::default());
+        let mut needs = vec![plan.dense[stage.dense].id.to_string()];
+        needs.extend(plan.evidence_of_allocation(stage).map(|evidence| evidence.id.to_string()));
+        stages.push(ManifestEntry {
+            id: stage.id.to_string(),
+            label: stage.label.clone(),
+            kind: StageKind::Evidence,
+            needs,
+            macs,
+            expected_seconds,
+        });
+    }
     for cell in side_by_side(plan) {
         let (macs, expected_seconds) = cost(work.cell(&cell.design));
         let mut needs = Vec::new();
@@ -49,6 +62,7 @@ pub fn manifest(plan: &Plan) -> Manifest {
             needs.push(plan.dense[cell.dense].id.to_string());
             needs.extend(plan.evidence_of(cell).map(|evidence| evidence.id.to_string()));
         }
+        needs.extend(cell.allocation.iter().map(|stage| stage.id.to_string()));
         stages.push(ManifestEntry {
             id: cell.id.to_string(),
             label: cell.design.label(),

@@ -9,14 +9,14 @@ use thinet_report::records::Size;
 
 use crate::error::HarnessError;
 use crate::study::resolved::size_of;
-use crate::study::{Spec, check};
+use crate::study::{Spec, allocation, check};
 
 /// A keep rate of a study with the net that it leaves.
 pub(super) struct CellRate {
     pub(super) rate: f64,
     /// The target of `prune.flops` that it meets, if there is one.
     pub(super) flops_target: Option<f64>,
-    /// Channels kept per pruned layer, in pruning order.
+    /// Channels kept per pruned layer, in pruning order; of a global allocation those that costs are estimated with.
     pub(super) keep: Arc<[(String, usize)]>,
     pub(super) graph: Arc<Graph>,
     pub(super) size: Size,
@@ -28,6 +28,9 @@ pub(super) struct CellRate {
 /// FLOPs are those of tables: [`Convention::Paper`].
 pub(super) fn cell_rates(spec: &Spec, path: &Path, dense: &Graph) -> Result<Vec<CellRate>, HarnessError> {
     let prune = &spec.prune;
+    if prune.is_global() {
+        return allocation::rates(spec, path, dense);
+    }
     let mut rates = Vec::new();
     for &rate in &prune.keep_rates {
         rates.push(at_rate(spec, dense, rate).map_err(|e| check::value(path, "prune.keep-rates", &e))?);

@@ -10,6 +10,7 @@ use thinet_graph::{Convention, Graph, channel_group, count, prunable_layers};
 use thinet_report::records::{FROM_SCRATCH, Size};
 
 use crate::error::HarnessError;
+use crate::study::allocation::Scorer;
 use crate::study::rates::{CellRate, cell_rates};
 use crate::study::stored_run;
 use crate::study::variants::{Variant, variants};
@@ -29,6 +30,9 @@ pub struct CellDesign {
     /// The target of `prune.flops` that the keep rate meets, a fraction of the dense net's FLOPs.
     pub flops_target: Option<f64>,
     pub seed: u64,
+    /// Whose scores fix the widths, with a global allocation. `keep`, `graph` and `size` are then those of the keep rate in every layer,
+    /// with which costs are estimated; the true ones are known once the allocation is stored (`Plan::allocated_net`).
+    pub scorer: Option<Scorer>,
     /// Channels kept per pruned layer, in pruning order.
     pub keep: Arc<[(String, usize)]>,
     /// The net of these widths.
@@ -178,24 +182,17 @@ fn layers(spec: &Spec, path: &Path, graph: &Graph) -> Result<Vec<String>, Harnes
 fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<CellDesign>, HarnessError> {
     let spec = &variant.spec;
     let rates = cell_rates(spec, path, graph)?;
-    let control = MethodSpec {
-        selector: SelectorSpec::Registered(FROM_SCRATCH.to_owned()),
-        reconstruction: "none".to_owned(),
-        label: Some("From scratch".to_owned()),
-    };
-    let control = spec.from_scratch.iter().map(|_| (control.clone(), true));
     let mut cells = Vec::new();
-    let methods = spec.methods.iter().cloned().map(|method| (method, false)).chain(control);
-    for (i, (method, is_from_scratch)) in methods.enumerate() {
-        let command = SelectorCommand::of(&method.selector, path)
-            .map_err(|problem| check::value(path, &format!("methods[{i}].selector"), &problem))?
-            .map(Arc::new);
+    for (method, is_from_scratch, scorer) in methods(spec, path)? {
+        let command = scorer.command.clone().filter(|_| !is_from_scratch);
         let method = Arc::new(method);
         for CellRate { rate, flops_target, keep, graph, size } in &rates {
+            let is_uncut = spec.prune.is_uncut(&spec.prune.layers, *rate);
             // Every method would keep all channels: that net is the dense one.
-            if spec.prune.is_uncut(&spec.prune.layers, *rate) && !is_from_scratch {
+            if is_uncut && !is_from_scratch {
                 continue;
             }
+            let scorer = (spec.prune.is_global() && !is_uncut).then(|| scorer.clone());
             for seed in 0..spec.seeds {
                 cells.push(CellDesign {
                     variant: variant.clone(),
@@ -204,6 +201,7 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
                     keep_rate: *rate,
                     flops_target: *flops_target,
                     seed,
+                    scorer: scorer.clone(),
                     keep: keep.clone(),
                     graph: graph.clone(),
                     size: *size,
@@ -213,6 +211,35 @@ fn cells_of(variant: &Arc<Variant>, path: &Path, graph: &Graph) -> Result<Vec<Ce
         }
     }
     Ok(cells)
+}
+
+/// The methods of a variant, each with its selector, and the controls from a random start: one, or with a global allocation one at the
+/// widths of each selector.
+fn methods(spec: &Spec, path: &Path) -> Result<Vec<(MethodSpec, bool, Scorer)>, HarnessError> {
+    let control = |label: String| MethodSpec {
+        selector: SelectorSpec::Registered(FROM_SCRATCH.to_owned()),
+        reconstruction: "none".to_owned(),
+        label: Some(label),
+    };
+    let (mut methods, mut controls): (Vec<(MethodSpec, bool, Scorer)>, Vec<_>) = (Vec::new(), Vec::new());
+    for (i, method) in spec.methods.iter().enumerate() {
+        let command = SelectorCommand::of(&method.selector, path)
+            .map_err(|problem| check::value(path, &format!("methods[{i}].selector"), &problem))?
+            .map(Arc::new);
+        let scorer = Scorer { selector: method.selector.clone(), command };
+        let is_known = methods.iter().any(|(.., known)| *known == scorer);
+        if spec.prune.is_global() && !is_known {
+            let label = format!("From scratch as {}", method.label());
+            controls.push((control(label), true, scorer.clone()));
+        }
+        methods.push((method.clone(), false, scorer));
+    }
+    if !spec.prune.is_global() {
+        let none = Scorer { selector: SelectorSpec::Registered(FROM_SCRATCH.to_owned()), command: None };
+        controls.push((control("From scratch".to_owned()), true, none));
+    }
+    let controls = controls.into_iter().filter(|_| spec.from_scratch.is_some());
+    Ok(methods.into_iter().chain(controls).collect())
 }
 
 /// Training batches of a cell after its first cut; for the control those of its whole training.

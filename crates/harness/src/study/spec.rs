@@ -11,7 +11,9 @@ use thinet_models::{ImportRules, Precision};
 use thinet_nets::NetSpec;
 use thinet_report::records::Mode;
 use thinet_sampling::SamplingSpec;
+use thinet_selectors::Normalisation;
 
+use super::allocation::Allocation;
 use super::recipe::Recipe;
 use super::selector_spec::SelectorSpec;
 use super::variants::VariantSpec;
@@ -158,12 +160,22 @@ pub struct PruneSpec {
     pub keep_rates: Vec<f64>,
     /// Targets of the whole net's FLOPs as fractions of the dense net's, in (0, 1), counted as tables count them. Each stands for
     /// the largest keep rate, the same for all layers without one in `layer-rates`, at which the net has no more FLOPs; of the
-    /// rates with the same widths it is the one with the fewest decimals. May stand beside `keep-rates`. Default: none.
+    /// rates with the same widths it is the one with the fewest decimals. With a global allocation each method removes as few channels
+    /// as meet it. May stand beside `keep-rates`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flops: Vec<f64>,
     /// Whether each layer is calibrated on the net as pruned and tuned so far, or all on the dense net. Default: layer-by-layer.
     #[serde(default)]
     pub mode: Mode,
+    /// How a keep rate is shared out. `uniform`: every layer keeps that share of its channels. `global` (one-shot only): the channels of
+    /// all layers are ranked together by their normalised scores, a keep rate is a share of all their channels, and each layer keeps
+    /// at least a tenth; widths are known after the calibration, and those of methods differ. Default: uniform.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allocation: Allocation,
+    /// By what the scores of a layer are divided before layers are compared: `mean` or `max` of their absolute values, `l2` (their
+    /// Euclidean norm), or `none` (global allocation only). Default: mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalisation: Option<Normalisation>,
     /// Keep rates of single layers by name, in (0, 1], in place of those of `keep-rates` and `flops`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub layer_rates: BTreeMap<String, f64>,
@@ -192,6 +204,12 @@ impl PruneSpec {
         }
         let exception = self.exceptions.iter().find(|e| e.layers.iter().any(|name| name == layer));
         exception.map_or(self.after_layer.as_ref(), |e| e.recipe.as_ref())
+    }
+
+    /// Whether the channels of all layers are ranked together.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.allocation == Allocation::Global
     }
 
     /// Whether a cell of this rate would keep every channel of these layers.

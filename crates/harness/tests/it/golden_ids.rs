@@ -91,6 +91,7 @@ fn ids(plan: &Plan) -> String {
         lines.push(format!("{}: {}", dense.label(), dense.id));
         lines.extend(dense.evidence.iter().map(|stage| format!("{}: {}", stage.label, stage.id)));
     }
+    lines.extend(plan.allocations.iter().map(|stage| format!("{}: {}", stage.label, stage.id)));
     lines.extend(plan.cells.iter().map(|cell| format!("{}: {}", cell.design.label(), cell.id)));
     lines.join("\n")
 }
@@ -152,6 +153,20 @@ fn cifar10() {
     let folder = folder.path().join("cifar10");
     write_cifar10_of_stripes(&folder);
     assert_golden("cifar10", "kind = \"cifar10\"", &folder);
+}
+
+#[test]
+fn a_global_allocation() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("cifar10");
+    write_cifar10_of_stripes(&data);
+    let file = folder.path().join("global.toml");
+    let asked = "keep-rates = [0.5]\nflops = [0.3]\nallocation = \"global\"";
+    let rest = ONE_SHOT.replace("keep-rates = [0.5]", asked);
+    let methods = "[from-scratch]\nepochs = 1\nbatch = 4\nlr = 0.01\n[[methods]]\nselector = \"weight-sum-l1\"\n\
+                   [[methods]]\nselector = \"apoz\"\nreconstruction = \"channel-scale\"\n";
+    fs::write(&file, format!("name = \"golden\"\n[dataset]\nkind = \"cifar10\"\n{rest}\n{methods}")).unwrap();
+    assert_snapshot("global-allocation", &ids(&plan(&file, &data)));
 }
 
 #[test]

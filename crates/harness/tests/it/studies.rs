@@ -161,7 +161,7 @@ fn keeping_every_channel_changes_nothing_before_tuning() {
     let untuned = fixture.run(&spec, "untuned", &Silent).study;
     assert_eq!(untuned.cells.len(), 3);
     for cell in &untuned.cells {
-        assert_eq!(cell.size, untuned.dense[0].size);
+        assert_eq!(cell.size, Some(untuned.dense[0].size));
         for (row, dense) in cell
             .rows
             .iter()

@@ -148,6 +148,10 @@ impl Study {
             if dense.is_some_and(|dense| study.dense.is_none_or(|known| dense.n > known.n)) {
                 study.dense = dense;
             }
+            // Widths that no stored allocation fixed yet.
+            if sheet.number(row, "params")?.is_none() {
+                continue;
+            }
             study.dense_params = sheet.required(row, "params")? / sheet.required(row, "params_fraction")?;
             study.dense_flops = sheet.required(row, "flops")? / sheet.required(row, "flops_fraction")?;
             // The row of the dense nets, at a keep rate that cuts nothing.

@@ -3,10 +3,11 @@
 use super::table::{Column, Kind, column, result};
 
 /// `<table>-summary`: means over seeds.
-pub(super) const MEANS: [Column<'static>; 14] = [
+pub(super) const MEANS: [Column<'static>; 15] = [
     column("variant", "variant", Kind::Choice),
     column("method", "method", Kind::Choice),
     column("keep_rate", "keep rate", Kind::Exact),
+    column("channels_fraction", "channels kept, %", Kind::Percent),
     column("flops_target", "FLOPs target, %", Kind::Percent),
     column("flops_fraction", "FLOPs kept, %", Kind::Percent),
     column("params_fraction", "params kept, %", Kind::Percent),
@@ -46,7 +47,7 @@ pub(super) const TAU: [Column<'static>; 6] = [
 ];
 
 /// A study's main table: a row a cell.
-pub(super) const CELLS: [Column<'static>; 15] = [
+pub(super) const CELLS: [Column<'static>; 16] = [
     column("variant", "variant", Kind::Choice),
     column("method", "method", Kind::Choice),
     column("keep_rate", "keep rate", Kind::Exact),
@@ -62,6 +63,7 @@ pub(super) const CELLS: [Column<'static>; 15] = [
     column("params", "params", Kind::Count),
     column("flops", "FLOPs", Kind::Count),
     column("flops_target", "FLOPs target, %", Kind::Percent),
+    column("channels_fraction", "channels kept, %", Kind::Percent),
 ];
 
 /// Tables of the paper's own scale: ours beside the published value, as top-1 and as drop.

@@ -85,7 +85,12 @@ pub(super) fn explorer(study: &Study, cells: &Sheet) -> Result<Option<Value>, Fi
                 values.insert(column, json!({ "stat": stat(&numbers), "seeds": seeds }));
             }
         }
-        let Some(&first) = group.rows.first() else { continue };
+        let mut known = Vec::new();
+        for &row in &group.rows {
+            // No widths are known before a global allocation is stored.
+            known.extend(cells.number(row, "flops_fraction")?.map(|_| row));
+        }
+        let Some(&first) = known.first() else { continue };
         points.push(json!({
             "method": group.method, "variant": group.variant, "keep_rate": group.keep_rate,
             "flops": 100.0 * cells.required(first, "flops_fraction")?, "params": 100.0 * cells.required(first, "params_fraction")?,

@@ -194,15 +194,19 @@ pub struct CellRecord {
     pub selector: String,
     /// Registered reconstruction.
     pub reconstruction: String,
-    /// Fraction of channels kept in each pruned layer.
+    /// Fraction of channels kept in each pruned layer; with a global allocation that of all pruned layers together.
     pub keep_rate: f64,
-    /// The target of FLOPs that the keep rate meets, a fraction of the dense net's; `None` for a listed keep rate.
+    /// The target of FLOPs that was asked, a fraction of the dense net's; `None` for a listed keep rate. The keep rate meets it; with a
+    /// global allocation the cell has widths of its own that meet it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flops_target: Option<f64>,
     pub seed: u64,
     pub status: Status,
-    /// Size of the pruned net.
-    pub size: Size,
+    /// Size of the pruned net; `None` while a global allocation has not fixed its widths.
+    pub size: Option<Size>,
+    /// Channels kept over those of all pruned layers, with a global allocation that has fixed them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels_fraction: Option<f64>,
     pub rows: Vec<Row>,
     /// Loss of its last tuning, for the control of its training; absent without one and in records of old versions.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,6 +230,14 @@ pub enum Mode {
     LayerByLayer,
     /// One calibration of the dense net serves all layers; then all cuts; then the long tuning.
     OneShot,
+}
+
+impl CellRecord {
+    /// Whether a global allocation fixes its widths.
+    #[must_use]
+    pub fn is_allocated(&self) -> bool {
+        self.channels_fraction.is_some() || self.size.is_none()
+    }
 }
 
 impl Mode {

@@ -163,8 +163,8 @@ impl Facts<'_> {
                 format!(
                     "parameters kept {}, FLOPs kept {} (by the authors' counter: weights without biases, 2 × multiply-adds, and 2 \
                      values and 4 operations a channel of batch norm); columns `params`, `flops`, `macs`, `all_parameters`",
-                    range(self.measured.iter().map(|line| line.params_fraction())),
-                    range(self.measured.iter().map(|line| line.flops_fraction()))
+                    range(self.measured.iter().filter_map(|line| line.params_fraction())),
+                    range(self.measured.iter().filter_map(|line| line.flops_fraction()))
                 ),
             ),
             item(

@@ -166,6 +166,13 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
                 .to_owned(),
         );
     }
+    if lines.iter().any(|line| line.cell.is_allocated()) {
+        notes.push(
+            "With a global allocation nets of one keep rate have widths of their own and differ in FLOPs; those of one target of \
+             FLOPs have no more than it. The main table has what each of them kept."
+                .to_owned(),
+        );
+    }
     let largest = all.iter().filter_map(|c| c.smallest).max_by(f64::total_cmp);
     if let Some(largest) = largest {
         notes.push(format!(

@@ -2,6 +2,7 @@
 
 use thinet_metrics::{mean, sample_std};
 
+use super::asked::{Got, mean_size};
 use super::lines::{LEFT_OUT, Line, PRUNED_PHASES, in_order, phases_shown, sizes};
 use crate::published::{Point, Published, Series};
 use crate::records::{Phase, Size, Status};
@@ -26,9 +27,8 @@ pub(super) struct Group<'a> {
     pub(super) selector: &'a str,
     pub(super) reconstruction: &'a str,
     pub(super) keep_rate: f64,
-    pub(super) flops_target: Option<f64>,
-    /// The target of FLOPs and FLOPs kept as shown.
-    pub(super) flops_shown: [String; 2],
+    /// Fractions of the dense net that were asked and got; where seeds have other widths, of their mean size.
+    pub(super) got: Got,
     pub(super) seeds: u64,
     pub(super) done: u64,
     pub(super) diverged: u64,
@@ -45,9 +45,9 @@ pub(super) struct Group<'a> {
     pub(super) drop: SeedStats,
     /// The same of the last phase that is shown to people.
     pub(super) last_drop: SeedStats,
-    pub(super) size: Size,
-    pub(super) params_fraction: f64,
-    pub(super) flops_fraction: f64,
+    /// The size of its nets, the mean where seeds have other widths; `None` while no widths are known.
+    pub(super) size: Option<Size>,
+    pub(super) params_fraction: Option<f64>,
     /// The fewest test images of a seed.
     pub(super) test_images: Option<u64>,
     /// Description of the sizes.
@@ -105,19 +105,26 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
         let (selector, reconstruction) = (cell.selector.as_str(), cell.reconstruction.as_str());
         let series = match of_key[0].is_dense() {
             true => published.figure4.series_of_dense(keep_rate),
+            // The paper keeps one share of every layer.
+            false if cell.is_allocated() => None,
             false => published.figure4.find(selector, reconstruction),
         };
         let some = |value: &dyn Fn(&Line) -> Option<f64>| {
             SeedStats::of(&of_key.iter().filter_map(|line| value(line)).collect::<Vec<_>>())
         };
+        let sizes_of_seeds: Vec<Size> = of_key.iter().filter_map(|line| line.cell.size).collect();
+        let (size, dense) = (mean_size(&sizes_of_seeds), of_key[0].dense.size);
         groups.push(Group {
             variant,
             method,
             selector,
             reconstruction,
             keep_rate,
-            flops_target: cell.flops_target,
-            flops_shown: of_key[0].flops_shown(),
+            got: Got {
+                channels: some(&|line| line.cell.channels_fraction).mean,
+                flops_target: cell.flops_target,
+                flops: size.map(|size| size.paper.flops as f64 / dense.paper.flops as f64),
+            },
             seeds: of_key.len() as u64,
             done: with(Status::Done),
             diverged: with(Status::Diverged),
@@ -128,9 +135,8 @@ pub(super) fn groups<'a>(lines: &[Line<'a>], published: &'a Published) -> Vec<Gr
             dense: some(&|line| line.dense_quality.top1.filter(|_| line.dense.unfit.is_none())),
             drop: some(&|line| line.drop()),
             last_drop: some(&|line| line.drop_at(last)),
-            size: cell.size,
-            params_fraction: of_key[0].params_fraction(),
-            flops_fraction: of_key[0].flops_fraction(),
+            size,
+            params_fraction: size.map(|size| size.paper.params as f64 / dense.paper.params as f64),
             test_images: of_key.iter().filter_map(|line| line.cell.test_images).min(),
             sizes: sizes(&of_key),
             published: series.and_then(|s| Some((s, published.figure4.point(s, keep_rate)?))),

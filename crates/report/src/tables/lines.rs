@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use polars::prelude::Column;
 
 use super::TableError;
+use super::asked::Got;
 use super::frame::column;
 use super::markdown::short_count;
-use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Status, StudyRecord, Unfit};
+use crate::records::{CellRecord, DenseRecord, Metric, Phase, Row, Size, Status, StudyRecord, Unfit};
 
 /// The phases of a cell, in order.
 pub(super) const PRUNED_PHASES: [Phase; 4] =
@@ -105,19 +106,19 @@ impl Line<'_> {
     }
 
     /// Parameters over those of the dense net.
-    pub(super) fn params_fraction(&self) -> f64 {
-        self.cell.size.paper.params as f64 / self.dense.size.paper.params as f64
+    pub(super) fn params_fraction(&self) -> Option<f64> {
+        self.cell.size.map(|size| size.paper.params as f64 / self.dense.size.paper.params as f64)
     }
 
     /// FLOPs over those of the dense net.
-    pub(super) fn flops_fraction(&self) -> f64 {
-        self.cell.size.paper.flops as f64 / self.dense.size.paper.flops as f64
+    pub(super) fn flops_fraction(&self) -> Option<f64> {
+        self.cell.size.map(|size| size.paper.flops as f64 / self.dense.size.paper.flops as f64)
     }
 
-    /// The target of FLOPs that was asked, and FLOPs kept, per cent of the dense net's.
-    pub(super) fn flops_shown(&self) -> [String; 2] {
-        let target = self.cell.flops_target.map(|target| format!("{:.2}", 100.0 * target));
-        [target.unwrap_or_default(), format!("{:.2}", 100.0 * self.flops_fraction())]
+    /// Fractions of the dense net that were asked and got.
+    pub(super) fn got(&self) -> Got {
+        let CellRecord { channels_fraction: channels, flops_target, .. } = *self.cell;
+        Got { channels, flops_target, flops: self.flops_fraction() }
     }
 
     /// Top-1 of the own dense net less top-1 after fine-tuning, points.
@@ -130,12 +131,12 @@ impl Line<'_> {
         Some(self.dense_quality.top1? - self.at(phase).top1?)
     }
 
-    pub(super) fn fewer_params(&self) -> f64 {
-        self.dense.size.paper.params as f64 / self.cell.size.paper.params as f64
+    pub(super) fn fewer_params(&self) -> Option<f64> {
+        self.cell.size.map(|size| self.dense.size.paper.params as f64 / size.paper.params as f64)
     }
 
-    pub(super) fn fewer_flops(&self) -> f64 {
-        self.dense.size.paper.flops as f64 / self.cell.size.paper.flops as f64
+    pub(super) fn fewer_flops(&self) -> Option<f64> {
+        self.cell.size.map(|size| self.dense.size.paper.flops as f64 / size.paper.flops as f64)
     }
 }
 
@@ -159,7 +160,8 @@ pub(super) fn with_dense_nets(study: &StudyRecord) -> Vec<CellRecord> {
             } else {
                 dense.status
             },
-            size: dense.size,
+            size: Some(dense.size),
+            channels_fraction: None,
             rows: Vec::new(),
             loss_curve: None,
             tuning_steps: None,
@@ -202,19 +204,6 @@ pub(super) fn variant_column<R>(
     variant: impl Fn(&R) -> Option<String>,
 ) -> Option<Column> {
     (!study.variants.is_empty()).then(|| column("variant", rows, variant))
-}
-
-/// Headings of [`Line::flops_shown`].
-const FLOPS_HEADINGS: [&str; 2] = ["FLOPs target, %", "FLOPs kept, %"];
-
-/// Whether some keep rate of the study was asked for as a target of FLOPs; others have no columns for targets.
-pub(super) fn has_flops_targets(lines: &[Line]) -> bool {
-    lines.iter().any(|line| line.cell.flops_target.is_some())
-}
-
-/// The headings of the columns for targets of FLOPs; none in a study without targets.
-pub(super) fn flops_headings(lines: &[Line]) -> &'static [&'static str] {
-    if has_flops_targets(lines) { &FLOPS_HEADINGS } else { &[] }
 }
 
 /// Every cell beside its dense net: by variant, then method, then keep rate, each in the order of the study, then seed.
@@ -292,13 +281,17 @@ pub(super) fn shown(value: Option<f64>, decimals: usize, status: Status) -> Stri
     }
 }
 
-/// Describes the different sizes of some nets.
+/// Describes the different sizes of some nets. With a global allocation each net has its own.
 pub(super) fn sizes(lines: &[&Line]) -> String {
     let mut sizes: Vec<String> = Vec::new();
     for line in lines {
-        let size = line.cell.size.paper;
-        let (params, flops) = (short_count(size.params), short_count(size.flops));
-        let size = format!("{params} params, {flops} FLOPs ({:.2}× fewer)", line.fewer_flops());
+        let size = match (line.cell.size, line.fewer_flops()) {
+            (Some(Size { paper, .. }), Some(fewer_flops)) if !line.cell.is_allocated() => {
+                let (params, flops) = (short_count(paper.params), short_count(paper.flops));
+                format!("{params} params, {flops} FLOPs ({fewer_flops:.2}× fewer)")
+            }
+            _ => "widths of each net's own (global allocation)".to_owned(),
+        };
         if !sizes.contains(&size) {
             sizes.push(size);
         }
@@ -317,8 +310,8 @@ mod tests {
         let all = lines(&study, &study.cells).unwrap();
         // 120,000 of 300,000 parameters, 1.6 of 5 million multiply-adds.
         let line = all.iter().find(|line| line.cell.keep_rate == 0.5).unwrap();
-        assert_eq!((line.fewer_params(), line.fewer_flops()), (2.5, 3.125));
-        assert_eq!((line.params_fraction(), line.flops_fraction()), (0.4, 0.32));
+        assert_eq!((line.fewer_params(), line.fewer_flops()), (Some(2.5), Some(3.125)));
+        assert_eq!((line.params_fraction(), line.flops_fraction()), (Some(0.4), Some(0.32)));
     }
 
     #[test]

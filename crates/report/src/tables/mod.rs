@@ -1,5 +1,6 @@
 //! Tables of results: full-precision columns for programs and narrow Markdown for reading, both from plain records.
 
+mod asked;
 mod checklist;
 mod closing;
 mod comparison;

@@ -1,7 +1,7 @@
 //! Notes that several tables of a study share.
 
 use super::groups::Group;
-use super::lines::{Line, all_uncut_rates, has_flops_targets, phases_shown};
+use super::lines::{Line, all_uncut_rates, phases_shown};
 use super::markdown::grouped;
 use crate::published::{Figure, Point, Published, Series};
 use crate::records::{Mode, Phase, StudyRecord, VariantRecord};
@@ -72,15 +72,6 @@ pub(super) fn last_word(lines: &[Line]) -> &'static str {
         Some(Phase::AfterBatchNormEstimate) => "BN",
         _ => "tuned",
     }
-}
-
-/// The note on targets of FLOPs, if there are any.
-pub(super) fn flops_note(lines: &[Line]) -> Option<String> {
-    has_flops_targets(lines).then(|| {
-        "FLOPs target and FLOPs kept are per cent of the dense net's; the keep rate of a target is the largest, the same for \
-         all layers without a rate of their own, at which the net has no more FLOPs than that."
-            .to_owned()
-    })
 }
 
 /// The note on keep rates that cut nothing, if there are any.

@@ -105,7 +105,7 @@ fn beside<'a>(study: &'a StudyRecord, group: &'a Group<'a>, published: &'a Publi
 }
 
 fn frame(rows: &[Line]) -> Result<DataFrame, TableError> {
-    let counts = |line: &Line| Some(line.group()?.size.paper);
+    let counts = |line: &Line| line.group()?.size.map(|size| size.paper);
     let columns = vec![
         column("experiment", rows, |l| l.ours.map(|ours| ours.study.name.as_str())),
         column("source", rows, |l| l.of_published(|rerun, _| rerun.dense.source.as_str())),
@@ -124,7 +124,7 @@ fn frame(rows: &[Line]) -> Result<DataFrame, TableError> {
         column("keep_rate", rows, |l| l.group().map(|group| group.keep_rate)),
         column("params", rows, |l| counts(l).map(|counts| counts.params)),
         column("macs", rows, |l| counts(l).map(|counts| counts.macs)),
-        column("flops_fraction", rows, |l| l.group().map(|group| group.flops_fraction)),
+        column("flops_fraction", rows, |l| l.group().and_then(|group| group.got.flops)),
         column("seeds", rows, |l| l.group().map(|group| group.seeds)),
         column("n", rows, |l| l.tuned().map(|stats| stats.n)),
         column("dense_top1_mean", rows, |l| l.group()?.dense.mean),
@@ -176,7 +176,8 @@ fn grid(rows: &[Line]) -> Grid {
             text(line.group().map(|group| group.method)),
             line.group().map(|group| group.keep_rate.to_string()).unwrap_or_default(),
             line.group()
-                .map(|group| format!("{:.2}", group.size.paper.macs as f64 / 1e6))
+                .and_then(|group| group.size)
+                .map(|size| format!("{:.2}", size.paper.macs as f64 / 1e6))
                 .unwrap_or_default(),
             line.shown(|group| &group.dense),
             line.shown(|group| group.at(Phase::AfterFineTune)),

@@ -16,7 +16,7 @@ const METHODS: [(&str, &str, &str); 5] = [
     ("random", "random", "none"),
 ];
 
-fn size(params: u64, macs: u64) -> Size {
+pub(super) fn size(params: u64, macs: u64) -> Size {
     let paper = Counts { params, macs, flops: 2 * macs };
     Size { paper, all_parameters: Counts { params: params + 10, ..paper } }
 }
@@ -74,7 +74,8 @@ fn cell(method: usize, keep_rate: f64, seed: u64) -> CellRecord {
         flops_target: None,
         seed,
         status,
-        size: if keep_rate < 0.4 { size(60_000, 700_000) } else { size(120_000, 1_600_000) },
+        size: Some(if keep_rate < 0.4 { size(60_000, 700_000) } else { size(120_000, 1_600_000) }),
+        channels_fraction: None,
         rows,
         tuning_steps: (status != Status::NotRun).then_some(120),
         kept,

@@ -7,18 +7,19 @@ use polars::prelude::Column;
 use serde::Serialize;
 use thinet_graph::ChannelSet;
 
+use super::asked::AskedColumns;
 use super::checklist::checklist;
 use super::differences::differences;
 use super::frame::column;
 use super::groups::groups;
 use super::layers::layers;
 use super::lines::{
-    Line, Quality, all_uncut_rates, flops_headings, has_flops_targets, heading, in_order, lines,
-    phases_in_files, phases_shown, shown, sizes, status_name, tested, variant_column, with_dense_nets,
+    Line, Quality, all_uncut_rates, heading, in_order, lines, phases_in_files, phases_shown, shown, sizes,
+    status_name, tested, variant_column, with_dense_nets,
 };
 use super::losses::losses;
 use super::markdown::{Grid, short_count};
-use super::notes::{flops_note, last_word, origin, phases_note, test_images, uncut_note, variants_note};
+use super::notes::{last_word, origin, phases_note, test_images, uncut_note, variants_note};
 use super::summary::summary;
 use super::tau::tau;
 use super::{Attachment, Table, TableError};
@@ -70,10 +71,10 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
     }
     columns.extend([
         column("top1_drop", lines, Line::drop),
-        column("params", lines, |l| l.cell.size.paper.params),
-        column("flops", lines, |l| l.cell.size.paper.flops),
-        column("macs", lines, |l| l.cell.size.paper.macs),
-        column("all_parameters", lines, |l| l.cell.size.all_parameters.params),
+        column("params", lines, |l| l.cell.size.map(|size| size.paper.params)),
+        column("flops", lines, |l| l.cell.size.map(|size| size.paper.flops)),
+        column("macs", lines, |l| l.cell.size.map(|size| size.paper.macs)),
+        column("all_parameters", lines, |l| l.cell.size.map(|size| size.all_parameters.params)),
         column("times_fewer_params", lines, Line::fewer_params),
         column("times_fewer_flops", lines, Line::fewer_flops),
         column("experiment", lines, |_| study.name.as_str()),
@@ -87,8 +88,12 @@ fn frame(study: &StudyRecord, lines: &[Line]) -> Result<DataFrame, TableError> {
         column("params_fraction", lines, Line::params_fraction),
         column("flops_fraction", lines, Line::flops_fraction),
     ]);
-    if has_flops_targets(lines) {
+    let asked = AskedColumns::of(lines);
+    if asked.has_targets {
         columns.push(column("flops_target", lines, |l| l.cell.flops_target));
+    }
+    if asked.is_allocated {
+        columns.push(column("channels_fraction", lines, |l| l.cell.channels_fraction));
     }
     columns.extend([
         column("dense_test_images", lines, |l| l.dense.test_images),
@@ -102,7 +107,7 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
     let mut grids = vec![dense_grid(study)?];
     let phases = phases_shown(lines);
     let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
-    let of_flops = flops_headings(lines);
+    let asked = AskedColumns::of(lines);
     for rate in in_order(lines, |l| l.cell.keep_rate) {
         let of_rate = |l: &&Line| l.cell.keep_rate == rate && !l.is_dense();
         let of_rate: Vec<&Line> = lines.iter().filter(of_rate).collect();
@@ -112,14 +117,14 @@ fn grids(study: &StudyRecord, lines: &[Line]) -> Result<Vec<Grid>, TableError> {
         let word = last_word(lines);
         let (top5, loss) = (format!("{word} top-5, %"), format!("{word} loss"));
         let of_variant: &[&str] = if study.variants.is_empty() { &[] } else { &["<variant"] };
-        let mut headings = [of_variant, &["<method", "seed"], of_flops].concat();
+        let mut headings = [of_variant, &["<method", "seed"], &asked.headings()].concat();
         headings.extend(phases.iter().map(|&phase| heading(phase)));
         headings.extend(["drop, points", top5.as_str(), loss.as_str()]);
         let mut grid = Grid::new(format!("Keep rate {rate}: {}", sizes(&of_rate)), &headings);
         for line in of_rate {
             let mut row: Vec<String> = line.cell.variant.iter().cloned().collect();
             row.extend([line.cell.method.clone(), line.cell.seed.to_string()]);
-            row.extend(line.flops_shown().into_iter().take(of_flops.len()));
+            row.extend(asked.shown(line.got()));
             row.extend(phases.iter().map(|&phase| line.shown(line.at(phase).top1, 2)));
             let Quality { top5, loss, .. } = line.at(last);
             row.extend([line.shown(line.drop_at(last), 2), line.shown(top5, 2), line.shown(loss, 4)]);
@@ -173,7 +178,7 @@ fn notes(study: &StudyRecord, lines: &[Line]) -> Vec<String> {
         ),
     ];
     notes.extend(variants_note(study));
-    notes.extend(flops_note(lines));
+    notes.extend(AskedColumns::of(lines).notes());
     notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes

@@ -4,16 +4,12 @@
 use polars::frame::DataFrame;
 use polars::prelude::Column;
 
+use super::asked::AskedColumns;
 use super::frame::column;
 use super::groups::{Group, SeedStats, groups};
-use super::lines::{
-    LEFT_OUT, Line, flops_headings, has_flops_targets, heading, phases_in_files, phases_shown, tested,
-    variant_column,
-};
+use super::lines::{LEFT_OUT, Line, heading, phases_in_files, phases_shown, tested, variant_column};
 use super::markdown::Grid;
-use super::notes::{
-    flops_note, last_word, origin, phases_note, published_notes, test_images, uncut_note, variants_note,
-};
+use super::notes::{last_word, origin, phases_note, published_notes, test_images, uncut_note, variants_note};
 use super::{Table, TableError};
 use crate::published::Published;
 use crate::records::{Phase, StudyRecord};
@@ -36,7 +32,7 @@ pub(super) fn summary(
         phases_note(study, lines),
     ];
     notes.extend(variants_note(study));
-    notes.extend(flops_note(lines));
+    notes.extend(AskedColumns::of(lines).notes());
     notes.extend(uncut_note(study));
     notes.extend(study.left_out());
     notes.extend(published_notes(&groups, published));
@@ -88,13 +84,17 @@ fn summary_frame(
         column("dataset", groups, |_| study.dataset.as_str()),
         column("net", groups, |_| study.net.as_str()),
         column("mode", groups, |g| study.mode_of(g.variant).name()),
-        column("params", groups, |g| g.size.paper.params),
-        column("flops", groups, |g| g.size.paper.flops),
+        column("params", groups, |g| g.size.map(|size| size.paper.params)),
+        column("flops", groups, |g| g.size.map(|size| size.paper.flops)),
         column("params_fraction", groups, |g| g.params_fraction),
-        column("flops_fraction", groups, |g| g.flops_fraction),
+        column("flops_fraction", groups, |g| g.got.flops),
     ]);
-    if has_flops_targets(lines) {
-        columns.push(column("flops_target", groups, |g| g.flops_target));
+    let asked = AskedColumns::of(lines);
+    if asked.has_targets {
+        columns.push(column("flops_target", groups, |g| g.got.flops_target));
+    }
+    if asked.is_allocated {
+        columns.push(column("channels_fraction", groups, |g| g.got.channels));
     }
     columns.extend([
         column("dense_top1_mean", groups, |g| g.dense.mean),
@@ -120,8 +120,8 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
     let last = phases.last().copied().unwrap_or(Phase::AfterFineTune);
     let has_variants = !study.variants.is_empty();
     let of_variant: &[&str] = if has_variants { &["<variant"] } else { &[] };
-    let of_flops = flops_headings(lines);
-    let mut headings = [of_variant, &["<method"], of_flops].concat();
+    let asked = AskedColumns::of(lines);
+    let mut headings = [of_variant, &["<method"], &asked.headings()].concat();
     headings.extend(phases.iter().map(|&phase| heading(phase)));
     headings.extend(["drop, points", "<seeds", beside.as_str()]);
     let verified = published.figure4.verified;
@@ -152,7 +152,7 @@ fn summary_grids(study: &StudyRecord, lines: &[Line], groups: &[Group], publishe
             let n = group.at(group.last_of(&phases)).n;
             let mut row: Vec<String> = group.variant.map(str::to_owned).into_iter().collect();
             row.push(group.method.to_owned());
-            row.extend(group.flops_shown.iter().take(of_flops.len()).cloned());
+            row.extend(asked.shown(group.got));
             let of_phases = phases.iter().map(|&phase| (group.at(phase), phase));
             let with_drop = of_phases.chain([(&group.last_drop, last)]);
             row.extend(with_drop.map(|(over, phase)| shown_mean(over, n, group.missing_at(phase))));
@@ -297,6 +297,33 @@ mod tests {
         }
         insta::assert_snapshot!("flops_targets_main", tables[0].markdown());
         insta::assert_snapshot!("flops_targets_summary", tables[1].markdown());
+    }
+
+    #[test]
+    fn a_global_allocation_has_what_each_net_kept_beside_what_was_asked() {
+        let mut study = study();
+        let sizes = |params, flops| Some(crate::tables::sample::size(params, flops));
+        for cell in study.cells.iter_mut().filter(|cell| cell.keep_rate == 0.5) {
+            (cell.channels_fraction, cell.flops_target) = (Some(0.5), Some(0.35));
+            // Seeds have other widths.
+            cell.size = sizes(120_000 + 1001 * cell.seed, 1_600_000 + 100_000 * cell.seed);
+        }
+        // Nothing is stored yet.
+        for cell in study.cells.iter_mut().filter(|cell| cell.keep_rate == 0.25 && cell.selector == "apoz") {
+            cell.size = None;
+        }
+        let tables = selectors(&study).unwrap();
+        let summary = &tables[1];
+        let row = row_of(summary, "thinet + channel-scale", 0.5);
+        let found =
+            ["channels_fraction", "flops_target", "flops_fraction"].map(|name| get(summary, name, row));
+        // 1.6 and 1.7 of 5 million multiply-adds.
+        assert_eq!(found, [Some(0.5), Some(0.35), Some(0.33)]);
+        let params = summary.frame.column("params").unwrap().u64().unwrap();
+        assert_eq!(params.get(row), Some(120_501), "120,000 and 121,001 to the nearest whole number");
+        assert_eq!(params.get(row_of(summary, "apoz", 0.25)), None);
+        insta::assert_snapshot!("allocated_main", tables[0].markdown());
+        insta::assert_snapshot!("allocated_summary", summary.markdown());
     }
 
     #[test]

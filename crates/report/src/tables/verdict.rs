@@ -9,7 +9,7 @@ use super::lines::{Line, in_order, lines, phases_shown, variant_column};
 use super::markdown::{Grid, short_count};
 use super::notes::origin;
 use super::{Attachment, Table, TableError};
-use crate::records::{Phase, StudyRecord};
+use crate::records::{CellRecord, Phase, StudyRecord};
 
 /// Suffix of the name of the table.
 pub const VERDICT: &str = "-verdict";
@@ -20,6 +20,8 @@ const WORTH_SHOWING: f64 = 0.5;
 struct CostedComparison<'a> {
     found: Comparison<'a>,
     flops: u64,
+    /// The target of FLOPs that both meet with widths of their own, of a global allocation.
+    target: Option<f64>,
     /// FLOPs over those of the dense net.
     fraction: f64,
     /// Seeds that would show half a point with this spread.
@@ -83,11 +85,11 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<CostedComparison<'a>> {
             let here = PhaseCells { cells: &cells, keep_rate, phase };
             for &variant in &variants {
                 let Some(own) = here.at((variant, method)).next() else { continue };
-                let flops = own.cell.size.paper.flops;
-                let has_its_flops = |other: &&&str| {
-                    here.at((variant, **other)).next().is_some_and(|line| line.cell.size.paper.flops == flops)
+                let (Some(size), Some(fraction)) = (own.cell.size, own.flops_fraction()) else { continue };
+                let has_its_cost = |other: &&&str| {
+                    here.at((variant, **other)).next().is_some_and(|line| is_of_cost(own.cell, line.cell))
                 };
-                let others = methods.iter().filter(has_its_flops).map(|other| (variant, *other));
+                let others = methods.iter().filter(has_its_cost).map(|other| (variant, *other));
                 for found in here.family(others, (variant, method)) {
                     // Without a spread there is nothing to count from.
                     let std =
@@ -95,8 +97,9 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<CostedComparison<'a>> {
                     let seeds = std.and_then(|std| seeds_to_show(std, WORTH_SHOWING, LEVEL));
                     all.push(CostedComparison {
                         found: found.turned(),
-                        flops,
-                        fraction: own.flops_fraction(),
+                        flops: size.paper.flops,
+                        target: own.cell.flops_target.filter(|_| own.cell.is_allocated()),
+                        fraction,
                         seeds,
                     });
                 }
@@ -104,6 +107,14 @@ fn judged<'a>(lines: &[Line<'a>], method: &str) -> Vec<CostedComparison<'a>> {
         }
     }
     all
+}
+
+/// Whether two cells cost the same: the same FLOPs, or with a global allocation the same target of FLOPs.
+fn is_of_cost(own: &CellRecord, other: &CellRecord) -> bool {
+    if own.is_allocated() || other.is_allocated() {
+        return own.flops_target.is_some() && own.flops_target == other.flops_target;
+    }
+    own.size.map(|size| size.paper.flops) == other.size.map(|size| size.paper.flops)
 }
 
 /// A row for each other method, and a column for each phase: at which keep rates the method is above or below.
@@ -147,10 +158,11 @@ fn grids(lines: &[Line], all: &[CostedComparison]) -> Vec<Grid> {
         let variant = variant.map(|variant| format!(", {variant}")).unwrap_or_default();
         let flops = short_count(here[0].flops);
         let percent = 100.0 * here[0].fraction;
-        let caption = format!(
-            "{}{variant}, keep rate {rate}: {flops} FLOPs each, {percent:.1} % of the dense net's",
-            word(phase)
-        );
+        let cost = match here[0].target {
+            Some(target) => format!("at most {:.1} % of the dense net's FLOPs each", 100.0 * target),
+            None => format!("{flops} FLOPs each, {percent:.1} % of the dense net's"),
+        };
+        let caption = format!("{}{variant}, keep rate {rate}: {cost}", word(phase));
         let headings = ["<against", "<difference, points", "<verdict", "seeds for half a point"];
         let mut grid = Grid::new(caption, &headings);
         for judged in here {
@@ -164,12 +176,21 @@ fn grids(lines: &[Line], all: &[CostedComparison]) -> Vec<Grid> {
 }
 
 fn notes(study: &StudyRecord, all: &[CostedComparison]) -> Vec<String> {
+    let is_allocated = study.cells.iter().any(CellRecord::is_allocated);
+    let same = match is_allocated {
+        true => {
+            "Without a global allocation both nets have the same widths, so the same FLOPs and parameters. With one, nets are \
+             compared that meet the same target of FLOPs (`prune.flops`), each with widths of its own; those of a keep rate differ in \
+             FLOPs and are not."
+        }
+        false => "Both nets have the same widths, so the same FLOPs and parameters.",
+    };
     let mut notes = vec![
         origin(study),
         format!(
             "Difference: mean of the method's top-1 less that of the other over the seeds that have both, its 95 % t-interval [low, \
              high], and the p-value of the paired t-test, corrected by Holm's method over the other methods at a keep rate; above, \
-             below: corrected p under {BOUND}. Both nets have the same widths, so the same FLOPs and parameters."
+             below: corrected p under {BOUND}. {same}"
         ),
         format!(
             "Seeds for half a point: with the spread of these differences so many seeds would show a difference of {WORTH_SHOWING} \
@@ -275,9 +296,29 @@ mod tests {
     fn nets_of_other_flops_are_not_compared() {
         let mut study = sample([1.0, 1.1, 1.2], [0.0, 0.1, 0.2]);
         for cell in study.cells.iter_mut().filter(|cell| cell.method == "apoz") {
-            cell.size.paper.flops += 2;
+            cell.size.as_mut().unwrap().paper.flops += 2;
         }
         let rows = verdict(&study, "thinet").unwrap().rows().unwrap();
         assert!(!rows.is_empty() && rows.iter().all(|row| row["against"] == "random"), "{rows:?}");
+    }
+
+    #[test]
+    fn nets_of_a_global_allocation_are_compared_at_the_same_target_of_flops_alone() {
+        let mut study = sample([1.0, 1.1, 1.2], [0.0, 0.1, 0.2]);
+        for cell in &mut study.cells {
+            cell.channels_fraction = Some(0.5);
+        }
+        assert_eq!(verdict(&study, "thinet").unwrap().rows().unwrap().len(), 0);
+        for (i, cell) in study.cells.iter_mut().enumerate() {
+            cell.flops_target = Some(0.5);
+            cell.size.as_mut().unwrap().paper.flops += i as u64;
+        }
+        let table = verdict(&study, "thinet").unwrap();
+        let rows = table.rows().unwrap();
+        let is_against = |name: &str| rows.iter().any(|row| row["against"] == name);
+        assert!(is_against("apoz") && is_against("random"), "{rows:?}");
+        let text = table.markdown();
+        assert!(text.contains("at most 50.0 % of the dense net's FLOPs each"), "{text}");
+        assert!(text.contains("each with widths of its own"), "{text}");
     }
 }

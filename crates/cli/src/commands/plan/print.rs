@@ -109,16 +109,19 @@ fn print_cells(report: &Report) {
             variant = &line.variant;
             println!("      {}", variant.as_deref().unwrap_or_default());
         }
-        let widths: Vec<String> = line.widths.iter().map(usize::to_string).collect();
-        let mega = line.flops as f64 / 1e6;
+        let widths = line.widths.as_ref().map_or_else(
+            || "known after calibration".to_owned(),
+            |widths| widths.iter().map(usize::to_string).collect::<Vec<_>>().join(" "),
+        );
+        let unknown = || "?".to_owned();
         println!(
-            "{:<5} {:<28} {:>5} {:>4} {:>12} {mega:>9.2}  {}",
+            "{:<5} {:<28} {:>5} {:>4} {:>12} {:>9}  {widths}",
             state(line.is_done),
             line.method,
             line.keep_rate,
             line.seed,
-            line.parameters,
-            widths.join(" ")
+            line.parameters.map_or_else(unknown, |parameters| parameters.to_string()),
+            line.flops.map_or_else(unknown, |flops| format!("{:.2}", flops as f64 / 1e6)),
         );
     }
 }

@@ -13,19 +13,23 @@ pub(super) struct TargetLine {
     /// The target, as a fraction of the dense net's FLOPs.
     target: f64,
     keep_rate: f64,
-    flops: u64,
+    /// `None` with a global allocation, where each net has FLOPs of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flops: Option<u64>,
     /// FLOPs at the keep rate, over those of the dense net.
-    flops_fraction: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flops_fraction: Option<f64>,
 }
 
 impl TargetLine {
     pub(super) fn print(&self) {
         let variant = self.variant.as_ref().map_or_else(String::new, |name| format!("{name}: "));
-        let [target, got] = [self.target, self.flops_fraction].map(|fraction| 100.0 * fraction);
-        println!(
-            "FLOPs       {variant}at most {target:.2} % asked: keep rate {} leaves {got:.2} %",
-            self.keep_rate
-        );
+        let (target, rate) = (100.0 * self.target, self.keep_rate);
+        let met = match self.flops_fraction {
+            Some(got) => format!("keep rate {rate} leaves {:.2} %", 100.0 * got),
+            None => format!("widths of each net's own; in tables under keep rate {rate}"),
+        };
+        println!("FLOPs       {variant}at most {target:.2} % asked: {met}");
     }
 }
 
@@ -34,13 +38,13 @@ pub(super) fn lines<'a>(cells: impl IntoIterator<Item = &'a CellDesign>, dense: 
     let mut lines = Vec::new();
     for cell in cells {
         let Some(target) = cell.flops_target else { continue };
-        let flops = cell.size.paper.flops;
+        let flops = cell.scorer.is_none().then_some(cell.size.paper.flops);
         let line = TargetLine {
             variant: cell.variant.name.clone(),
             target,
             keep_rate: cell.keep_rate,
             flops,
-            flops_fraction: flops as f64 / dense.paper.flops as f64,
+            flops_fraction: flops.map(|flops| flops as f64 / dense.paper.flops as f64),
         };
         if !lines.contains(&line) {
             lines.push(line);

@@ -47,6 +47,15 @@ struct AnswerLine {
     error: Option<String>,
 }
 
+/// An answer as it is used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// Channels, first removed first.
+    pub(crate) order: Vec<usize>,
+    /// The scores that the order follows from, if the program gave scores.
+    pub(crate) scores: Option<Vec<f64>>,
+}
+
 impl Hello {
     /// Reads the first line of a program.
     ///
@@ -78,12 +87,12 @@ impl Question {
             .unwrap_or_else(|_| unreachable!("texts and numbers can be written as JSON"))
     }
 
-    /// Reads an answer as an order of removal, first removed first, long enough for the smallest number of channels to keep.
-    /// Scores are sorted: the smallest goes first, and among equals the lowest index.
+    /// Reads an answer. An order is long enough for the smallest number of channels to keep. Scores are sorted: the smallest goes first,
+    /// and among equals the lowest index.
     ///
     /// # Errors
     /// If it is no answer, or does not fit the layer; the message says what is wrong.
-    pub(crate) fn read_answer(&self, line: &str) -> Result<Vec<usize>, String> {
+    pub(crate) fn read_answer(&self, line: &str) -> Result<Answer, String> {
         let answer: AnswerLine = serde_json::from_str(line).map_err(|e| {
             let hint = match ["NaN", "Infinity"].iter().any(|word| line.contains(word)) {
                 true => " (NaN and Infinity are no numbers of JSON, and no score can be one)",
@@ -92,8 +101,12 @@ impl Question {
             format!("its answer {} cannot be read: {e}{hint}", shortened(line))
         })?;
         match answer {
-            AnswerLine { order: Some(order), scores: None, error: None } => self.check_order(order),
-            AnswerLine { order: None, scores: Some(scores), error: None } => self.ranked(&scores),
+            AnswerLine { order: Some(order), scores: None, error: None } => {
+                Ok(Answer { order: self.check_order(order)?, scores: None })
+            }
+            AnswerLine { order: None, scores: Some(scores), error: None } => {
+                Ok(Answer { order: self.ranked(&scores)?, scores: Some(scores) })
+            }
             AnswerLine { order: None, scores: None, error: Some(error) } => Err(error),
             _ => Err(format!("its answer {} needs one of the keys order, scores and error", shortened(line))),
         }
@@ -161,9 +174,13 @@ mod tests {
     #[test]
     fn an_order_is_taken_as_it_is_and_scores_are_sorted_with_ties_by_the_lowest_index() {
         let question = question(4, &[2, 3]);
-        assert_eq!(question.read_answer(r#"{"order": [3, 1]}"#), Ok(vec![3, 1]));
-        assert_eq!(question.read_answer(r#"{"order": [3, 1, 0, 2]}"#), Ok(vec![3, 1, 0, 2]));
-        assert_eq!(question.read_answer(r#"{"scores": [0.0, 3, -1.5, -0.0]}"#), Ok(vec![2, 0, 3, 1]));
+        let answer = |order: &[usize], scores| Ok(Answer { order: order.to_vec(), scores });
+        assert_eq!(question.read_answer(r#"{"order": [3, 1]}"#), answer(&[3, 1], None));
+        assert_eq!(question.read_answer(r#"{"order": [3, 1, 0, 2]}"#), answer(&[3, 1, 0, 2], None));
+        assert_eq!(
+            question.read_answer(r#"{"scores": [0.0, 3, -1.5, -0.0]}"#),
+            answer(&[2, 0, 3, 1], Some(vec![0.0, 3.0, -1.5, -0.0]))
+        );
     }
 
     #[test]
