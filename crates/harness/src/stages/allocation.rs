@@ -46,8 +46,7 @@ pub(crate) fn load(
     context: &Context<'_>,
     stage: &AllocationPlan,
 ) -> Result<BTreeMap<String, ChannelSet>, HarnessError> {
-    let not_run = || HarnessError::NotRun { what: stage.label.clone(), spec: context.plan.path.clone() };
-    Ok(context.store.result(&stage.id)?.ok_or_else(not_run)?.kept)
+    Ok(context.store.result(&stage.id)?.ok_or_else(|| context.plan.not_run(&stage.label))?.kept)
 }
 
 fn allocate(

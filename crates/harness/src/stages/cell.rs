@@ -115,10 +115,7 @@ fn from_scratch(context: &Context<'_>, cell: &Cell) -> Result<(State, Result<(),
     let start = streams::starting_weights(seed);
     let graph = match &cell.allocation {
         None => Graph::clone(&cell.design.graph),
-        Some(stage) => {
-            let not_run = || HarnessError::NotRun { what: stage.label.clone(), spec: plan.path.clone() };
-            plan.allocated_net(cell)?.ok_or_else(not_run)?.graph
-        }
+        Some(stage) => plan.allocated_net(cell)?.ok_or_else(|| plan.not_run(&stage.label))?.graph,
     };
     let weights = Weights::init_as(&graph, recipe.init, start, plan.device.into())?;
     let net = Net { graph, weights: weights.to_format(context.feed.format)? };
