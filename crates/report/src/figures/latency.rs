@@ -45,10 +45,10 @@ type TimeOf<'a> = dyn Fn(usize) -> Result<Option<Time>, FigureError> + 'a;
 /// The figure; `Err`: why there is none.
 pub(super) fn latency(tables: &mut Tables) -> Result<Result<Figure, String>, FigureError> {
     let Some(times) = tables.sheet(LATENCY, &NEEDED)? else {
-        return Ok(Err(super::missing(tables, LATENCY, "csv")));
+        return Ok(Err(super::missing(LATENCY, "csv")));
     };
     let Some(sizes) = tables.sheet(COMPRESSION, &["model", "convention", "flops"])? else {
-        return Ok(Err(super::missing(tables, COMPRESSION, "csv")));
+        return Ok(Err(super::missing(COMPRESSION, "csv")));
     };
     let mut views = Vec::new();
     let panels: [(&str, &TimeOf); 4] = [

@@ -86,7 +86,7 @@ pub fn figures(folder: &Path, names: &[String]) -> Result<Figures, FigureError> 
     let mut figures = Figures::default();
     let read = Published::read(&mut tables);
     if let Ok(None) = read {
-        figures.skip("the published panel", missing(&tables, published::TABLE, "csv"));
+        figures.skip("the published panel", missing(published::TABLE, "csv"));
     }
     let published = figures.unless_failed(read).flatten();
     for table in studies.iter().filter(|table| is_asked(table)) {
@@ -114,7 +114,7 @@ impl Figures {
         let study = match Study::read(tables, table)? {
             Ok(study) => study,
             Err(NoStudy::Missing) => {
-                self.skip(table, missing(tables, &format!("{table}-summary"), "csv"));
+                self.skip(table, missing(&format!("{table}-summary"), "csv"));
                 return Ok(());
             }
             Err(NoStudy::NotRun) => {
@@ -135,7 +135,7 @@ impl Figures {
         if study.variants.len() > 1 {
             match variant_samples(tables, &study)? {
                 Some(samples) => self.drawn.extend(ablation(&study, &samples)),
-                None => self.skip(&format!("{table}-samples"), missing(tables, table, SPEC)),
+                None => self.skip(&format!("{table}-samples"), missing(table, SPEC)),
             }
         }
         match kept(tables, &study)? {
@@ -144,25 +144,25 @@ impl Figures {
                 self.add(table, agreement(&study, &cells));
             }
             None => {
-                self.skip(&format!("{table}-widths, {table}-agreement"), missing(tables, table, "kept.json"));
+                self.skip(&format!("{table}-widths, {table}-agreement"), missing(table, "kept.json"));
             }
         }
         match layer_rows(tables, &study)? {
             Some(sheet) => self.add(table, reconstruction(&study, &sheet)?),
             None => {
-                let why = missing(tables, &format!("{table}{LAYERS}"), "csv");
+                let why = missing(&format!("{table}{LAYERS}"), "csv");
                 self.skip(&format!("{table}-reconstruction"), why);
             }
         }
         let name = format!("{table}{LOSSES}");
         match loss_rows(tables, &study)? {
             Some(sheet) => self.add(table, losses(&study, &sheet)?),
-            None => self.skip(&name, missing(tables, &name, "csv")),
+            None => self.skip(&name, missing(&name, "csv")),
         }
         let name = format!("{table}-differences");
         match difference_rows(tables, &study)? {
             Some(sheet) => self.add(table, differences(&study, &sheet)?),
-            None => self.skip(&name, missing(tables, &name, "csv")),
+            None => self.skip(&name, missing(&name, "csv")),
         }
         Ok(())
     }
@@ -235,6 +235,7 @@ fn selection_alone(tables: &mut Tables, study: &Study) -> Result<Option<Study>, 
     Ok(alone.filter(is_same))
 }
 
-fn missing(tables: &Tables, name: &str, suffix: &str) -> String {
-    format!("{} does not exist", tables.path(name, suffix).display())
+/// Without the folder: reports of the same tables are the same wherever they lie.
+fn missing(name: &str, suffix: &str) -> String {
+    format!("{name}.{suffix} does not exist")
 }
