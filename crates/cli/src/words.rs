@@ -1,6 +1,7 @@
-//! Sizes, durations and counts in words.
+//! Sizes, durations, counts and notes in words.
 
 use thinet_harness::inspect::status::Tally;
+use thinet_harness::study::BF16_WITHOUT_KERNELS;
 
 /// How many stages of each kind, such as `3 dense nets, 3 calibrations and 75 cells`.
 pub(crate) fn stages_in_words([dense, calibrations, cells]: [usize; 3]) -> String {
@@ -14,6 +15,14 @@ pub(crate) fn stages_in_words([dense, calibrations, cells]: [usize; 3]) -> Strin
         [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
         words => words.concat(),
     }
+}
+
+/// What to know before training in bfloat16 on a processor without kernels for it.
+pub(crate) fn bf16_is_slow() -> String {
+    format!(
+        "libtorch has no bfloat16 kernels for this processor: with compute.precision = \"bf16\" a training step takes about \
+         {BF16_WITHOUT_KERNELS} times as long as with \"f32\", which gives other results"
+    )
 }
 
 /// How far a run is, such as `3 of 5 stages done, 1 running, 1 missing`.

@@ -176,11 +176,15 @@ struct Cost {
     disk_bytes: f64,
     /// Time of the missing stages by kind.
     work: Vec<KindLine>,
+    /// Whether trainings compute in bfloat16 on a processor without kernels for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_bf16_slow: bool,
 }
 
 impl Cost {
     fn new(estimate: Estimate, device: Device, jobs: usize) -> Self {
-        let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, by_kind, disk } = estimate;
+        let Estimate { stages, kinds, done, macs, seconds, is_measured, rate, by_kind, disk, is_bf16_slow } =
+            estimate;
         let [dense_nets, calibrations, cells] = kinds;
         let (device, multiply_adds, disk_bytes) = (device.to_string(), macs, disk);
         Self {
@@ -197,6 +201,7 @@ impl Cost {
             rate,
             disk_bytes,
             work: by_kind.iter().filter(|cost| cost.missing > 0).map(KindLine::new).collect(),
+            is_bf16_slow,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::options::{Pace, Preflight, Study, Workers, jobs, program_file};
 use crate::output::{print_json, print_tables};
 use crate::permission::may_run_commands;
 use crate::signals;
-use crate::words::{duration, stages_in_words};
+use crate::words::{bf16_is_slow, duration, stages_in_words};
 
 /// Run a study's missing stages, then write and print its tables
 #[derive(Debug, Args)]
@@ -135,6 +135,9 @@ fn announce(name: &str, cost: &Estimate, jobs: usize, prepared: &[&Path]) {
         );
         for file in prepared {
             eprintln!("{name}: images are read from {}", file.display());
+        }
+        if cost.is_bf16_slow {
+            eprintln!("{name}: note: {}", bf16_is_slow());
         }
     }
 }

@@ -15,6 +15,7 @@ pub use claim::{Activity, Holder};
 pub(crate) use claim::{Claim, ClaimTiming, GUARD, holder};
 pub use environment::{cpu_model, environment_here, host_name, machine};
 pub use manifest::{Manifest, ManifestEntry, StageKind};
+pub(crate) use processor::has_bf16_kernels;
 pub use processor::{cpu_identity, instruction_set};
 pub use run_folder::{list_runs, run_environment, run_spec};
 pub use stage_id::StageId;

@@ -61,6 +61,18 @@ fn capability() -> &'static str {
     "default"
 }
 
+/// Whether libtorch has kernels for products in bfloat16 on this processor, by its own rule. Without them it computes element by element.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bf16_kernels() -> bool {
+    capability() == "avx512" || std::arch::is_x86_feature_detected!("avxneconvert")
+}
+
+/// Not known of other architectures.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn has_bf16_kernels() -> bool {
+    true
+}
+
 fn named(capability: &str, asked: Option<String>, onednn: Option<String>) -> String {
     // libtorch ignores other values.
     let asked = asked.filter(|word| ["avx512", "avx2", "default"].contains(&word.as_str()));

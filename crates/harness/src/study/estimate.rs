@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use thinet_models::Precision;
 use thinet_report::records::Mode;
 use thinet_selectors::Needs;
 
@@ -14,7 +15,7 @@ use super::resolved::ResolvedStudy;
 use super::spec::Spec;
 use super::work::Work;
 use crate::error::HarnessError;
-use crate::store::{Depth, StageId, StageKind, Store};
+use crate::store::{Depth, StageId, StageKind, Store, has_bf16_kernels};
 
 /// The cost of the missing stages of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +38,9 @@ pub struct Estimate {
     pub by_kind: [KindCost; 3],
     /// Bytes on disk at the end: nets, calibration images, and the checkpoints of running jobs.
     pub disk: f64,
+    /// Whether trainings compute in bfloat16 on a processor for which libtorch has no kernels of that kind, which takes about
+    /// [`BF16_WITHOUT_KERNELS`](super::BF16_WITHOUT_KERNELS) times as long as f32.
+    pub is_bf16_slow: bool,
 }
 
 /// The cost of the missing stages of one kind.
@@ -85,14 +89,15 @@ pub fn estimate(plan: &Plan, jobs: usize) -> Result<Estimate, HarnessError> {
         let Some(work) = costs.remove(&stage.id) else { unreachable!("a manifest lists a plan's stages") };
         items.push(Item { kind: stage.kind, work, took: stored.map(|result| result.seconds) });
     }
-    let rates = Rates::assumed(&plan.spec, plan.device.is_gpu(), cores(), jobs);
+    let is_slow = is_bf16_slow(&plan.spec, plan.device.is_gpu());
+    let rates = rates(&plan.spec, plan.device.is_gpu(), cores(), jobs);
     let disk = work.disk(plan.cells.iter().map(|cell| cell.design.size), plan.dense.len(), jobs);
-    Ok(summed(&items, &rates, jobs, disk))
+    Ok(Estimate { is_bf16_slow: is_slow, ..summed(&items, &rates, jobs, disk) })
 }
 
 /// Seconds of the work of a stage by the rates assumed of the plan's device, for the only process on this machine.
 pub(crate) fn assumed_seconds(plan: &Plan) -> impl Fn(&StageWork) -> f64 {
-    let rates = Rates::assumed(&plan.spec, plan.device.is_gpu(), cores(), 1);
+    let rates = rates(&plan.spec, plan.device.is_gpu(), cores(), 1);
     move |work| elapsed(&rates.seconds(work))
 }
 
@@ -147,8 +152,21 @@ fn without_data_on(
         );
     }
     items.extend(resolved.cells.iter().map(|cell| item(StageKind::Cell, work.cell(cell))));
-    let rates = Rates::assumed(&resolved.spec, is_gpu, cores, jobs);
-    summed(&items, &rates, jobs, work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs))
+    let is_slow = is_bf16_slow(&resolved.spec, is_gpu);
+    let rates = rates(&resolved.spec, is_gpu, cores, jobs);
+    let disk = work.disk(resolved.cells.iter().map(|cell| cell.size), seeds, jobs);
+    Estimate { is_bf16_slow: is_slow, ..summed(&items, &rates, jobs, disk) }
+}
+
+/// Whether a spec trains in bfloat16 on this machine's processor and there are no kernels for it.
+fn is_bf16_slow(spec: &Spec, is_gpu: bool) -> bool {
+    spec.compute.precision == Precision::Bf16 && !is_gpu && !has_bf16_kernels()
+}
+
+/// The rates assumed of a device of this machine, for one of `jobs` processes.
+fn rates(spec: &Spec, is_gpu: bool, cores: usize, jobs: usize) -> Rates {
+    let rates = Rates::assumed(spec, is_gpu, cores, jobs);
+    if is_bf16_slow(spec, is_gpu) { rates.with_slow_bf16() } else { rates }
 }
 
 fn cores() -> usize {
@@ -195,6 +213,7 @@ fn summed(items: &[Item], rates: &Rates, jobs: usize, disk: f64) -> Estimate {
         rate,
         by_kind,
         disk,
+        is_bf16_slow: false,
     }
 }
 
@@ -231,17 +250,36 @@ mod tests {
         }
     }
 
+    /// A study of photographs that trains in bfloat16.
+    const PHOTOGRAPHS: &str = r#"
+name = "x"
+dataset = { kind = "cub200" }
+net = { arch = "resnet50" }
+compute = { precision = "bf16" }
+prune = { mode = "one-shot", keep-rates = [0.5] }
+calibration = { images-per-class = 1, positions-per-image = 1 }
+dense = { train = { epochs = 1, batch = 64, lr = 0.1 } }
+methods = [{ selector = "thinet" }]
+"#;
+
+    #[test]
+    fn bfloat16_is_slow_on_a_processor_without_kernels_for_it_and_on_no_gpu() {
+        let of = |precision: &str| resolved(&PHOTOGRAPHS.replace("bf16", precision));
+        let found = |study: &ResolvedStudy, is_gpu| estimate_without_data(study, [100, 20], is_gpu, 1);
+        let [full, half] = [of("f32"), of("bf16")];
+        assert_eq!(found(&half, false).is_bf16_slow, !has_bf16_kernels());
+        assert!(!found(&half, true).is_bf16_slow && !found(&full, false).is_bf16_slow);
+        let [full, half] = [&full, &half].map(|study| found(study, false).seconds);
+        assert_eq!(half > 2.0 * full, !has_bf16_kernels(), "{half} s and {full} s");
+    }
+
     #[test]
     fn what_bounds_a_gpu_is_the_decoding_of_photographs_or_its_kernels_for_small_images() {
         let bounds = |study: &ResolvedStudy, cores| {
             let found = without_data_on(study, [10_000, 2_000], true, 1, cores);
             KINDS_OF_WORK[found.by_kind[0].bound]
         };
-        let text = "name = \"x\"\ndataset = { kind = \"cub200\" }\nnet = { arch = \"resnet50\" }\n\
-                    compute = { precision = \"bf16\" }\nprune = { mode = \"one-shot\", keep-rates = [0.5] }\n\
-                    calibration = { images-per-class = 1, positions-per-image = 1 }\n\
-                    dense = { train = { epochs = 1, batch = 64, lr = 0.1 } }\nmethods = [{ selector = \"thinet\" }]\n";
-        let photographs = resolved(text);
+        let photographs = resolved(PHOTOGRAPHS);
         assert_eq!(
             (bounds(&photographs, 4), bounds(&photographs, 400)),
             ("decoding photographs", "other layers")

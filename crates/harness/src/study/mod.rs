@@ -26,7 +26,7 @@ mod variants;
 mod work;
 
 pub use allocation::{AllocatedNet, Allocation, AllocationPlan, Scorer};
-pub use cost::{KINDS_OF_WORK, loader_threads};
+pub use cost::{BF16_WITHOUT_KERNELS, KINDS_OF_WORK, loader_threads};
 pub use durations::Basis;
 pub(crate) use durations::{Duration, ratio_of_all, ratio_of_kind};
 pub use estimate::{Estimate, KindCost, estimate, estimate_without_data};

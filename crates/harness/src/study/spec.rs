@@ -95,8 +95,8 @@ pub struct ComputeSpec {
     /// Default: false.
     #[serde(default)]
     pub channels_last: bool,
-    /// `f32`, or `bf16`: training computes convolutions and linear layers in bfloat16 where libtorch's autocast says so.
-    /// Calibration and testing are always in f32. Default: f32.
+    /// `f32`, or `bf16`: training computes convolutions and linear layers in bfloat16 where libtorch's autocast says so,
+    /// about ten times slower on a CPU without AVX-512. Calibration and testing are always in f32. Default: f32.
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
     /// Whether training on a GPU may round the factors of f32 products to TF32 (19 bits). Default: false.

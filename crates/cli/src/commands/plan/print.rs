@@ -4,7 +4,7 @@ use super::targets::TargetLine;
 use super::{Cost, Report, TuningLine, VariantLine, why};
 use crate::group_lines::GroupLine;
 use crate::kind_line::KindLine;
-use crate::words::{duration, stages_in_words};
+use crate::words::{bf16_is_slow, duration, stages_in_words};
 
 /// `conv1_1 … conv4_3`.
 fn named(layers: &[String]) -> String {
@@ -145,4 +145,7 @@ fn print_cost(cost: &Cost) {
     println!("time with {jobs} job{plural} on {device}: about {} ({basis})", duration(cost.seconds));
     cost.work.iter().for_each(KindLine::print);
     println!("disk needed: about {:.1} GB", cost.disk_bytes / 1e9);
+    if cost.is_bf16_slow {
+        println!("note: {}", bf16_is_slow());
+    }
 }
