@@ -17,6 +17,7 @@ import json
 import os
 import struct
 import sys
+import traceback
 
 import numpy as np
 
@@ -91,6 +92,25 @@ class Evidence:
     images = property(lambda self: int(self.tensor("images")[0]))
 
 
+def _checked(key, answer, channels):
+    """The answer as a list. Scores are one finite number for each channel."""
+    answer = np.asarray(answer)
+    if key == "scores" and answer.shape != (channels,):
+        raise ValueError(f"scores have shape {answer.shape}, not ({channels},)")
+    if key == "scores" and not np.isfinite(answer).all():
+        worst = int(np.flatnonzero(~np.isfinite(answer))[0])
+        raise ValueError(f"the score of channel {worst} is {answer[worst]}")
+    return answer.tolist()
+
+
+def _described(error):
+    """An exception in one line, and the lines of the selector it passed through, innermost last."""
+    what = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    where = [f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames]
+    return f"{what} ({', '.join(where)})" if where else what
+
+
 def serve(name, needs, scores=None, order=None):
     """Says hello, then answers every question on standard input until it is closed. Give `scores` or `order`."""
     if (scores is None) == (order is None):
@@ -108,11 +128,8 @@ def serve(name, needs, scores=None, order=None):
     for line in sys.stdin:
         question = json.loads(line)
         evidence = Evidence(question["evidence"], question["layer"], question["seed"], question["keep"])
-        answer = np.asarray(function(evidence))
-        channels = question["channels"]
-        if key == "scores" and answer.shape != (channels,):
-            raise ValueError(f"scores of layer {evidence.layer} have shape {answer.shape}, not ({channels},)")
-        if key == "scores" and not np.isfinite(answer).all():
-            worst = int(np.flatnonzero(~np.isfinite(answer))[0])
-            raise ValueError(f"the score of channel {worst} of layer {evidence.layer} is {answer[worst]}")
-        say({key: answer.tolist()})
+        try:
+            answer = {key: _checked(key, function(evidence), question["channels"])}
+        except Exception as error:
+            answer = {"error": _described(error)}
+        say(answer)

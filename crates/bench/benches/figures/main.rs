@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     figures.extend(feeding::figures(&mut criterion)?);
     figures.push(loaders::figure(&mut criterion)?);
     figures.extend(estimates::figures(&mut criterion)?);
-    figures.push(program::figure(&mut criterion)?);
+    figures.extend(program::figures(&mut criterion)?);
     criterion.final_summary();
     println!("\nOne thread; libtorch {}.\n\n{}", thinet_models::LIBTORCH_VERSION, table(&figures));
     Ok(())

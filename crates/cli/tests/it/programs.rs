@@ -127,17 +127,18 @@ fn tasks_of_slurm_inherit_the_permission() {
     assert_eq!((scripts.len(), allowed), (3, 2), "{scripts:?}");
 }
 
-/// A Python with NumPy: that of libtorch, an activated one, or the system's.
-fn python() -> Option<PathBuf> {
+/// A Python with NumPy: that of libtorch, an activated one, or the system's. `make test` installs it.
+fn python() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let libtorch = std::env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch"), PathBuf::from);
     // <environment>/lib/python3.N/site-packages/torch
     let beside =
         libtorch.canonicalize().ok().and_then(|folder| Some(folder.ancestors().nth(4)?.join("bin/python")));
     let activated = std::env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
-    [beside, activated, Some("python3".into())].into_iter().flatten().find(|python| {
+    let found = [beside, activated, Some("python3".into())].into_iter().flatten().find(|python| {
         Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|done| done.status.success())
-    })
+    });
+    found.expect("a Python with NumPy: run scripts/numpy.sh")
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn the_examples_in_python_select_as_they_say() {
         page.contains(&fs::read_to_string(examples.join("replaceable.py")).unwrap()),
         "the page shows the example as it is"
     );
-    let Some(python) = python() else { return };
+    let python = python();
     let fixture = Fixture::with_study();
     let example = |name: &str| {
         fs::copy(examples.join(name), fixture.path(name)).unwrap();
@@ -165,6 +166,45 @@ fn the_examples_in_python_select_as_they_say() {
     assert_eq!(kept.len(), 4);
     assert_eq!(kept[0], kept[1], "l1.py selects as weight-sum-l1");
     assert!(kept[2] != kept[1] && kept[2].contains("conv1"), "{}", kept[2]);
+}
+
+#[test]
+fn a_selector_in_python_that_raises_is_answered_with_one_line_that_names_its_lines() {
+    let fixture = Fixture::with_study();
+    let selectors = [
+        (
+            "raises.py",
+            "    return helper(evidence.filters)\n",
+            "ZeroDivisionError: division by zero (raises.py:7 in small, raises.py:5 in helper)",
+        ),
+        (
+            "absent.py",
+            "    return evidence.zeros\n",
+            "no zeros of layer conv1: it holds filters; name the kind of evidence in needs",
+        ),
+        ("wrong.py", "    return evidence.filters\n", "ValueError: scores have shape ("),
+        (
+            "nan.py",
+            "    return np.full(len(evidence.filters), np.nan)\n",
+            "ValueError: the score of channel 0 is nan",
+        ),
+    ];
+    let python = python();
+    let commands = selectors.map(|(file, body, _)| {
+        let head = "import numpy as np\nfrom thinet_selector import serve\n\ndef helper(filters):\n    return 1 / 0\ndef small(evidence):\n";
+        let tail = "serve(\"small\", needs=[\"filters\"], scores=small)\n";
+        fixture.write(file, &format!("{head}{body}{tail}"));
+        format!("{{ command = [{:?}, {file:?}] }}", python.display().to_string())
+    });
+    fixture.write("own.toml", &spec(&commands.each_ref().map(String::as_str)));
+    let ran = fixture.run(&[&RUN[..], &["--allow-commands"]].concat());
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    for (file, _, expected) in selectors {
+        let lines: Vec<&str> = ran.err.lines().filter(|line| line.contains(file)).collect();
+        // Where it failed; the first of all failures is named at the end, too.
+        assert!(lines.iter().any(|line| line.contains(expected)), "{file}: {lines:?}");
+        assert!(lines.iter().all(|line| !line.starts_with("note")), "{file}: {lines:?}");
+    }
 }
 
 #[test]
@@ -298,7 +338,7 @@ fn the_evidence_of_a_study_is_written_for_notebooks_and_read_by_the_module() {
         assert!(written.contains_key(name), "{name}: {:?}", written.keys());
     }
 
-    let Some(python) = python() else { return };
+    let python = python();
     let done = Command::new(python).args(["-c", READ]).current_dir(fixture.path("")).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let printed = String::from_utf8(done.stdout).unwrap();

@@ -21,14 +21,14 @@ use crate::error::HarnessError;
 use crate::stop::Stop;
 use crate::study::{CommandSpec, Plan, SelectorCommand, SelectorSpec, check};
 pub(crate) use messages::Hello;
-use messages::{Answer, Question};
-use process::{Failure, Process, Start};
+use messages::{Answer, NoAnswer, Question};
+use process::{Failure, Process, Start, Starting};
 
 /// The Python side of the protocol, which programs can import.
 pub(crate) const PYTHON_MODULE: &str = include_str!("../../../../python/thinet_selector.py");
 /// The name of its file.
 pub(crate) const PYTHON_FILE: &str = "thinet_selector.py";
-/// Questions that a second process is asked again, in another order.
+/// Questions that a second process is asked again, in another order; each of them in a process of its own.
 const ASKED_AGAIN: usize = 2;
 
 /// The programs of a study in this process.
@@ -37,6 +37,8 @@ pub(crate) struct Programs {
     is_allowed: bool,
     /// Threads that each may use.
     threads: usize,
+    /// Processes that check the first answers of each.
+    checks: usize,
     stop: Stop,
     sessions: Mutex<Vec<Session>>,
 }
@@ -65,6 +67,10 @@ struct Session {
     /// Holds the Python module.
     python: TempDir,
     process: Option<Process>,
+    /// How many processes check its first answers.
+    checks: usize,
+    /// Those of them that were not needed yet; started together with it, so that no answer waits for their start.
+    checking: Vec<Starting>,
     /// Answers by evidence, layer, seed and whether layers are compared: cells that differ in their keep rate can share them.
     answers: BTreeMap<(String, String, u64, bool), Answer>,
     /// Questions that a second process was asked.
@@ -72,8 +78,14 @@ struct Session {
 }
 
 impl Programs {
+    /// Programs that are asked about layers.
     pub(crate) fn new(is_allowed: bool, threads: usize, stop: Stop) -> Self {
-        Self { is_allowed, threads, stop, sessions: Mutex::default() }
+        Self { is_allowed, threads, checks: ASKED_AGAIN, stop, sessions: Mutex::default() }
+    }
+
+    /// Programs that are asked for their hello alone.
+    fn for_hello(threads: usize, stop: Stop) -> Self {
+        Self { checks: 0, ..Self::new(true, threads, stop) }
     }
 
     /// What a program says about itself; starts it if it is not running.
@@ -143,7 +155,7 @@ impl Programs {
         let at = match sessions.iter().position(|session| session.command == *command) {
             Some(at) => at,
             None => {
-                sessions.push(Session::new(command)?);
+                sessions.push(Session::new(command, self.checks)?);
                 sessions.len() - 1
             }
         };
@@ -156,20 +168,31 @@ impl Programs {
 }
 
 impl Session {
-    fn new(command: &Arc<SelectorCommand>) -> Result<Self, HarnessError> {
+    fn new(command: &Arc<SelectorCommand>, checks: usize) -> Result<Self, HarnessError> {
         let python = tempfile::Builder::new().prefix("thinet-python-").tempdir();
         let python = python.map_err(HarnessError::io("create a folder in", std::env::temp_dir()))?;
         let module = python.path().join(PYTHON_FILE);
         fs::write(&module, PYTHON_MODULE).map_err(HarnessError::io("write", &module))?;
-        let (answers, checked) = (BTreeMap::new(), Vec::new());
-        Ok(Self { command: command.clone(), python, process: None, answers, checked })
+        Ok(Self {
+            command: command.clone(),
+            python,
+            process: None,
+            checks,
+            checking: Vec::new(),
+            answers: BTreeMap::new(),
+            checked: Vec::new(),
+        })
     }
 
-    /// The running process, started if there is none.
+    /// The running process; started if there is none, together with those that will check it.
     fn running(&mut self, start: &Start<'_>) -> Result<&mut Process, Failure> {
         let process = match self.process.take() {
             Some(process) => process,
-            None => started(start)?,
+            None => {
+                let process = Starting::spawn(start)?;
+                self.checking = (0..self.checks).map(|_| Starting::spawn(start)).collect::<Result<_, _>>()?;
+                ready(process, start)?
+            }
         };
         Ok(self.process.insert(process))
     }
@@ -239,7 +262,8 @@ impl Session {
         }
         // Files of finished cells are gone.
         self.checked.retain(|(question, _)| Path::new(&question.evidence).is_file());
-        let mut other = started(start)?;
+        let other = self.checking.pop().map_or_else(|| Starting::spawn(start), Ok)?;
+        let mut other = ready(other, start)?;
         let before = self.checked.iter().rev().cloned();
         let again = Question { keep: vec![asked.keep], ..question.clone() };
         for (question, expected) in [(again, answer.clone())].into_iter().chain(before) {
@@ -277,9 +301,9 @@ impl Session {
     }
 }
 
-/// Starts a program and checks its hello.
-fn started(start: &Start<'_>) -> Result<Process, Failure> {
-    let mut process = Process::start(start)?;
+/// Waits for the hello of a program and checks it.
+fn ready(starting: Starting, start: &Start<'_>) -> Result<Process, Failure> {
+    let mut process = starting.hello()?;
     let needs = process.hello.needs;
     if let Some(declared) = start.command.needs
         && let Some(kind) = needs.kinds().find(|kind| !declared.contains(*kind))
@@ -292,7 +316,10 @@ fn started(start: &Start<'_>) -> Result<Process, Failure> {
 
 fn ask(process: &mut Process, question: &Question) -> Result<Answer, Failure> {
     let answer = process.ask(&question.line())?;
-    question.read_answer(&answer).map_err(|problem| process.failed(&problem))
+    question.read_answer(&answer).map_err(|problem| match problem {
+        NoAnswer::Said(why) => process.gave_up(&why),
+        NoAnswer::Wrong(problem) => process.failed(&problem),
+    })
 }
 
 /// The file of evidence of a layer in its cell's folder; an absolute path, as programs run elsewhere.
@@ -312,7 +339,7 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
         let words: Vec<String> = commands.iter().map(|command| command.words()).collect();
         return Err(HarnessError::CommandsNotAllowed { commands: words.join(", ") });
     }
-    let programs = Programs::new(is_allowed, plan.spec.compute.threads, stop.clone());
+    let programs = Programs::for_hello(plan.spec.compute.threads, stop.clone());
     for command in &commands {
         let is_it = |cell: &&crate::study::Cell| cell.design.command.as_ref() == Some(command);
         let Some(cell) = plan.cells.iter().find(is_it) else { continue };
@@ -343,7 +370,7 @@ pub(crate) fn hello_of(command: &CommandSpec, plan: &Plan, stop: &Stop) -> Resul
     let wrong = |problem: &dyn std::fmt::Display| check::value(&plan.path, "methods", problem);
     let command = SelectorCommand::of(&selector, &plan.path).map_err(|problem| wrong(&problem))?;
     let Some(command) = command else { unreachable!("a command is given") };
-    let programs = Programs::new(true, plan.spec.compute.threads, stop.clone());
+    let programs = Programs::for_hello(plan.spec.compute.threads, stop.clone());
     let hello = match programs.hello(&Arc::new(command)) {
         Err(error @ HarnessError::Program { .. }) => return Err(wrong(&error)),
         hello => hello?,

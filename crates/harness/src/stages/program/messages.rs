@@ -56,6 +56,23 @@ pub(crate) struct Answer {
     pub(crate) scores: Option<Vec<f64>>,
 }
 
+/// Why a line is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// The program says why it has none.
+    #[error("{0}")]
+    Said(String),
+    /// What is wrong with the line.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl From<String> for NoAnswer {
+    fn from(problem: String) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
 impl Hello {
     /// Reads the first line of a program.
     ///
@@ -92,7 +109,7 @@ impl Question {
     ///
     /// # Errors
     /// If it is no answer, or does not fit the layer; the message says what is wrong.
-    pub(crate) fn read_answer(&self, line: &str) -> Result<Answer, String> {
+    pub(crate) fn read_answer(&self, line: &str) -> Result<Answer, NoAnswer> {
         let answer: AnswerLine = serde_json::from_str(line).map_err(|e| {
             let hint = match ["NaN", "Infinity"].iter().any(|word| line.contains(word)) {
                 true => " (NaN and Infinity are no numbers of JSON, and no score can be one)",
@@ -107,8 +124,13 @@ impl Question {
             AnswerLine { order: None, scores: Some(scores), error: None } => {
                 Ok(Answer { order: self.ranked(&scores)?, scores: Some(scores) })
             }
-            AnswerLine { order: None, scores: None, error: Some(error) } => Err(error),
-            _ => Err(format!("its answer {} needs one of the keys order, scores and error", shortened(line))),
+            AnswerLine { order: None, scores: None, error: Some(error) } => {
+                Err(NoAnswer::Said(error.lines().collect::<Vec<_>>().join(" | ")))
+            }
+            _ => {
+                let start = shortened(line);
+                Err(format!("its answer {start} needs one of the keys order, scores and error").into())
+            }
         }
     }
 
@@ -174,11 +196,12 @@ mod tests {
     #[test]
     fn an_order_is_taken_as_it_is_and_scores_are_sorted_with_ties_by_the_lowest_index() {
         let question = question(4, &[2, 3]);
-        let answer = |order: &[usize], scores| Ok(Answer { order: order.to_vec(), scores });
-        assert_eq!(question.read_answer(r#"{"order": [3, 1]}"#), answer(&[3, 1], None));
-        assert_eq!(question.read_answer(r#"{"order": [3, 1, 0, 2]}"#), answer(&[3, 1, 0, 2], None));
+        let answer = |order: &[usize], scores| Answer { order: order.to_vec(), scores };
+        let read = |line| question.read_answer(line).unwrap();
+        assert_eq!(read(r#"{"order": [3, 1]}"#), answer(&[3, 1], None));
+        assert_eq!(read(r#"{"order": [3, 1, 0, 2]}"#), answer(&[3, 1, 0, 2], None));
         assert_eq!(
-            question.read_answer(r#"{"scores": [0.0, 3, -1.5, -0.0]}"#),
+            read(r#"{"scores": [0.0, 3, -1.5, -0.0]}"#),
             answer(&[2, 0, 3, 1], Some(vec![0.0, 3.0, -1.5, -0.0]))
         );
     }
@@ -196,14 +219,14 @@ mod tests {
             (r#"{"scores": [1, 2, 3, NaN]}"#, "no score can be one"),
             (r#"{"scores": [1, 2, 3, 1e999]}"#, "its answer"),
             (r#"{"scores": [1, 2, 3, null]}"#, "its answer"),
-            (r#"{"error": "no idea"}"#, "no idea"),
+            (r#"{"error": "no idea\nat all"}"#, "no idea | at all"),
             ("{}", "needs one of the keys order, scores and error"),
             (r#"{"order": [1, 2], "scores": [1, 2, 3, 4]}"#, "needs one of the keys order, scores and error"),
             (r#"{"ordr": [1, 2]}"#, "unknown field `ordr`"),
             ("hello", "its answer \"hello\" cannot be read"),
             ("", "its answer \"\" cannot be read"),
         ] {
-            let problem = question.read_answer(answer).unwrap_err();
+            let problem = question.read_answer(answer).unwrap_err().to_string();
             assert!(problem.contains(expected), "{answer}: {problem}");
         }
     }

@@ -43,6 +43,9 @@ pub(super) struct Start<'a> {
     pub(super) stop: &'a Stop,
 }
 
+/// A program that was started and has not been waited for: several start at the same time, beside other work.
+pub(super) struct Starting(Process);
+
 /// A running program that has said hello.
 pub(super) struct Process {
     child: Child,
@@ -83,9 +86,9 @@ fn advice(program: &Path, folder: &Path) -> String {
     }
 }
 
-impl Process {
-    /// Starts the program and reads its hello.
-    pub(super) fn start(start: &Start<'_>) -> Result<Self, Failure> {
+impl Starting {
+    /// Starts the program.
+    pub(super) fn spawn(start: &Start<'_>) -> Result<Self, Failure> {
         let SelectorCommand { argv, folder, timeout, .. } = start.command;
         let (program, arguments) =
             argv.split_first().ok_or_else(|| Failure::Program("its command is empty".to_owned()))?;
@@ -120,12 +123,19 @@ impl Process {
         });
         let hello = Hello { name: String::new(), needs: thinet_selectors::Needs::NONE };
         let (timeout, stop) = (*timeout, start.stop.clone());
-        let mut process = Self { child, input, lines, errors: kept, errors_ended, timeout, stop, hello };
+        Ok(Self(Process { child, input, lines, errors: kept, errors_ended, timeout, stop, hello }))
+    }
+
+    /// Waits for its hello.
+    pub(super) fn hello(self) -> Result<Process, Failure> {
+        let Self(mut process) = self;
         let line = process.line("said no hello")?;
         process.hello = Hello::read(&line).map_err(|problem| process.failed(&problem))?;
         Ok(process)
     }
+}
 
+impl Process {
     /// Writes a line and waits for the line that answers it.
     pub(super) fn ask(&mut self, question: &str) -> Result<String, Failure> {
         if let Some(input) = &mut self.input {
@@ -137,10 +147,25 @@ impl Process {
 
     /// The failure of this program, with its last lines on standard error. It is ended, as its state is unknown.
     pub(super) fn failed(&mut self, problem: &str) -> Failure {
+        self.ended_with(problem, "; it printed nothing on standard error")
+    }
+
+    /// The failure of this program for a reason that it gave.
+    pub(super) fn gave_up(&mut self, why: &str) -> Failure {
+        self.ended_with(why, "")
+    }
+
+    fn ended_with(&mut self, problem: &str, without_errors: &str) -> Failure {
         self.kill();
-        let last: Vec<String> = self.errors().last.iter().cloned().collect();
+        let mut errors = self.errors();
+        let last: Vec<String> = errors.last.iter().cloned().collect();
+        // What the failure shows needs no note of its own.
+        let others = errors.unread.len().saturating_sub(last.len());
+        if errors.more == 0 {
+            errors.unread.truncate(others);
+        }
         let errors = match last.is_empty() {
-            true => "; it printed nothing on standard error".to_owned(),
+            true => without_errors.to_owned(),
             false => format!("; its standard error ends with: {}", last.join(" | ")),
         };
         Failure::Program(format!("{problem}{errors}"))
