@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Sourced by golden.sh and parity.sh. Sets `python` to a Python that runs `needs`, statements that fail where something is
-# missing, and installs `packages` into the environment that set-up created if need be.
+# Sourced by golden.sh, numpy.sh, parity.sh and test-book.sh. Sets `python` to a Python that runs `needs`, statements that fail where
+# something is missing, and installs `packages` into the environment that set-up created if need be.
 
 fail() {
     printf 'error: %s — fix: %s\n' "$1" "$2" >&2
@@ -24,5 +24,5 @@ if [ -z "$python" ] && [ -f .venv/thinet-setup ]; then
         fail "pip cannot install $packages in .venv" "check the network, then run this again"
     python=$(find_python)
 fi
-[ -n "$python" ] || fail "no Python with torch 2.11.0 and $packages" \
-    "python3 -m pip install torch==2.11.0 $packages in an environment and activate it"
+case $needs in *torch*) packages="torch==2.11.0 $packages" ;; esac
+[ -n "$python" ] || fail "no Python with $packages" "python3 -m pip install $packages in an environment and activate it"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by `make test` after set-up: formatting, lints, the smoke study's data, every test, the tests of set-up, the self-test of
+# Run by `make test` after set-up: formatting, lints, NumPy, the smoke study's data, every test, the tests of set-up, the self-test of
 # `make gpu-check`. All of them run even if one fails; the last line is "N passed, M failed", after the names of what failed. A failed
 # check counts as one failure.
 set -u
@@ -44,6 +44,7 @@ logged() {
 
 check 'formatting' cargo fmt --all --check
 check 'lints' cargo clippy --workspace --all-targets -- -D warnings
+check 'NumPy' scripts/numpy.sh
 check 'data of the smoke study' cargo run --package thinet-cli -- data fetch --for experiments/smoke.toml
 
 heading 'tests'
