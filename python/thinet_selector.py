@@ -104,11 +104,15 @@ def _checked(key, answer, channels):
 
 
 def _described(error):
-    """An exception in one line, and the lines of the selector it passed through, innermost last."""
-    what = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    where = [f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames]
-    return f"{what} ({', '.join(where)})" if where else what
+    """An exception in one line: what it is, the lines that it passed through, innermost last, and the exceptions that it followed from."""
+    parts = []
+    while error is not None and len(parts) < 4:
+        what = " ".join("".join(traceback.format_exception_only(type(error), error)).split())[:1000]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        where = [f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames[-10:]]
+        parts.append(f"{what} ({', '.join(where)})" if where else what)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "; from ".join(parts).encode("utf-8", "replace").decode()
 
 
 def serve(name, needs, scores=None, order=None):
@@ -121,15 +125,15 @@ def serve(name, needs, scores=None, order=None):
     os.dup2(2, 1)
 
     def say(message):
-        answers.write(json.dumps(message, allow_nan=False) + "\n")
+        answers.write(message + "\n")
         answers.flush()
 
-    say({"protocol": PROTOCOL, "name": name, "needs": list(needs)})
+    say(json.dumps({"protocol": PROTOCOL, "name": name, "needs": list(needs)}))
     for line in sys.stdin:
         question = json.loads(line)
         evidence = Evidence(question["evidence"], question["layer"], question["seed"], question["keep"])
         try:
-            answer = {key: _checked(key, function(evidence), question["channels"])}
+            answer = json.dumps({key: _checked(key, function(evidence), question["channels"])}, allow_nan=False)
         except Exception as error:
-            answer = {"error": _described(error)}
+            answer = json.dumps({"error": _described(error)})
         say(answer)

@@ -5,6 +5,6 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 needs='import numpy'
-packages='numpy==2.4.6'
+packages=numpy
 . scripts/python.sh
-echo "selectors in Python run with $python"
+echo "the tests of selectors in Python run with $python"

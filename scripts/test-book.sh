@@ -9,6 +9,6 @@ cd "$(dirname "$0")/.."
 THINET=$(realpath "$THINET")
 export THINET
 needs='import numpy'
-packages='numpy==2.4.6'
+packages=numpy
 . scripts/python.sh
 exec "$python" scripts/test_book.py

@@ -21,7 +21,7 @@ pub(crate) fn stages_in_words([dense, calibrations, cells]: [usize; 3]) -> Strin
 pub(crate) fn bf16_is_slow() -> String {
     format!(
         "libtorch has no bfloat16 kernels for this processor: with compute.precision = \"bf16\" a training step takes about \
-         {BF16_WITHOUT_KERNELS} times as long as with \"f32\", which gives other results"
+         {BF16_WITHOUT_KERNELS} times as long as with \"f32\"; \"f32\" gives other results"
     )
 }
 

@@ -135,9 +135,13 @@ fn python() -> PathBuf {
     let beside =
         libtorch.canonicalize().ok().and_then(|folder| Some(folder.ancestors().nth(4)?.join("bin/python")));
     let activated = std::env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
-    let found = [beside, activated, Some("python3".into())].into_iter().flatten().find(|python| {
-        Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|done| done.status.success())
-    });
+    let of_set_up = Some(root.join(".venv/bin/python"));
+    let found = [beside, of_set_up, activated, Some("python3".into()), Some("python".into())]
+        .into_iter()
+        .flatten()
+        .find(|python| {
+            Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|done| done.status.success())
+        });
     found.expect("a Python with NumPy: run scripts/numpy.sh")
 }
 
@@ -188,6 +192,12 @@ fn a_selector_in_python_that_raises_is_answered_with_one_line_that_names_its_lin
             "    return np.full(len(evidence.filters), np.nan)\n",
             "ValueError: the score of channel 0 is nan",
         ),
+        (
+            "chained.py",
+            "    try:\n        return {}[\"x\"]\n    except KeyError:\n        raise RuntimeError(\"none\")\n",
+            "RuntimeError: none (chained.py:10 in small); from KeyError: 'x' (chained.py:8 in small)",
+        ),
+        ("complex.py", "    return np.ones(len(evidence.filters)) * 1j\n", "is not JSON serializable"),
     ];
     let python = python();
     let commands = selectors.map(|(file, body, _)| {

@@ -28,7 +28,7 @@ use process::{Failure, Process, Start, Starting};
 pub(crate) const PYTHON_MODULE: &str = include_str!("../../../../python/thinet_selector.py");
 /// The name of its file.
 pub(crate) const PYTHON_FILE: &str = "thinet_selector.py";
-/// Questions that a second process is asked again, in another order; each of them in a process of its own.
+/// Questions that are asked again: each in a new process, followed there by those before it.
 const ASKED_AGAIN: usize = 2;
 
 /// The programs of a study in this process.
@@ -37,8 +37,6 @@ pub(crate) struct Programs {
     is_allowed: bool,
     /// Threads that each may use.
     threads: usize,
-    /// Processes that check the first answers of each.
-    checks: usize,
     stop: Stop,
     sessions: Mutex<Vec<Session>>,
 }
@@ -67,10 +65,9 @@ struct Session {
     /// Holds the Python module.
     python: TempDir,
     process: Option<Process>,
-    /// How many processes check its first answers.
-    checks: usize,
-    /// Those of them that were not needed yet; started together with it, so that no answer waits for their start.
-    checking: Vec<Starting>,
+    /// The process that will check the next answer. It starts beside the work until then, but after an answer: a program that seeds itself
+    /// with the time or leaves something in a file would not show otherwise.
+    next_check: Option<Starting>,
     /// Answers by evidence, layer, seed and whether layers are compared: cells that differ in their keep rate can share them.
     answers: BTreeMap<(String, String, u64, bool), Answer>,
     /// Questions that a second process was asked.
@@ -78,14 +75,8 @@ struct Session {
 }
 
 impl Programs {
-    /// Programs that are asked about layers.
     pub(crate) fn new(is_allowed: bool, threads: usize, stop: Stop) -> Self {
-        Self { is_allowed, threads, checks: ASKED_AGAIN, stop, sessions: Mutex::default() }
-    }
-
-    /// Programs that are asked for their hello alone.
-    fn for_hello(threads: usize, stop: Stop) -> Self {
-        Self { checks: 0, ..Self::new(true, threads, stop) }
+        Self { is_allowed, threads, stop, sessions: Mutex::default() }
     }
 
     /// What a program says about itself; starts it if it is not running.
@@ -155,7 +146,7 @@ impl Programs {
         let at = match sessions.iter().position(|session| session.command == *command) {
             Some(at) => at,
             None => {
-                sessions.push(Session::new(command, self.checks)?);
+                sessions.push(Session::new(command)?);
                 sessions.len() - 1
             }
         };
@@ -168,7 +159,7 @@ impl Programs {
 }
 
 impl Session {
-    fn new(command: &Arc<SelectorCommand>, checks: usize) -> Result<Self, HarnessError> {
+    fn new(command: &Arc<SelectorCommand>) -> Result<Self, HarnessError> {
         let python = tempfile::Builder::new().prefix("thinet-python-").tempdir();
         let python = python.map_err(HarnessError::io("create a folder in", std::env::temp_dir()))?;
         let module = python.path().join(PYTHON_FILE);
@@ -177,22 +168,17 @@ impl Session {
             command: command.clone(),
             python,
             process: None,
-            checks,
-            checking: Vec::new(),
+            next_check: None,
             answers: BTreeMap::new(),
             checked: Vec::new(),
         })
     }
 
-    /// The running process; started if there is none, together with those that will check it.
+    /// The running process, started if there is none.
     fn running(&mut self, start: &Start<'_>) -> Result<&mut Process, Failure> {
         let process = match self.process.take() {
             Some(process) => process,
-            None => {
-                let process = Starting::spawn(start)?;
-                self.checking = (0..self.checks).map(|_| Starting::spawn(start)).collect::<Result<_, _>>()?;
-                ready(process, start)?
-            }
+            None => ready(Starting::spawn(start)?, start)?,
         };
         Ok(self.process.insert(process))
     }
@@ -262,7 +248,7 @@ impl Session {
         }
         // Files of finished cells are gone.
         self.checked.retain(|(question, _)| Path::new(&question.evidence).is_file());
-        let other = self.checking.pop().map_or_else(|| Starting::spawn(start), Ok)?;
+        let other = self.next_check.take().map_or_else(|| Starting::spawn(start), Ok)?;
         let mut other = ready(other, start)?;
         let before = self.checked.iter().rev().cloned();
         let again = Question { keep: vec![asked.keep], ..question.clone() };
@@ -279,6 +265,9 @@ impl Session {
             }
         }
         self.checked.push((question.clone(), answer.clone()));
+        if self.checked.len() < ASKED_AGAIN {
+            self.next_check = Some(Starting::spawn(start)?);
+        }
         Ok(())
     }
 
@@ -339,7 +328,7 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
         let words: Vec<String> = commands.iter().map(|command| command.words()).collect();
         return Err(HarnessError::CommandsNotAllowed { commands: words.join(", ") });
     }
-    let programs = Programs::for_hello(plan.spec.compute.threads, stop.clone());
+    let programs = Programs::new(true, plan.spec.compute.threads, stop.clone());
     for command in &commands {
         let is_it = |cell: &&crate::study::Cell| cell.design.command.as_ref() == Some(command);
         let Some(cell) = plan.cells.iter().find(is_it) else { continue };
@@ -370,7 +359,7 @@ pub(crate) fn hello_of(command: &CommandSpec, plan: &Plan, stop: &Stop) -> Resul
     let wrong = |problem: &dyn std::fmt::Display| check::value(&plan.path, "methods", problem);
     let command = SelectorCommand::of(&selector, &plan.path).map_err(|problem| wrong(&problem))?;
     let Some(command) = command else { unreachable!("a command is given") };
-    let programs = Programs::for_hello(plan.spec.compute.threads, stop.clone());
+    let programs = Programs::new(true, plan.spec.compute.threads, stop.clone());
     let hello = match programs.hello(&Arc::new(command)) {
         Err(error @ HarnessError::Program { .. }) => return Err(wrong(&error)),
         hello => hello?,

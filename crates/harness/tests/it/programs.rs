@@ -222,6 +222,30 @@ fn bad_programs_fail_their_own_cells_with_a_clear_error_and_the_others_go_on() {
 }
 
 #[test]
+fn lines_on_standard_error_are_notes_unless_the_error_shows_them() {
+    // An error shows ten lines, and 200 between two answers are kept.
+    for (printed, expected, more) in [(5, 0, None), (15, 5, None), (205, 195, None), (230, 200, Some(20))] {
+        let fixture = Fixture::new();
+        let hello = "{\"protocol\": 1, \"name\": \"test\", \"needs\": []}";
+        let text = format!("echo '{hello}'\nread -r question\nseq -f 'line %g' {printed} >&2\nexit 1\n");
+        fs::write(fixture.path("prints.sh"), text).unwrap();
+        let spec = with_methods(SPEC, &shell("prints.sh")).replace("[0.5, 0.75]", "[0.5]");
+        let notes = Notes::default();
+        let error = run_allowed(&fixture.plan(&spec, "results").unwrap(), &notes).unwrap_err().to_string();
+        let shown: Vec<String> = (printed.max(10) - 9..=printed).map(|line| format!("line {line}")).collect();
+        assert!(error.ends_with(&shown.join(" | ")), "{error}");
+        let texts: Vec<String> =
+            notes.into_texts().into_iter().filter(|text| text.contains(" line")).collect();
+        let count = texts.iter().filter(|text| text.contains(": line ")).count();
+        assert_eq!(count, expected, "of {printed} lines: {texts:?}");
+        let last = texts.iter().find(|text| text.contains("more lines"));
+        let more = more.map(|more: usize| format!("… and {more} more lines"));
+        assert_eq!(last.is_some(), more.is_some(), "{last:?}");
+        assert!(more.is_none_or(|more| last.unwrap().ends_with(&more)), "{last:?}");
+    }
+}
+
+#[test]
 fn a_program_that_cannot_work_is_refused_before_anything_is_started() {
     let hello = |hello: &str| format!("print('{hello}', flush=True)\nimport sys\nsys.stdin.read()\n");
     let fixture = Fixture::new();

@@ -145,7 +145,7 @@ fn print_cost(cost: &Cost) {
     println!("time with {jobs} job{plural} on {device}: about {} ({basis})", duration(cost.seconds));
     cost.work.iter().for_each(KindLine::print);
     println!("disk needed: about {:.1} GB", cost.disk_bytes / 1e9);
-    if cost.is_bf16_slow {
+    if cost.is_bf16_slow && cost.done < cost.stages {
         println!("note: {}", bf16_is_slow());
     }
 }

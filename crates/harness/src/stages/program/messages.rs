@@ -7,6 +7,9 @@ use thinet_selectors::{EvidenceKind, Needs};
 
 use crate::study::PROTOCOL;
 
+/// Characters of a program's own error that are kept.
+const LONGEST_ERROR: usize = 4000;
+
 /// The first line of a program: which protocol it follows, and what it reads.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +128,9 @@ impl Question {
                 Ok(Answer { order: self.ranked(&scores)?, scores: Some(scores) })
             }
             AnswerLine { order: None, scores: None, error: Some(error) } => {
-                Err(NoAnswer::Said(error.lines().collect::<Vec<_>>().join(" | ")))
+                let words = error.lines().collect::<Vec<_>>().join(" | ");
+                let words = if words.is_empty() { "it gave an error without a word" } else { &words };
+                Err(NoAnswer::Said(words.chars().take(LONGEST_ERROR).collect()))
             }
             _ => {
                 let start = shortened(line);
@@ -220,6 +225,7 @@ mod tests {
             (r#"{"scores": [1, 2, 3, 1e999]}"#, "its answer"),
             (r#"{"scores": [1, 2, 3, null]}"#, "its answer"),
             (r#"{"error": "no idea\nat all"}"#, "no idea | at all"),
+            (r#"{"error": ""}"#, "it gave an error without a word"),
             ("{}", "needs one of the keys order, scores and error"),
             (r#"{"order": [1, 2], "scores": [1, 2, 3, 4]}"#, "needs one of the keys order, scores and error"),
             (r#"{"ordr": [1, 2]}"#, "unknown field `ordr`"),

@@ -43,7 +43,7 @@ pub(super) struct Start<'a> {
     pub(super) stop: &'a Stop,
 }
 
-/// A program that was started and has not been waited for: several start at the same time, beside other work.
+/// A program that was started and has not been waited for, so that it starts beside other work.
 pub(super) struct Starting(Process);
 
 /// A running program that has said hello.
@@ -160,10 +160,10 @@ impl Process {
         let mut errors = self.errors();
         let last: Vec<String> = errors.last.iter().cloned().collect();
         // What the failure shows needs no note of its own.
-        let others = errors.unread.len().saturating_sub(last.len());
-        if errors.more == 0 {
-            errors.unread.truncate(others);
-        }
+        let counted = last.len().min(errors.more);
+        errors.more -= counted;
+        let others = errors.unread.len().saturating_sub(last.len() - counted);
+        errors.unread.truncate(others);
         let errors = match last.is_empty() {
             true => without_errors.to_owned(),
             false => format!("; its standard error ends with: {}", last.join(" | ")),
@@ -247,10 +247,10 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Closes its input, at which it ends; one that does not is killed.
+    /// Closes its input, at which it ends; one that does not, or has no time because work was asked to stop, is killed.
     fn drop(&mut self) {
         self.input = None;
-        if self.wait().is_none() {
+        if self.stop.is_set() || self.wait().is_none() {
             self.kill();
         }
     }
