@@ -328,7 +328,7 @@ pub(crate) fn check_programs(plan: &Plan, is_allowed: bool, stop: &Stop) -> Resu
         let words: Vec<String> = commands.iter().map(|command| command.words()).collect();
         return Err(HarnessError::CommandsNotAllowed { commands: words.join(", ") });
     }
-    let programs = Programs::new(true, plan.spec.compute.threads, stop.clone());
+    let programs = Programs::new(is_allowed, plan.spec.compute.threads, stop.clone());
     for command in &commands {
         let is_it = |cell: &&crate::study::Cell| cell.design.command.as_ref() == Some(command);
         let Some(cell) = plan.cells.iter().find(is_it) else { continue };
