@@ -325,6 +325,29 @@ fn the_selection_studies_of_vgg16_share_their_dense_nets() {
     }
 }
 
+/// What is said of a net before and after tuning is said of the same dense nets.
+#[test]
+fn tuned_studies_of_cifar_10_share_their_dense_nets_with_the_others_of_the_net() {
+    for data in ["jpeg", "narrow"] {
+        let read = |study: &str| {
+            let file = format!("experiments/cifar10-{data}/cifar10-{data}-{study}.toml");
+            Spec::read(&project().join(file)).unwrap()
+        };
+        for (first, other) in
+            [("vgg16", "vgg16-scratch"), ("vgg16-gap", "vgg16-gap-selection"), ("resnet20", "resnet20-selection")]
+        {
+            let (first, other) = (read(first), read(other));
+            assert_eq!(
+                (&other.dataset, &other.input, &other.net, &other.compute, &other.dense),
+                (&first.dataset, &first.input, &first.net, &first.compute, &first.dense),
+                "{}",
+                other.name
+            );
+            assert!(other.seeds >= first.seeds, "{}", other.name);
+        }
+    }
+}
+
 /// A recipe changed in one of them alone would train other dense nets, at half an hour each study.
 #[test]
 fn the_studies_of_the_default_net_share_their_dense_nets() {
