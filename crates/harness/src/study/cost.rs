@@ -182,7 +182,7 @@ impl Rates {
             let rates = of(2.0e10 * threads, 2.0e10 * threads, f64::INFINITY, f64::INFINITY);
             return Self { trainings: rates, passes: rates };
         }
-        // About what an NVIDIA H200 did (`results/gpu/nvidia-h200/speed`): VGG-16 and ResNet-50 for products and memory, ResNet-56 of
+        // About what an NVIDIA H200 did (`results/gpu/nvidia-h200/check`): VGG-16 and ResNet-50 for products and memory, ResNet-56 of
         // CIFAR, which waits for its kernels to start. TF32 was not measured there.
         let (full, kernels) = (2.0e13, 2.5e4);
         let of_gpu = |multiply_adds| of(multiply_adds, 2.0e12, 2.0e10, kernels);
