@@ -19,9 +19,9 @@ use crate::output::print_json;
 #[command(after_help = "\
 What is promised: on a CPU the same numbers, with the same libtorch, threads and instruction set; on
 a GPU with compute.deterministic the same numbers, on the same model of card with the same
-libraries; on a GPU without it accuracies within the tolerance. If cells differ, the differences
-between the environment of the table and this one are listed. Uses the spec beside the table, and
-the dense net of the store if it is there.
+libraries; on a GPU without it accuracies within the tolerance, of the dense net and after the last
+tuning. If cells differ, the differences between the environment of the table and this one are
+listed. Uses the spec beside the table, and the dense net of the store if it is there.
 
 Examples:
   thinet verify selectors-fashion-mnist
@@ -42,8 +42,8 @@ pub(crate) struct Arguments {
     /// Also train the dense net again
     #[arg(long)]
     dense: bool,
-    /// Largest allowed difference of top-1 and top-5, in points [default: 0; on a GPU without compute.deterministic
-    /// 0.5, which is an assumption]
+    /// Largest allowed difference of top-1 and top-5, in points; with one, nets that are not tuned yet are not
+    /// compared [default: 0; on a GPU without compute.deterministic 2]
     #[arg(long, value_name = "D")]
     tolerance: Option<f64>,
     /// Spec to use if the one beside the table does not find the dense net's weights

@@ -98,7 +98,20 @@ fn environment_of(plan: &Plan, jobs: usize) -> Environment {
     Environment { jobs: Some(jobs), host: None, ..environment(plan) }
 }
 
-/// Writes the rows and the tables of a study.
+/// The environment in which a stored stage ran: that of its record, as the tables can be written on another machine than the stages.
+/// `None` if nothing is stored, or only by versions whose records have no environment. It says nothing of the number of jobs.
+fn stored_environment(plan: &Plan) -> Result<Option<Environment>, HarnessError> {
+    let store = Store::at(&plan.results);
+    let dense = plan.dense.iter().map(|dense| &dense.id);
+    for id in plan.cells.iter().map(|cell| &cell.id).chain(dense) {
+        if let Some(environment) = store.result(id)?.and_then(|result| result.environment) {
+            return Ok(Some(Environment { jobs: None, host: None, ..environment }));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the rows and the tables of a study. A run that never ended has no environment: that of a stored stage takes its place.
 ///
 /// # Errors
 /// If the tables belong to another study, one cannot be built, or a file cannot be written.
@@ -109,7 +122,8 @@ pub fn write_tables(plan: &Plan, study: StudyRecord) -> Result<Outcome, HarnessE
     match run_folder::run_environment(&folder) {
         Ok(Some(_)) => {}
         Ok(None) | Err(HarnessError::DamagedFile { .. }) => {
-            run_folder::write_environment(&folder, &environment_of(plan, 1))?;
+            let environment = stored_environment(plan)?.unwrap_or_else(|| environment_of(plan, 1));
+            run_folder::write_environment(&folder, &environment)?;
         }
         Err(error) => return Err(error),
     }

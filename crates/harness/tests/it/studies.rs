@@ -254,6 +254,27 @@ fn a_diverged_cell_differs_from_a_missing_one_in_every_file() {
 }
 
 #[test]
+fn tables_of_a_run_that_never_ended_name_the_machine_of_its_stages() {
+    let fixture = Fixture::new();
+    let plan = fixture.plan(SPEC, "results").unwrap();
+    fixture.run(SPEC, "results", &Silent);
+    // As a run leaves it that is killed, on a machine which is not the one that writes the tables.
+    fs::remove_file(plan.run_folder().join("env.json")).unwrap();
+    for cell in &plan.cells {
+        let path = fixture.path("results/store").join(cell.id.as_str()).join("result.json");
+        let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        record.as_object_mut().unwrap().remove("checksum");
+        record["environment"]["cpu"] = "a processor elsewhere".into();
+        fs::write(&path, record.to_string()).unwrap();
+    }
+    write_tables(&plan, gather(&plan).unwrap()).unwrap();
+    let text = fs::read_to_string(fixture.path("results/tables/small.env.json")).unwrap();
+    let environment: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(environment["cpu"], "a processor elsewhere");
+    assert!(environment["jobs"].is_null(), "{text}");
+}
+
+#[test]
 fn a_file_of_weights_depends_on_its_stage_alone() {
     let fixture = Fixture::new();
     let whole = fixture.run(SPEC, "whole", &Silent).study;

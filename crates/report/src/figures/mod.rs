@@ -8,6 +8,7 @@ mod accuracy;
 mod agreement;
 mod differences;
 mod error;
+mod gaps;
 mod kept;
 mod latency;
 pub(crate) mod losses;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::FigureError;
+use super::gaps::{Point, gaps};
 use super::source::{Sheet, Tables};
 use super::style::{MethodStyle, of_method};
 use crate::records::{FROM_SCRATCH, Phase};
@@ -345,44 +346,19 @@ impl Study {
 
     /// What a figure of this phase cannot show, in sentences; empty if it shows everything.
     pub(crate) fn gaps(&self, phase: Phase) -> String {
-        let (mut diverged, mut not_run, mut fewer) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, method) in self.methods.iter().enumerate() {
-            let is_own = |group: &&Group| group.method == index && self.has_phase(group, phase);
-            let own: Vec<&Group> = self.groups.iter().filter(is_own).collect();
-            let label = &method.label;
-            let at = |groups: &[&Group]| {
-                let mut rates: Vec<f64> = Vec::new();
-                for group in groups {
-                    index_of(&mut rates, group.keep_rate);
-                }
-                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
-                if groups.len() == own.len() {
-                    label.clone()
-                } else {
-                    format!("{label} at {}", rates.join(", "))
-                }
-            };
-            for (has_diverged, list) in [(true, &mut diverged), (false, &mut not_run)] {
-                let is_it =
-                    |group: &&&Group| group.at(phase).is_none() && (group.diverged > 0) == has_diverged;
-                let gone: Vec<&Group> = own.iter().filter(is_it).copied().collect();
-                if !gone.is_empty() {
-                    list.push(at(&gone));
-                }
-            }
-            for group in &own {
-                if let Some(stat) = group.at(phase).filter(|stat| stat.n < self.seeds) {
-                    fewer.push(format!("{label} at {} (n = {})", group.keep_rate, stat.n));
-                }
-            }
-        }
-        let mut text = String::new();
-        for (words, list) in [("Diverged", diverged), ("Not run", not_run), ("Fewer seeds", fewer)] {
-            if !list.is_empty() {
-                text.push_str(&format!(" {words}: {}.", list.join("; ")));
-            }
-        }
-        text
+        let point = |group: &Group| Point {
+            keep_rate: group.keep_rate,
+            seeds: group.at(phase).map_or(0, |stat| stat.n),
+            has_diverged: group.diverged > 0,
+        };
+        let points = |index: usize| {
+            let own = self.groups.iter().filter(|group| group.method == index && self.has_phase(group, phase));
+            own.map(point).collect()
+        };
+        let methods = self.methods.iter().enumerate();
+        let methods: Vec<(&str, Vec<Point>)> =
+            methods.map(|(index, method)| (method.label.as_str(), points(index))).collect();
+        gaps(&methods, self.seeds)
     }
 }
 

@@ -419,12 +419,18 @@ fn limits(study: &Study, main: &Sheet) -> Vec<String> {
         _ => {}
     }
     for (status, words) in [("diverged", "diverged and has no result"), ("not-run", "was not run")] {
-        let mut cells = Vec::new();
-        for row in main.rows().filter(|&row| main.text(row, "status") == Some(status)) {
+        let (mut all, mut cells) = (Vec::new(), Vec::new());
+        for row in main.rows() {
             let rate = main.text(row, "keep_rate").unwrap_or_default();
-            index_of(&mut cells, format!("{} at {rate}", main.label(row, "method")));
+            let cell = format!("{} at {rate}", main.label(row, "method"));
+            if main.text(row, "status") == Some(status) {
+                index_of(&mut cells, cell.clone());
+            }
+            index_of(&mut all, cell);
         }
-        if !cells.is_empty() {
+        if cells.len() == all.len() && !all.is_empty() {
+            limits.push(format!("In `{name}` at least one seed {words}, at every keep rate of every method."));
+        } else if !cells.is_empty() {
             limits.push(format!("In `{name}` at least one seed {words}: {}.", cells.join("; ")));
         }
     }
