@@ -27,7 +27,7 @@ KEYS = ["variant", "method", "keep_rate", "seed", "stage", "against", "verdict",
 KEEP_RATE = r"\b0\.\d+\b"
 
 # Names of nets, measures and layers that hold digits.
-NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ThiNet-[357]0|CUB-200|[Tt]op-[15]|95 %|64-bit)")
+NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ResNet-20|ThiNet-[357]0|CUB-200|[Tt]op-[15]|95 %|64-bit)")
 
 
 def prose(text: str) -> str:
