@@ -6,7 +6,7 @@ use super::FigureError;
 use super::source::{Sheet, Tables};
 use super::spec::{About, Figure, MethodScales, Sample, figure, legend, method_scales};
 use super::study::{Study, VARIANT, index_of};
-use super::style::INK;
+use super::style::{INK, layer_angle};
 use crate::records::Mode;
 use crate::tables::LAYERS;
 
@@ -150,7 +150,7 @@ fn panel(
         "encoding": {
             "x": {
                 "field": "layer", "type": "nominal", "scale": { "domain": layers, "paddingInner": 0.28, "paddingOuter": 0.14 },
-                "axis": { "title": null, "labelAngle": if width / (layers.len() as f64) < 58.0 { -45 } else { 0 }, "ticks": false },
+                "axis": { "title": null, "labelAngle": layer_angle(layers, width / layers.len() as f64), "ticks": false },
             },
             "xOffset": offset,
             "color": scales.colour,

@@ -285,12 +285,19 @@ impl Study {
         }
     }
 
-    /// `n = 3 seeds`.
+    /// `n = 3 seeds`, and `n = 3 of 5 seeds` where two are missing everywhere.
     pub(crate) fn n(&self) -> String {
-        match self.seeds {
-            1 => "n = 1 seed".to_owned(),
-            seeds => format!("n = {seeds} seeds"),
+        match (self.most_measured(), self.seeds) {
+            (1, 1) => "n = 1 seed".to_owned(),
+            (most, seeds) if most < seeds => format!("n = {most} of {seeds} seeds"),
+            (_, seeds) => format!("n = {seeds} seeds"),
         }
+    }
+
+    /// The most seeds of which something was measured, at one keep rate of one method.
+    fn most_measured(&self) -> u64 {
+        let stats = self.groups.iter().flat_map(|group| group.top1.iter().flatten());
+        stats.map(|stat| stat.n).max().unwrap_or(self.seeds)
     }
 
     /// The keep rates of a variant that [`some_rates`](Self::some_rates) leaves out, in words for a caption: ` Not drawn: the keep rates
@@ -358,7 +365,7 @@ impl Study {
         let methods = self.methods.iter().enumerate();
         let methods: Vec<(&str, Vec<Point>)> =
             methods.map(|(index, method)| (method.label.as_str(), points(index))).collect();
-        gaps(&methods, self.seeds)
+        gaps(&methods, self.most_measured())
     }
 }
 

@@ -95,9 +95,25 @@ pub(crate) fn config() -> Value {
     })
 }
 
+/// The angle of an axis of layers, in degrees: level where the longest name fits into the `step` pixels of a layer.
+pub(crate) fn layer_angle(layers: &[String], step: f64) -> i32 {
+    let longest = layers.iter().map(|layer| layer.chars().count()).max().unwrap_or(0);
+    if step < 7.2 * longest as f64 + 8.0 { -45 } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_layers_are_level_where_they_fit() {
+        let layers = |name: &str| vec![name.to_owned()];
+        assert_eq!((layer_angle(&layers("conv1_1"), 60.0), layer_angle(&layers("conv1_1"), 57.0)), (0, -45));
+        assert_eq!(
+            (layer_angle(&layers("layer1.0.conv1"), 75.0), layer_angle(&layers("layer1.0.conv1"), 110.0)),
+            (-45, 0)
+        );
+    }
 
     #[test]
     fn no_two_known_methods_look_alike_in_colour_or_in_grey() {

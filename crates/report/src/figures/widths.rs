@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::kept::{KeptCell, natural_order};
 use super::spec::{About, Figure, figure};
 use super::study::{Group, Study};
-use super::style::{DARK, HEAT, INK};
+use super::style::{DARK, HEAT, INK, layer_angle};
 
 /// Height of a row, pixels.
 const ROW: f64 = 30.0;
@@ -105,7 +105,7 @@ fn body(layers: &[String], labels: &[String], rows: &[Value], size: [f64; 2]) ->
             "x": {
                 "field": "layer", "type": "nominal", "scale": { "domain": layers },
                 "axis": {
-                    "title": "pruned layer", "orient": "bottom", "labelAngle": if size[0] / (layers.len() as f64) < 60.0 { -45 } else { 0 },
+                    "title": "pruned layer", "orient": "bottom", "labelAngle": layer_angle(layers, size[0] / layers.len() as f64),
                     "domain": false, "ticks": false, "grid": false,
                 },
             },
