@@ -9,6 +9,7 @@ mod feeding;
 mod input;
 mod parity;
 mod row;
+mod smooth;
 mod speed;
 
 use std::process::ExitCode;

@@ -14,12 +14,15 @@ use thinet_nets::{ResNetStride, paper_models};
 
 use crate::input::{PHOTO, images, labels, noisy, weights};
 use crate::row::{LEAST_NOISE, bounded, judged, row};
+use crate::smooth::smooth;
 use crate::{evidence, feeding};
 
 /// Most that logits may differ from those in 32-bit floats: TF32 has 10 bits after the point, bfloat16 has 7, and some tens of layers
 /// add up.
 const MOST_OF_TF32: f64 = 0.01;
 const MOST_OF_BF16: f64 = 0.08;
+/// Passes on the CPU for the noise of gradients without branches, which is alike in all of them.
+const SMOOTH_PASSES: usize = 2;
 
 /// Prints a line for each name once it is compared, in 32-bit floats without TF32, with deterministic algorithms. One that fails has its
 /// error in its line, and the others go on.
@@ -52,6 +55,15 @@ fn compare(name: &str, device: Device, batch: usize) -> Result<Vec<Value>> {
 
 /// Gradients of all trained tensors on the CPU, by name.
 type Gradients = Vec<(String, Tensor)>;
+
+/// Gradients of a pass, if there are any.
+type Part = fn(&NetResults) -> Option<&Gradients>;
+
+/// What the gradients are called, and where they are.
+const GRADIENTS: [(&str, Part); 2] = [
+    ("gradients of all layers", |results| Some(&results.gradients)),
+    ("the same with the batch's statistics", |results| results.training.as_ref()),
+];
 
 /// The results of a net on one device, copied to the CPU.
 struct NetResults {
@@ -124,17 +136,40 @@ fn compute(
     Ok(NetResults { logits, loss, gradients, training })
 }
 
-/// The gradient that differs most for its noise: its name, difference and noise. A pool or a rectifier that switches moves a gradient
-/// by more than any sum does, and which ones switch is chance, so the noise is the largest of several.
-fn worst(cpu: &Gradients, others: &[&Gradients], there: &Gradients) -> Result<(String, f64, f64)> {
-    let mut all = Vec::new();
-    for (at, (name, gradient)) in cpu.iter().enumerate() {
-        let difference = relative_difference(&there[at].1, gradient);
-        let of = |other: &&Gradients| relative_difference(&other[at].1, gradient);
-        all.push((name.clone(), difference, others.iter().map(of).fold(0.0, f64::max)));
+/// The gradients of some passes on the CPU and of one elsewhere: the first is compared with the one elsewhere, and with the others of the
+/// CPU for its noise.
+struct Compared<'a> {
+    cpu: &'a Gradients,
+    others: Vec<&'a Gradients>,
+    there: &'a Gradients,
+}
+
+impl Compared<'_> {
+    /// The name of each gradient, its difference, and its noise: the largest of the CPU's passes.
+    fn all(&self) -> Vec<(&str, f64, f64)> {
+        let differences = self.cpu.iter().enumerate().map(|(at, (name, gradient))| {
+            let of = |other: &&Gradients| relative_difference(&other[at].1, gradient);
+            let noise = self.others.iter().map(of).fold(0.0, f64::max);
+            (name.as_str(), relative_difference(&self.there[at].1, gradient), noise)
+        });
+        differences.collect()
     }
-    let ratio = |(_, difference, noise): &(String, f64, f64)| difference / noise.max(LEAST_NOISE);
-    all.into_iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b))).context("a net without weights")
+
+    /// The gradient that differs most for its noise: its name, difference and noise.
+    fn worst(&self) -> Result<(&str, f64, f64)> {
+        let ratio = |(_, difference, noise): &(&str, f64, f64)| difference / noise.max(LEAST_NOISE);
+        self.all().into_iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b))).context("a net without weights")
+    }
+
+    /// The gradient that differs most: its name, difference, and the noise of all gradients together. A pool or a rectifier that
+    /// switches moves the gradients of its layer and all before it by more than any sum does, and which ones switch is chance: one
+    /// that switches elsewhere alone says nothing, so a layer is not judged by its own noise.
+    fn largest(&self) -> Result<(&str, f64, f64)> {
+        let all = self.all();
+        let noise = all.iter().map(|(.., noise)| *noise).fold(0.0, f64::max);
+        let largest = all.into_iter().max_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
+        largest.map(|(name, difference, _)| (name, difference, noise)).context("a net without weights")
+    }
 }
 
 fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<Vec<Value>> {
@@ -155,16 +190,13 @@ fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<V
         judged(name, "logits, largest relative difference", of_logits(&there), noise(&of_logits), ""),
         judged(name, "loss, relative difference", of_loss(&there), noise(&of_loss), ""),
     ];
-    let mut gradients = |what: &str, of: &dyn Fn(&NetResults) -> Option<&Gradients>| -> Result<()> {
-        let (Some(cpu), Some(there)) = (of(&cpu), of(&there)) else { return Ok(()) };
-        let others: Vec<&Gradients> = others.iter().filter_map(of).collect();
-        let (worst, difference, noise) = worst(cpu, &others, there)?;
+    for (what, of) in GRADIENTS {
+        let (Some(cpu), Some(there)) = (of(&cpu), of(&there)) else { continue };
+        let compared = Compared { cpu, others: others.iter().filter_map(of).collect(), there };
+        let (largest, difference, noise) = compared.largest()?;
         let metric = format!("{what}, largest relative difference");
-        rows.push(judged(name, &metric, difference, noise, &format!("the worst: {worst}")));
-        Ok(())
-    };
-    gradients("gradients of all layers", &|results| Some(&results.gradients))?;
-    gradients("the same with the batch's statistics", &|results| results.training.as_ref())?;
+        rows.push(judged(name, &metric, difference, noise, &format!("the largest: {largest}")));
+    }
     rows.push(row(name, "the same bits in a second run", there.equals(&again), ""));
     for (what, precision, tf32, bound) in
         [("TF32", Precision::F32, true, MOST_OF_TF32), ("bf16", Precision::Bf16, true, MOST_OF_BF16)]
@@ -175,6 +207,34 @@ fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<V
         let difference = relative_difference(&rounded?, &there.logits);
         let metric = format!("{what} against f32, logits, relative difference");
         rows.push(bounded(name, &metric, difference, bound, ""));
+    }
+    rows.extend(smooth_gradients(name, &smooth(graph)?, &weights, device, &images)?);
+    Ok(rows)
+}
+
+/// Compares the gradients of a net without branches, layer by layer.
+fn smooth_gradients(
+    name: &str,
+    graph: &Graph,
+    weights: &Weights,
+    device: tch::Device,
+    images: &Tensor,
+) -> Result<Vec<Value>> {
+    let compute = |images: &Tensor, device, format| compute(graph, weights, images, device, format);
+    let cpu = compute(images, tch::Device::Cpu, MemoryFormat::Contiguous)?;
+    let noisy = noisy(images).into_iter().take(SMOOTH_PASSES);
+    let others = noisy
+        .map(|(images, format)| compute(&images, tch::Device::Cpu, format))
+        .collect::<Result<Vec<_>>>()?;
+    let there = compute(images, device, MemoryFormat::Contiguous)?;
+    let mut rows = Vec::new();
+    for (what, of) in GRADIENTS {
+        let (Some(cpu), Some(there)) = (of(&cpu), of(&there)) else { continue };
+        let compared = Compared { cpu, others: others.iter().filter_map(of).collect(), there };
+        let (worst, difference, noise) = compared.worst()?;
+        let metric =
+            format!("{what}, without rectifiers and maxima, largest relative difference for its noise");
+        rows.push(judged(name, &metric, difference, noise, &format!("the worst: {worst}")));
     }
     Ok(rows)
 }
