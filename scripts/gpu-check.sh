@@ -138,4 +138,4 @@ if [ "$profile" = debug ]; then
     exit
 fi
 printf '%s: %d KiB, tried on the CPU (%d rows)\n' "$folder" "$size" "$rows"
-printf 'on the CUDA machine: sh gpu-check-folder/run.sh OUT cuda:0; then commit OUT as results/gpu/<card>\n'
+printf 'on the CUDA machine: sh gpu-check-folder/run.sh OUT cuda:0; then commit OUT as results/gpu/<card>/check\n'

@@ -104,14 +104,17 @@ fn stored_environment(plan: &Plan) -> Result<Option<Environment>, HarnessError> 
     let store = Store::at(&plan.results);
     let dense = plan.dense.iter().map(|dense| &dense.id);
     for id in plan.cells.iter().map(|cell| &cell.id).chain(dense) {
-        if let Some(environment) = store.result(id)?.and_then(|result| result.environment) {
+        // What is damaged counts as absent, as in the tables.
+        let result = store.intact(id, Depth::Sizes, &mut |_| ())?;
+        if let Some(environment) = result.and_then(|result| result.environment) {
             return Ok(Some(Environment { jobs: None, host: None, ..environment }));
         }
     }
     Ok(None)
 }
 
-/// Writes the rows and the tables of a study. A run that never ended has no environment: that of a stored stage takes its place.
+/// Writes the rows and the tables of a study. A run that never ended has no environment, and one that is damaged is of no use: that of a
+/// stored stage takes its place.
 ///
 /// # Errors
 /// If the tables belong to another study, one cannot be built, or a file cannot be written.

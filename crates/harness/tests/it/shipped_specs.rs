@@ -325,7 +325,7 @@ fn the_selection_studies_of_vgg16_share_their_dense_nets() {
     }
 }
 
-/// What is said of a net before and after tuning is said of the same dense nets.
+/// What is said of a net before and after tuning is said of the same dense nets; but the selection of VGG-16 is an older study in bfloat16.
 #[test]
 fn tuned_studies_of_cifar_10_share_their_dense_nets_with_the_others_of_the_net() {
     for data in ["jpeg", "narrow"] {
@@ -333,9 +333,11 @@ fn tuned_studies_of_cifar_10_share_their_dense_nets_with_the_others_of_the_net()
             let file = format!("experiments/cifar10-{data}/cifar10-{data}-{study}.toml");
             Spec::read(&project().join(file)).unwrap()
         };
-        for (first, other) in
-            [("vgg16", "vgg16-scratch"), ("vgg16-gap", "vgg16-gap-selection"), ("resnet20", "resnet20-selection")]
-        {
+        for (first, other) in [
+            ("vgg16", "vgg16-scratch"),
+            ("vgg16-gap", "vgg16-gap-selection"),
+            ("resnet20", "resnet20-selection"),
+        ] {
             let (first, other) = (read(first), read(other));
             assert_eq!(
                 (&other.dataset, &other.input, &other.net, &other.compute, &other.dense),

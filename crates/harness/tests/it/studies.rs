@@ -262,11 +262,15 @@ fn tables_of_a_run_that_never_ended_name_the_machine_of_its_stages() {
     fs::remove_file(plan.run_folder().join("env.json")).unwrap();
     for cell in &plan.cells {
         let path = fixture.path("results/store").join(cell.id.as_str()).join("result.json");
-        let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let mut record: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         record.as_object_mut().unwrap().remove("checksum");
         record["environment"]["cpu"] = "a processor elsewhere".into();
         fs::write(&path, record.to_string()).unwrap();
     }
+    // The first one is damaged, as its tables say.
+    let first = fixture.path("results/store").join(plan.cells[0].id.as_str()).join("result.json");
+    fs::write(first, "{").unwrap();
     write_tables(&plan, gather(&plan).unwrap()).unwrap();
     let text = fs::read_to_string(fixture.path("results/tables/small.env.json")).unwrap();
     let environment: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -286,6 +290,24 @@ fn a_file_of_weights_depends_on_its_stage_alone() {
     for (stage, checksum) in &part {
         assert_eq!(whole[stage], *checksum, "{stage}");
     }
+}
+
+#[test]
+fn a_control_is_verified_alone_with_its_row_and_all() {
+    let fixture = Fixture::new();
+    let spec = SPEC.replace("[dense]\n", "[from-scratch]\nsteps = 2\nbatch = 16\nlr = 0.01\n[dense]\n");
+    let study = fixture.run(&spec, "results", &Silent).study;
+    let control = study.cells.iter().find(|cell| cell.id.starts_with("scratch-")).unwrap();
+    let options = VerifyOptions {
+        cells: vec![control.id.clone()],
+        count: 0,
+        with_dense: false,
+        allow_commands: false,
+        tolerance: None,
+    };
+    let verified = verify("small", None, &fixture.options("results"), &options, &Silent).unwrap();
+    assert_eq!(verified.cells[0].differences, []);
+    assert_eq!(verified.cells[0].same_weights, Some(true));
 }
 
 #[test]

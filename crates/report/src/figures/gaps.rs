@@ -29,9 +29,8 @@ pub(crate) fn gaps(methods: &[(&str, Vec<Point>)], seeds: u64) -> String {
 
 /// The methods and keep rates that were measured with fewer seeds than the study has. Where a seed is missing everywhere, one entry.
 fn with_fewer_seeds(methods: &[(&str, Vec<Point>)], seeds: u64) -> Vec<String> {
-    let measured = |points: &[Point]| -> Vec<Point> {
-        points.iter().filter(|point| point.seeds > 0).copied().collect()
-    };
+    let measured =
+        |points: &[Point]| -> Vec<Point> { points.iter().filter(|point| point.seeds > 0).copied().collect() };
     let all: Vec<Point> = methods.iter().flat_map(|(_, points)| measured(points)).collect();
     let counts = |points: &[Point]| {
         let mut counts: Vec<u64> = points.iter().map(|point| point.seeds).collect();
@@ -42,7 +41,7 @@ fn with_fewer_seeds(methods: &[(&str, Vec<Point>)], seeds: u64) -> Vec<String> {
     if let [n] = counts(&all)[..]
         && methods.len() > 1
     {
-        return if n < seeds { vec![format!("all methods (n = {n})")] } else { Vec::new() };
+        return if n < seeds { vec![format!("all that were run (n = {n})")] } else { Vec::new() };
     }
     let mut list = Vec::new();
     for (label, points) in methods {
@@ -93,10 +92,10 @@ mod tests {
     #[test]
     fn a_seed_that_is_missing_everywhere_is_said_once() {
         let text = gaps(&[("a", points([4; 3])), ("b", points([4; 3]))], 5);
-        assert_eq!(text, " Fewer seeds: all methods (n = 4).");
+        assert_eq!(text, " Fewer seeds: all that were run (n = 4).");
         // What was never run does not hide it.
         let text = gaps(&[("a", points([4, 4, 0])), ("b", points([4; 3]))], 5);
-        assert_eq!(text, " Not run: a at 0.3. Fewer seeds: all methods (n = 4).");
+        assert_eq!(text, " Not run: a at 0.3. Fewer seeds: all that were run (n = 4).");
     }
 
     #[test]

@@ -95,7 +95,10 @@ pub(crate) struct Study {
     pub(crate) net: String,
     /// How the nets were cut, in the order of `variants`; one in a study without variants.
     modes: Vec<String>,
+    /// The most seeds of which something was measured, at one keep rate of one method.
     pub(crate) seeds: u64,
+    /// Seeds of the study.
+    planned_seeds: u64,
     pub(crate) test_images: u64,
     /// In the order of the study.
     pub(crate) methods: Vec<Method>,
@@ -132,6 +135,7 @@ impl Study {
             net: sheet.only("net")?,
             modes: Vec::new(),
             seeds: 0,
+            planned_seeds: 0,
             test_images: 0,
             methods: Vec::new(),
             keep_rates: Vec::new(),
@@ -143,7 +147,7 @@ impl Study {
         };
         let mut is_run = false;
         for row in sheet.rows() {
-            study.seeds = study.seeds.max(sheet.count(row, "seeds")?);
+            study.planned_seeds = study.planned_seeds.max(sheet.count(row, "seeds")?);
             study.test_images = study.test_images.max(sheet.count(row, "test_images")?);
             let dense = stat(&sheet, row, "dense_top1")?;
             if dense.is_some_and(|dense| study.dense.is_none_or(|known| dense.n > known.n)) {
@@ -163,6 +167,8 @@ impl Study {
             let group = study.group(&sheet, row, &phase_columns)?;
             study.groups.push(group);
         }
+        let stats = study.groups.iter().flat_map(|group| group.top1.iter().flatten());
+        study.seeds = stats.map(|stat| stat.n).max().unwrap_or(study.planned_seeds);
         Ok(if is_run { Ok(study) } else { Err(NoStudy::NotRun) })
     }
 
@@ -287,17 +293,19 @@ impl Study {
 
     /// `n = 3 seeds`, and `n = 3 of 5 seeds` where two are missing everywhere.
     pub(crate) fn n(&self) -> String {
-        match (self.most_measured(), self.seeds) {
-            (1, 1) => "n = 1 seed".to_owned(),
-            (most, seeds) if most < seeds => format!("n = {most} of {seeds} seeds"),
-            (_, seeds) => format!("n = {seeds} seeds"),
+        match self.count() {
+            count if count == "1" => "n = 1 seed".to_owned(),
+            count => format!("n = {count} seeds"),
         }
     }
 
-    /// The most seeds of which something was measured, at one keep rate of one method.
-    fn most_measured(&self) -> u64 {
-        let stats = self.groups.iter().flat_map(|group| group.top1.iter().flatten());
-        stats.map(|stat| stat.n).max().unwrap_or(self.seeds)
+    /// `3`, and `3 of 5` where two are missing everywhere.
+    pub(crate) fn count(&self) -> String {
+        if self.seeds < self.planned_seeds {
+            format!("{} of {}", self.seeds, self.planned_seeds)
+        } else {
+            self.seeds.to_string()
+        }
     }
 
     /// The keep rates of a variant that [`some_rates`](Self::some_rates) leaves out, in words for a caption: ` Not drawn: the keep rates
@@ -359,13 +367,14 @@ impl Study {
             has_diverged: group.diverged > 0,
         };
         let points = |index: usize| {
-            let own = self.groups.iter().filter(|group| group.method == index && self.has_phase(group, phase));
+            let own =
+                self.groups.iter().filter(|group| group.method == index && self.has_phase(group, phase));
             own.map(point).collect()
         };
         let methods = self.methods.iter().enumerate();
         let methods: Vec<(&str, Vec<Point>)> =
             methods.map(|(index, method)| (method.label.as_str(), points(index))).collect();
-        gaps(&methods, self.most_measured())
+        gaps(&methods, self.seeds)
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Facts {
     pub(super) methods: usize,
     pub(super) rates: String,
     pub(super) variants: usize,
-    pub(super) seeds: u64,
+    pub(super) seeds: String,
     pub(super) test_images: u64,
     pub(super) dense: Option<Stat>,
     pub(super) run: String,
@@ -176,7 +176,7 @@ fn facts(study: &Study) -> Facts {
         methods: study.methods.len(),
         rates,
         variants: study.variants.len(),
-        seeds: study.seeds,
+        seeds: study.count(),
         test_images: study.test_images,
         dense: study.dense,
         run: study.run.clone(),
@@ -428,8 +428,9 @@ fn limits(study: &Study, main: &Sheet) -> Vec<String> {
             }
             index_of(&mut all, cell);
         }
-        if cells.len() == all.len() && !all.is_empty() {
-            limits.push(format!("In `{name}` at least one seed {words}, at every keep rate of every method."));
+        if all.len() > 1 && cells.len() == all.len() {
+            limits
+                .push(format!("In `{name}` at least one seed {words}, at every keep rate of every method."));
         } else if !cells.is_empty() {
             limits.push(format!("In `{name}` at least one seed {words}: {}.", cells.join("; ")));
         }

@@ -243,6 +243,20 @@ fn one_seed_has_no_interval_and_the_page_says_so() {
 }
 
 #[test]
+fn a_seed_that_is_missing_everywhere_is_no_seed_of_the_study_and_is_named_once() {
+    let mut study = study();
+    for cell in study.cells.iter_mut().filter(|cell| cell.seed == 1) {
+        cell.status = Status::NotRun;
+        cell.rows.clear();
+    }
+    let report = whole(&folder(&study));
+    let page = page(&report);
+    assert!(page.contains("n = 1 of 2 seeds") && page.contains(">1 of 2</td>"), "{page}");
+    assert!(page.contains("at least one seed was not run, at every keep rate of every method."));
+    assert!(page.contains("has one seed: no deviation") && page.contains("One seed: no band."));
+}
+
+#[test]
 fn a_method_that_diverged_is_named_and_has_no_point() {
     let mut study = study();
     for cell in study.cells.iter_mut().filter(|cell| cell.method == "apoz" && cell.keep_rate == 0.5) {
