@@ -136,40 +136,36 @@ fn compute(
     Ok(NetResults { logits, loss, gradients, training })
 }
 
-/// The gradients of some passes on the CPU and of one elsewhere: the first is compared with the one elsewhere, and with the others of the
-/// CPU for its noise.
-struct Compared<'a> {
-    cpu: &'a Gradients,
-    others: Vec<&'a Gradients>,
-    there: &'a Gradients,
+/// The gradient that differs most for its noise: its name, difference and noise. A pool or a rectifier that switches moves a gradient
+/// by more than any sum does, and which ones switch is chance, so the noise is the largest of several.
+fn worst(cpu: &Gradients, others: &[&Gradients], there: &Gradients) -> Result<(String, f64, f64)> {
+    let mut all = Vec::new();
+    for (at, (name, gradient)) in cpu.iter().enumerate() {
+        let difference = relative_difference(&there[at].1, gradient);
+        let of = |other: &&Gradients| relative_difference(&other[at].1, gradient);
+        all.push((name.clone(), difference, others.iter().map(of).fold(0.0, f64::max)));
+    }
+    let ratio = |(_, difference, noise): &(String, f64, f64)| difference / noise.max(LEAST_NOISE);
+    all.into_iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b))).context("a net without weights")
 }
 
-impl Compared<'_> {
-    /// The name of each gradient, its difference, and its noise: the largest of the CPU's passes.
-    fn all(&self) -> Vec<(&str, f64, f64)> {
-        let differences = self.cpu.iter().enumerate().map(|(at, (name, gradient))| {
-            let of = |other: &&Gradients| relative_difference(&other[at].1, gradient);
-            let noise = self.others.iter().map(of).fold(0.0, f64::max);
-            (name.as_str(), relative_difference(&self.there[at].1, gradient), noise)
-        });
-        differences.collect()
+/// The rows of a net's gradients, of which `of_what` says more.
+fn gradient_rows(
+    name: &str,
+    of_what: &str,
+    cpu: &NetResults,
+    others: &[NetResults],
+    there: &NetResults,
+) -> Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    for (what, of) in GRADIENTS {
+        let (Some(cpu), Some(there)) = (of(cpu), of(there)) else { continue };
+        let others: Vec<&Gradients> = others.iter().filter_map(of).collect();
+        let (worst, difference, noise) = worst(cpu, &others, there)?;
+        let metric = format!("{what}{of_what}, largest relative difference");
+        rows.push(judged(name, &metric, difference, noise, &format!("the worst: {worst}")));
     }
-
-    /// The gradient that differs most for its noise: its name, difference and noise.
-    fn worst(&self) -> Result<(&str, f64, f64)> {
-        let ratio = |(_, difference, noise): &(&str, f64, f64)| difference / noise.max(LEAST_NOISE);
-        self.all().into_iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b))).context("a net without weights")
-    }
-
-    /// The gradient that differs most: its name, difference, and the noise of all gradients together. A pool or a rectifier that
-    /// switches moves the gradients of its layer and all before it by more than any sum does, and which ones switch is chance: one
-    /// that switches elsewhere alone says nothing, so a layer is not judged by its own noise.
-    fn largest(&self) -> Result<(&str, f64, f64)> {
-        let all = self.all();
-        let noise = all.iter().map(|(.., noise)| *noise).fold(0.0, f64::max);
-        let largest = all.into_iter().max_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
-        largest.map(|(name, difference, _)| (name, difference, noise)).context("a net without weights")
-    }
+    Ok(rows)
 }
 
 fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<Vec<Value>> {
@@ -190,13 +186,7 @@ fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<V
         judged(name, "logits, largest relative difference", of_logits(&there), noise(&of_logits), ""),
         judged(name, "loss, relative difference", of_loss(&there), noise(&of_loss), ""),
     ];
-    for (what, of) in GRADIENTS {
-        let (Some(cpu), Some(there)) = (of(&cpu), of(&there)) else { continue };
-        let compared = Compared { cpu, others: others.iter().filter_map(of).collect(), there };
-        let (largest, difference, noise) = compared.largest()?;
-        let metric = format!("{what}, largest relative difference");
-        rows.push(judged(name, &metric, difference, noise, &format!("the largest: {largest}")));
-    }
+    rows.extend(gradient_rows(name, "", &cpu, &others, &there)?);
     rows.push(row(name, "the same bits in a second run", there.equals(&again), ""));
     for (what, precision, tf32, bound) in
         [("TF32", Precision::F32, true, MOST_OF_TF32), ("bf16", Precision::Bf16, true, MOST_OF_BF16)]
@@ -212,7 +202,7 @@ fn net(name: &str, graph: &Graph, device: tch::Device, batch: usize) -> Result<V
     Ok(rows)
 }
 
-/// Compares the gradients of a net without branches, layer by layer.
+/// Compares the gradients of a net without branches. Where these agree and those of the net as it is do not, a unit has switched.
 fn smooth_gradients(
     name: &str,
     graph: &Graph,
@@ -227,14 +217,5 @@ fn smooth_gradients(
         .map(|(images, format)| compute(&images, tch::Device::Cpu, format))
         .collect::<Result<Vec<_>>>()?;
     let there = compute(images, device, MemoryFormat::Contiguous)?;
-    let mut rows = Vec::new();
-    for (what, of) in GRADIENTS {
-        let (Some(cpu), Some(there)) = (of(&cpu), of(&there)) else { continue };
-        let compared = Compared { cpu, others: others.iter().filter_map(of).collect(), there };
-        let (worst, difference, noise) = compared.worst()?;
-        let metric =
-            format!("{what}, without rectifiers and maxima, largest relative difference for its noise");
-        rows.push(judged(name, &metric, difference, noise, &format!("the worst: {worst}")));
-    }
-    Ok(rows)
+    gradient_rows(name, ", without rectifiers and maxima", &cpu, &others, &there)
 }
