@@ -2,7 +2,7 @@
 
     .venv-paper/bin/python paper/check.py
 
-The findings in the README are checked as well, against the cells that the comment after each names.
+The findings in README.md and docs/findings.md are checked as well, against the cells that the comment after each names.
 """
 
 import csv
@@ -23,7 +23,7 @@ MAIN = HERE / "thinet-rs.typ"
 # Columns by whose values cells are chosen.
 KEYS = ["variant", "method", "keep_rate", "seed", "stage", "against", "verdict", "model", "convention"]
 
-# A keep rate in the README.
+# A keep rate in a finding.
 KEEP_RATE = r"\b0\.\d+\b"
 
 # Names of nets, measures and layers that hold digits.
@@ -167,15 +167,15 @@ def wrong_numbers() -> tuple[int, list[str]]:
     return len(numbers) + len(settings), wrong
 
 
-def readme_findings() -> list[str]:
-    """Compares the README's findings with the cells and verdicts that a comment after each names."""
+def wrong_findings(page: str) -> list[str]:
+    """Compares the findings of a page with the cells and verdicts that a comment after each names."""
     wrong = []
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / page).read_text()
     bullets = [bullet for bullet in re.split(r"^(?=- |\n)", text, flags=re.M) if bullet.startswith("- **")]
     for bullet in bullets:
         comments = re.findall(r"<!-- (cells|verdicts) (.*?) -->", bullet, flags=re.S)
         if len(comments) != 1:
-            wrong.append(f"README.md: a finding without its one comment: {bullet.splitlines()[0]}")
+            wrong.append(f"{page}: a finding without its one comment: {bullet.splitlines()[0]}")
             continue
         (kind, names), words = comments[0], bullet.split("<!--")[0]
         where, listed = names.split(": ", 1)
@@ -184,7 +184,7 @@ def readme_findings() -> list[str]:
             rows = list(csv.DictReader(file))
         if kind == "cells":
             column, rate = keys[0], keys[1].removeprefix("keep_rate=")
-            wrong += [f"README.md: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
+            wrong += [f"{page}: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
             # The keep rates of the net are named in the prose, with fewer or other digits than accuracies have.
             printed = re.findall(r"\b\d\d\.\d\b", words.split("([")[0])
             cells = []
@@ -193,11 +193,11 @@ def readme_findings() -> list[str]:
                 cells += [r[column] for r in rows if all(r[k] == v for k, v in wanted.items())]
             expected = [shown(cell, 1.0, 1) for cell in cells]
             if printed != expected:
-                wrong.append(f"README.md: {printed} instead of {expected} of {table}.csv")
+                wrong.append(f"{page}: {printed} instead of {expected} of {table}.csv")
             continue
         stage, against = keys
         named = re.findall(KEEP_RATE, listed)
-        wrong += [f"README.md: no verdict is named at {r}" for r in re.findall(KEEP_RATE, words) if r not in named]
+        wrong += [f"{page}: no verdict is named at {r}" for r in re.findall(KEEP_RATE, words) if r not in named]
         for claim in listed.split("; "):
             method, verdict, rates = re.fullmatch(r"(.*) (above|below) at (.*)", claim).groups()
             found = [
@@ -206,16 +206,17 @@ def readme_findings() -> list[str]:
                 if (r["stage"], r["method"], r["against"], r["verdict"]) == (stage, method, against, verdict)
             ]
             if (", ".join(found) or "none") != rates:
-                wrong.append(f"README.md: {claim!r}, but {table}.csv says {verdict} at {found}")
+                wrong.append(f"{page}: {claim!r}, but {table}.csv says {verdict} at {found}")
     if not bullets:
-        wrong.append("README.md: no finding was found")
+        wrong.append(f"{page}: no finding was found")
     return wrong
 
 
 def main() -> None:
     typed = typed_digits()
     count, wrong = wrong_numbers()
-    wrong += readme_findings()
+    for page in ("README.md", "docs/findings.md"):
+        wrong += wrong_findings(page)
     if typed or wrong or not count:
         sys.exit("\n".join(["error: the paper has numbers that are not from the tables", *typed, *wrong]))
     print(f"paper: {count} numbers equal their cells, no digit is typed")
