@@ -13,6 +13,7 @@ import re
 import sys
 import tomllib
 
+import pictures
 import typst
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ KEYS = ["variant", "method", "keep_rate", "seed", "stage", "against", "verdict",
 KEEP_RATE = r"\b0\.\d+\b"
 
 # Names of nets, measures and layers that hold digits.
-NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ResNet-20|ThiNet-[357]0|CUB-200|[Tt]op-[15]|95 %|64-bit)")
+NAMES = re.compile(r"\b(?:VGG-16|ResNet-50|ResNet-20|ThiNet-[357]0|CUB-200|CIFAR-10|bfloat16|[Tt]op-[15]|95 %|64-bit)")
 
 
 def prose(text: str) -> str:
@@ -164,7 +165,16 @@ def wrong_numbers() -> tuple[int, list[str]]:
             found = found[key]
         if str(found) != setting["shown"].replace(",", ""):
             wrong.append(f"{setting['table']}.resolved.toml {setting['setting']}: {setting['shown']} instead of {found}")
-    return len(numbers) + len(settings), wrong
+    hours = query("<hours>")
+    for sum_of in hours:
+        seconds = {}
+        for table in sum_of["tables"]:
+            with open(TABLES / f"{table}.seconds.csv", newline="") as file:
+                seconds.update({row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)})
+        expected = shown(str(sum(seconds.values()) / 3600), 1.0, 1)
+        if sum_of["shown"] != expected:
+            wrong.append(f"hours of {sum_of['tables']}: {sum_of['shown']} instead of {expected}")
+    return len(numbers) + len(settings) + len(hours), wrong
 
 
 def wrong_findings(page: str) -> list[str]:
@@ -213,6 +223,7 @@ def wrong_findings(page: str) -> list[str]:
 
 
 def main() -> None:
+    pictures.render()
     typed = typed_digits()
     count, wrong = wrong_numbers()
     for page in ("README.md", "docs/findings.md"):
