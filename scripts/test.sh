@@ -72,7 +72,7 @@ failed=$((failed + ${counts#* }))
 
 test_of 'self-test of the folder for CUDA machines' scripts/gpu-check.sh --self-test
 
-# These take minutes each, and the second installs Slurm: only on request.
+# These take minutes, and one installs Slurm: only on request.
 if [ "${LONG_TESTS:-}" = 1 ]; then
     THINET=${CARGO_TARGET_DIR:-target}/debug/thinet
     export THINET
@@ -84,6 +84,11 @@ if [ "${LONG_TESTS:-}" = 1 ]; then
         3) echo 'not run: Slurm cannot be installed here' ;;
         *) fail 'installation of Slurm' ;;
     esac
+    if scripts/setup-paper.sh; then
+        test_of 'figures, paper and findings of the committed tables' scripts/test-figures.sh
+    else
+        fail 'set-up of figures and paper'
+    fi
     test_of 'the commands and specs of the book' scripts/test-book.sh
     test_of 'a selector in a package of its own' scripts/test-example.sh
     test_of 'the wheel in fresh environments' scripts/wheel.sh --test
