@@ -108,7 +108,8 @@ pub(super) fn section(
     let figures: Vec<&Figure> = FIGURES.iter().filter_map(of_ending).collect();
     let plots = figures.iter().map(|figure| (figure.name.clone(), plots::interactive(figure))).collect();
     let is_ablation = !study.variants.is_empty();
-    let title = format!("{} on {}", kind_of(study), study.dataset);
+    // The name tells studies of one data set apart.
+    let title = format!("{} on {}: {name}", kind_of(study), study.dataset);
     let limits = limits(study, &main);
     let checklist = match tables.sheet(&format!("{name}{CHECKLIST}"), &[])? {
         Some(sheet) => Some(checklist(tables, name, &sheet)?),
