@@ -27,6 +27,7 @@ PICTURES_OF_PAPER = {
     "cifar10-jpeg-vgg16-selection-accuracy-flops": (None, 1, 330, 170),
     "selectors-fashion-mnist-accuracy-flops": ([1, 2, 3], 3, 255, 190),
     "selectors-fashion-mnist-differences": ([0, 1, 2], 3, 185, 130),
+    "cifar10-jpeg-vgg16-gap-selection-accuracy-flops": (None, 1, 330, 170),
     "ablation-tuning-fashion-mnist-differences": ([0, 1, 4, 5], 2, 130, 110),
     "ablation-calibration-fashion-mnist-samples": ([0, 1, 2], 3, 262, 160),
     "seeds-fashion-mnist-agreement": ([0], 1, 250, 250),
