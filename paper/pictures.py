@@ -69,6 +69,8 @@ def arrange(key: dict, width: int) -> None:
 
 def for_print(spec: dict, wanted: list[int] | None, in_a_row: int, width: int, height: int) -> dict:
     spec.pop("title")
+    # Letters of the paper's font are larger than those that the size of the picture is computed for.
+    spec["padding"] = {"left": 16, "right": 4, "top": 12, "bottom": 4}
     owner, key = panels_of(spec)
     # Panels have titles; the one that lists colours and marks has none.
     panels = [panel for panel in owner[key] if "title" in panel]
