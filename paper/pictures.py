@@ -5,12 +5,10 @@ typst ships; and panels of a size at which their text is not smaller than seven 
 """
 
 import json
-import os
 import pathlib
 import re
-import tempfile
 
-from render import FONT, HIDE_FONTS, VEGA_LITE, fail, write
+from render import VEGA_LITE, check_font, converter, fail, write
 
 HERE = pathlib.Path(__file__).resolve().parent
 FIGURES = HERE.parent / "results" / "figures"
@@ -94,26 +92,17 @@ def for_print(spec: dict, wanted: list[int] | None, in_a_row: int, width: int, h
     return spec
 
 
-def render(pictures: dict = PICTURES_OF_PAPER) -> None:
+def render() -> None:
     """Writes every picture; exits with an error where a specification is missing."""
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as empty:
-        # As in render.py: read when the converter is imported.
-        config = pathlib.Path(empty) / "fonts.conf"
-        config.write_text(HIDE_FONTS.format(folder=pathlib.Path(empty) / "none"))
-        os.environ["FONTCONFIG_FILE"] = str(config)
-        try:
-            import vl_convert
-        except ImportError as error:
-            fail(f"a wheel of paper/requirements.txt cannot be loaded ({error})", "scripts/setup-paper.sh")
-        for name, layout in pictures.items():
+    with converter() as vl_convert:
+        for name, layout in PICTURES_OF_PAPER.items():
             path = FIGURES / f"{name}.vl.json"
             if not path.exists():
                 fail(f"the paper shows {path}, which is missing", "make figures")
             spec = for_print(json.loads(path.read_text()), *layout)
             fonts = spec["config"]["font"]
-            if fonts.split(",")[0] != FONT:
-                fail(f"{path} asks for the font {fonts}, not {FONT}", "thinet figures")
+            check_font(path, fonts)
             svg = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
             write(PICTURES / f"{name}.svg", svg.replace(fonts, FONT_OF_PAPER).encode())
 

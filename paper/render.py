@@ -6,6 +6,8 @@ One font, Liberation Sans, which the wheel vl-convert-python ships: system fonts
 font first is refused, so that every machine writes the same bytes. Pictures whose specification no longer exists are not touched.
 """
 
+import contextlib
+import json
 import os
 import pathlib
 import sys
@@ -35,6 +37,31 @@ def write(path: pathlib.Path, data: bytes) -> None:
     os.replace(file.name, path)
 
 
+def not_loaded(error: ImportError) -> None:
+    fail(f"a wheel of paper/requirements.txt cannot be loaded ({error})", "scripts/setup-paper.sh")
+
+
+@contextlib.contextmanager
+def converter():
+    """The module vl_convert, which finds no font but its own; exits with an error where it cannot be loaded."""
+    with tempfile.TemporaryDirectory() as empty:
+        # Read when the converter starts, so before it is imported.
+        config = pathlib.Path(empty) / "fonts.conf"
+        config.write_text(HIDE_FONTS.format(folder=pathlib.Path(empty) / "none"))
+        os.environ["FONTCONFIG_FILE"] = str(config)
+        try:
+            import vl_convert
+        except ImportError as error:
+            not_loaded(error)
+        yield vl_convert
+
+
+def check_font(path: pathlib.Path, fonts: str) -> None:
+    """Exits with an error unless a specification asks for the font of the wheel first."""
+    if fonts.split(",")[0] != FONT:
+        fail(f"{path} asks for the font {fonts}, not {FONT}", "thinet figures")
+
+
 def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
@@ -42,23 +69,14 @@ def main() -> None:
     specs = sorted(folder.glob("*.vl.json"))
     if names:
         specs = [spec for spec in specs if spec.name.removesuffix(".vl.json") in names]
-    with tempfile.TemporaryDirectory() as empty:
-        # Read when the converter starts, so before it is imported: no font but its own is found.
-        config = pathlib.Path(empty) / "fonts.conf"
-        config.write_text(HIDE_FONTS.format(folder=pathlib.Path(empty) / "none"))
-        os.environ["FONTCONFIG_FILE"] = str(config)
-        import json
-
+    with converter() as vl_convert:
         try:
-            import vl_convert
             import zopfli.png
         except ImportError as error:
-            fail(f"a wheel of paper/requirements.txt cannot be loaded ({error})", "scripts/setup-paper.sh")
+            not_loaded(error)
         for path in specs:
             text = path.read_text()
-            font = json.loads(text)["config"]["font"]
-            if font.split(",")[0] != FONT:
-                fail(f"{path} asks for the font {font}, not {FONT}", "thinet figures")
+            check_font(path, json.loads(text)["config"]["font"])
             name = path.name.removesuffix(".vl.json")
             svg = vl_convert.vegalite_to_svg(text, vl_version=VEGA_LITE)
             write(folder / f"{name}.svg", (svg + "\n").encode())
