@@ -13,4 +13,4 @@ pub use error::MetricsError;
 pub use evaluation::{Evaluation, Evaluator};
 pub use paired::{PairedDifference, holm, seeds_to_show};
 pub use spread::Spread;
-pub use stats::{kendall_tau_b, mean, sample_std};
+pub use stats::{kendall_tau_b, mean, pooled_std, sample_std};

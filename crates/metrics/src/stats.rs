@@ -19,6 +19,17 @@ pub fn sample_std(values: &[f64]) -> Option<f64> {
     Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
+/// The deviation within groups: the square root of their sample variances' mean, weighted by their degrees of freedom. `None` if no
+/// group has two values.
+#[must_use]
+pub fn pooled_std(groups: &[Vec<f64>]) -> Option<f64> {
+    let spread = |group: &Vec<f64>| Some((sample_std(group)?, (group.len() - 1) as f64));
+    let spreads: Vec<(f64, f64)> = groups.iter().filter_map(spread).collect();
+    let freedom: f64 = spreads.iter().map(|(_, freedom)| freedom).sum();
+    let squares: f64 = spreads.iter().map(|(std, freedom)| std.powi(2) * freedom).sum();
+    (freedom > 0.0).then(|| (squares / freedom).sqrt())
+}
+
 /// Kendall's τ-b between `a[i]` and `b[i]`, corrected for ties: 1 for the same order, −1 for the reverse.
 ///
 /// `None` where it is not defined: lists of different length, a NaN, or a list whose values are all equal (fewer than
@@ -60,6 +71,15 @@ mod tests {
         assert_eq!(sample_std(&[2.0, 2.0]), Some(0.0));
         // Far from zero a one-pass formula would lose every digit.
         assert_eq!(sample_std(&[1e9, 1e9 + 1.0, 1e9 + 2.0]), Some(1.0));
+    }
+
+    #[test]
+    fn a_pooled_deviation_is_that_within_groups() {
+        assert_eq!(pooled_std(&[]), None);
+        assert_eq!(pooled_std(&[vec![1.0], vec![5.0]]), None, "one value each");
+        // Variances 7 and 2 with two and one degrees of freedom; a group of one has none.
+        let groups = [vec![3.0, 4.0, 8.0], vec![101.0, 103.0], vec![50.0]];
+        assert!((pooled_std(&groups).unwrap() - (16.0_f64 / 3.0).sqrt()).abs() < 1e-12);
     }
 
     #[test]

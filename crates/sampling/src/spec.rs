@@ -1,11 +1,11 @@
-//! The size of a calibration sample, as written in a study's spec.
+//! A calibration sample, its size and its draw, as written in a study's spec.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::SamplingError;
 
-/// The size of a calibration sample: m = classes · images · positions rows. The defaults are the paper's.
+/// A calibration sample: m = classes · images · positions rows. The defaults are the paper's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct SamplingSpec {
@@ -13,11 +13,20 @@ pub struct SamplingSpec {
     pub images_per_class: usize,
     /// Outputs of the next layer sampled in every image, each at its own filter and position, 1 to 1,000,000. Default: 10.
     pub positions_per_image: usize,
+    /// Which of the samples of this size: each has images, filters and positions of its own. For variants that measure how much the
+    /// draw alone matters, on the same dense nets. Default: 0.
+    #[serde(skip_serializing_if = "is_first")]
+    pub draw: u64,
+}
+
+/// Whether a draw is the one of studies that name none: it is left out where a spec is written, so that their ids stay the same.
+fn is_first(draw: &u64) -> bool {
+    *draw == 0
 }
 
 impl Default for SamplingSpec {
     fn default() -> Self {
-        Self { images_per_class: 10, positions_per_image: 10 }
+        Self { images_per_class: 10, positions_per_image: 10, draw: 0 }
     }
 }
 
@@ -42,7 +51,7 @@ mod tests {
     #[test]
     fn the_default_is_the_papers_sample_and_an_empty_one_is_refused_by_key() {
         let spec = SamplingSpec::default();
-        assert_eq!((spec.images_per_class, spec.positions_per_image), (10, 10));
+        assert_eq!(spec, SamplingSpec { images_per_class: 10, positions_per_image: 10, draw: 0 });
         assert!(spec.check().is_ok());
         let no_images = SamplingSpec { images_per_class: 0, ..spec };
         assert_eq!(no_images.check().unwrap_err().to_string(), "images-per-class must be at least 1");

@@ -18,6 +18,7 @@
 //! calibration/<layer>          evidence of one layer in layer-by-layer mode
 //!   images/[class]             as above
 //!   positions/<layer>/[image]  as above
+//! calibration/[draw]           the same for a further draw of the sample, from 1
 //! select/<layer>               a selector's choice; read by `random` and by programs alone
 //! tune/<layer>/<training>      training after the cut of a layer; the long one after the last is `tune/last`
 //! from-scratch                 the control from a random start

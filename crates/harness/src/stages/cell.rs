@@ -12,7 +12,6 @@ use thinet_models::{Net, Weights, apply_surgery, load_net, load_tensors, save_ne
 use thinet_reconstruction::Reconstructor;
 use thinet_report::records::{LossCurve, Metric, Phase, Row, Status, find};
 use thinet_sampling::SamplingError;
-use thinet_seed::Seed;
 use thinet_selectors::Evidence;
 
 use self::refit::Cut;
@@ -219,8 +218,16 @@ impl CellRun<'_> {
         self.cell.design.seed
     }
 
-    fn sample(&self, seed: Seed) -> Sample {
-        Sample { size: self.spec().calibration, seed }
+    /// The sample of all layers in one-shot mode.
+    fn sample(&self) -> Sample {
+        let size = self.spec().calibration;
+        Sample { size, seed: streams::calibration(self.root(), size.draw) }
+    }
+
+    /// The sample of a layer in layer-by-layer mode.
+    fn sample_of(&self, layer: &str) -> Sample {
+        let size = self.spec().calibration;
+        Sample { size, seed: streams::layer_calibration(self.root(), size.draw, layer) }
     }
 
     /// The paper's procedure: each layer is calibrated on the net as pruned and tuned so far.
@@ -243,7 +250,7 @@ impl CellRun<'_> {
         if !self.resume_tuning(state, &[name], kind)? {
             let evidence = self.calibrate(state, name)?;
             let kept = self.select(&evidence, keep)?;
-            let sample = self.sample(streams::layer_calibration(self.root(), name));
+            let sample = self.sample_of(name);
             let layer = Cut { name, kept: &kept, evidence: &evidence };
             let refit = self.refit(&state.net, &[layer], sample)?;
             self.cut(state, name, &kept)?;
@@ -253,7 +260,7 @@ impl CellRun<'_> {
             self.apply(state, &[layer], refit)?;
             if is_last {
                 self.evaluate_reconstruction(state)?;
-                self.evaluate_batch_norm(state, streams::layer_calibration(self.root(), name))?;
+                self.evaluate_batch_norm(state, self.sample_of(name))?;
             }
             state.facts.kept.insert(name.to_owned(), kept);
         }
@@ -274,7 +281,7 @@ impl CellRun<'_> {
             &state.net,
             vec![group],
             self.chooser.needs(self.context, self.cell)?,
-            self.sample(streams::layer_calibration(self.root(), name)),
+            self.sample_of(name),
             &|done, total| self.context.progress(&self.cell.id, &step, done, total),
         );
         match evidence {
@@ -319,14 +326,14 @@ impl CellRun<'_> {
             let layers = all.iter().zip(self.cell.design.keep.iter());
             let cuts: Vec<Cut<'_>> =
                 layers.map(|(evidence, (name, _))| Cut { name, kept: &kept[name], evidence }).collect();
-            let refit = self.refit(&state.net, &cuts, self.sample(streams::calibration(self.root())))?;
+            let refit = self.refit(&state.net, &cuts, self.sample())?;
             for layer in &cuts {
                 self.cut(state, layer.name, layer.kept)?;
             }
             state.add(self.context.evaluate(&self.cell.id, &state.net, Phase::AfterCut)?)?;
             self.apply(state, &cuts, refit)?;
             self.evaluate_reconstruction(state)?;
-            self.evaluate_batch_norm(state, streams::calibration(self.root()))?;
+            self.evaluate_batch_norm(state, self.sample())?;
         }
         let recipe = self.spec().prune.after_last.as_ref();
         self.tune(state, "all layers", recipe, true)
@@ -377,12 +384,12 @@ impl CellRun<'_> {
     }
 
     /// Tests the refitted net with batch-norm statistics of the calibration images of `seed`, if the spec asks for it.
-    fn evaluate_batch_norm(&self, state: &mut State, seed: Seed) -> Result<(), Halt> {
+    fn evaluate_batch_norm(&self, state: &mut State, sample: Sample) -> Result<(), Halt> {
         if !self.spec().prune.estimate_batch_norm {
             return Ok(());
         }
         let progress = |done, total| self.context.progress(&self.cell.id, "estimate batch norm", done, total);
-        let net = estimate_batch_norm(self.context, &state.net, self.sample(seed), &progress)?;
+        let net = estimate_batch_norm(self.context, &state.net, sample, &progress)?;
         state.add(self.context.evaluate(&self.cell.id, &net, Phase::AfterBatchNormEstimate)?)
     }
 

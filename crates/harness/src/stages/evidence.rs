@@ -37,7 +37,7 @@ pub(crate) fn ensure(
     let folder = context.store.begin(id)?;
     let net = dense::load(context, dense)?;
     let size = stage.variant.spec.calibration;
-    let sample = Sample { size, seed: streams::calibration(dense.seed) };
+    let sample = Sample { size, seed: streams::calibration(dense.seed, size.draw) };
     let progress = |done, total| context.progress(id, "calibrate", done, total);
     let needs = Needs::only(stage.kind);
     let groups = groups(&stage.variant, &net)?;

@@ -22,14 +22,16 @@ pub(crate) fn training(net: Seed) -> Seed {
     net.child("train")
 }
 
-/// The one calibration of all layers in one-shot mode.
-pub(crate) fn calibration(root: u64) -> Seed {
-    Seed::root(root).child("calibration")
+/// The one calibration of all layers in one-shot mode, with this draw of its sample. The first draw has the stream of studies that
+/// name none.
+pub(crate) fn calibration(root: u64, draw: u64) -> Seed {
+    let first = Seed::root(root).child("calibration");
+    if draw == 0 { first } else { first.index(draw) }
 }
 
 /// The calibration of one layer in layer-by-layer mode.
-pub(crate) fn layer_calibration(root: u64, layer: &str) -> Seed {
-    calibration(root).child(layer)
+pub(crate) fn layer_calibration(root: u64, draw: u64, layer: &str) -> Seed {
+    calibration(root, draw).child(layer)
 }
 
 /// A selector's choice in a layer.
@@ -79,17 +81,25 @@ mod tests {
             (training(dense(3)), &["dense", "train"]),
             (starting_weights(from_scratch(3)), &["from-scratch", "init"]),
             (training(from_scratch(3)), &["from-scratch", "train"]),
-            (calibration(3), &["calibration"]),
-            (layer_calibration(3, "conv1"), &["calibration", "conv1"]),
+            (calibration(3, 0), &["calibration"]),
+            (layer_calibration(3, 0, "conv1"), &["calibration", "conv1"]),
             (selection(3, "conv1"), &["select", "conv1"]),
             (tuning(3, "last"), &["tune", "last"]),
-            (images(calibration(3)), &["calibration", "images"]),
-            (positions(layer_calibration(3, "conv1")), &["calibration", "conv1", "positions"]),
+            (images(calibration(3, 0)), &["calibration", "images"]),
+            (positions(layer_calibration(3, 0, "conv1")), &["calibration", "conv1", "positions"]),
             (order(tuning(3, "last")), &["tune", "last", "order"]),
             (augmentation(tuning(3, "last")), &["tune", "last", "augment"]),
             (torch(tuning(3, "last")), &["tune", "last", "torch"]),
         ] {
             assert_eq!(stream, path(names), "{names:?}");
         }
+    }
+
+    #[test]
+    fn each_draw_of_a_sample_has_a_stream_of_its_own() {
+        let draws = [0, 1, 2].map(|draw| calibration(3, draw));
+        assert_eq!(draws[1], Seed::root(3).child("calibration").index(1));
+        assert!(draws[0] != draws[1] && draws[1] != draws[2] && draws[0] != draws[2]);
+        assert_eq!(layer_calibration(3, 2, "conv1"), draws[2].child("conv1"));
     }
 }

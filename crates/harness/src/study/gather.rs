@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thinet_data::Protocol;
-use thinet_report::records::{CellRecord, DenseRecord, Status, StudyRecord, VariantRecord};
+use thinet_report::records::{CellRecord, DenseRecord, SampleRecord, Status, StudyRecord, VariantRecord};
 use thinet_report::tables::{self, PaperStudy};
+use thinet_sampling::SamplingSpec;
 
 use super::unfit;
 use crate::error::HarnessError;
@@ -153,10 +154,20 @@ fn variant_records(spec: &Spec, variants: &[Arc<Variant>]) -> Vec<VariantRecord>
     let record = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantRecord {
         name: written.name.clone(),
         overrides: written.words(),
+        others: written.words_without_sample(),
+        sample: sample_record(&variant.spec.calibration),
         mode: variant.spec.prune.mode,
         uncut_rates: uncut_rates(&variant.spec),
     };
     spec.variants.iter().zip(variants).map(record).collect()
+}
+
+fn sample_record(sample: &SamplingSpec) -> SampleRecord {
+    SampleRecord {
+        images_per_class: sample.images_per_class as u64,
+        positions_per_image: sample.positions_per_image as u64,
+        draw: sample.draw,
+    }
 }
 
 fn uncut_rates(spec: &Spec) -> Vec<f64> {
@@ -212,9 +223,11 @@ mod tests {
         assert_eq!(not_run(&resolved(MINIMAL)).variants, []);
         let variants = "[[variants]]\nname = \"plain\"\n[[variants]]\nname = \"at once\"\n\
                         \"prune.mode\" = \"one-shot\"\n\"prune.keep-rates\" = [1.0, 0.5]";
-        let record = |name: &str, overrides: &str, mode, uncut_rates| VariantRecord {
+        let record = |name: &str, overrides: &str, others: &str, mode, uncut_rates| VariantRecord {
             name: name.to_owned(),
             overrides: overrides.to_owned(),
+            others: others.to_owned(),
+            sample: SampleRecord { images_per_class: 10, positions_per_image: 10, draw: 0 },
             mode,
             uncut_rates,
         };
@@ -223,9 +236,22 @@ mod tests {
         assert_eq!(
             found,
             [
-                record("plain", "", Mode::LayerByLayer, Vec::new()),
-                record("at once", overrides, Mode::OneShot, vec![1.0])
+                record("plain", "", "", Mode::LayerByLayer, Vec::new()),
+                record("at once", overrides, overrides, Mode::OneShot, vec![1.0])
             ]
         );
+    }
+
+    #[test]
+    fn the_record_of_a_variant_has_its_calibration_sample() {
+        let variants = "calibration.images-per-class = 3\n[[variants]]\nname = \"first\"\n\"prune.mode\" = \"one-shot\"\n\
+                        [[variants]]\nname = \"second\"\n\"calibration.draw\" = 1\n\
+                        \"calibration.positions-per-image\" = 5\n\"prune.mode\" = \"one-shot\"";
+        let found = not_run(&resolved(&format!("{MINIMAL}\n{variants}"))).variants;
+        let sample =
+            |positions_per_image, draw| SampleRecord { images_per_class: 3, positions_per_image, draw };
+        assert_eq!([found[0].sample, found[1].sample], [sample(10, 0), sample(5, 1)]);
+        assert_eq!(found[0].others, found[1].others);
+        assert_eq!(found[1].others, "prune.mode = \"one-shot\"");
     }
 }

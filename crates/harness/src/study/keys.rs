@@ -313,6 +313,12 @@ const KEYS: &[KeyTable] = &[
         keys: &[
             key("images-per-class", "count", "10", "training images drawn of every class"),
             key("positions-per-image", "count", "10", "outputs of the next layer looked at in every image"),
+            key(
+                "draw",
+                "count",
+                "0",
+                "which of the samples of this size; for variants that differ in the draw alone",
+            ),
         ],
     },
     KeyTable {

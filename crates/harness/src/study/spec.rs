@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_minimal_spec_gets_the_papers_defaults_and_survives_a_round_trip() {
         let spec = Spec::parse(MINIMAL, Path::new("x.toml")).unwrap();
-        assert_eq!(spec.calibration, SamplingSpec { images_per_class: 10, positions_per_image: 10 });
+        assert_eq!(spec.calibration, SamplingSpec { images_per_class: 10, positions_per_image: 10, draw: 0 });
         assert_eq!(spec.compute, ComputeSpec { threads: 1, ..ComputeSpec::default() });
         assert_eq!((spec.seeds, spec.prune.mode), (1, Mode::LayerByLayer));
         let recipe = spec.dense.train.clone().unwrap();

@@ -25,7 +25,18 @@ impl VariantSpec {
     /// The overrides on one line, such as `calibration.images-per-class = 3, prune.mode = "one-shot"`.
     #[must_use]
     pub fn words(&self) -> String {
-        let words = self.overrides.iter().map(|(key, value)| format!("{key} = {value}"));
+        self.words_but(|_| false)
+    }
+
+    /// The overrides but those of the calibration sample, on one line.
+    #[must_use]
+    pub fn words_without_sample(&self) -> String {
+        self.words_but(|key| key.starts_with("calibration."))
+    }
+
+    fn words_but(&self, is_left_out: impl Fn(&str) -> bool) -> String {
+        let overrides = self.overrides.iter().filter(|(key, _)| !is_left_out(key));
+        let words = overrides.map(|(key, value)| format!("{key} = {value}"));
         words.collect::<Vec<_>>().join(", ")
     }
 }

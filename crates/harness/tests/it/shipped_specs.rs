@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use thinet_data::DatasetSpec;
 use thinet_harness::events::{Event, Reporter};
 use thinet_harness::run::{RunOptions, run};
-use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec, gather};
+use thinet_harness::study::{Options, Plan, ResolvedStudy, Spec, VariantSpec, gather};
 use thinet_report::records::FROM_SCRATCH;
 
 use crate::small;
@@ -41,7 +41,7 @@ fn is_paper_scale(spec: &Spec) -> bool {
 #[test]
 fn every_shipped_spec_parses_and_opens_with_question_command_and_time() {
     let files = experiments();
-    assert_eq!(files.len(), 41);
+    assert_eq!(files.len(), 43);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
         for needed in ["# Question:", "# Command:", "# Data:", "# Time:", "# Follows:"] {
@@ -115,7 +115,7 @@ fn every_spec_of_other_peoples_numbers_plans_and_takes_its_first_step() {
 
 #[test]
 fn every_other_spec_plans_and_takes_its_first_step() {
-    plan_and_take_a_step(17, |spec| !is_paper_scale(spec) && !is_rerun(spec) && !has_jpeg_twin(spec));
+    plan_and_take_a_step(18, |spec| !is_paper_scale(spec) && !is_rerun(spec) && !has_jpeg_twin(spec));
 }
 
 /// Plans the `count` shipped specs of this kind and stops each after its first training step, whose loss must be that of random weights.
@@ -366,6 +366,32 @@ fn the_study_from_scratch_of_cifar_10_trains_its_control_as_its_dense_net() {
         same.methods.clone_from(&study.methods);
         same.prune.keep_rates.clone_from(&study.prune.keep_rates);
         assert_eq!(study, same);
+    }
+}
+
+#[test]
+fn the_study_of_draws_has_the_dense_nets_of_the_one_from_scratch_and_as_many_draws_of_each_sample() {
+    for data in ["jpeg", "narrow"] {
+        let read = |study: &str| {
+            let file = format!("experiments/cifar10-{data}/cifar10-{data}-vgg16-{study}.toml");
+            Spec::read(&project().join(file)).unwrap()
+        };
+        let (first, draws) = (read("scratch"), read("draws"));
+        assert_eq!(
+            (&draws.dataset, &draws.input, &draws.net, &draws.compute, &draws.dense, draws.seeds),
+            (&first.dataset, &first.input, &first.net, &first.compute, &first.dense, first.seeds)
+        );
+        let value = |variant: &VariantSpec, key: &str| {
+            variant.overrides[&format!("calibration.{key}")].as_integer().unwrap()
+        };
+        let keys = ["images-per-class", "positions-per-image", "draw"];
+        let all: Vec<[i64; 3]> =
+            draws.variants.iter().map(|variant| keys.map(|key| value(variant, key))).collect();
+        for sample in all.chunks(6) {
+            let expected: Vec<[i64; 3]> = (0..6).map(|draw| [sample[0][0], sample[0][1], draw]).collect();
+            assert_eq!(sample, expected);
+        }
+        assert_eq!(all[0], [10, 10, 0], "the paper's sample");
     }
 }
 

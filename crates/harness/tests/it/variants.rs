@@ -117,6 +117,35 @@ fn variants_share_dense_nets_and_the_calibrations_that_they_do_not_change() {
 }
 
 #[test]
+fn another_draw_is_another_sample_of_the_same_dense_net() {
+    let fixture = Fixture::new();
+    let first = r#"
+[[variants]]
+name = "first"
+"calibration.draw" = 0
+"#;
+    let draws = format!("{first}{}", first.replace("first", "again").replace("= 0", "= 1"));
+    for (mode, spec) in [("one-shot", single()), ("layers", SPEC.replace("[0.5, 0.75]", "[0.5]"))] {
+        let study = fixture.run(&format!("{spec}{draws}"), mode, &Silent).study;
+        let alone = fixture.plan(&spec, "results").unwrap();
+        let of = |name: &str| -> Vec<&CellRecord> {
+            study.cells.iter().filter(|cell| cell.variant.as_deref() == Some(name)).collect()
+        };
+        // A draw that is written out is the one of specs that name none.
+        let ids: Vec<&str> = of("first").iter().map(|cell| cell.id.as_str()).collect();
+        assert_eq!(ids, alone.cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>());
+        for (first, again) in of("first").into_iter().zip(of("again")) {
+            assert_ne!(first.id, again.id);
+            assert_ne!(first.rows, again.rows, "{mode}: {}", first.method);
+        }
+        let folder = fixture.path(&format!("{mode}/tables"));
+        let file = read_table_file(&folder, "small-draws", "csv").unwrap().unwrap();
+        let table = StoredTable::parse(file.bytes).unwrap();
+        assert_eq!(table.text("draws", 0), Some("2"), "{mode}");
+    }
+}
+
+#[test]
 fn a_study_of_variants_that_died_is_resumed_and_its_state_is_known() {
     let fixture = Fixture::new();
     let spec = with_variants();

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::FigureError;
-use super::source::Tables;
+use super::samples::VariantSample;
 use super::spec::{About, Figure, figure};
 use super::study::{Group, Study, index_of};
 use super::style::{DARK, HEAT, INK};
@@ -14,63 +13,8 @@ const RATES: usize = 2;
 /// Width and height of a field, pixels.
 const FIELD: [f64; 2] = [66.0, 46.0];
 
-/// The file beside a table with the spec of its study, defaults filled in.
-pub(super) const SPEC: &str = "resolved.toml";
-/// The keys that a variant of the ablation overrides, each with its name in the table `[calibration]`.
-const KEYS: [(&str, &str); 2] = [
-    ("calibration.images-per-class", "images-per-class"),
-    ("calibration.positions-per-image", "positions-per-image"),
-];
-
-/// The calibration sample of a variant.
-pub(super) struct VariantSample {
-    variant: String,
-    images: u64,
-    positions: u64,
-    /// What the variant overrides besides, as text.
-    others: String,
-}
-
-/// The samples of a study's variants, from the spec beside its table; `None` if there is no such file.
-pub(super) fn variant_samples(
-    tables: &mut Tables,
-    study: &Study,
-) -> Result<Option<Vec<VariantSample>>, FigureError> {
-    let Some(bytes) = tables.bytes(&study.table, SPEC)? else { return Ok(None) };
-    let bad = |problem: String| FigureError::BadSpec { path: tables.path(&study.table, SPEC), problem };
-    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
-    samples_of(&text).map(Some).map_err(bad)
-}
-
-/// The samples of the variants of a spec; the error names the value that is missing or no count.
-fn samples_of(spec: &str) -> Result<Vec<VariantSample>, String> {
-    let spec: toml::Table = spec.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    let list = |value: &toml::Value| value.as_array().cloned().unwrap_or_default();
-    let mut samples = Vec::new();
-    for variant in spec.get("variants").map(list).unwrap_or_default() {
-        let name = variant.get("name").and_then(toml::Value::as_str).ok_or("a variant has no name")?;
-        let mut numbers = [0; 2];
-        for (number, (dotted, key)) in numbers.iter_mut().zip(KEYS) {
-            let own = variant.get(dotted);
-            let value = own.or_else(|| spec.get("calibration")?.get(key));
-            let count = value.and_then(toml::Value::as_integer).and_then(|count| u64::try_from(count).ok());
-            *number = count.ok_or_else(|| format!("variant {name:?} has no count {dotted}"))?;
-        }
-        let mut others = variant.as_table().cloned().unwrap_or_default();
-        others.remove("name");
-        KEYS.iter().for_each(|(dotted, _)| drop(others.remove(*dotted)));
-        let [images, positions] = numbers;
-        samples.push(VariantSample {
-            variant: name.to_owned(),
-            images,
-            positions,
-            others: others.to_string(),
-        });
-    }
-    Ok(samples)
-}
-
-/// The figure of a study whose variants differ in images and positions; `None` for other studies. Variants that differ from the first
+/// The figure of a study whose variants differ in images and positions; `None` for other studies, and for those of several draws, which
+/// have a figure of their own. Variants that differ from the first
 /// one in something else as well are left out.
 pub(super) fn ablation(study: &Study, all: &[VariantSample]) -> Option<Figure> {
     let first = all.first()?;
@@ -79,7 +23,8 @@ pub(super) fn ablation(study: &Study, all: &[VariantSample]) -> Option<Figure> {
         all.iter().filter(|sample| sample.others == first.others).filter(is_here).collect();
     let phase = study.last_phase()?;
     let size = |sample: &VariantSample| (sample.images, sample.positions);
-    if samples.iter().all(|sample| size(sample) == size(samples[0])) {
+    let is_drawn_again = samples.iter().any(|sample| sample.draw != samples[0].draw);
+    if is_drawn_again || samples.iter().all(|sample| size(sample) == size(samples[0])) {
         return None;
     }
     let of_variant = |name: &str| samples.iter().find(|sample| sample.variant == name);
@@ -184,24 +129,4 @@ fn panel(title: &str, rows: &[Value], images: &[u64], positions: &[u64], [low, h
               } },
         ],
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_the_variants_override_or_the_specs() {
-        let spec = "[calibration]\nimages-per-class = 10\npositions-per-image = 5\n\
-                    [[variants]]\nname = \"plain\"\n\
-                    [[variants]]\nname = \"few\"\n\"calibration.images-per-class\" = 1\n\
-                    [[variants]]\nname = \"both\"\n\"calibration.positions-per-image\" = 2\n\"prune.mode\" = \"one-shot\"\n";
-        let samples = samples_of(spec).unwrap();
-        let found: Vec<_> = samples.iter().map(|s| (s.variant.as_str(), s.images, s.positions)).collect();
-        assert_eq!(found, [("plain", 10, 5), ("few", 1, 5), ("both", 10, 2)]);
-        assert!(samples[0].others == samples[1].others && samples[0].others != samples[2].others);
-        assert!(samples_of("name = \"x\"").unwrap().is_empty());
-        let error = samples_of("[[variants]]\nname = \"few\"").err().unwrap();
-        assert_eq!(error, "variant \"few\" has no count calibration.images-per-class");
-    }
 }

@@ -7,6 +7,7 @@ mod ablation;
 mod accuracy;
 mod agreement;
 mod differences;
+mod draws;
 mod error;
 mod gaps;
 mod kept;
@@ -14,6 +15,7 @@ mod latency;
 pub(crate) mod losses;
 mod published;
 mod reconstruction;
+mod samples;
 pub(crate) mod source;
 pub(crate) mod spec;
 pub(crate) mod study;
@@ -28,16 +30,18 @@ use std::path::{Path, PathBuf};
 
 use thinet_files::{FileError, write_atomically};
 
-use ablation::{SPEC, ablation, variant_samples};
+use ablation::ablation;
 use accuracy::{Axis, accuracy};
 use agreement::agreement;
 use differences::{difference_rows, differences};
+use draws::{cell_rows, draws};
 pub use error::FigureError;
 use kept::kept;
 use latency::latency;
 use losses::{loss_rows, losses};
 use published::Published;
 use reconstruction::{layer_rows, reconstruction};
+use samples::{SPEC, variant_samples};
 use source::Tables;
 pub use spec::Figure;
 use study::{NoStudy, Study};
@@ -135,7 +139,12 @@ impl Figures {
         }
         if study.variants.len() > 1 {
             match variant_samples(tables, &study)? {
-                Some(samples) => self.drawn.extend(ablation(&study, &samples)),
+                Some(samples) => {
+                    self.drawn.extend(ablation(&study, &samples));
+                    if let Some(sheet) = cell_rows(tables, &study)? {
+                        self.drawn.extend(draws(&study, &samples, &sheet)?);
+                    }
+                }
                 None => self.skip(&format!("{table}-samples"), missing(table, SPEC)),
             }
         }

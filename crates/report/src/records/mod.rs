@@ -10,6 +10,6 @@ pub use difference::{Difference, differences, leaves};
 pub use environment::{Environment, Gpu, Program};
 pub use processor::CpuIdentity;
 pub use study::{
-    CellRecord, DenseRecord, FROM_SCRATCH, LossCurve, Metric, Mode, Phase, Row, Size, Status, StudyRecord,
-    Unfit, VariantRecord, find,
+    CellRecord, DenseRecord, FROM_SCRATCH, LossCurve, Metric, Mode, Phase, Row, SampleRecord, Size, Status,
+    StudyRecord, Unfit, VariantRecord, find,
 };

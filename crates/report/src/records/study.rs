@@ -257,6 +257,16 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The calibration sample of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SampleRecord {
+    pub images_per_class: u64,
+    pub positions_per_image: u64,
+    /// Which of the samples of this size.
+    pub draw: u64,
+}
+
 /// A variant of a study: the study with other values of single keys.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -265,6 +275,11 @@ pub struct VariantRecord {
     pub name: String,
     /// The keys that it overrides, such as `calibration.images-per-class = 3`.
     pub overrides: String,
+    /// Those that are not of its calibration sample, in the same form.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub others: String,
+    /// Its calibration sample.
+    pub sample: SampleRecord,
     /// Its mode.
     pub mode: Mode,
     /// Keep rates at which nothing is cut.

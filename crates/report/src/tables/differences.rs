@@ -16,7 +16,7 @@ use crate::records::{Phase, StudyRecord};
 /// The selectors that every method is compared with; of several methods with one of them, the first.
 const REFERENCES: [&str; 2] = ["thinet", "random"];
 
-fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
+fn comparisons<'a>(study: &StudyRecord, lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
     let cells: Vec<&Line> = lines.iter().filter(|line| !line.is_dense()).collect();
     let variants = in_order(lines, |l| l.cell.variant.as_deref());
     let methods = in_order(lines, |l| (l.cell.method.as_str(), l.cell.selector.as_str()));
@@ -37,8 +37,14 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
             }
         }
         if let [first, _, ..] = variants[..] {
+            // Another draw of a sample is not another treatment.
+            let draw_of = |name: Option<&str>| {
+                study.variants.iter().find(|v| Some(v.name.as_str()) == name).map(|v| v.sample.draw)
+            };
+            let same_draw: Vec<_> =
+                variants.iter().copied().filter(|&name| draw_of(name) == draw_of(first)).collect();
             for (method, _) in &methods {
-                let places = variants.iter().map(|variant| (*variant, *method));
+                let places = same_draw.iter().map(|&variant| (variant, *method));
                 all.extend(here.family(places, (first, method)));
             }
         }
@@ -49,7 +55,7 @@ fn comparisons<'a>(lines: &[Line<'a>]) -> Vec<Comparison<'a>> {
 /// Paired differences to the first ThiNet method and to random selection, and of variants to the first one; `None` if the study has
 /// none of these, or no pair of cells is stored.
 pub(super) fn differences(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table>, TableError> {
-    let all = comparisons(lines);
+    let all = comparisons(study, lines);
     if all.iter().all(|c| c.found.is_none()) {
         return Ok(None);
     }
@@ -252,7 +258,7 @@ mod tests {
         }
         let all = lines(&study, &study.cells).unwrap();
         let verdict = |method: &str, against: &str| {
-            let found = comparisons(&all).into_iter().find(|c| {
+            let found = comparisons(&study, &all).into_iter().find(|c| {
                 (c.phase, c.keep_rate, c.method) == (Phase::AfterFineTune, 0.5, method)
                     && c.against == (None, against)
             });
@@ -298,7 +304,7 @@ mod tests {
         study.cells.retain(|cell| cell.method != "apoz" || cell.keep_rate == 0.5);
         let cells = with_dense_nets(&study);
         let all = lines(&study, &cells).unwrap();
-        let found = comparisons(&all);
+        let found = comparisons(&study, &all);
         let (first, random) = ("thinet + channel-scale", "random");
         let tuned = found.iter().filter(|c| c.phase == Phase::AfterFineTune);
         let tuned: Vec<_> = tuned.map(|c| (c.keep_rate, c.against.1, c.method)).collect();

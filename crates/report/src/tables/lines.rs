@@ -243,9 +243,9 @@ pub(super) fn lines<'a>(
 }
 
 /// The distinct values of a property, in the order of their first appearance.
-pub(super) fn in_order<'a, T: PartialEq>(lines: &[Line<'a>], property: impl Fn(&Line<'a>) -> T) -> Vec<T> {
+pub(super) fn in_order<'r, R, T: PartialEq>(rows: &'r [R], property: impl Fn(&'r R) -> T) -> Vec<T> {
     let mut distinct = Vec::new();
-    for value in lines.iter().map(property) {
+    for value in rows.iter().map(property) {
         if !distinct.contains(&value) {
             distinct.push(value);
         }

@@ -6,6 +6,7 @@ mod closing;
 mod comparison;
 mod compression;
 mod differences;
+mod draws;
 mod environment;
 mod error;
 mod figure4;
@@ -60,7 +61,10 @@ pub use verdict::{VERDICT, verdict};
 pub use write::{NOT_RUN, TableFiles, csv_text, write};
 
 /// Suffixes of the names of further tables about the same cells.
-pub const BESIDE: [&str; 6] = ["-summary", "-tau", "-differences", LAYERS, LOSSES, CHECKLIST];
+pub const BESIDE: [&str; 7] = ["-summary", "-tau", "-differences", DRAWS, LAYERS, LOSSES, CHECKLIST];
+
+/// Suffix of the name of the table with the spread over calibration draws.
+pub const DRAWS: &str = "-draws";
 
 /// Suffix of the name of the table with a study's per-layer rows: a row per layer of each cell, so it is written and not printed.
 pub const LAYERS: &str = "-layers";

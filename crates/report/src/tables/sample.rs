@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use thinet_graph::{ChannelSet, Counts};
 
 use crate::records::{
-    CellRecord, DenseRecord, LossCurve, Metric, Mode, Phase, Row, Size, Status, StudyRecord, VariantRecord,
+    CellRecord, DenseRecord, LossCurve, Metric, Mode, Phase, Row, SampleRecord, Size, Status, StudyRecord,
+    VariantRecord,
 };
 
 const METHODS: [(&str, &str, &str); 5] = [
@@ -137,6 +138,8 @@ pub(crate) fn with_variants() -> StudyRecord {
     let variant = |name: &str, overrides: &str, mode| VariantRecord {
         name: name.to_owned(),
         overrides: overrides.to_owned(),
+        others: overrides.to_owned(),
+        sample: SampleRecord { images_per_class: 10, positions_per_image: 10, draw: 0 },
         mode,
         uncut_rates: Vec::new(),
     };
@@ -158,4 +161,33 @@ pub(crate) fn with_variants() -> StudyRecord {
         }
     }
     StudyRecord { cells, ..study }
+}
+
+/// The invented study with three draws of a sample and one of a smaller one. Tuned top-1 grows with each draw by one point more than the
+/// seed.
+pub(crate) fn with_draws() -> StudyRecord {
+    let study = study();
+    let draws =
+        [("10 images", 10, 0), ("10 images, draw 1", 10, 1), ("10 images, draw 2", 10, 2), ("1 image", 1, 0)];
+    let variant = |(name, images, draw): (&str, u64, u64)| VariantRecord {
+        name: name.to_owned(),
+        overrides: format!("calibration.draw = {draw}, calibration.images-per-class = {images}"),
+        others: String::new(),
+        sample: SampleRecord { images_per_class: images, positions_per_image: 10, draw },
+        mode: Mode::OneShot,
+        uncut_rates: Vec::new(),
+    };
+    let mut cells = Vec::new();
+    for (at, (name, images, draw)) in draws.into_iter().enumerate() {
+        for cell in &study.cells {
+            let mut cell = CellRecord { variant: Some(name.to_owned()), ..cell.clone() };
+            cell.id = format!("{}-{at}", cell.id);
+            for row in cell.rows.iter_mut().filter(|row| row.metric == Metric::Top1) {
+                row.value += if images == 1 { -5.0 } else { (draw * (1 + cell.seed)) as f64 };
+            }
+            cells.push(cell);
+        }
+    }
+    let variants = draws.map(variant).to_vec();
+    StudyRecord { variants, cells, mode: Mode::OneShot, ..study }
 }

@@ -10,6 +10,7 @@ use thinet_graph::ChannelSet;
 use super::asked::AskedColumns;
 use super::checklist::checklist;
 use super::differences::differences;
+use super::draws::draws;
 use super::frame::column;
 use super::groups::groups;
 use super::layers::layers;
@@ -27,7 +28,7 @@ use crate::published::Published;
 use crate::records::{CellRecord, Phase, Status, StudyRecord};
 
 /// The tables of a study: every cell (with the kept channels as JSON), means over seeds, rank agreement with the paper, differences
-/// between methods, the layers of each cell, loss curves, the checklist.
+/// between methods, the spread over calibration draws, the layers of each cell, loss curves, the checklist.
 ///
 /// # Errors
 /// If a cell has no dense net of its seed, a value is recorded twice, or the published numbers are inconsistent.
@@ -45,6 +46,7 @@ pub fn selectors(study: &StudyRecord) -> Result<Vec<Table>, TableError> {
     };
     let mut tables = vec![main, summary(study, &lines, &published)?, tau(study, &lines, &published)?];
     tables.extend(differences(study, &lines)?);
+    tables.extend(draws(study, &lines)?);
     tables.extend(layers(study, &lines)?);
     tables.extend(losses(study, &lines)?);
     tables.extend(checklist(study, &lines, &groups(&lines, &published))?);
