@@ -112,8 +112,8 @@ pub(crate) fn data(spec: &Spec, scratch: &Path) -> PathBuf {
 pub(crate) fn image_folder(folder: &Path) -> PathBuf {
     if !folder.is_dir() {
         for class in 0..10 {
-            for i in 0..25 {
-                let split = if i < 20 { "train" } else { "test" };
+            for i in 0..35 {
+                let split = if i < 30 { "train" } else { "test" };
                 photograph(&folder.join(format!("{split}/class{class}/{i:02}.jpg")), SIZE, 3 * class + i);
             }
         }

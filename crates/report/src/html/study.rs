@@ -10,7 +10,7 @@ use super::{FigureError, Source, cells, columns, explore, plots};
 use crate::figures::source::{Sheet, Tables};
 use crate::figures::study::{Stat, Study, VARIANT, index_of};
 use crate::figures::{Figure, Figures};
-use crate::tables::{BESIDE, CHECKLIST, LAYERS, LOSSES, grouped};
+use crate::tables::{BESIDE, CHECKLIST, DRAWS, LAYERS, LOSSES, grouped};
 
 /// Columns of a main table that the page cannot do without.
 const NEEDED: [&str; 11] = [
@@ -27,7 +27,7 @@ const NEEDED: [&str; 11] = [
     "flops_fraction",
 ];
 /// Endings of the names of the figures of a study, in their order on the page. The chart takes the place of those of accuracy.
-const FIGURES: [&str; 6] = ["-samples", "-differences", "-reconstruction", "-agreement", "-widths", LOSSES];
+const FIGURES: [&str; 7] = ["-samples", DRAWS, "-differences", "-reconstruction", "-agreement", "-widths", LOSSES];
 
 /// A finished section.
 pub(super) struct Section {
