@@ -22,7 +22,7 @@ TABLES = ROOT / "results" / "tables"
 MAIN = HERE / "thinet-rs.typ"
 
 # Columns by whose values cells are chosen.
-KEYS = ["variant", "method", "keep_rate", "seed", "stage", "against", "verdict", "model", "convention"]
+KEYS = ["variant", "method", "keep_rate", "seed", "images_per_class", "positions_per_image", "stage", "against", "verdict", "model", "convention"]
 
 # A keep rate in a finding.
 KEEP_RATE = r"\b0\.\d+\b"
@@ -194,12 +194,15 @@ def wrong_findings(page: str) -> list[str]:
             rows = list(csv.DictReader(file))
         if kind == "cells":
             column, rate = keys[0], keys[1].removeprefix("keep_rate=")
+            shared = dict(pair.split("=") for pair in keys[1:])
             wrong += [f"{page}: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
             # The keep rates of the net are named in the prose, with fewer or other digits than accuracies have.
             printed = re.findall(r"\b\d\d\.\d\b", words.split("([")[0])
             cells = []
-            for method, _, variant in (name.partition(" @ ") for name in listed.split(" | ")):
-                wanted = {"method": method, "keep_rate": rate} | ({"variant": variant} if variant else {})
+            for method, _, place in (name.partition(" @ ") for name in listed.split(" | ")):
+                # A variant, or the values of other columns.
+                own = dict(pair.split("=") for pair in place.split(", ")) if "=" in place else {"variant": place} if place else {}
+                wanted = {"method": method} | shared | own
                 cells += [r[column] for r in rows if all(r[k] == v for k, v in wanted.items())]
             expected = [shown(cell, 1.0, 1) for cell in cells]
             if printed != expected:

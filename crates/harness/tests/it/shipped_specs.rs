@@ -376,7 +376,7 @@ fn the_study_of_draws_has_the_dense_nets_of_the_one_from_scratch_and_as_many_dra
             let file = format!("experiments/cifar10-{data}/cifar10-{data}-vgg16-{study}.toml");
             Spec::read(&project().join(file)).unwrap()
         };
-        let (first, draws) = (read("scratch"), read("draws"));
+        let (first, draws) = (read("scratch"), read("calibration"));
         assert_eq!(
             (&draws.dataset, &draws.input, &draws.net, &draws.compute, &draws.dense, draws.seeds),
             (&first.dataset, &first.input, &first.net, &first.compute, &first.dense, first.seeds)
