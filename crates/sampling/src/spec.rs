@@ -14,7 +14,7 @@ pub struct SamplingSpec {
     /// Outputs of the next layer sampled in every image, each at its own filter and position, 1 to 1,000,000. Default: 10.
     pub positions_per_image: usize,
     /// Which of the samples of this size: each has images, filters and positions of its own. For variants that measure how much the
-    /// draw alone matters, on the same dense nets. Default: 0.
+    /// draw alone matters, on the same dense nets; 0 to 1,000,000. Default: 0.
     #[serde(skip_serializing_if = "is_first")]
     pub draw: u64,
 }

@@ -383,7 +383,7 @@ impl CellRun<'_> {
         Ok(())
     }
 
-    /// Tests the refitted net with batch-norm statistics of the calibration images of `seed`, if the spec asks for it.
+    /// Tests the refitted net with batch-norm statistics of the calibration images of `sample`, if the spec asks for it.
     fn evaluate_batch_norm(&self, state: &mut State, sample: Sample) -> Result<(), Halt> {
         if !self.spec().prune.estimate_batch_norm {
             return Ok(());

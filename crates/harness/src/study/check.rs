@@ -20,6 +20,7 @@ const STEPS: usize = 1_000_000_000;
 const BATCH: usize = 1_000_000;
 const IMAGES: usize = 1_000_000;
 const POSITIONS: usize = 1_000_000;
+const DRAWS: u64 = 1_000_000;
 const SEEDS: usize = 1000;
 const THREADS: usize = 1024;
 const SIDE: usize = 4096;
@@ -69,6 +70,9 @@ pub(crate) fn values(spec: &Spec, path: &Path) -> Result<(), HarnessError> {
     let sample = &spec.calibration;
     counted(path, "calibration.images-per-class", sample.images_per_class, IMAGES)?;
     counted(path, "calibration.positions-per-image", sample.positions_per_image, POSITIONS)?;
+    if sample.draw > DRAWS {
+        return wrong("calibration.draw", &format!("{} is outside 0 to {DRAWS}", sample.draw));
+    }
     methods(spec, path)?;
     keep_rates(spec, path)?;
     allocation::check(spec, path)?;

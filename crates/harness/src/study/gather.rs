@@ -154,12 +154,22 @@ fn variant_records(spec: &Spec, variants: &[Arc<Variant>]) -> Vec<VariantRecord>
     let record = |(written, variant): (&VariantSpec, &Arc<Variant>)| VariantRecord {
         name: written.name.clone(),
         overrides: written.words(),
-        others: written.words_without_sample(),
+        others: if is_the_spec_but_for_its_sample(spec, variant) {
+            String::new()
+        } else {
+            written.words_without_sample()
+        },
         sample: sample_record(&variant.spec.calibration),
         mode: variant.spec.prune.mode,
         uncut_rates: uncut_rates(&variant.spec),
     };
     spec.variants.iter().zip(variants).map(record).collect()
+}
+
+/// Whether a variant's overrides change nothing but its calibration sample.
+fn is_the_spec_but_for_its_sample(spec: &Spec, variant: &Variant) -> bool {
+    let same = Spec { calibration: spec.calibration, ..variant.spec.clone() };
+    same == Spec { variants: Vec::new(), ..spec.clone() }
 }
 
 fn sample_record(sample: &SamplingSpec) -> SampleRecord {
@@ -246,12 +256,13 @@ mod tests {
     fn the_record_of_a_variant_has_its_calibration_sample() {
         let variants = "calibration.images-per-class = 3\n[[variants]]\nname = \"first\"\n\"prune.mode\" = \"one-shot\"\n\
                         [[variants]]\nname = \"second\"\n\"calibration.draw\" = 1\n\
-                        \"calibration.positions-per-image\" = 5\n\"prune.mode\" = \"one-shot\"";
+                        \"calibration.positions-per-image\" = 5\n\"prune.mode\" = \"one-shot\"\n[[variants]]\nname = \"redundant\"\n\
+                        \"prune.mode\" = \"layer-by-layer\"";
         let found = not_run(&resolved(&format!("{MINIMAL}\n{variants}"))).variants;
         let sample =
             |positions_per_image, draw| SampleRecord { images_per_class: 3, positions_per_image, draw };
         assert_eq!([found[0].sample, found[1].sample], [sample(10, 0), sample(5, 1)]);
-        assert_eq!(found[0].others, found[1].others);
-        assert_eq!(found[1].others, "prune.mode = \"one-shot\"");
+        let others: Vec<&str> = found.iter().map(|variant| variant.others.as_str()).collect();
+        assert_eq!(others, ["prune.mode = \"one-shot\"", "prune.mode = \"one-shot\"", ""]);
     }
 }

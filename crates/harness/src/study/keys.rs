@@ -317,7 +317,7 @@ const KEYS: &[KeyTable] = &[
                 "draw",
                 "count",
                 "0",
-                "which of the samples of this size; for variants that differ in the draw alone",
+                "which of the samples of this size: 0 is that of specs without the key, each other number draws again; for variants",
             ),
         ],
     },

@@ -1,5 +1,6 @@
 //! Every shipped spec parses, plans and takes its first training step, on the data it names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -392,6 +393,7 @@ fn the_study_of_draws_has_the_dense_nets_of_the_one_from_scratch_and_as_many_dra
             assert_eq!(sample, expected);
         }
         assert_eq!(all[0], [10, 10, 0], "the paper's sample");
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "each sample once");
     }
 }
 

@@ -142,7 +142,7 @@ name = "first"
         let file = read_table_file(&folder, "small-draws", "csv").unwrap().unwrap();
         let text = String::from_utf8(file.bytes).unwrap();
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
-        let draws = rows[0].iter().position(|name| *name == "draws").unwrap();
+        let draws = rows[0].iter().position(|name| *name == "draws_least").unwrap();
         assert!(rows.len() > 3 && rows[1..].iter().all(|row| row[draws] == "2"), "{mode}: {text}");
     }
 }
@@ -215,6 +215,10 @@ fn a_wrong_override_is_named_with_its_variant_and_key() {
         (
             "\"calibration.draw\" = -1",
             "variant \"few\": calibration.draw: expected a whole number of at least 0, found the number -1",
+        ),
+        (
+            "\"calibration.draw\" = 1000001",
+            "variant \"few\": calibration.draw: 1000001 is outside 0 to 1000000",
         ),
         (
             "\"calibration.images-per-class\" = \"three\"",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::samples::VariantSample;
+use super::samples::{VariantSample, is_any_drawn_again};
 use super::spec::{About, Figure, figure};
 use super::study::{Group, Study, index_of};
 use super::style::{DARK, HEAT, INK};
@@ -23,8 +23,7 @@ pub(super) fn ablation(study: &Study, all: &[VariantSample]) -> Option<Figure> {
         all.iter().filter(|sample| sample.others == first.others).filter(is_here).collect();
     let phase = study.last_phase()?;
     let size = |sample: &VariantSample| (sample.images, sample.positions);
-    let is_drawn_again = samples.iter().any(|sample| sample.draw != samples[0].draw);
-    if is_drawn_again || samples.iter().all(|sample| size(sample) == size(samples[0])) {
+    if is_any_drawn_again(&samples) || samples.iter().all(|sample| size(sample) == size(samples[0])) {
         return None;
     }
     let of_variant = |name: &str| samples.iter().find(|sample| sample.variant == name);

@@ -102,13 +102,21 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
             views.push(panel(study, &others, &less, rate, &values, rate == rates[0]));
         }
     }
-    let others = study.variants.get(1..).unwrap_or_default();
-    let others = if others.len() <= OTHERS { others } else { &[] };
-    for variant in others {
+    let mut others: Vec<(&str, Vec<usize>)> = Vec::new();
+    for variant in study.variants.iter().skip(1) {
         let of_other: Vec<usize> =
             sheet.rows().filter(|&row| is_of(row, variant, first) && is_in_phase(row)).collect();
+        // Another draw of a sample is compared with none.
+        if !of_other.is_empty() {
+            others.push((variant, of_other));
+        }
+    }
+    if others.len() > OTHERS {
+        others.clear();
+    }
+    for (variant, of_other) in &others {
         for &rate in &rates {
-            let values = drawn.values(sheet, at_rate(sheet, &of_other, rate)?.into_iter())?;
+            let values = drawn.values(sheet, at_rate(sheet, of_other, rate)?.into_iter())?;
             let less = json!([variant, format!("less {first},"), "points"]);
             views.push(panel(study, &labels, &less, rate, &values, rate == rates[0]));
         }

@@ -3,21 +3,23 @@
 use serde_json::{Value, json};
 
 use super::FigureError;
-use super::samples::VariantSample;
+use super::samples::{VariantSample, is_any_drawn_again};
 use super::source::{Sheet, Tables};
 use super::spec::{About, Figure, figure, percent_axis};
 use super::study::{Method, Study, VARIANT, index_of};
 use super::style::INK;
-use crate::records::Phase;
+use crate::records::{FROM_SCRATCH, Phase};
+use crate::tables::DRAWS;
 
-/// At most so many methods, a column of panels each, and so many keep rates, a row each.
+/// At most so many methods, a column of panels each, and so many keep rates and last phases, a row for each pair.
 const METHODS: usize = 3;
 const RATES: usize = 2;
+const PHASES: usize = 2;
 /// Marks of the nets, in the order of their seeds.
 const SHAPES: [&str; 5] = ["circle", "square", "triangle-up", "diamond", "cross"];
 /// Width of a sample's strip and height of a panel, pixels.
 const STRIP: f64 = 46.0;
-const HEIGHT: f64 = 210.0;
+const HEIGHT: f64 = 170.0;
 
 const NEEDED: [&str; 5] = ["run", "method", "keep_rate", "seed", VARIANT];
 
@@ -28,15 +30,28 @@ pub(super) fn cell_rows(tables: &mut Tables, study: &Study) -> Result<Option<She
     Ok(Some(sheet))
 }
 
-/// A cell with a value.
+/// The value of a cell after a phase.
 struct Point {
     method: String,
     keep_rate: f64,
+    phase: Phase,
     /// Index of its sample.
     sample: usize,
     seed: u64,
     draw: u64,
     top1: f64,
+}
+
+impl Point {
+    /// Whether both are of the same net, but for the draw of its sample.
+    fn is_same_net(&self, other: &Self) -> bool {
+        (&self.method, self.keep_rate, self.phase, self.sample, self.seed)
+            == (&other.method, other.keep_rate, other.phase, other.sample, other.seed)
+    }
+
+    fn is_same_cell(&self, other: &Self) -> bool {
+        self.is_same_net(other) && self.draw == other.draw
+    }
 }
 
 /// The figure of a study whose variants repeat a sample with other draws; `None` for other studies. Variants that differ from the first
@@ -48,119 +63,140 @@ pub(super) fn draws(
 ) -> Result<Option<Figure>, FigureError> {
     let Some(first) = all.first() else { return Ok(None) };
     let samples: Vec<&VariantSample> = all.iter().filter(|sample| sample.others == first.others).collect();
-    let Some(phase) = study.last_phase().filter(|_| samples.iter().any(|s| s.draw != first.draw)) else {
+    let mut phases = study.phases_of_cuts();
+    phases.retain(|&phase| phase != Phase::AfterCut);
+    let phases = &phases[phases.len().saturating_sub(PHASES)..];
+    let Some(&last) = phases.last().filter(|_| is_any_drawn_again(&samples)) else {
         return Ok(None);
     };
     let mut sizes: Vec<(u64, u64)> = samples.iter().map(|sample| (sample.images, sample.positions)).collect();
     sizes.sort_unstable();
     sizes.dedup();
-    let points = points(&samples, &sizes, sheet, phase)?;
+    let mut methods: Vec<&Method> =
+        study.methods.iter().filter(|method| method.selector != FROM_SCRATCH).collect();
+    let points = points(&samples, &sizes, &methods, sheet, phases)?;
     let mut seeds: Vec<u64> = Vec::new();
     for point in &points {
         index_of(&mut seeds, point.seed);
     }
-    let methods: Vec<&Method> = study
-        .methods
-        .iter()
-        .filter(|method| points.iter().any(|point| point.method == method.label))
-        .take(METHODS)
-        .collect();
+    methods.retain(|method| points.iter().any(|point| point.method == method.label));
+    let left_out = methods.len().saturating_sub(METHODS);
+    methods.truncate(METHODS);
     let rates = study.some_rates(&first.variant, RATES);
     let is_drawn =
         |point: &&Point| rates.contains(&point.keep_rate) && methods.iter().any(|m| m.label == point.method);
-    let axis = percent_axis(points.iter().filter(is_drawn).map(|point| point.top1));
+    let drawn: Vec<&Point> = points.iter().filter(is_drawn).collect();
+    let axis = percent_axis(drawn.iter().map(|point| point.top1));
     let width = STRIP * sizes.len() as f64;
     let names: Vec<String> =
         sizes.iter().map(|(images, positions)| format!("{images} × {positions}")).collect();
     let mut views = Vec::new();
-    for &rate in &rates {
+    for (&rate, &phase) in rates.iter().flat_map(|rate| phases.iter().map(move |phase| (rate, phase))) {
         for method in &methods {
-            let here = points.iter().filter(|p| p.method == method.label && p.keep_rate == rate);
-            let rows: Vec<Value> = here
-                .map(|point| {
-                    json!({
-                        "sample": names[point.sample], "net": format!("seed {}", point.seed), "draw": point.draw,
-                        "top1": point.top1,
-                    })
+            let is_here =
+                |p: &&Point| (p.method.as_str(), p.keep_rate, p.phase) == (&method.label, rate, phase);
+            let row = |point: &Point| {
+                json!({
+                    "sample": names[point.sample], "net": format!("seed {}", point.seed), "draw": point.draw,
+                    "top1": point.top1,
                 })
-                .collect();
-            let title = format!("{}, keep rate {rate}", method.label);
+            };
+            let rows: Vec<Value> = points.iter().filter(is_here).map(row).collect();
+            let of_rate = if rates.len() > 1 { format!(", keep rate {rate}") } else { String::new() };
+            let title = format!("{}, {}{of_rate}", method.label, word(phase));
             views.push(panel(&title, &rows, &names, &seeds, method, &axis, width));
         }
     }
-    let (draws, nets) = (draws_of(&samples), seeds.len());
-    let left_out = study.methods.len().saturating_sub(METHODS);
     let left_out = match left_out {
         0 => String::new(),
+        1 => " One more method is in the table.".to_owned(),
         count => format!(" {count} more methods are in the table."),
     };
+    let nets = match seeds.len() {
+        1 => "one dense net".to_owned(),
+        nets => format!("each of {nets} dense nets"),
+    };
+    let omitted: Vec<&str> =
+        all.iter().filter(|sample| sample.others != first.others).map(|s| s.variant.as_str()).collect();
+    let omitted = match omitted.is_empty() {
+        true => String::new(),
+        false => format!(" Not shown, as they differ in more than the sample: {}.", omitted.join("; ")),
+    };
+    let listed: Vec<String> = rates.iter().map(f64::to_string).collect();
     let caption = format!(
-        "{}, {}, {}, {}: top-1, %, after {draws} draws of a sample of each size on each of {nets} dense nets (n = {nets} seeds, a mark \
-         each; bar: mean of a net). A sample of images × positions has so many images of each class and so many positions of an \
-         image.{left_out}{}{}",
+        "{}, {}, {}, keep rate {}: top-1, %, after {} of each sample on {} (a mark each, nets side by side; bar: mean of a \
+         net). A sample of images × positions has so many images of each class and so many positions of each image. Refit: \
+         after the method's reconstruction{}.{left_out}{}{}{}",
         study.dataset,
         study.net,
         study.mode_of(&first.variant),
-        words(phase),
+        listed.join(" and "),
+        draws_of(&drawn),
+        nets,
+        if phases.contains(&Phase::AfterBatchNormEstimate) {
+            "; BN: with the statistics of batch norm measured again on the sample's images"
+        } else {
+            ""
+        },
+        omitted,
         study.rates_not_drawn(&first.variant, RATES),
-        study.gaps(phase)
+        study.gaps(last)
     );
     let about = About {
         name: format!("{}-draws", study.table),
         title: format!("Accuracy over draws of the calibration sample on {}", study.dataset),
         caption,
-        tables: vec![study.table.clone()],
+        tables: vec![study.table.clone(), format!("{}{DRAWS}", study.table)],
         width: methods.len() as f64 * (width + 62.0) + 10.0,
     };
     Ok(Some(figure(about, json!({ "concat": views, "columns": methods.len().max(1) }))))
 }
 
-/// `3`, or `1 to 3` where sizes differ.
-fn draws_of(samples: &[&VariantSample]) -> String {
-    let mut counts: Vec<((u64, u64), u64)> = Vec::new();
-    for sample in samples {
-        let size = (sample.images, sample.positions);
-        match counts.iter_mut().find(|(known, _)| *known == size) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((size, 1)),
-        }
-    }
-    let counts = counts.iter().map(|(_, count)| *count);
-    match (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0)) {
-        (least, most) if least == most => most.to_string(),
-        (least, most) => format!("{least} to {most}"),
+/// `6 draws`, or `1 to 6 draws` where some of these have fewer.
+fn draws_of(points: &[&Point]) -> String {
+    let count = |point: &&Point| points.iter().filter(|other| other.is_same_net(point)).count();
+    let counts: Vec<usize> = points.iter().map(count).collect();
+    match (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0)) {
+        (least, most) if least == most => format!("{most} draws"),
+        (least, most) => format!("{least} to {most} draws"),
     }
 }
 
-fn words(phase: Phase) -> &'static str {
+/// As in the headings of tables.
+fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::AfterFineTune => "tuned",
-        Phase::AfterBatchNormEstimate => "not tuned, batch norm estimated again",
-        _ => "not tuned",
+        Phase::AfterBatchNormEstimate => "BN",
+        _ => "refit",
     }
 }
 
 fn points(
     samples: &[&VariantSample],
     sizes: &[(u64, u64)],
+    methods: &[&Method],
     sheet: &Sheet,
-    phase: Phase,
+    phases: &[Phase],
 ) -> Result<Vec<Point>, FigureError> {
-    let column = format!("{}_top1", phase.name().replace('-', "_"));
-    let mut points = Vec::new();
+    let mut points: Vec<Point> = Vec::new();
     for row in sheet.rows() {
         let variant = sheet.text(row, VARIANT).unwrap_or_default();
         let Some(of) = samples.iter().find(|sample| sample.variant == variant) else { continue };
-        let Some(top1) = sheet.number(row, &column)? else { continue };
         let Some(sample) = sizes.iter().position(|size| *size == (of.images, of.positions)) else { continue };
-        points.push(Point {
-            method: sheet.label(row, "method"),
-            keep_rate: sheet.required(row, "keep_rate")?,
-            sample,
-            seed: sheet.count(row, "seed")?,
-            draw: of.draw,
-            top1,
-        });
+        let method = sheet.label(row, "method");
+        if !methods.iter().any(|known| known.label == method) {
+            continue;
+        }
+        for &phase in phases {
+            let column = format!("{}_top1", phase.name().replace('-', "_"));
+            let Some(top1) = sheet.number(row, &column)? else { continue };
+            let (keep_rate, seed) = (sheet.required(row, "keep_rate")?, sheet.count(row, "seed")?);
+            let point = Point { method: method.clone(), keep_rate, phase, sample, seed, draw: of.draw, top1 };
+            // A draw that two variants name is shown once.
+            if !points.iter().any(|known| known.is_same_cell(&point)) {
+                points.push(point);
+            }
+        }
     }
     Ok(points)
 }
@@ -247,7 +283,7 @@ mod tests {
         let figure = find(&drawn, "draws");
         let views = figure.spec["concat"].as_array().unwrap();
         let of_both: Vec<_> =
-            views.iter().filter(|v| v["title"]["text"] == "thinet, keep rate 0.5").collect();
+            views.iter().filter(|v| v["title"]["text"] == "thinet, tuned, keep rate 0.5").collect();
         let rows = of_both[0]["data"]["values"].as_array().unwrap();
         let value = |row: &serde_json::Value| {
             (
@@ -266,7 +302,7 @@ mod tests {
         );
         assert_eq!(rows.len(), 8, "four samples of two nets");
         assert!(
-            figure.caption.contains("after 1 to 3 draws of a sample of each size on each of 2 dense nets"),
+            figure.caption.contains("after 1 to 3 draws of each sample on each of 2 dense nets"),
             "{}",
             figure.caption
         );
@@ -280,6 +316,11 @@ mod tests {
         let ends = |names: &[String], suffix: &str| names.iter().any(|name| name.ends_with(suffix));
         let several = names(with_draws());
         assert!(ends(&several, "-draws") && !ends(&several, "-samples"), "{several:?}");
+        let mut other_sizes = with_draws();
+        other_sizes.variants.retain(|variant| !variant.name.ends_with("draw 2"));
+        other_sizes.cells.retain(|cell| !cell.variant.as_deref().unwrap().ends_with("draw 2"));
+        other_sizes.variants[1].sample.images_per_class = 5;
+        assert!(!ends(&names(other_sizes), "-draws"), "no sample is drawn again");
         let single = names(with_variants());
         assert!(!ends(&single, "-draws"), "{single:?}");
     }

@@ -24,6 +24,15 @@ pub(super) struct VariantSample {
     pub(super) others: String,
 }
 
+/// Whether two variants have other draws of a sample of one size.
+pub(super) fn is_any_drawn_again(samples: &[&VariantSample]) -> bool {
+    let size = |sample: &VariantSample| (sample.images, sample.positions);
+    let is_again = |(at, own): (usize, &&VariantSample)| {
+        samples[..at].iter().any(|other| size(other) == size(own) && other.draw != own.draw)
+    };
+    samples.iter().enumerate().any(is_again)
+}
+
 /// The samples of a study's variants, from the spec beside its table; `None` if there is no such file.
 pub(super) fn variant_samples(
     tables: &mut Tables,

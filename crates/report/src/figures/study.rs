@@ -214,11 +214,16 @@ impl Study {
         PHASES.into_iter().filter(is_measured).collect()
     }
 
-    /// The last phase in which a pruned net was measured, the control from a random start aside.
-    pub(crate) fn last_phase(&self) -> Option<Phase> {
+    /// The phases in which a pruned net was measured, the control from a random start aside.
+    pub(crate) fn phases_of_cuts(&self) -> Vec<Phase> {
         let is_measured =
             |phase: &Phase| self.groups.iter().any(|group| self.is_cut(group) && group.at(*phase).is_some());
-        PHASES.into_iter().rfind(is_measured)
+        PHASES.into_iter().filter(is_measured).collect()
+    }
+
+    /// The last of these.
+    pub(crate) fn last_phase(&self) -> Option<Phase> {
+        self.phases_of_cuts().pop()
     }
 
     /// Whether nothing was tuned after the cuts.

@@ -84,6 +84,23 @@ pub(super) const BESIDE: [Column<'static>; 14] = [
     column("status", "ours", Kind::Choice),
 ];
 
+/// The spread over draws of a calibration sample.
+pub(super) const DRAWS: [Column<'static>; 13] = [
+    column("stage", "stage", Kind::Choice),
+    column("images_per_class", "images of a class", Kind::Count),
+    column("positions_per_image", "positions of an image", Kind::Count),
+    column("others", "also", Kind::Choice),
+    column("method", "method", Kind::Choice),
+    column("keep_rate", "keep rate", Kind::Exact),
+    column("top1_mean", "top-1, %", Kind::Number(2)),
+    column("draws_std", "± draws", Kind::Number(2)),
+    column("nets_std", "± nets", Kind::Number(2)),
+    column("top1_min", "lowest", Kind::Number(2)),
+    column("top1_max", "highest", Kind::Number(2)),
+    column("widest", "widest of a net", Kind::Number(2)),
+    column("draws_least", "draws", Kind::Count),
+];
+
 pub(super) const COMPRESSION: [Column<'static>; 10] = [
     column("model", "model", Kind::Choice),
     column("convention", "convention", Kind::Choice),

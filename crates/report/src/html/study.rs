@@ -27,7 +27,8 @@ const NEEDED: [&str; 11] = [
     "flops_fraction",
 ];
 /// Endings of the names of the figures of a study, in their order on the page. The chart takes the place of those of accuracy.
-const FIGURES: [&str; 7] = ["-samples", DRAWS, "-differences", "-reconstruction", "-agreement", "-widths", LOSSES];
+const FIGURES: [&str; 7] =
+    ["-samples", DRAWS, "-differences", "-reconstruction", "-agreement", "-widths", LOSSES];
 
 /// A finished section.
 pub(super) struct Section {
@@ -347,8 +348,9 @@ fn own_tables(tables: &mut Tables, study: &Study, main: &Sheet) -> Result<Markup
     };
     let own_cell = |row: usize| main.text(row, "cell").map(|cell| cell_link(name, cell));
     let mut parts = Vec::new();
-    let beside: [(&str, &str, &[Column]); 3] = [
+    let beside: [(&str, &str, &[Column]); 4] = [
         ("-summary", "Means over seeds", &columns::MEANS),
+        (DRAWS, "Spread over draws of the calibration sample", &columns::DRAWS),
         ("-differences", "Paired differences between methods", &columns::DIFFERENCES),
         ("-tau", "Agreement with the paper\u{2019}s order of methods", &columns::TAU),
     ];

@@ -257,6 +257,14 @@ impl fmt::Display for Mode {
     }
 }
 
+impl VariantRecord {
+    /// Whether the other variant has a sample of the same size and is otherwise the same.
+    pub(crate) fn is_drawn_from_the_sample_of(&self, other: &Self) -> bool {
+        let size = |variant: &Self| (variant.sample.images_per_class, variant.sample.positions_per_image);
+        (size(self), &self.others) == (size(other), &other.others)
+    }
+}
+
 /// The calibration sample of a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -275,7 +283,7 @@ pub struct VariantRecord {
     pub name: String,
     /// The keys that it overrides, such as `calibration.images-per-class = 3`.
     pub overrides: String,
-    /// Those that are not of its calibration sample, in the same form.
+    /// Those that are not of its calibration sample, in the same form; empty if they change nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub others: String,
     /// Its calibration sample.

@@ -10,7 +10,7 @@ use super::frame::column;
 use super::lines::{Line, in_order, phases_shown, variant_column};
 use super::markdown::Grid;
 use super::notes::origin;
-use super::{Table, TableError};
+use super::{DRAWS, Table, TableError};
 use crate::records::{Phase, StudyRecord};
 
 /// The selectors that every method is compared with; of several methods with one of them, the first.
@@ -37,19 +37,24 @@ fn comparisons<'a>(study: &StudyRecord, lines: &[Line<'a>]) -> Vec<Comparison<'a
             }
         }
         if let [first, _, ..] = variants[..] {
-            // Another draw of a sample is not another treatment.
-            let draw_of = |name: Option<&str>| {
-                study.variants.iter().find(|v| Some(v.name.as_str()) == name).map(|v| v.sample.draw)
-            };
-            let same_draw: Vec<_> =
-                variants.iter().copied().filter(|&name| draw_of(name) == draw_of(first)).collect();
+            let mut compared = variants.clone();
+            compared.retain(|name| !is_drawn_again(study, *name));
             for (method, _) in &methods {
-                let places = same_draw.iter().map(|&variant| (variant, *method));
+                let places = compared.iter().map(|&variant| (variant, *method));
                 all.extend(here.family(places, (first, method)));
             }
         }
     }
     all
+}
+
+/// Whether a variant only draws the sample of an earlier one again, which is no other treatment.
+fn is_drawn_again(study: &StudyRecord, name: Option<&str>) -> bool {
+    let Some(at) = study.variants.iter().position(|variant| Some(variant.name.as_str()) == name) else {
+        return false;
+    };
+    let (own, earlier) = (&study.variants[at], &study.variants[..at]);
+    earlier.iter().any(|other| other.is_drawn_from_the_sample_of(own) && other.sample.draw != own.sample.draw)
 }
 
 /// Paired differences to the first ThiNet method and to random selection, and of variants to the first one; `None` if the study has
@@ -172,6 +177,12 @@ fn notes(study: &StudyRecord, lines: &[Line], all: &[Comparison]) -> Vec<String>
                 .to_owned(),
         );
     }
+    if study.variants.iter().any(|variant| is_drawn_again(study, Some(&variant.name))) {
+        notes.push(format!(
+            "Variants that only draw the sample of an earlier one again are not compared with the first: {}{DRAWS} has their spread.",
+            study.table
+        ));
+    }
     if lines.iter().any(|line| line.cell.is_allocated()) {
         notes.push(
             "With a global allocation nets of one keep rate have widths of their own and differ in FLOPs; those of one target of \
@@ -217,7 +228,7 @@ mod tests {
     use crate::records::{CellRecord, DenseRecord};
     use crate::tables::comparison::{LEVEL, Verdict};
     use crate::tables::lines::{lines, with_dense_nets};
-    use crate::tables::sample::{set_tuned, study};
+    use crate::tables::sample::{set_tuned, study, with_draws};
 
     #[test]
     fn the_markdown_is_pinned() {
@@ -342,5 +353,33 @@ mod tests {
         // Of 91.5, 91.75 and 91.75.
         let floor = "standard deviation of 0.14 points over 3 seeds";
         assert!(table.notes.iter().any(|note| note.contains(floor)), "{:?}", table.notes);
+    }
+
+    #[test]
+    fn another_draw_of_a_sample_is_not_compared_with_the_first() {
+        let of_variants = |study: &StudyRecord| -> Vec<String> {
+            let cells = with_dense_nets(study);
+            let all = lines(study, &cells).unwrap();
+            let mut names: Vec<String> = Vec::new();
+            for c in comparisons(study, &all).into_iter().filter(|c| c.variant != c.against.0) {
+                let name = c.variant.unwrap().to_owned();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            names
+        };
+        let mut study = with_draws();
+        assert_eq!(of_variants(&study), ["1 image"]);
+        let cells = with_dense_nets(&study);
+        let table = differences(&study, &lines(&study, &cells).unwrap()).unwrap().unwrap();
+        assert!(
+            table.notes.iter().any(|note| note.starts_with("Variants that only draw")),
+            "{:?}",
+            table.notes
+        );
+        // A variant of another draw that differs in something else too is another treatment.
+        study.variants[1].others = "prune.mode = \"layer-by-layer\"".to_owned();
+        assert_eq!(of_variants(&study), ["10 images, draw 1", "1 image"]);
     }
 }

@@ -4,6 +4,7 @@
 use polars::frame::DataFrame;
 use thinet_metrics::{mean, pooled_std, sample_std};
 
+use super::comparison::word;
 use super::frame::column;
 use super::lines::{Line, heading, in_order, phases_shown, tested};
 use super::markdown::Grid;
@@ -50,6 +51,23 @@ impl Spread<'_> {
         self.nets.iter().map(Vec::len).min().unwrap_or(0) as u64
     }
 
+    fn most_draws(&self) -> u64 {
+        self.nets.iter().map(Vec::len).max().unwrap_or(0) as u64
+    }
+
+    /// `6 draws of each of 3 nets`, and `1 to 6 draws of 3 nets` where they have not as many.
+    fn n(&self) -> String {
+        let nets = match self.nets.len() {
+            1 => "1 net".to_owned(),
+            nets => format!("{nets} nets"),
+        };
+        match (self.fewest_draws(), self.most_draws()) {
+            (least, most) if least < most => format!("{least} to {most} draws of {nets}"),
+            (_, most) if self.nets.len() == 1 => format!("{most} draws of {nets}"),
+            (_, most) => format!("{most} draws of each of {nets}"),
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = f64> {
         self.nets.iter().flatten().copied()
     }
@@ -79,9 +97,9 @@ fn spreads<'a>(study: &'a StudyRecord, lines: &[Line<'a>]) -> Vec<Spread<'a>> {
     let cells: Vec<&Line> =
         lines.iter().filter(|line| !line.is_dense() && line.cell.selector != FROM_SCRATCH).collect();
     let samples = in_order(&study.variants, |variant| Sample::of(variant));
-    let sample_of = |line: &Line| {
+    let variant_of = |line: &Line| {
         let name = line.cell.variant.as_deref();
-        study.variants.iter().find(|variant| name == Some(&variant.name)).map(Sample::of)
+        study.variants.iter().find(|variant| name == Some(&variant.name))
     };
     let methods = in_order(&cells, |line| line.cell.method.as_str());
     let seeds = in_order(&cells, |line| line.cell.seed);
@@ -92,11 +110,20 @@ fn spreads<'a>(study: &'a StudyRecord, lines: &[Line<'a>]) -> Vec<Spread<'a>> {
                 for &method in &methods {
                     let is_here = |line: &&&Line| {
                         (line.cell.keep_rate, line.cell.method.as_str()) == (keep_rate, method)
-                            && sample_of(line) == Some(sample)
+                            && variant_of(line).map(Sample::of) == Some(sample)
                     };
                     let of_net = |&seed: &u64| -> Vec<f64> {
                         let of_seed = cells.iter().filter(is_here).filter(|line| line.cell.seed == seed);
-                        of_seed.filter_map(|line| line.at(phase).top1).collect()
+                        // A draw that two variants name counts once.
+                        let (mut drawn, mut values) = (Vec::new(), Vec::new());
+                        for line in of_seed {
+                            let draw = variant_of(line).map(|variant| variant.sample.draw);
+                            if let Some(top1) = line.at(phase).top1.filter(|_| !drawn.contains(&draw)) {
+                                drawn.push(draw);
+                                values.push(top1);
+                            }
+                        }
+                        values
                     };
                     let nets: Vec<Vec<f64>> =
                         seeds.iter().map(of_net).filter(|draws| !draws.is_empty()).collect();
@@ -127,7 +154,8 @@ pub(super) fn draws(study: &StudyRecord, lines: &[Line]) -> Result<Option<Table>
         column("others", &all, |s| s.sample.others),
         column("method", &all, |s| s.method),
         column("nets", &all, |s| s.nets.len() as u64),
-        column("draws", &all, Spread::fewest_draws),
+        column("draws_least", &all, Spread::fewest_draws),
+        column("draws_most", &all, Spread::most_draws),
         column("top1_mean", &all, |s| mean(&s.means())),
         column("draws_std", &all, |s| pooled_std(&s.nets)),
         column("nets_std", &all, |s| sample_std(&s.means())),
@@ -170,7 +198,7 @@ fn grids(all: &[Spread]) -> Vec<Grid> {
             &["<method", heading(phase), "± draws", "± nets", "lowest", "highest", "widest", "<n"],
         ]
         .concat();
-        let mut grid = Grid::new(format!("Keep rate {keep_rate}"), &headings);
+        let mut grid = Grid::new(format!("{}, keep rate {keep_rate}", word(phase)), &headings);
         for spread in all.iter().filter(|spread| (spread.keep_rate, spread.phase) == (keep_rate, phase)) {
             let shown = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
             let mut row = vec![
@@ -188,7 +216,7 @@ fn grids(all: &[Spread]) -> Vec<Grid> {
                 shown(Some(spread.min())),
                 shown(Some(spread.max())),
                 shown(Some(spread.widest())),
-                format!("{} draws of each of {} nets", spread.fewest_draws(), spread.nets.len()),
+                spread.n(),
             ]);
             grid.rows.push(row);
         }
@@ -240,10 +268,32 @@ mod tests {
         let value = |key: &str| found[key].as_f64().unwrap();
         // Net 0: 90, 91, 92; net 1: 91, 93, 95.
         assert_eq!((value("top1_mean"), value("top1_min"), value("top1_max")), (92.0, 90.0, 95.0));
-        assert_eq!((value("nets"), value("draws"), value("widest")), (2.0, 3.0, 4.0));
+        assert_eq!((value("nets"), value("draws_least"), value("draws_most")), (2.0, 3.0, 3.0));
+        assert_eq!(value("widest"), 4.0);
         // Variances 1 and 4 with two degrees of freedom each; means 91 and 93.
         assert!((value("draws_std") - 2.5_f64.sqrt()).abs() < 1e-12);
         assert!((value("nets_std") - 2_f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn draws_that_are_missing_or_named_twice_are_counted_as_what_they_are() {
+        let mut study = with_draws();
+        let wanted = [
+            ("images_per_class", 10.into()),
+            ("method", "thinet + channel-scale".into()),
+            ("keep_rate", 0.5.into()),
+            ("stage", "after-fine-tune".into()),
+        ];
+        let n = |study: &StudyRecord| {
+            let found = row(&table(study).unwrap(), &wanted);
+            let n = ["nets", "draws_least", "draws_most"].map(|key| found[key].as_u64().unwrap());
+            (n, found["draws_std"].as_f64().unwrap())
+        };
+        // Net 0 has draws 0, 1 and 2, net 1 only the first.
+        study.cells.retain(|cell| cell.seed == 0 || !cell.variant.as_deref().unwrap().contains("draw"));
+        assert_eq!(n(&study), ([2, 1, 3], 1.0));
+        study.variants[2].sample.draw = 1;
+        assert_eq!(n(&study).0, [2, 1, 2], "a draw that two variants name");
     }
 
     #[test]
