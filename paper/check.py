@@ -196,14 +196,15 @@ def wrong_findings(page: str) -> list[str]:
             column, rate = keys[0], keys[1].removeprefix("keep_rate=")
             shared = dict(pair.split("=") for pair in keys[1:])
             wrong += [f"{page}: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
-            # The keep rates of the net are named in the prose, with fewer or other digits than accuracies have.
-            printed = re.findall(r"\b\d\d\.\d\b", words.split("([")[0])
+            # Keep rates, which are named in the prose as well, begin with a zero.
+            printed = re.findall(r"\b[1-9]\d?\.\d\b", words.split("([")[0])
             cells = []
             for method, _, place in (name.partition(" @ ") for name in listed.split(" | ")):
-                # A variant, or the values of other columns.
+                # A variant, or the values of other columns; `column` is that of the number.
                 own = dict(pair.split("=") for pair in place.split(", ")) if "=" in place else {"variant": place} if place else {}
+                of = own.pop("column", column)
                 wanted = {"method": method} | shared | own
-                cells += [r[column] for r in rows if all(r[k] == v for k, v in wanted.items())]
+                cells += [r[of] for r in rows if all(r[k] == v for k, v in wanted.items())]
             expected = [shown(cell, 1.0, 1) for cell in cells]
             if printed != expected:
                 wrong.append(f"{page}: {printed} instead of {expected} of {table}.csv")

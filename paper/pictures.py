@@ -28,6 +28,7 @@ PICTURES_OF_PAPER = {
     "cifar10-jpeg-vgg16-gap-selection-accuracy-flops": (None, 1, 330, 170),
     "ablation-tuning-fashion-mnist-differences": ([0, 1, 4, 5], 2, 130, 110),
     "ablation-calibration-fashion-mnist-samples": ([0, 1, 2], 3, 262, 160),
+    "cifar10-jpeg-vgg16-calibration-draws": ([0, 3], 1, 330, 66),
     "seeds-fashion-mnist-agreement": ([0], 1, 250, 250),
     "latency-flops": ([0, 2], 1, 330, 170),
 }
