@@ -211,8 +211,10 @@ impl Facts<'_> {
             item(
                 "Is no step, rate or seed chosen by its test result?",
                 &[CONFUSING],
-                Answer::Yes,
-                "the net of the last step is tested; all methods have the one recipe that the spec writes down",
+                // No record says how the spec's author found the recipe.
+                Answer::Partly,
+                "the net of the last step is tested, with the one recipe of the spec for all methods; how that recipe was found is \
+                 not recorded",
             ),
             item(
                 "Are there five operating points or more?",

@@ -96,7 +96,7 @@ impl Spread<'_> {
 fn spreads<'a>(study: &'a StudyRecord, lines: &[Line<'a>]) -> Vec<Spread<'a>> {
     let cells: Vec<&Line> =
         lines.iter().filter(|line| !line.is_dense() && line.cell.selector != FROM_SCRATCH).collect();
-    let samples = in_order(&study.variants, |variant| Sample::of(variant));
+    let samples = in_order(&study.variants, Sample::of);
     let variant_of = |line: &Line| {
         let name = line.cell.variant.as_deref();
         study.variants.iter().find(|variant| name == Some(&variant.name))
