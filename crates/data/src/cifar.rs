@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::addresses;
 use crate::archive::Archive;
 use crate::dataset::image_len;
 use crate::files;
@@ -65,8 +66,8 @@ pub(crate) const CIFAR10: Cifar = Cifar {
     name: "CIFAR-10",
     classes: 10,
     archive: Archive {
-        address: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-        md5: "c32a1d4ab5d03f1284b67883e8d87530",
+        address: addresses::CIFAR10,
+        md5: addresses::CIFAR10_MD5,
         folder: "cifar-10-batches-bin",
         files: CIFAR10_FILES,
     },
@@ -81,8 +82,8 @@ const CIFAR100: Cifar = Cifar {
     name: "CIFAR-100",
     classes: 100,
     archive: Archive {
-        address: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-        md5: "03b5dce01913d631647c71ecec9e9cb8",
+        address: addresses::CIFAR100,
+        md5: addresses::CIFAR100_MD5,
         folder: "cifar-100-binary",
         files: &["train.bin", "test.bin"],
     },

@@ -7,6 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::addresses;
 use crate::archive::Archive;
 use crate::files;
 use crate::index_file::{IndexFile, number};
@@ -19,8 +20,8 @@ use crate::{DataError, Split};
 const NAME: &str = "CUB-200-2011";
 const CLASSES: usize = 200;
 const ARCHIVE: Archive = Archive {
-    address: "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-    md5: "97eceeb196236b17998738112f37df78",
+    address: addresses::CUB200,
+    md5: addresses::CUB200_MD5,
     folder: "CUB_200_2011",
     files: &[IMAGES, LABELS, SPLIT],
 };

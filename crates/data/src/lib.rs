@@ -3,6 +3,7 @@
 //! A [`DatasetSpec`] says which set; [`open`] reads it from a folder, [`fetch`] gets it where that can be done. A
 //! [`Loader`] turns a [`Dataset`] and an order of indices into [`Batch`]es through a [`Transform`].
 
+mod addresses;
 mod archive;
 mod client;
 mod command;

@@ -8,12 +8,12 @@ use thinet_files::{FileError, write_atomically_with};
 
 use super::{INSTALLED, NAME, files};
 use crate::DataError;
+use crate::addresses::FASHION_MNIST;
 use crate::client::{Client, FetchEvent, Report};
 use crate::command::{Programs, run};
 use crate::idx::IdxFile;
 
 const PACKAGE: &str = "dataset-fashion-mnist";
-const ADDRESS: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
 /// Time limit in seconds for the package (30 MB).
 const SECONDS: u64 = 600;
 
@@ -42,7 +42,7 @@ impl Source<'_> {
         match self {
             Self::Installed(folder) => format!("the installed package's folder {}", folder.display()),
             Self::DebianPackage(_) => format!("Debian's package {PACKAGE}"),
-            Self::Address(client) => client.folder(ADDRESS).to_owned(),
+            Self::Address(client) => client.folder(FASHION_MNIST).to_owned(),
         }
     }
 
@@ -56,7 +56,7 @@ impl Source<'_> {
                 for file in files {
                     let name = file.gz_name();
                     client
-                        .download(&format!("{ADDRESS}/{name}"), &temporary.join(&name), report)
+                        .download(&format!("{FASHION_MNIST}/{name}"), &temporary.join(&name), report)
                         .map_err(|problem| format!("{name}: {problem}"))?;
                 }
                 Ok(temporary.to_owned())
@@ -114,7 +114,7 @@ fn fetch_from(
         folder: folder.to_owned(),
         tried: tried.join("; "),
         by_hand: format!(
-            "install Debian's package {PACKAGE}, or download {} from {ADDRESS} into that folder",
+            "install Debian's package {PACKAGE}, or download {} from {FASHION_MNIST} into that folder",
             names.join(", ")
         ),
     })
@@ -270,7 +270,7 @@ mod tests {
             response("200 OK", "", &fs::read(published.join(name)).unwrap())
         });
         let client = Client::of_tests(Some(&format!("{}/m", server.address)), MOST_BYTES);
-        assert_eq!(Client::new(None).unwrap().folder(ADDRESS), ADDRESS);
+        assert_eq!(Client::new(None).unwrap().folder(FASHION_MNIST), FASHION_MNIST);
         let folder = tempfile::tempdir().unwrap();
         let (result, _) = try_fetch(folder.path(), &files, &[Source::Address(&client)]);
         result.unwrap();

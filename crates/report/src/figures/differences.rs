@@ -150,7 +150,7 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
         if others.is_empty() {
             String::new()
         } else {
-            format!("Last: the same method in another variant less {first}. ")
+            format!("Last: the same method in another variant less \u{201c}{first}\u{201d}. ")
         },
         study.rates_not_drawn(first, COLUMNS),
     );
@@ -278,7 +278,7 @@ mod tests {
         let first: Vec<_> = all.iter().take(plain.len()).collect();
         assert_eq!(first, plain.iter().collect::<Vec<_>>());
         assert!(
-            figure.caption.contains("Last: the same method in another variant less plain."),
+            figure.caption.contains("Last: the same method in another variant less \u{201c}plain\u{201d}."),
             "{}",
             figure.caption
         );
