@@ -17,6 +17,16 @@ pub(super) enum Axis {
     Params,
 }
 
+impl Axis {
+    /// End of the figure's name.
+    pub(super) fn ending(self) -> &'static str {
+        match self {
+            Self::Flops => "flops",
+            Self::Params => "params",
+        }
+    }
+}
+
 /// One point of a panel.
 struct Point {
     method: String,
@@ -222,9 +232,9 @@ pub(super) fn accuracy(
         "vconcat": [{ "concat": views, "columns": columns }, legend(&methods, total, Sample::Line)],
         "resolve": { "scale": { "color": "independent", "shape": "independent", "strokeDash": "independent" } },
     });
-    let (what, ending) = match axis {
-        Axis::Flops => ("FLOPs", "flops"),
-        Axis::Params => ("parameters", "params"),
+    let what = match axis {
+        Axis::Flops => "FLOPs",
+        Axis::Params => "parameters",
     };
     let spread =
         if study.seeds < 2 { "one seed, no deviation" } else { "mean, band: ± 1 sample standard deviation" };
@@ -244,7 +254,7 @@ pub(super) fn accuracy(
     tables.extend(alone.map(|alone| format!("{}-summary", alone.table)));
     tables.extend(published.filter(|_| !study.is_untuned()).map(|published| published.table.clone()));
     let about = About {
-        name: format!("{}-accuracy-{ending}", study.table),
+        name: format!("{}-accuracy-{}", study.table, axis.ending()),
         title: format!("Accuracy against {what} kept on {}", study.dataset),
         caption,
         tables,

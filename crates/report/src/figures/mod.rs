@@ -135,7 +135,8 @@ impl Figures {
         }
         let alone = selection_alone(tables, &study)?;
         for axis in [Axis::Flops, Axis::Params] {
-            self.add(table, accuracy(&study, alone.as_ref(), published, axis));
+            let name = format!("{table}-accuracy-{}", axis.ending());
+            self.add(&name, accuracy(&study, alone.as_ref(), published, axis));
         }
         if study.variants.len() > 1 {
             match variant_samples(tables, &study)? {
