@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thinet_data::Protocol;
+use thinet_models::Precision;
 use thinet_report::records::{CellRecord, DenseRecord, SampleRecord, Status, StudyRecord, VariantRecord};
 use thinet_report::tables::{self, PaperStudy};
 use thinet_sampling::SamplingSpec;
@@ -76,6 +77,7 @@ pub fn gather(plan: &Plan) -> Result<StudyRecord, HarnessError> {
         run: plan.run.clone(),
         dataset: plan.data.train.name().to_owned(),
         net: plan.net_label(),
+        is_bf16: plan.spec.compute.precision == Precision::Bf16,
         mode: plan.spec.prune.mode,
         uncut_rates: uncut_rates(&plan.spec),
         variants: variant_records(&plan.spec, &plan.variants),
@@ -123,6 +125,7 @@ pub fn not_run(resolved: &ResolvedStudy) -> StudyRecord {
         run: tables::NOT_RUN.to_owned(),
         dataset: resolved.spec.dataset.name().to_owned(),
         net: resolved.net_label(),
+        is_bf16: resolved.spec.compute.precision == Precision::Bf16,
         mode: resolved.spec.prune.mode,
         uncut_rates: uncut_rates(&resolved.spec),
         variants: variant_records(&resolved.spec, &resolved.variants),

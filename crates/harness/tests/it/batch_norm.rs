@@ -39,6 +39,37 @@ fn estimated_statistics_are_a_test_of_their_own_and_change_nothing_else() {
 }
 
 #[test]
+fn the_estimate_of_another_draw_is_of_other_images_and_is_all_that_changes_where_a_method_sees_none() {
+    let methods = "[[methods]]\nselector = \"weight-sum-l1\"\n[[methods]]\nselector = \"random\"\n";
+    let draw =
+        |name: &str, draw: u64| format!("[[variants]]\nname = \"{name}\"\n\"calibration.draw\" = {draw}\n");
+    let draws = format!("{}{}", draw("first", 0), draw("again", 1));
+    for (mode, spec) in [("layers", SPEC.to_owned()), ("one-shot", one_shot(SPEC))] {
+        let (common, _) = spec.split_once("[[methods]]").unwrap();
+        let common = common.replace("[prune]", "[prune]\nestimate-batch-norm = true");
+        let spec = format!("{common}{methods}{draws}");
+        let fixture = Fixture::new();
+        let study = fixture.run(&spec, "results", &Silent).study;
+        let of =
+            |name: &'static str| study.cells.iter().filter(move |cell| cell.variant.as_deref() == Some(name));
+        assert_eq!(of("first").count(), 4);
+        for (first, again) in of("first").zip(of("again")) {
+            let about = format!("{mode}: {}", first.method);
+            assert_eq!(first.kept, again.kept, "{about}");
+            let others = |cell: &CellRecord| -> Vec<Row> {
+                let is_other = |row: &&Row| {
+                    row.phase != Phase::AfterBatchNormEstimate && row.metric != Metric::ReconstructionError
+                };
+                cell.rows.iter().filter(is_other).cloned().collect()
+            };
+            assert_eq!(others(first), others(again), "{about}");
+            let losses = [first, again].map(|cell| of_phase(cell, Phase::AfterBatchNormEstimate)[2].value);
+            assert_ne!(losses[0], losses[1], "{about}");
+        }
+    }
+}
+
+#[test]
 fn dying_and_starting_again_keeps_the_estimates() {
     let fixture = Fixture::new();
     let spec = one_shot(SPEC).replace("[prune]", "[prune]\nestimate-batch-norm = true");

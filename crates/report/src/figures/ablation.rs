@@ -76,10 +76,11 @@ pub(super) fn ablation(study: &Study, all: &[VariantSample]) -> Option<Figure> {
     let tuned = if phase == Phase::AfterFineTune { "tuned" } else { "not tuned" };
     let spread = if study.seeds < 2 { "one seed, no deviation" } else { "mean ± sample standard deviation" };
     let caption = format!(
-        "{}, {}, {}, {tuned}, {}: top-1, %, {spread}. Each seed has a dense net and calibration images of its own, so the deviation \
+        "{}, {}{}, {}, {tuned}, {}: top-1, %, {spread}. Each seed has a dense net and calibration images of its own, so the deviation \
          holds that of the draw. One colour scale, {low:.1} to {high:.1}.{left_out}{}{}",
         study.dataset,
         study.net,
+        study.training(),
         modes.join(" and "),
         study.n(),
         study.rates_not_drawn(&samples[0].variant, RATES),

@@ -243,9 +243,10 @@ pub(super) fn accuracy(
         Axis::Params => format!("{} parameters", short(study.dense_params)),
     };
     let caption = format!(
-        "{}, {} ({of}), {}: {spread}; {} test images.{}",
+        "{}, {} ({of}){}, {}: {spread}; {} test images.{}",
         study.dataset,
         study.net,
+        study.training(),
         study.n(),
         grouped(study.test_images),
         gaps.concat(),

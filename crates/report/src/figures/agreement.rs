@@ -103,10 +103,11 @@ pub(super) fn agreement(study: &Study, cells: &[KeptCell]) -> Result<Figure, Str
         false => "",
     };
     let caption = format!(
-        "{}, {}, {}, {}: Jaccard index of the channels that two methods keep, mean over layers and seeds; 1 is the same \
+        "{}, {}{}, {}, {}: Jaccard index of the channels that two methods keep, mean over layers and seeds; 1 is the same \
          channels. Two random choices would have {}.{diagonal}{}",
         study.dataset,
         study.net,
+        study.training(),
         study.first_variant(),
         study.n(),
         chances.join(", "),

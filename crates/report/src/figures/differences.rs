@@ -142,9 +142,10 @@ pub(super) fn differences(study: &Study, sheet: &Sheet) -> Result<Result<Figure,
         _ => "after the reconstruction, not tuned",
     };
     let caption = format!(
-        "{}, {}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. {}The panels' scales differ.{}",
+        "{}, {}{}, {}, {word}, {}: {interval}. To the right of 0 the method is better than the reference. {}The panels' scales differ.{}",
         study.dataset,
         study.net,
+        study.training(),
         study.first_variant(),
         study.n(),
         if others.is_empty() {

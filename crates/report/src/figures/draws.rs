@@ -124,11 +124,12 @@ pub(super) fn draws(
     };
     let listed: Vec<String> = rates.iter().map(f64::to_string).collect();
     let caption = format!(
-        "{}, {}, {}, keep rate {}: top-1, %, after {} of each sample on {} (a mark each, nets side by side; bar: mean of a \
+        "{}, {}{}, {}, keep rate {}: top-1, %, after {} of each sample on {} (a mark each, nets side by side; bar: mean of a \
          net). A sample of images×positions has so many images of each class and so many positions of each image. Refit: \
          after the method's reconstruction{}.{left_out}{}{}{}",
         study.dataset,
         study.net,
+        study.training(),
         study.mode_of(&first.variant),
         listed.join(" and "),
         draws_of(&drawn),

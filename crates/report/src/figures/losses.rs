@@ -114,10 +114,11 @@ pub(super) fn losses(study: &Study, sheet: &Sheet) -> Result<Result<Figure, Stri
         false => " Of the cells: the tuning after the last cut, of the control its training.",
     };
     let caption = format!(
-        "{}, {}, {}, {}: mean cross-entropy of training batches in windows of one twentieth of a training; mean over seeds, band of the \
+        "{}, {}{}, {}, {}: mean cross-entropy of training batches in windows of one twentieth of a training; mean over seeds, band of the \
          dense nets: smallest to largest.{of_cells}{left_out}",
         study.dataset,
         study.net,
+        study.training(),
         study.first_variant(),
         study.n()
     );

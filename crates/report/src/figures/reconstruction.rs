@@ -99,10 +99,11 @@ pub(super) fn reconstruction(study: &Study, sheet: &Sheet) -> Result<Result<Figu
         "at the layer's turn, earlier layers cut, refitted and tuned"
     };
     let caption = format!(
-        "{}, {}, {}, {}: ‖y − X·w‖ / ‖y‖ of the next layer's sampled inputs {net}; mean over seeds. Filled: as the method leaves the \
+        "{}, {}{}, {}, {}: ‖y − X·w‖ / ‖y‖ of the next layer's sampled inputs {net}; mean over seeds. Filled: as the method leaves the \
          layer. Open, joined by a line: the same channels with w = 1, before the refit of w.{}",
         study.dataset,
         study.net,
+        study.training(),
         study.first_variant(),
         study.n(),
         study.rates_not_drawn(study.first(), PANELS),

@@ -1,11 +1,9 @@
 //! The calibration samples of a study's variants, from the spec beside its table.
 
 use super::FigureError;
-use super::source::Tables;
+use super::source::{SPEC, Tables};
 use super::study::Study;
 
-/// The file beside a table with the spec of its study, defaults filled in.
-pub(super) const SPEC: &str = "resolved.toml";
 /// The keys of a sample that a variant can override, each with its name in the table `[calibration]` and the value that is left out.
 const KEYS: [(&str, &str, Option<i64>); 3] = [
     ("calibration.images-per-class", "images-per-class", None),
@@ -38,15 +36,13 @@ pub(super) fn variant_samples(
     tables: &mut Tables,
     study: &Study,
 ) -> Result<Option<Vec<VariantSample>>, FigureError> {
-    let Some(bytes) = tables.bytes(&study.table, SPEC)? else { return Ok(None) };
+    let Some(spec) = tables.spec(&study.table)? else { return Ok(None) };
     let bad = |problem: String| FigureError::BadSpec { path: tables.path(&study.table, SPEC), problem };
-    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
-    samples_of(&text).map(Some).map_err(bad)
+    samples_of(&spec).map(Some).map_err(bad)
 }
 
 /// The samples of the variants of a spec; the error names the value that is missing or no count.
-fn samples_of(spec: &str) -> Result<Vec<VariantSample>, String> {
-    let spec: toml::Table = spec.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+fn samples_of(spec: &toml::Table) -> Result<Vec<VariantSample>, String> {
     let list = |value: &toml::Value| value.as_array().cloned().unwrap_or_default();
     let mut samples = Vec::new();
     for variant in spec.get("variants").map(list).unwrap_or_default() {
@@ -78,22 +74,26 @@ fn samples_of(spec: &str) -> Result<Vec<VariantSample>, String> {
 mod tests {
     use super::*;
 
+    fn samples(spec: &str) -> Result<Vec<VariantSample>, String> {
+        samples_of(&spec.parse().unwrap())
+    }
+
     #[test]
     fn a_sample_is_the_variants_override_or_the_specs() {
         let spec = "[calibration]\nimages-per-class = 10\npositions-per-image = 5\n\
                     [[variants]]\nname = \"plain\"\n\
                     [[variants]]\nname = \"few\"\n\"calibration.images-per-class\" = 1\n\
                     [[variants]]\nname = \"both\"\n\"calibration.positions-per-image\" = 2\n\"prune.mode\" = \"one-shot\"\n";
-        let samples = samples_of(spec).unwrap();
-        let found: Vec<_> = samples.iter().map(|s| (s.variant.as_str(), s.images, s.positions)).collect();
-        assert_eq!(found, [("plain", 10, 5), ("few", 1, 5), ("both", 10, 2)]);
-        assert!(samples[0].others == samples[1].others && samples[0].others != samples[2].others);
-        assert!(samples.iter().all(|sample| sample.draw == 0));
+        let found = samples(spec).unwrap();
+        let sizes: Vec<_> = found.iter().map(|s| (s.variant.as_str(), s.images, s.positions)).collect();
+        assert_eq!(sizes, [("plain", 10, 5), ("few", 1, 5), ("both", 10, 2)]);
+        assert!(found[0].others == found[1].others && found[0].others != found[2].others);
+        assert!(found.iter().all(|sample| sample.draw == 0));
         let again = format!("{spec}[[variants]]\nname = \"again\"\n\"calibration.draw\" = 2\n");
-        let again = samples_of(&again).unwrap().remove(3);
-        assert_eq!((again.draw, &again.others), (2, &samples[0].others));
-        assert!(samples_of("name = \"x\"").unwrap().is_empty());
-        let error = samples_of("[[variants]]\nname = \"few\"").err().unwrap();
+        let again = samples(&again).unwrap().remove(3);
+        assert_eq!((again.draw, &again.others), (2, &found[0].others));
+        assert!(samples("name = \"x\"").unwrap().is_empty());
+        let error = samples("[[variants]]\nname = \"few\"").err().unwrap();
         assert_eq!(error, "variant \"few\" has no count calibration.images-per-class");
     }
 }

@@ -8,6 +8,9 @@ use thinet_files::{FileError, read_if_exists};
 use super::FigureError;
 use crate::tables::{StoredTable, TableError, read_table_file};
 
+/// The file beside a table with the spec of its study, defaults filled in.
+pub(crate) const SPEC: &str = "resolved.toml";
+
 /// The folder of the tables, and what was noticed while they were read.
 pub(crate) struct Tables<'a> {
     folder: &'a Path,
@@ -50,6 +53,15 @@ impl<'a> Tables<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The spec beside a table; `None` if there is no such file.
+    pub(super) fn spec(&mut self, name: &str) -> Result<Option<toml::Table>, FigureError> {
+        let Some(bytes) = self.bytes(name, SPEC)? else { return Ok(None) };
+        let bad = |problem: String| FigureError::BadSpec { path: self.path(name, SPEC), problem };
+        let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+        let spec = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        Ok(Some(spec))
     }
 
     /// A table that must have these columns; `None` if there is no such file.

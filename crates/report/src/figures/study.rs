@@ -93,6 +93,8 @@ pub(crate) struct Study {
     pub(crate) path: PathBuf,
     pub(crate) dataset: String,
     pub(crate) net: String,
+    /// Whether trainings computed in bfloat16, as the resolved spec beside the table says.
+    is_bf16: bool,
     /// How the nets were cut, in the order of `variants`; one in a study without variants.
     modes: Vec<String>,
     /// The most seeds of which something was measured, at one keep rate of one method.
@@ -133,6 +135,7 @@ impl Study {
             path: sheet.path.clone(),
             dataset: sheet.only("dataset")?,
             net: sheet.only("net")?,
+            is_bf16: is_bf16(tables, table)?,
             modes: Vec::new(),
             seeds: 0,
             planned_seeds: 0,
@@ -206,6 +209,11 @@ impl Study {
             flops_fraction: sheet.required(row, "flops_fraction")?,
             top1,
         })
+    }
+
+    /// `, trained in bfloat16`, to follow the net; empty for float32.
+    pub(crate) fn training(&self) -> &'static str {
+        if self.is_bf16 { ", trained in bfloat16" } else { "" }
     }
 
     /// The phases in which something was measured, in their order.
@@ -383,6 +391,13 @@ impl Study {
     }
 }
 
+/// Whether the spec beside a table asks for trainings in bfloat16; a table without one is of float32.
+fn is_bf16(tables: &mut Tables, table: &str) -> Result<bool, FigureError> {
+    let spec = tables.spec(table)?.unwrap_or_default();
+    let precision = spec.get("compute").and_then(|compute| compute.get("precision"));
+    Ok(precision.and_then(toml::Value::as_str) == Some("bf16"))
+}
+
 /// The columns of each phase's top-1, without their endings; a phase that has no columns at all was not asked for, where
 /// batch-norm statistics are concerned.
 fn phase_columns(sheet: &Sheet) -> Result<[Option<String>; PHASES.len()], FigureError> {
@@ -416,4 +431,41 @@ pub(crate) fn index_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
         list.push(value);
         list.len() - 1
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::source::SPEC;
+    use super::super::tests::{draw, failure, find, folder};
+    use crate::tables::sample::study;
+
+    #[test]
+    fn captions_name_the_precision_of_trainings_that_is_not_float32() {
+        let dir = folder(&study());
+        let spec = |text: &str| {
+            fs::write(dir.path().join(format!("{}.{SPEC}", study().table)), text).unwrap();
+        };
+        let captions = |names: &[&str]| {
+            let drawn = draw(&dir);
+            names.iter().map(|name| find(&drawn, name).caption.clone()).collect::<Vec<_>>()
+        };
+        let names =
+            ["accuracy-flops", "accuracy-params", "agreement", "differences", "losses", "reconstruction"];
+        let count = |captions: &[String]| captions.iter().filter(|c| c.contains("bfloat16")).count();
+        assert_eq!(count(&captions(&names)), 0, "without a spec");
+        spec("[compute]\nthreads = 1\n");
+        assert_eq!(count(&captions(&names)), 0, "float32");
+        spec("[compute]\nprecision = \"bf16\"\n");
+        let found = captions(&names);
+        assert!(found[0].contains("1×8×8 (10.00 M FLOPs), trained in bfloat16, n ="), "{}", found[0]);
+        assert!(
+            found[2..].iter().all(|c| c.contains("tiny, 1×8×8, trained in bfloat16, layer-by-layer,")),
+            "{found:?}"
+        );
+        spec("[compute\n");
+        let error = failure(&dir).to_string();
+        assert!(error.contains(&format!("{}.{SPEC}", study().table)), "{error}");
+    }
 }

@@ -33,7 +33,7 @@ pub(super) fn draw(dir: &TempDir) -> Figures {
 }
 
 /// The one error of drawing the tables of a folder.
-fn failure(dir: &TempDir) -> FigureError {
+pub(super) fn failure(dir: &TempDir) -> FigureError {
     let mut failed = figures(dir.path(), &[]).unwrap().failed;
     assert_eq!(failed.len(), 1, "{failed:?}");
     failed.remove(0)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::FigureError;
 use super::embed::script_text;
 use crate::figures::losses::loss_rows;
-use crate::figures::source::{Sheet, Tables};
+use crate::figures::source::{SPEC, Sheet, Tables};
 use crate::figures::study::{Study, VARIANT};
 use crate::tables::{ENVIRONMENT, LAYERS, LOSSES};
 
@@ -74,12 +74,12 @@ pub(super) fn script(
     add_losses(tables, study, &mut data)?;
     add_seconds(tables, study, &mut data)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let spec = tables.bytes(&study.table, "resolved.toml")?.map(text);
+    let spec = tables.bytes(&study.table, SPEC)?.map(text);
     let environment = tables.bytes(&study.table, ENVIRONMENT)?;
     let environment: Option<Value> = environment.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let payload = json!({
-        "run": study.run, "dataset": study.dataset, "net": study.net, "spec": spec, "environment": environment,
-        "runFolder": run_folder, "layers": format!("{}{LAYERS}.csv", study.table),
+        "run": study.run, "dataset": study.dataset, "net": format!("{}{}", study.net, study.training()),
+        "spec": spec, "environment": environment, "runFolder": run_folder, "layers": format!("{}{LAYERS}.csv", study.table),
         "losses": format!("{}{LOSSES}.csv", study.table), "cells": data,
     });
     Ok(format!("thinetCells({}, {});\n", script_text(&json!(study.table)), script_text(&payload)))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::table::{Column, Frame, Kind, code, column, table};
 use super::{FigureError, Source, cells, columns, explore, plots};
-use crate::figures::source::{Sheet, Tables};
+use crate::figures::source::{SPEC, Sheet, Tables};
 use crate::figures::study::{Stat, Study, VARIANT, index_of};
 use crate::figures::{Figure, Figures};
 use crate::tables::{BESIDE, CHECKLIST, DRAWS, LAYERS, LOSSES, grouped};
@@ -117,7 +117,7 @@ pub(super) fn section(
         None => None,
     };
     let own = own_tables(tables, study, &main)?;
-    let spec = tables.bytes(name, "resolved.toml")?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let spec = tables.bytes(name, SPEC)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let markup = html! {
         section.study id=(format!("study-{name}")) data-study=(name) aria-labelledby=(format!("title-{name}")) {
             h3 id=(format!("title-{name}")) { (title) }
@@ -173,7 +173,7 @@ fn facts(study: &Study) -> Facts {
     };
     Facts {
         dataset: study.dataset.clone(),
-        net: study.net.clone(),
+        net: format!("{}{}", study.net, study.training()),
         mode: study.modes(),
         methods: study.methods.len(),
         rates,
@@ -200,8 +200,9 @@ fn facts_line(study: &Study) -> String {
     };
     let dense = study.dense.map(|dense| format!("; dense net {} %", mean_words(dense))).unwrap_or_default();
     format!(
-        "{}, {}, {} test images, {}{spread}{dense}.",
+        "{}{}, {}, {} test images, {}{spread}{dense}.",
         study.net,
+        study.training(),
         study.modes(),
         grouped(study.test_images),
         study.n()

@@ -309,6 +309,9 @@ pub struct StudyRecord {
     pub dataset: String,
     /// Name of the net in tables, such as `vgg16-gap ×0.125, 1×32×32`.
     pub net: String,
+    /// Whether trainings compute in bfloat16, not in float32.
+    #[serde(rename = "bf16", skip_serializing_if = "std::ops::Not::not")]
+    pub is_bf16: bool,
     /// Its mode; a variant can have another one.
     pub mode: Mode,
     /// Keep rates at which nothing is cut, so that the dense nets are the result; a variant can have others.

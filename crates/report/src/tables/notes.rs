@@ -10,7 +10,8 @@ use crate::records::{Mode, Phase, StudyRecord, VariantRecord};
 pub(super) fn origin(study: &StudyRecord) -> String {
     let StudyRecord { name, run, dataset, net, .. } = study;
     let modes: Vec<&str> = modes(study).into_iter().map(Mode::name).collect();
-    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {}.", modes.join(" and "))
+    let training = if study.is_bf16 { "; trained in bfloat16" } else { "" };
+    format!("Experiment `{name}`, run `{run}`: {dataset}; {net}; {}{training}.", modes.join(" and "))
 }
 
 /// The modes of a study, one unless variants differ in it.
@@ -154,4 +155,17 @@ pub(super) fn sources_note<'a>(
         }
     }
     (!sources.is_empty()).then(|| format!("Published numbers read in: {}.", sources.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::sample::study;
+
+    #[test]
+    fn the_origin_names_trainings_in_bfloat16_alone() {
+        assert!(origin(&study()).ends_with("; layer-by-layer."));
+        let study = StudyRecord { is_bf16: true, ..study() };
+        assert!(origin(&study).ends_with("; layer-by-layer; trained in bfloat16."));
+    }
 }

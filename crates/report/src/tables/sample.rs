@@ -123,6 +123,7 @@ pub(crate) fn study() -> StudyRecord {
         run: "0123abcd".to_owned(),
         dataset: "Invented-10".to_owned(),
         net: "tiny, 1×8×8".to_owned(),
+        is_bf16: false,
         mode: Mode::LayerByLayer,
         uncut_rates: Vec::new(),
         variants: Vec::new(),
