@@ -153,8 +153,7 @@ def shown(value: str, scale: float, digits: int) -> str:
 def wrong_numbers() -> tuple[int, list[str]]:
     wrong, numbers = [], query("<number>")
     for number in numbers:
-        with open(TABLES / f"{number['table']}.csv", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in number["where"].items())]
+        rows = [row for row in rows_of(number["table"]) if all(row[k] == v for k, v in number["where"].items())]
         expected = [shown(row[number["column"]], number["scale"], number["digits"]) for row in rows]
         if expected != [number["shown"]]:
             wrong.append(f"{number['table']}.csv {number['column']} {number['where']}: {number['shown']} instead of {expected}")
@@ -169,58 +168,73 @@ def wrong_numbers() -> tuple[int, list[str]]:
     for sum_of in hours:
         seconds = {}
         for table in sum_of["tables"]:
-            with open(TABLES / f"{table}.seconds.csv", newline="") as file:
-                seconds.update({row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)})
+            for row in rows_of(f"{table}.seconds"):
+                seconds[row["stage"]] = max(float(row["seconds"]), seconds.get(row["stage"], 0.0))
         expected = shown(str(sum(seconds.values()) / 3600), 1.0, 1)
         if sum_of["shown"] != expected:
             wrong.append(f"hours of {sum_of['tables']}: {sum_of['shown']} instead of {expected}")
     return len(numbers) + len(settings) + len(hours), wrong
 
 
+def printed_cells(table: str, keys: list[str], listed: str) -> list[str]:
+    """Cells as a finding must print them, in its order."""
+    column, shared = keys[0], dict(pair.split("=") for pair in keys[1:])
+    rows, cells = rows_of(table), []
+    for method, _, place in (name.partition(" @ ") for name in listed.split(" | ")):
+        # A variant, or the values of other columns; `column` is that of the number.
+        own = dict(pair.split("=") for pair in place.split(", ")) if "=" in place else {"variant": place} if place else {}
+        of = own.pop("column", column)
+        wanted = {"method": method} | shared | own
+        cells += [row[of] for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return [shown(cell, 1.0, 1) for cell in cells]
+
+
+def wrong_verdicts(table: str, keys: list[str], listed: str) -> list[str]:
+    """Compares the keep rates of each verdict with those of the table. A method, and the one it is compared with, can name its variant."""
+    stage, rows, wrong = keys[0], rows_of(table), []
+    against, _, against_variant = " ".join(keys[1:]).partition(" @ ")
+    for claim in listed.split("; "):
+        method, _, variant, verdict, rates = re.fullmatch(r"(.*?)( @ (.*))? (above|below) at (.*)", claim).groups()
+        wanted = {"stage": stage, "method": method, "against": against, "verdict": verdict}
+        if variant:
+            wanted |= {"variant": variant, "against_variant": against_variant}
+        found = [row["keep_rate"] for row in rows if all(row[key] == value for key, value in wanted.items())]
+        if (", ".join(found) or "none") != rates:
+            wrong.append(f"{claim!r}, but {table}.csv says {verdict} at {found}")
+    return wrong
+
+
+def rows_of(table: str) -> list[dict]:
+    with open(TABLES / f"{table}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def wrong_findings(page: str) -> list[str]:
-    """Compares the findings of a page with the cells and verdicts that a comment after each names."""
+    """Compares the findings of a page with the cells and verdicts that comments after each name."""
     wrong = []
     text = (ROOT / page).read_text()
     bullets = [bullet for bullet in re.split(r"^(?=- |\n)", text, flags=re.M) if bullet.startswith("- **")]
     for bullet in bullets:
-        comments = re.findall(r"<!-- (cells|verdicts) (.*?) -->", bullet, flags=re.S)
-        if len(comments) != 1:
-            wrong.append(f"{page}: a finding without its one comment: {bullet.splitlines()[0]}")
-            continue
-        (kind, names), words = comments[0], bullet.split("<!--")[0]
-        where, listed = names.split(": ", 1)
-        table, *keys = where.split()
-        with open(TABLES / f"{table}.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        if kind == "cells":
-            column, rate = keys[0], keys[1].removeprefix("keep_rate=")
-            shared = dict(pair.split("=") for pair in keys[1:])
-            wrong += [f"{page}: keep rate {r} beside cells at {rate}" for r in re.findall(KEEP_RATE, words) if r != rate]
-            # Keep rates, which are named in the prose as well, begin with a zero.
-            printed = re.findall(r"\b[1-9]\d?\.\d\b", words.split("([")[0])
-            cells = []
-            for method, _, place in (name.partition(" @ ") for name in listed.split(" | ")):
-                # A variant, or the values of other columns; `column` is that of the number.
-                own = dict(pair.split("=") for pair in place.split(", ")) if "=" in place else {"variant": place} if place else {}
-                of = own.pop("column", column)
-                wanted = {"method": method} | shared | own
-                cells += [r[of] for r in rows if all(r[k] == v for k, v in wanted.items())]
-            expected = [shown(cell, 1.0, 1) for cell in cells]
-            if printed != expected:
-                wrong.append(f"{page}: {printed} instead of {expected} of {table}.csv")
-            continue
-        stage, against = keys
-        named = re.findall(KEEP_RATE, listed)
-        wrong += [f"{page}: no verdict is named at {r}" for r in re.findall(KEEP_RATE, words) if r not in named]
-        for claim in listed.split("; "):
-            method, verdict, rates = re.fullmatch(r"(.*) (above|below) at (.*)", claim).groups()
-            found = [
-                r["keep_rate"]
-                for r in rows
-                if (r["stage"], r["method"], r["against"], r["verdict"]) == (stage, method, against, verdict)
-            ]
-            if (", ".join(found) or "none") != rates:
-                wrong.append(f"{page}: {claim!r}, but {table}.csv says {verdict} at {found}")
+        comments = re.findall(r"<!-- (cells|verdicts) (.*?): (.*?) -->", bullet, flags=re.S)
+        words = bullet.split("<!--")[0]
+        # Keep rates, which are named in the prose as well, begin with a zero.
+        printed = re.findall(r"(?<![\d.])[1-9]\d?\.\d\b", words.split("([")[0])
+        expected, rates = [], []
+        for kind, where, listed in comments:
+            table, *keys = where.split()
+            if kind == "cells":
+                expected += printed_cells(table, keys, listed)
+                rates += [key.removeprefix("keep_rate=") for key in keys if key.startswith("keep_rate=")]
+            else:
+                wrong += [f"{page}: {problem}" for problem in wrong_verdicts(table, keys, listed)]
+                rates += re.findall(KEEP_RATE, listed)
+        if printed != expected:
+            wrong.append(f"{page}: {printed} instead of {expected} in: {bullet.splitlines()[0]}")
+        if not comments:
+            wrong.append(f"{page}: a finding without a comment: {bullet.splitlines()[0]}")
+        if re.search(r"\b(shown|show)\b", words) and not any(kind == "verdicts" for kind, *_ in comments):
+            wrong.append(f"{page}: a finding that says what is shown, without verdicts: {bullet.splitlines()[0]}")
+        wrong += [f"{page}: keep rate {rate} is of no cell and no verdict" for rate in re.findall(KEEP_RATE, words) if rate not in rates]
     if not bullets:
         wrong.append(f"{page}: no finding was found")
     return wrong

@@ -10,5 +10,5 @@ pub(crate) const CIFAR100_MD5: &str = "03b5dce01913d631647c71ecec9e9cb8";
 pub(crate) const CUB200: &str = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz";
 pub(crate) const CUB200_MD5: &str = "97eceeb196236b17998738112f37df78";
 
-/// The folder of its four files, which are checked as they are read: none has a published checksum.
+/// The folder of its four files, whose contents are checked when they are read, by checksums of the unpacked files.
 pub(crate) const FASHION_MNIST: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";

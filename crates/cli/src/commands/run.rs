@@ -31,7 +31,7 @@ the same ids. Files that it names are looked for beside the spec it was started 
 Examples:
   thinet run experiments/fashion-mnist-selectors.toml
   thinet run experiments/cub200/selectors.toml --data ~/CUB_200_2011 --devices cuda:0,cuda:1
-  thinet run experiments/cifar10-selectors.toml --data ~/cifar-10-batches-bin --seeds 3")]
+  thinet run experiments/cifar10-selectors.toml --data ~/cifar-10-batches-bin --seeds 5")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     study: Study,

@@ -189,8 +189,10 @@ pub(super) fn accuracy(
     let variants = if study.variants.is_empty() { vec![String::new()] } else { study.variants.clone() };
     for phase in study.phases().into_iter().filter(|&phase| phase != Phase::AfterCut) {
         for variant in &variants {
-            let name = if variant.is_empty() { String::new() } else { format!("{variant}: ") };
-            let title = format!("{name}{}", phase_title(study, variant, phase));
+            let title = phase_title(study, variant, phase);
+            // A variant that is named after its mode is named once.
+            let is_said = title.to_lowercase().starts_with(&variant.to_lowercase());
+            let title = if is_said { title.to_owned() } else { format!("{variant}: {title}") };
             let panel = Panel::of(study, phase, axis, variant, title);
             // Some variants are tuned and some are not.
             if !panel.points.is_empty() {
@@ -298,4 +300,25 @@ fn short(count: f64) -> String {
         c => [c / 1e3, 1.0],
     };
     format!("{value:.2} {}", if unit == 2.0 { "M" } else { "k" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{draw, find, folder, name_variants};
+    use crate::tables::sample::with_variants;
+
+    #[test]
+    fn a_variant_that_is_named_after_its_mode_is_named_once() {
+        let mut study = with_variants();
+        name_variants(&mut study, ["layer by layer", "all at once"]);
+        let drawn = draw(&folder(&study));
+        let panels = find(&drawn, "accuracy-flops").spec["vconcat"][0]["concat"].as_array().unwrap().clone();
+        let titles: Vec<&str> = panels.iter().map(|panel| panel["title"]["text"].as_str().unwrap()).collect();
+        assert!(titles.iter().any(|title| title.ends_with("\u{2002}Layer by layer, tuned")), "{titles:?}");
+        assert!(
+            titles.iter().any(|title| title.ends_with("\u{2002}all at once: Cut at once, tuned")),
+            "{titles:?}"
+        );
+        assert!(titles.iter().all(|title| !title.contains("layer by layer: ")), "{titles:?}");
+    }
 }

@@ -6,6 +6,7 @@ use super::kept::{KeptCell, natural_order};
 use super::spec::{About, Figure, figure};
 use super::study::{Group, Study};
 use super::style::{DARK, HEAT, INK, layer_angle};
+use crate::tables::LAYERS;
 
 /// Height of a row, pixels.
 const ROW: f64 = 30.0;
@@ -62,7 +63,17 @@ pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String
     let shown = widths_of(study, cells, study.first())?;
     // Variants of which nothing is stored say nothing else.
     let others = study.variants.iter().skip(1).filter(|name| cells.iter().any(|cell| cell.variant == **name));
-    let are_alike = others.clone().all(|name| widths_of(study, cells, name).as_ref() == Ok(&shown));
+    let others: Vec<Result<Widths, String>> = others.map(|name| widths_of(study, cells, name)).collect();
+    let are_alike = others.iter().all(|other| other.as_ref() == Ok(&shown));
+    let not_shown = match (are_alike, others.iter().all(Result::is_ok)) {
+        (true, _) => String::new(),
+        (false, true) => " Other variants have other layers or rates.".to_owned(),
+        // A ranking of all layers gives each method and seed widths of its own.
+        (false, false) => format!(
+            " Other variants have widths that differ between methods and seeds: table {}{LAYERS}.",
+            study.table
+        ),
+    };
     let how = if are_alike { study.modes() } else { study.first_variant() };
     let Widths { layers, whole: channels, rates } = shown;
     let whole = "dense net".to_owned();
@@ -81,10 +92,11 @@ pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String
     let column = if layers.len() > 14 { 44.0 } else { 62.0 };
     let size = [column * layers.len() as f64, ROW * labels.len() as f64];
     let caption = format!(
-        "{}, {}, {how}: channels kept in each pruned layer, the same for all methods and seeds. First row: before pruning.{}",
+        "{}, {}, {how}, {}: channels kept in each pruned layer, the same for all methods and seeds. First row: before \
+         pruning.{not_shown}",
         study.dataset,
         study.net,
-        if are_alike { "" } else { " Other variants have other layers or rates." },
+        study.n(),
     );
     let about = About {
         name: format!("{}-widths", study.table),
@@ -133,4 +145,23 @@ fn body(layers: &[String], labels: &[String], rows: &[Value], size: [f64; 2]) ->
               } },
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{draw, find, folder};
+    use crate::tables::sample::with_variants;
+
+    #[test]
+    fn widths_that_differ_between_methods_are_said_to_be_in_the_table_of_layers() {
+        let mut study = with_variants();
+        let of_variant = |variant: &Option<String>| variant.as_deref() == Some("at once");
+        let cell = study.cells.iter_mut().find(|cell| of_variant(&cell.variant)).unwrap();
+        let fewer = thinet_graph::ChannelSet::new(cell.kept["conv1"].width(), vec![0]).unwrap();
+        cell.kept.insert("conv1".to_owned(), fewer);
+        let drawn = draw(&folder(&study));
+        let caption = &find(&drawn, "widths").caption;
+        let expected = " Other variants have widths that differ between methods and seeds: table selectors-invented-layers.";
+        assert!(caption.ends_with(expected), "{caption}");
+    }
 }
