@@ -52,7 +52,7 @@ fn edit(dir: &TempDir, file: &str, old: &str, new: &str) {
 }
 
 /// All rows of data in a specification that have a key.
-fn rows<'a>(spec: &'a Value, key: &str) -> Vec<&'a Value> {
+pub(super) fn rows<'a>(spec: &'a Value, key: &str) -> Vec<&'a Value> {
     match spec {
         Value::Object(items) if items.contains_key(key) && !items[key].is_object() => vec![spec],
         Value::Object(items) => items.values().flat_map(|item| rows(item, key)).collect(),
@@ -473,29 +473,4 @@ fn variants_are_shown_with_their_own_mode_and_tuning() {
     let reconstruction = &find(&drawn, "reconstruction").caption;
     assert!(reconstruction.contains("one-shot, variant \u{201c}at once\u{201d}"), "{reconstruction}");
     assert!(reconstruction.contains("inputs of the dense net"), "{reconstruction}");
-}
-
-#[test]
-fn widths_are_those_of_the_first_variant_where_variants_differ() {
-    let mut variants = with_variants();
-    let drawn = draw(&folder(&variants));
-    let same = find(&drawn, "widths");
-    assert!(
-        same.caption.contains("layer-by-layer and one-shot, n = 2 seeds: channels kept"),
-        "{}",
-        same.caption
-    );
-    for cell in variants.cells.iter_mut().filter(|cell| cell.variant.as_deref() == Some("at once")) {
-        cell.kept.remove("conv1");
-        cell.keep_rate += 0.125;
-    }
-    let drawn = draw(&folder(&variants));
-    let first = find(&drawn, "widths");
-    assert!(
-        first.caption.contains("layer-by-layer, variant \u{201c}plain\u{201d}, n = "),
-        "{}",
-        first.caption
-    );
-    assert!(first.caption.ends_with(" Other variants have other layers or rates."), "{}", first.caption);
-    assert_eq!(rows(&first.spec, "channels"), rows(&same.spec, "channels"));
 }

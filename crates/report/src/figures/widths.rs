@@ -149,8 +149,33 @@ fn body(layers: &[String], labels: &[String], rows: &[Value], size: [f64; 2]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{draw, find, folder};
+    use super::super::tests::{draw, find, folder, rows};
     use crate::tables::sample::with_variants;
+
+    #[test]
+    fn widths_are_those_of_the_first_variant_where_variants_differ() {
+        let mut variants = with_variants();
+        let drawn = draw(&folder(&variants));
+        let same = find(&drawn, "widths");
+        assert!(
+            same.caption.contains("layer-by-layer and one-shot, n = 2 seeds: channels kept"),
+            "{}",
+            same.caption
+        );
+        for cell in variants.cells.iter_mut().filter(|cell| cell.variant.as_deref() == Some("at once")) {
+            cell.kept.remove("conv1");
+            cell.keep_rate += 0.125;
+        }
+        let drawn = draw(&folder(&variants));
+        let first = find(&drawn, "widths");
+        assert!(
+            first.caption.contains("layer-by-layer, variant \u{201c}plain\u{201d}, n = "),
+            "{}",
+            first.caption
+        );
+        assert!(first.caption.ends_with(" Other variants have other layers or rates."), "{}", first.caption);
+        assert_eq!(rows(&first.spec, "channels"), rows(&same.spec, "channels"));
+    }
 
     #[test]
     fn widths_that_differ_between_methods_are_said_to_be_in_the_table_of_layers() {
