@@ -195,11 +195,14 @@ def wrong_verdicts(table: str, keys: list[str], listed: str) -> list[str]:
     against, _, against_variant = " ".join(keys[1:]).partition(" @ ")
     for claim in listed.split("; "):
         method, _, variant, verdict, rates = re.fullmatch(r"(.*?)( @ (.*))? (above|below) at (.*)", claim).groups()
-        wanted = {"stage": stage, "method": method, "against": against, "verdict": verdict}
+        wanted = {"stage": stage, "method": method, "against": against}
         if variant:
             wanted |= {"variant": variant, "against_variant": against_variant}
-        found = [row["keep_rate"] for row in rows if all(row[key] == value for key, value in wanted.items())]
-        if (", ".join(found) or "none") != rates:
+        compared = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+        found = [row["keep_rate"] for row in compared if row["verdict"] == verdict]
+        if not compared:
+            wrong.append(f"{claim!r} is of no row of {table}.csv")
+        elif (", ".join(found) or "none") != rates:
             wrong.append(f"{claim!r}, but {table}.csv says {verdict} at {found}")
     return wrong
 
