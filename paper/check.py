@@ -196,9 +196,10 @@ def wrong_verdicts(table: str, keys: list[str], listed: str) -> list[str]:
     for claim in listed.split("; "):
         method, _, variant, verdict, rates = re.fullmatch(r"(.*?)( @ (.*))? (above|below) at (.*)", claim).groups()
         wanted = {"stage": stage, "method": method, "against": against}
-        if variant:
+        # In a study of variants each claim is of one of them.
+        if variant or against_variant or "variant" in rows[0]:
             wanted |= {"variant": variant, "against_variant": against_variant}
-        compared = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+        compared = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
         found = [row["keep_rate"] for row in compared if row["verdict"] == verdict]
         if not compared:
             wrong.append(f"{claim!r} is of no row of {table}.csv")
@@ -213,31 +214,34 @@ def rows_of(table: str) -> list[dict]:
 
 
 def wrong_findings(page: str) -> list[str]:
-    """Compares the findings of a page with the cells and verdicts that comments after each name."""
+    """Compares the numbers of a page's findings with the cells that comments name, and the verdicts in these comments with their tables."""
     wrong = []
     text = (ROOT / page).read_text()
     bullets = [bullet for bullet in re.split(r"^(?=- |\n)", text, flags=re.M) if bullet.startswith("- **")]
     for bullet in bullets:
         comments = re.findall(r"<!-- (cells|verdicts) (.*?): (.*?) -->", bullet, flags=re.S)
-        words = bullet.split("<!--")[0]
+        # Without the addresses of links.
+        words = re.sub(r"\]\([^)]*\)", "]", bullet.split("<!--")[0])
         # Keep rates, which are named in the prose as well, begin with a zero.
-        printed = re.findall(r"(?<![\d.])[1-9]\d?\.\d\b", words.split("([")[0])
-        expected, rates = [], []
+        printed, named = re.findall(r"(?<![\d.])[1-9]\d?\.\d\b", words), re.findall(KEEP_RATE, words)
+        expected, of_cells, of_verdicts = [], [], []
         for kind, where, listed in comments:
             table, *keys = where.split()
             if kind == "cells":
                 expected += printed_cells(table, keys, listed)
-                rates += [key.removeprefix("keep_rate=") for key in keys if key.startswith("keep_rate=")]
+                of_cells += [key.removeprefix("keep_rate=") for key in keys if key.startswith("keep_rate=")]
             else:
                 wrong += [f"{page}: {problem}" for problem in wrong_verdicts(table, keys, listed)]
-                rates += re.findall(KEEP_RATE, listed)
+                of_verdicts += re.findall(KEEP_RATE, listed)
         if printed != expected:
             wrong.append(f"{page}: {printed} instead of {expected} in: {bullet.splitlines()[0]}")
-        if not comments:
-            wrong.append(f"{page}: a finding without a comment: {bullet.splitlines()[0]}")
-        if re.search(r"\b(shown|show)\b", words) and not any(kind == "verdicts" for kind, *_ in comments):
+        if not comments or len(comments) != bullet.count("<!--"):
+            wrong.append(f"{page}: a finding without a comment, or with one of another form: {bullet.splitlines()[0]}")
+        if re.search(r"\b(shows?|shown)\b", words) and not any(kind == "verdicts" for kind, *_ in comments):
             wrong.append(f"{page}: a finding that says what is shown, without verdicts: {bullet.splitlines()[0]}")
-        wrong += [f"{page}: keep rate {rate} is of no cell and no verdict" for rate in re.findall(KEEP_RATE, words) if rate not in rates]
+        if of_cells and named and named[0] not in of_cells:
+            wrong.append(f"{page}: keep rate {named[0]} beside cells at {', '.join(of_cells)}: {bullet.splitlines()[0]}")
+        wrong += [f"{page}: keep rate {rate} is of no cell and no verdict" for rate in named if rate not in of_cells + of_verdicts]
     if not bullets:
         wrong.append(f"{page}: no finding was found")
     return wrong
