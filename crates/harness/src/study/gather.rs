@@ -232,6 +232,12 @@ mod tests {
     }
 
     #[test]
+    fn the_record_names_trainings_in_bfloat16() {
+        let of = |compute: &str| not_run(&resolved(&format!("{MINIMAL}\n{compute}"))).is_bf16;
+        assert!(of("compute.precision = \"bf16\"") && !of("compute.precision = \"f32\"") && !of(""));
+    }
+
+    #[test]
     fn the_record_of_a_variant_has_its_overrides_mode_and_uncut_rates() {
         assert_eq!(not_run(&resolved(MINIMAL)).variants, []);
         let variants = "[[variants]]\nname = \"plain\"\n[[variants]]\nname = \"at once\"\n\

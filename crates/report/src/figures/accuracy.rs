@@ -190,8 +190,7 @@ pub(super) fn accuracy(
     for phase in study.phases().into_iter().filter(|&phase| phase != Phase::AfterCut) {
         for variant in &variants {
             let title = phase_title(study, variant, phase);
-            // A variant that is named after its mode is named once.
-            let is_said = title.to_lowercase().starts_with(&variant.to_lowercase());
+            let is_said = variant.is_empty() || is_name_of(study.mode_of(variant), variant);
             let title = if is_said { title.to_owned() } else { format!("{variant}: {title}") };
             let panel = Panel::of(study, phase, axis, variant, title);
             // Some variants are tuned and some are not.
@@ -276,6 +275,13 @@ fn layout(panels: usize) -> (usize, [f64; 2]) {
     }
 }
 
+/// Whether a variant is named after its mode, which the titles of phases name, too.
+fn is_name_of(mode: &str, variant: &str) -> bool {
+    let names: &[&str] =
+        if mode == Mode::OneShot.name() { &["all at once", "cut at once"] } else { &["layer by layer"] };
+    names.contains(&variant.to_lowercase().as_str())
+}
+
 fn phase_title(study: &Study, variant: &str, phase: Phase) -> &'static str {
     let is_one_shot = study.mode_of(variant) == Mode::OneShot.name();
     match (phase, is_one_shot, study.is_untuned_in(variant)) {
@@ -315,10 +321,7 @@ mod tests {
         let panels = find(&drawn, "accuracy-flops").spec["vconcat"][0]["concat"].as_array().unwrap().clone();
         let titles: Vec<&str> = panels.iter().map(|panel| panel["title"]["text"].as_str().unwrap()).collect();
         assert!(titles.iter().any(|title| title.ends_with("\u{2002}Layer by layer, tuned")), "{titles:?}");
-        assert!(
-            titles.iter().any(|title| title.ends_with("\u{2002}all at once: Cut at once, tuned")),
-            "{titles:?}"
-        );
-        assert!(titles.iter().all(|title| !title.contains("layer by layer: ")), "{titles:?}");
+        assert!(titles.iter().any(|title| title.ends_with("\u{2002}Cut at once, tuned")), "{titles:?}");
+        assert!(titles.iter().all(|title| !title.contains(": ")), "{titles:?}");
     }
 }

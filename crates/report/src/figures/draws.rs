@@ -310,6 +310,26 @@ mod tests {
     }
 
     #[test]
+    fn samples_and_draws_of_nets_trained_in_bfloat16_say_so() {
+        for (study, name) in [(with_draws(), "draws"), (with_sizes(), "samples")] {
+            let dir = folder_with_spec(&study);
+            assert!(!find(&draw(&dir), name).caption.contains("bfloat16"), "{name}");
+            let path = dir.path().join(format!("{}.resolved.toml", study.table));
+            let spec = fs::read_to_string(&path).unwrap();
+            fs::write(&path, format!("[compute]\nprecision = \"bf16\"\n{spec}")).unwrap();
+            let caption = find(&draw(&dir), name).caption.clone();
+            assert!(caption.contains("tiny, 1×8×8, trained in bfloat16, "), "{name}: {caption}");
+        }
+    }
+
+    /// Two variants that differ in the size of their samples.
+    fn with_sizes() -> StudyRecord {
+        let mut study = with_variants();
+        study.variants[1].sample.images_per_class = 5;
+        study
+    }
+
+    #[test]
     fn a_study_of_single_draws_has_no_such_figure_and_one_of_several_no_heat_map() {
         let names = |study: StudyRecord| -> Vec<String> {
             draw(&folder_with_spec(&study)).drawn.iter().map(|figure| figure.name.clone()).collect()

@@ -1,7 +1,7 @@
 //! The calibration samples of a study's variants, from the spec beside its table.
 
 use super::FigureError;
-use super::source::{SPEC, Tables};
+use super::source::Tables;
 use super::study::Study;
 
 /// The keys of a sample that a variant can override, each with its name in the table `[calibration]` and the value that is left out.
@@ -33,12 +33,11 @@ pub(super) fn is_any_drawn_again(samples: &[&VariantSample]) -> bool {
 
 /// The samples of a study's variants, from the spec beside its table; `None` if there is no such file.
 pub(super) fn variant_samples(
-    tables: &mut Tables,
+    tables: &Tables,
     study: &Study,
 ) -> Result<Option<Vec<VariantSample>>, FigureError> {
-    let Some(spec) = tables.spec(&study.table)? else { return Ok(None) };
-    let bad = |problem: String| FigureError::BadSpec { path: tables.path(&study.table, SPEC), problem };
-    samples_of(&spec).map(Some).map_err(bad)
+    let samples = study.spec.as_ref().map(samples_of).transpose();
+    samples.map_err(|problem| tables.bad_spec(&study.table, problem))
 }
 
 /// The samples of the variants of a spec; the error names the value that is missing or no count.

@@ -58,10 +58,15 @@ impl<'a> Tables<'a> {
     /// The spec beside a table; `None` if there is no such file.
     pub(super) fn spec(&mut self, name: &str) -> Result<Option<toml::Table>, FigureError> {
         let Some(bytes) = self.bytes(name, SPEC)? else { return Ok(None) };
-        let bad = |problem: String| FigureError::BadSpec { path: self.path(name, SPEC), problem };
-        let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
-        let spec = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let text = String::from_utf8(bytes).map_err(|error| self.bad_spec(name, error.to_string()))?;
+        let spec =
+            text.parse().map_err(|error: toml::de::Error| self.bad_spec(name, error.message().to_owned()))?;
         Ok(Some(spec))
+    }
+
+    /// The error of the spec beside a table.
+    pub(super) fn bad_spec(&self, name: &str, problem: String) -> FigureError {
+        FigureError::BadSpec { path: self.path(name, SPEC), problem }
     }
 
     /// A table that must have these columns; `None` if there is no such file.

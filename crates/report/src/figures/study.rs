@@ -93,8 +93,8 @@ pub(crate) struct Study {
     pub(crate) path: PathBuf,
     pub(crate) dataset: String,
     pub(crate) net: String,
-    /// Whether trainings computed in bfloat16, as the resolved spec beside the table says.
-    is_bf16: bool,
+    /// The resolved spec beside the table; `None` if there is no such file.
+    pub(crate) spec: Option<toml::Table>,
     /// How the nets were cut, in the order of `variants`; one in a study without variants.
     modes: Vec<String>,
     /// The most seeds of which something was measured, at one keep rate of one method.
@@ -135,7 +135,7 @@ impl Study {
             path: sheet.path.clone(),
             dataset: sheet.only("dataset")?,
             net: sheet.only("net")?,
-            is_bf16: is_bf16(tables, table)?,
+            spec: tables.spec(table)?,
             modes: Vec::new(),
             seeds: 0,
             planned_seeds: 0,
@@ -213,7 +213,9 @@ impl Study {
 
     /// `, trained in bfloat16`, to follow the net; empty for float32.
     pub(crate) fn training(&self) -> &'static str {
-        if self.is_bf16 { ", trained in bfloat16" } else { "" }
+        let compute = self.spec.as_ref().and_then(|spec| spec.get("compute"));
+        let precision = compute.and_then(|compute| compute.get("precision")).and_then(toml::Value::as_str);
+        if precision == Some("bf16") { ", trained in bfloat16" } else { "" }
     }
 
     /// The phases in which something was measured, in their order.
@@ -391,13 +393,6 @@ impl Study {
     }
 }
 
-/// Whether the spec beside a table asks for trainings in bfloat16; a table without one is of float32.
-fn is_bf16(tables: &mut Tables, table: &str) -> Result<bool, FigureError> {
-    let spec = tables.spec(table)?.unwrap_or_default();
-    let precision = spec.get("compute").and_then(|compute| compute.get("precision"));
-    Ok(precision.and_then(toml::Value::as_str) == Some("bf16"))
-}
-
 /// The columns of each phase's top-1, without their endings; a phase that has no columns at all was not asked for, where
 /// batch-norm statistics are concerned.
 fn phase_columns(sheet: &Sheet) -> Result<[Option<String>; PHASES.len()], FigureError> {
@@ -459,7 +454,10 @@ mod tests {
         assert_eq!(count(&captions(&names)), 0, "float32");
         spec("[compute]\nprecision = \"bf16\"\n");
         let found = captions(&names);
-        assert!(found[0].contains("1×8×8 (10.00 M FLOPs), trained in bfloat16, n ="), "{}", found[0]);
+        for (caption, count) in found.iter().zip(["10.00 M FLOPs", "300.00 k parameters"]) {
+            let expected = format!("1×8×8 ({count}), trained in bfloat16, n =");
+            assert!(caption.contains(&expected), "{caption}");
+        }
         assert!(
             found[2..].iter().all(|c| c.contains("tiny, 1×8×8, trained in bfloat16, layer-by-layer,")),
             "{found:?}"

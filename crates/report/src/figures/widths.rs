@@ -62,19 +62,24 @@ fn widths_of(study: &Study, cells: &[KeptCell], variant: &str) -> Result<Widths,
 pub(super) fn widths(study: &Study, cells: &[KeptCell]) -> Result<Figure, String> {
     let shown = widths_of(study, cells, study.first())?;
     // Variants of which nothing is stored say nothing else.
-    let others = study.variants.iter().skip(1).filter(|name| cells.iter().any(|cell| cell.variant == **name));
-    let others: Vec<Result<Widths, String>> = others.map(|name| widths_of(study, cells, name)).collect();
-    let are_alike = others.iter().all(|other| other.as_ref() == Ok(&shown));
-    let not_shown = match (are_alike, others.iter().all(Result::is_ok)) {
-        (true, _) => String::new(),
-        (false, true) => " Other variants have other layers or rates.".to_owned(),
-        // A ranking of all layers gives each method and seed widths of its own.
-        (false, false) => format!(
-            " Other variants have widths that differ between methods and seeds: table {}{LAYERS}.",
+    let is_stored = |name: &&String| cells.iter().any(|cell| cell.variant == **name && !cell.kept.is_empty());
+    let (mut not_shown, mut without) = (String::new(), Vec::new());
+    for name in study.variants.iter().skip(1).filter(is_stored) {
+        match widths_of(study, cells, name) {
+            Ok(other) if other == shown => {}
+            Ok(_) => not_shown = " Other variants have other layers or rates.".to_owned(),
+            // A ranking of all layers gives each method and seed widths of its own.
+            Err(_) => without.push(format!("\u{201c}{name}\u{201d}")),
+        }
+    }
+    if !without.is_empty() {
+        not_shown += &format!(
+            " Not shown: {}, whose widths differ between methods or seeds (table {}{LAYERS}).",
+            without.join(", "),
             study.table
-        ),
-    };
-    let how = if are_alike { study.modes() } else { study.first_variant() };
+        );
+    }
+    let how = if not_shown.is_empty() { study.modes() } else { study.first_variant() };
     let Widths { layers, whole: channels, rates } = shown;
     let whole = "dense net".to_owned();
     let (mut rows, mut labels) = (Vec::new(), vec![whole.clone()]);
@@ -186,7 +191,8 @@ mod tests {
         cell.kept.insert("conv1".to_owned(), fewer);
         let drawn = draw(&folder(&study));
         let caption = &find(&drawn, "widths").caption;
-        let expected = " Other variants have widths that differ between methods and seeds: table selectors-invented-layers.";
+        let expected = "before pruning. Not shown: \u{201c}at once\u{201d}, whose widths differ between methods or seeds (table \
+                        selectors-invented-layers).";
         assert!(caption.ends_with(expected), "{caption}");
     }
 }

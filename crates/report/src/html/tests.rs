@@ -127,6 +127,18 @@ fn every_part_of_a_study_is_on_the_page() {
 }
 
 #[test]
+fn nets_trained_in_bfloat16_are_said_to_be_in_the_set_up_the_study_and_its_cells() {
+    let dir = folder(&study());
+    assert!(!page(&whole(&dir)).contains("bfloat16"));
+    let spec = "[compute]\nprecision = \"bf16\"\n";
+    fs::write(dir.path().join(format!("{TABLE}.resolved.toml")), spec).unwrap();
+    let report = whole(&dir);
+    assert!(page(&report).contains("<td>tiny, 1×8×8, trained in bfloat16</td>"), "the table of studies");
+    assert!(page(&report).contains("tiny, 1×8×8, trained in bfloat16, layer-by-layer, "), "the study");
+    assert_eq!(cells(&report, TABLE)["net"], "tiny, 1×8×8, trained in bfloat16");
+}
+
+#[test]
 fn means_of_the_chart_are_those_of_the_summary() {
     let dir = folder(&study());
     let data = data(&whole(&dir));
